@@ -1,0 +1,1 @@
+//! The operator API: an own listener, a bearer token, plugins and the queue.

@@ -1,0 +1,94 @@
+//! The queue between who publishes an event and who subscribes to it: durable, at least once, in order per key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::names::ServiceName;
+
+#[cfg(test)]
+mod contract;
+pub mod embedded;
+
+/// An asynchronous call, as JSON (the event record in the codec's form).
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Event {
+    pub id: Uuid,
+    /// `package.function`, e.g. `message.sent`.
+    pub topic: String,
+    /// Events of the same key are handled in order.
+    pub key: String,
+    /// The event record as JSON text.
+    pub payload: String,
+    /// Microseconds since 1970.
+    pub at_us: u64,
+    /// Identifiers of the request that caused it, for the logs.
+    pub correlation_id: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    #[error("the queue cannot be reached: {0}")]
+    Unavailable(String),
+    #[error("no dead letter {0}")]
+    NoSuchLetter(i64),
+}
+
+/// What a subscriber made of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// Again later; the key's further events wait. After `EVENT_TRIES_MAX` it becomes a dead letter.
+    Retry {
+        after: Option<Duration>,
+        reason: String,
+    },
+    /// Never again: a dead letter.
+    Reject {
+        reason: String,
+    },
+}
+
+#[async_trait]
+pub trait Handler: Send + Sync {
+    async fn handle(&self, event: &Event) -> Outcome;
+}
+
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct DeadLetter {
+    pub id: i64,
+    pub consumer: String,
+    pub event: Event,
+    pub reason: String,
+    pub tries: u32,
+    pub at_us: u64,
+}
+
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct ConsumerState {
+    pub consumer: String,
+    pub topic: String,
+    /// Events waiting.
+    pub lag: u64,
+    pub dead_letters: u64,
+}
+
+#[async_trait]
+pub trait Queue: Send + Sync {
+    /// Appends events of one source. Positions rise strictly within a source; what is not above the highest position seen of this
+    /// source was appended before and is skipped, so that a batch can be handed over again after a crash.
+    async fn publish(&self, source: &str, events: &[(i64, Event)]) -> Result<(), QueueError>;
+    /// Makes the consumer known and starts (or replaces) its handling of these topics. A new consumer starts with what is published
+    /// from now on. Topics it no longer names are no longer kept for it.
+    async fn subscribe(&self, consumer: &ServiceName, topics: Vec<String>, handler: Arc<dyn Handler>) -> Result<(), QueueError>;
+    /// Ends handling; what is in the queue stays. Waits for events being handled.
+    async fn stop(&self);
+    async fn state(&self) -> Result<Vec<ConsumerState>, QueueError>;
+    async fn dead_letters(&self, consumer: Option<&str>, limit: usize) -> Result<Vec<DeadLetter>, QueueError>;
+    /// Puts it back at the end of its key's events.
+    async fn replay(&self, id: i64) -> Result<(), QueueError>;
+    async fn drop_letter(&self, id: i64) -> Result<(), QueueError>;
+    async fn ping(&self) -> Result<(), QueueError>;
+}

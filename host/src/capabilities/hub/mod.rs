@@ -1,0 +1,98 @@
+//! Reaching devices: the durable feed of each user, and the sockets that are open now.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::sql::Outbox;
+
+#[cfg(test)]
+mod contract;
+pub mod embedded;
+pub mod host;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    Durable,
+    Ephemeral,
+}
+
+/// One event for several users.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Push {
+    pub users: Vec<Uuid>,
+    /// The frame's `type`.
+    pub event: String,
+    /// JSON text.
+    pub payload: String,
+    pub class: Class,
+    pub receipt: Option<String>,
+}
+
+/// One durable event in one user's feed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedEntry {
+    pub user: Uuid,
+    /// Gapless per user, from 1.
+    pub seq: u64,
+    pub event: String,
+    /// JSON text; shared by all users of the push.
+    pub payload: Arc<str>,
+    /// Microseconds since 1970.
+    pub at_us: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the feed cannot be reached: {0}")]
+pub struct FeedError(pub String);
+
+/// A stretch of a user's feed.
+#[derive(Clone, Debug, Default)]
+pub struct FeedPage {
+    pub entries: Vec<FeedEntry>,
+    /// The newest seq of this user; 0 for an empty feed.
+    pub head: u64,
+    /// The oldest seq that is still kept, or `head + 1`.
+    pub oldest: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Acknowledgement {
+    pub user: Uuid,
+    pub device: String,
+    /// All up to here reached the device. Beyond the head it counts as the head.
+    pub seq: u64,
+}
+
+/// The durable feeds. Its own outbox carries `hub.acknowledged` to the queue.
+#[async_trait]
+pub trait Feed: Outbox {
+    /// Numbers and keeps durable pushes of one source, all users' rows in one transaction; ephemeral ones do not come here. What is not
+    /// above the highest position seen of this source is skipped (see `Queue::publish`).
+    async fn append(&self, source: &str, pushes: &[(i64, Push)]) -> Result<Vec<FeedEntry>, FeedError>;
+    /// Entries with `seq > since`, oldest first.
+    async fn read(&self, user: Uuid, since: u64, limit: usize) -> Result<FeedPage, FeedError>;
+    /// Moves devices' cursors (never back), and writes one `hub.acknowledged` event per user with the receipts that no device of the
+    /// user had reached before, in the same transaction.
+    async fn acknowledge(&self, acknowledgements: &[Acknowledgement]) -> Result<(), FeedError>;
+    /// The device's cursor; 0 where it never acknowledged.
+    async fn cursor(&self, user: Uuid, device: &str) -> Result<u64, FeedError>;
+    /// Which of the users have not acknowledged the receipt by any device.
+    async fn unacknowledged(&self, receipt: &str, users: &[Uuid]) -> Result<Vec<Uuid>, FeedError>;
+    /// Drops entries older than `FEED_TTL_S` and beyond `FEED_EVENTS_MAX` per user; how many.
+    async fn expire(&self, now_us: u64) -> Result<u64, FeedError>;
+}
+
+/// The sockets that are open on this host. Implemented by the hub.
+pub trait Sockets: Send + Sync {
+    /// Hands entries to the connected devices of their users; never blocks.
+    fn deliver(&self, entries: &[FeedEntry]);
+    /// Hands a frame to whoever of the users is connected and not slow; never blocks.
+    fn deliver_ephemeral(&self, push: &Push);
+    fn online(&self, users: &[Uuid]) -> Vec<Uuid>;
+    /// Closes with 4401.
+    fn disconnect_session(&self, session: Uuid);
+    fn disconnect_user(&self, user: Uuid);
+}

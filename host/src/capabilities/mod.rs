@@ -1,0 +1,13 @@
+//! The powers that a service can be granted. One folder each, of one shape: `mod.rs` (trait, types, errors) · `host.rs` (WIT to trait,
+//! lengths and counts checked) · the embedded backend · later the production backend · `contract.rs` (the suite every backend passes).
+
+pub mod cache;
+pub mod config;
+pub mod context;
+pub mod events;
+pub mod guest;
+pub mod hub;
+pub mod log;
+pub mod passwords;
+pub mod sql;
+pub mod tokens;

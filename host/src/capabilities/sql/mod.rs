@@ -1,0 +1,142 @@
+//! SQL for services: each its own database, transactions, portable errors, and the outbox in which effects wait for the commit.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::events::Event;
+use super::hub::Push;
+use crate::names::ServiceName;
+
+#[cfg(test)]
+mod contract;
+pub mod host;
+pub mod sqlite;
+
+/// One value as a parameter or in a row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    Null,
+    Boolean(bool),
+    S64(i64),
+    F64(f64),
+    Text(String),
+    Bytes(Vec<u8>),
+    Uuid(Uuid),
+    /// Microseconds since 1970.
+    Timestamp(u64),
+    Json(String),
+    Decimal(String),
+}
+
+pub type Row = Vec<Value>;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    pub columns: Vec<String>,
+    pub rows: Vec<Row>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorClass {
+    UniqueViolation,
+    ForeignKey,
+    Check,
+    Serialization,
+    Timeout,
+    Unavailable,
+    TooLarge,
+    Other,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{class:?}: {message}")]
+pub struct SqlError {
+    pub class: ErrorClass,
+    pub constraint: Option<String>,
+    pub sqlstate: Option<String>,
+    pub message: String,
+}
+
+/// What a service asked for inside a transaction and that must leave with its commit.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    Event(Event),
+    Push(Push),
+}
+
+/// One service's database.
+#[async_trait]
+pub trait Database: Outbox {
+    async fn query(&self, sql: &str, params: Vec<Value>) -> Result<Rows, SqlError>;
+    async fn query_one(&self, sql: &str, params: Vec<Value>) -> Result<Option<Row>, SqlError>;
+    async fn execute(&self, sql: &str, params: Vec<Value>) -> Result<u64, SqlError>;
+    /// All or none; the changed rows of each.
+    async fn batch(&self, statements: Vec<(String, Vec<Value>)>) -> Result<Vec<u64>, SqlError>;
+    /// Waits at most `SQL_TIMEOUT_MS` for its turn.
+    async fn begin(&self) -> Result<Box<dyn Transaction>, SqlError>;
+    /// Effects outside a transaction: written to the outbox at once.
+    async fn emit(&self, effects: Vec<Effect>) -> Result<(), SqlError>;
+    /// Applies what is missing of these migrations, in order, each in a transaction of its own.
+    /// A migration already applied with another text is an error.
+    async fn migrate(&self, migrations: &[Migration]) -> Result<Vec<String>, MigrateError>;
+    async fn ping(&self) -> Result<(), SqlError>;
+}
+
+/// Dropping it rolls back.
+#[async_trait]
+pub trait Transaction: Send {
+    async fn query(&mut self, sql: &str, params: Vec<Value>) -> Result<Rows, SqlError>;
+    async fn query_one(&mut self, sql: &str, params: Vec<Value>) -> Result<Option<Row>, SqlError>;
+    async fn execute(&mut self, sql: &str, params: Vec<Value>) -> Result<u64, SqlError>;
+    async fn emit(&mut self, effect: Effect) -> Result<(), SqlError>;
+    async fn commit(self: Box<Self>) -> Result<(), SqlError>;
+    async fn rollback(self: Box<Self>) -> Result<(), SqlError>;
+}
+
+/// Effects that are committed and have not left yet. The relay empties it.
+#[async_trait]
+pub trait Outbox: Send + Sync {
+    /// Names this outbox for ever, e.g. `message:<random id made with the database>`: positions rise strictly within a source.
+    fn source(&self) -> &str;
+    /// Rung after every commit that wrote an effect.
+    fn signal(&self) -> Arc<Notify>;
+    /// The oldest, in order of their positions.
+    async fn peek(&self, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError>;
+    /// Removes all up to and including this position.
+    async fn remove_up_to(&self, position: i64) -> Result<(), SqlError>;
+}
+
+/// One step of a service's schema, from `migrations/<service>/NNNN_name.<dialect>.sql`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Migration {
+    /// `0001_accounts`.
+    pub name: String,
+    /// `sqlite` or `postgres`.
+    pub dialect: String,
+    pub sql: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    #[error("migration {name} was applied before with another text; a migration is never changed, add a new one")]
+    Changed { name: String },
+    #[error("migration {name} is not additive: {reason}")]
+    NotAdditive { name: String, reason: String },
+    #[error("migration {name} failed: {source}")]
+    Failed { name: String, source: SqlError },
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+}
+
+/// Opens databases, one per service.
+#[async_trait]
+pub trait SqlBackend: Send + Sync {
+    async fn open(&self, service: &ServiceName) -> Result<Arc<dyn Database>, SqlError>;
+    /// The dialect whose migrations are to be applied: `sqlite` or `postgres`.
+    fn dialect(&self) -> &'static str;
+    /// Flushes and closes everything.
+    async fn close(&self);
+}

@@ -1,0 +1,44 @@
+//! What a component says of itself: WIT decode, JSON to values and back, OpenAPI, compatibility. Knows no HTTP, no stores, no pools.
+
+use std::time::Duration;
+
+/// Where a request's fields come from.
+pub enum Input<'a> {
+    /// HTTP: path variables in the route's order (already percent-decoded), the raw query (GET, DELETE), else the body.
+    Http { path: &'a [(&'a str, &'a str)], query: Option<&'a str>, body: Option<&'a [u8]> },
+    /// One JSON document: a socket frame's payload.
+    Json(&'a [u8]),
+}
+
+/// One wrong field.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct FieldError {
+    pub field: String,
+    pub code: String,
+    pub detail: String,
+}
+
+/// `echo:types/types.error-kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    Invalid,
+    Unauthenticated,
+    Forbidden,
+    NotFound,
+    Conflict,
+    Locked,
+    TooLarge,
+    RateLimited,
+    Unavailable,
+    Internal,
+}
+
+/// `echo:types/types.error`: what a service answers when it declines.
+#[derive(Clone, Debug)]
+pub struct ServiceError {
+    pub kind: ErrorKind,
+    pub code: String,
+    pub message: String,
+    pub fields: Vec<FieldError>,
+    pub retry_after: Option<Duration>,
+}

@@ -1,0 +1,1 @@
+//! The HTTP edge: layers, identity, dispatch, problem+json. Knows no SQL, no wasmtime and no domain noun.

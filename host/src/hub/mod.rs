@@ -1,0 +1,1 @@
+//! The WebSocket edge: one socket's loop, who is connected, feed and resume, slow clients.

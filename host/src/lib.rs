@@ -1,0 +1,12 @@
+//! Echo's host. Dependencies point one way: `main → app → gateway | hub | admin → runtime → contract, capabilities/*/host → trait ← backends`.
+//! See `docs/ARCHITECTURE.md`.
+
+pub mod admin;
+pub mod capabilities;
+pub mod contract;
+pub mod gateway;
+pub mod hub;
+pub mod limits;
+pub mod names;
+pub mod relay;
+pub mod runtime;

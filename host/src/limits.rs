@@ -1,0 +1,143 @@
+//! Every bound of the host, with its unit last in the name. What an operator may change has its default here and its key in `config.rs`.
+//! Rule: nothing that a client or a guest can make grow is without a line on this page.
+
+/// One mebibyte in bytes.
+pub const MIB_BYTES: u64 = 1024 * 1024;
+
+// --- HTTP edge -------------------------------------------------------------------------------------------------------------------
+/// Largest request body in bytes (413 above).
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Longest `X-Request-ID`, `X-Correlation-ID` or `Idempotency-Key` taken from a client, in bytes.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Whole request, from the first byte to the answer, in milliseconds (504 above); every service's `wall` is at most this.
+pub const REQUEST_TIMEOUT_MS: u64 = 30_000;
+/// How long after SIGTERM requests in flight may still run, in milliseconds.
+pub const DRAIN_TIMEOUT_MS: u64 = 10_000;
+/// Open HTTP connections, sockets included.
+pub const CONNECTIONS_MAX: usize = 50_000;
+/// Rate-limit counters kept; the oldest are dropped first.
+pub const RATE_KEYS_MAX: usize = 200_000;
+/// Answers kept for `Idempotency-Key`, their life in seconds and the largest one in bytes.
+pub const IDEMPOTENCY_TTL_S: u64 = 24 * 60 * 60;
+pub const IDEMPOTENCY_ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of all answers in the response cache.
+pub const RESPONSE_CACHE_BYTES_MAX: u64 = 32 * MIB_BYTES;
+/// Circuit breaker: this share of failures among at least this many calls in the window opens it for the pause.
+pub const BREAKER_FAILURE_SHARE: f64 = 0.5;
+pub const BREAKER_CALLS_MIN: u32 = 20;
+pub const BREAKER_WINDOW_MS: u64 = 10_000;
+pub const BREAKER_PAUSE_MS: u64 = 5_000;
+
+// --- JSON and values ---------------------------------------------------------------------------------------------------------------
+/// Deepest nesting of a JSON document.
+pub const JSON_DEPTH_MAX: usize = 32;
+/// Wrong fields named in one answer; more are cut.
+pub const FIELD_ERRORS_MAX: usize = 64;
+/// Items of one list in a request or a reply.
+pub const LIST_ITEMS_MAX: usize = 10_000;
+/// Largest encoded reply of a service in bytes.
+pub const REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+// --- Guests ------------------------------------------------------------------------------------------------------------------------
+/// Epoch tick in milliseconds: the grain of CPU metering.
+pub const EPOCH_TICK_MS: u64 = 10;
+/// Largest plugin file in bytes.
+pub const PLUGIN_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Longest chain of calls from service to service.
+pub const CALL_DEPTH_MAX: usize = 8;
+/// Largest memory a manifest may ask for, in bytes.
+pub const GUEST_MEMORY_BYTES_MAX: u64 = 256 * MIB_BYTES;
+/// Live instances over all services (the pooling allocator's slots).
+pub const INSTANCES_MAX: u32 = 1_000;
+/// Stack of a guest in bytes, and of the fibre it runs on.
+pub const GUEST_STACK_BYTES: usize = 512 * 1024;
+pub const FIBRE_STACK_BYTES: usize = 1024 * 1024;
+/// A warm instance is retired after a random number of calls in this range.
+pub const INSTANCE_CALLS: std::ops::Range<u32> = 5_000..20_000;
+/// ... or when its memory grew beyond this many times what it had after its first call.
+pub const INSTANCE_GROWTH_FACTOR: usize = 4;
+/// ... or after this long without a call, in milliseconds.
+pub const INSTANCE_IDLE_MS: u64 = 60_000;
+/// How long a call waits for one of the service's slots, in milliseconds (503 above).
+pub const SLOT_WAIT_MS: u64 = 1_000;
+/// How long a swap waits for the old generation's calls, in milliseconds; then it is left to end by its own deadlines.
+pub const SWAP_DRAIN_MS: u64 = 30_000;
+/// Old generations kept for rollback, per service.
+pub const VERSIONS_KEPT_MAX: usize = 10;
+/// Log lines of one call.
+pub const LOG_LINES_PER_CALL_MAX: u32 = 100;
+pub const LOG_MESSAGE_BYTES_MAX: usize = 4 * 1024;
+pub const LOG_FIELDS_MAX: usize = 16;
+
+// --- SQL, outbox, queue, feed ------------------------------------------------------------------------------------------------------
+pub const SQL_STATEMENT_BYTES_MAX: usize = 64 * 1024;
+pub const SQL_PARAMS_MAX: usize = 2_000;
+pub const SQL_ROWS_MAX: usize = 10_000;
+pub const SQL_RESULT_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub const SQL_BATCH_MAX: usize = 1_000;
+/// Waiting for the writer or for one statement, in milliseconds.
+pub const SQL_TIMEOUT_MS: u64 = 5_000;
+/// Readers per SQLite file.
+pub const SQLITE_READERS: u32 = 2;
+/// Events and pushes of one call.
+pub const EFFECTS_PER_CALL_MAX: usize = 1_000;
+/// Payload of one event in bytes.
+pub const EVENT_BYTES_MAX: usize = 256 * 1024;
+/// Rows the relay moves at once.
+pub const RELAY_BATCH: usize = 256;
+/// Partitions of a topic: events of the same key are handled in order, of different ones side by side.
+pub const QUEUE_PARTITIONS: u32 = 8;
+/// Tries of an event before it goes to the dead letters, and the pauses between, in milliseconds (doubling).
+pub const EVENT_TRIES_MAX: u32 = 10;
+pub const EVENT_RETRY_FIRST_MS: u64 = 50;
+pub const EVENT_RETRY_LAST_MS: u64 = 30_000;
+/// Dead letters kept per consumer; the oldest are dropped, with a line in the log.
+pub const DEAD_LETTERS_MAX: usize = 10_000;
+/// Users of one push.
+pub const PUSH_USERS_MAX: usize = 10_000;
+pub const PUSH_PAYLOAD_BYTES_MAX: usize = 256 * 1024;
+/// Receipts in one acknowledgement event.
+pub const ACK_RECEIPTS_MAX: usize = 256;
+/// Acknowledgements are written together, at most this long after the first, in milliseconds.
+pub const ACK_FLUSH_MS: u64 = 20;
+/// Durable events are kept in a user's feed this long, in seconds, and this many at the most.
+pub const FEED_TTL_S: u64 = 30 * 24 * 60 * 60;
+pub const FEED_EVENTS_MAX: u64 = 10_000;
+/// Events of one page of GET /api/v1/sync.
+pub const FEED_PAGE_MAX: usize = 500;
+
+// --- Cache, passwords, tokens ------------------------------------------------------------------------------------------------------
+pub const CACHE_KEY_BYTES_MAX: usize = 512;
+pub const CACHE_VALUE_BYTES_MAX: usize = 1024 * 1024;
+pub const CACHE_KEYS_PER_CALL_MAX: usize = 1_000;
+/// Bytes of the in-process cache, all services together; the least recently used go first.
+pub const CACHE_BYTES_MAX: u64 = 64 * MIB_BYTES;
+pub const PASSWORD_BYTES_MAX: usize = 1_024;
+/// Password hashes running at once, and waiting.
+pub const PASSWORD_WORKERS: usize = 2;
+pub const PASSWORD_QUEUE_MAX: usize = 256;
+pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
+pub const ACCESS_TOKEN_TTL_S: u64 = 15 * 60;
+pub const TICKET_TTL_S: u64 = 30;
+/// Verified tokens remembered so that the signature is checked once.
+pub const TOKEN_MEMORY_MAX: usize = 20_000;
+
+// --- Sockets -----------------------------------------------------------------------------------------------------------------------
+pub const FRAME_BYTES_MAX: usize = 64 * 1024;
+pub const HEARTBEAT_INTERVAL_S: u64 = 30;
+pub const IDLE_TIMEOUT_S: u64 = 60;
+/// Frames waiting for a slow reader before its socket is closed with 4430 (durable events stay in the feed).
+pub const SOCKET_QUEUE_MAX: usize = 256;
+/// Read buffer of a socket in bytes.
+pub const SOCKET_READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Frames a client may send in a second, and in a burst, before 4429.
+pub const SOCKET_FRAMES_PER_S: u32 = 200;
+pub const SOCKET_FRAMES_BURST: u32 = 400;
+/// Requests of one socket being served at once; further frames wait unread.
+pub const SOCKET_CALLS_MAX: usize = 16;
+pub const DEVICES_PER_USER_MAX: usize = 20;
+
+const _: () = assert!(IDLE_TIMEOUT_S > HEARTBEAT_INTERVAL_S);
+const _: () = assert!(FIBRE_STACK_BYTES > GUEST_STACK_BYTES);
+const _: () = assert!(EVENT_RETRY_FIRST_MS < EVENT_RETRY_LAST_MS);
+const _: () = assert!(FRAME_BYTES_MAX < BODY_BYTES_MAX);

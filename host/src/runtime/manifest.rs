@@ -1,0 +1,440 @@
+//! `plugin.toml`: how a component's functions are bound to the world outside, and what it may use. Knows no wasmtime and no HTTP server.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::{self, Deserializer};
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+use crate::names::ServiceName;
+
+/// A whole manifest. Unknown keys are errors that name them.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    pub name: String,
+    /// Semantic version (semver.org 2.0.0): `MAJOR.MINOR.PATCH`.
+    pub version: String,
+    /// What all routes' paths start with, e.g. `/api/v1/auth`.
+    #[serde(default)]
+    pub prefix: String,
+    #[serde(default, rename = "route")]
+    pub routes: Vec<Route>,
+    #[serde(default, rename = "socket")]
+    pub sockets: Vec<Socket>,
+    #[serde(default, rename = "schedule")]
+    pub schedules: Vec<Schedule>,
+    #[serde(default)]
+    pub events: Events,
+    #[serde(default)]
+    pub limits: Limits,
+    #[serde(default)]
+    pub grants: Grants,
+    /// A function without parameters that must answer without an error before the version goes live.
+    #[serde(default)]
+    pub probe: Option<String>,
+    /// Defaults of the service's settings; the operator's `[services.<name>]` goes over them.
+    #[serde(default)]
+    pub config: BTreeMap<String, toml::Value>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// `METHOD /path/{variable}`, below the prefix; `/` is the prefix itself.
+    pub http: String,
+    /// The function of the service's `api`, kebab-case.
+    pub call: String,
+    pub access: Access,
+    /// The success status; 204 needs a function without a result.
+    #[serde(default = "status_ok")]
+    pub status: u16,
+    /// Another status where a boolean field of the reply is false, e.g. `{ field = "created", status = 200 }`. The field is not sent.
+    #[serde(default)]
+    pub status_unless: Option<StatusUnless>,
+    #[serde(default)]
+    pub rate: Option<Rate>,
+    /// Answer with an ETag and honour If-None-Match (GET only).
+    #[serde(default)]
+    pub etag: bool,
+    /// Keep answers (GET only).
+    #[serde(default)]
+    pub cache: Option<ResponseCache>,
+    /// The path stands as it is, without the prefix.
+    #[serde(default)]
+    pub absolute: bool,
+    /// Served in development mode only.
+    #[serde(default)]
+    pub dev_only: bool,
+}
+
+fn status_ok() -> u16 {
+    200
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatusUnless {
+    pub field: String,
+    pub status: u16,
+}
+
+/// Who may call: `public`, `user` or `role:NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    Public,
+    User,
+    Role(String),
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    pub per: RateSubject,
+    pub strategy: RateStrategy,
+    /// Requests per window; the bucket's size for `token-bucket`.
+    pub limit: u32,
+    #[serde(with = "duration")]
+    pub window: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RateSubject {
+    Ip,
+    User,
+    Route,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RateStrategy {
+    FixedWindow,
+    SlidingWindow,
+    TokenBucket,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResponseCache {
+    #[serde(with = "duration")]
+    pub ttl: Duration,
+    /// `public` for one answer for all, `user` for one per user.
+    pub per: CacheScope,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CacheScope {
+    Public,
+    User,
+}
+
+/// A WebSocket frame's type, bound to a function. Sockets always have a user.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Socket {
+    pub event: String,
+    pub call: String,
+}
+
+/// A function without parameters, called again and again by the host.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    pub call: String,
+    #[serde(with = "duration")]
+    pub every: Duration,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Events {
+    /// Topics wanted of the exported `events` interfaces, e.g. `message.sent`; all functions of them where it is missing.
+    #[serde(default)]
+    pub subscribe: Option<Vec<String>>,
+}
+
+/// What one call and one instance may use.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Linear memory of an instance.
+    #[serde(with = "bytes")]
+    pub memory: u64,
+    /// Guest CPU of one call.
+    #[serde(with = "duration")]
+    pub cpu: Duration,
+    /// One call from its begin to its end.
+    #[serde(with = "duration")]
+    pub wall: Duration,
+    /// Calls at once.
+    pub concurrency: u32,
+    /// `reuse` (warm instances) or `call` (a fresh one each time).
+    pub isolation: Isolation,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    Reuse,
+    Call,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory: 64 * limits::MIB_BYTES,
+            cpu: Duration::from_millis(50),
+            wall: Duration::from_secs(5),
+            concurrency: 64,
+            isolation: Isolation::Reuse,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grants {
+    /// Hosts for outgoing HTTP, `name:port`.
+    #[serde(default)]
+    pub http: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    #[error("plugin.toml cannot be read: {0}")]
+    Toml(#[from] toml::de::Error),
+    #[error("plugin.toml: {0}")]
+    Invalid(String),
+}
+
+/// HTTP methods that a route may have.
+pub const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+
+impl Manifest {
+    /// Reads and checks a manifest: names, versions, methods, paths, bounds. Whether the functions exist is the activation gate's to say.
+    pub fn parse(text: &str) -> Result<Self, ManifestError> {
+        let manifest: Manifest = toml::from_str(text)?;
+        manifest.check().map_err(ManifestError::Invalid)?;
+        Ok(manifest)
+    }
+
+    pub fn service(&self) -> ServiceName {
+        ServiceName::parse(&self.name).expect("checked by parse")
+    }
+
+    fn check(&self) -> Result<(), String> {
+        ServiceName::parse(&self.name).map_err(|error| error.to_string())?;
+        if parse_version(&self.version).is_none() {
+            return Err(format!("version {:?} is not MAJOR.MINOR.PATCH", self.version));
+        }
+        if !self.prefix.is_empty() && (!self.prefix.starts_with('/') || self.prefix.ends_with('/')) {
+            return Err(format!("prefix {:?} must start with a slash and not end with one", self.prefix));
+        }
+        for route in &self.routes {
+            route.check().map_err(|reason| format!("route {:?}: {reason}", route.http))?;
+        }
+        for socket in &self.sockets {
+            if socket.event.is_empty() || !socket.event.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+                return Err(format!("socket event {:?} is no snake_case name", socket.event));
+            }
+        }
+        for schedule in &self.schedules {
+            if schedule.every < Duration::from_millis(100) {
+                return Err(format!("schedule of {:?}: every must be at least 100ms", schedule.call));
+            }
+        }
+        let Limits { memory, cpu, wall, concurrency, .. } = &self.limits;
+        if *memory == 0 || *memory > limits::GUEST_MEMORY_BYTES_MAX {
+            return Err(format!("limits.memory must be between 1 and {} bytes", limits::GUEST_MEMORY_BYTES_MAX));
+        }
+        if cpu.is_zero() || wall.is_zero() || *wall > Duration::from_millis(limits::REQUEST_TIMEOUT_MS) {
+            return Err(format!("limits.cpu and limits.wall must be above 0 and at most {} ms", limits::REQUEST_TIMEOUT_MS));
+        }
+        if *concurrency == 0 || *concurrency > limits::INSTANCES_MAX {
+            return Err(format!("limits.concurrency must be between 1 and {}", limits::INSTANCES_MAX));
+        }
+        Ok(())
+    }
+}
+
+/// `(major, minor, patch)`.
+pub fn parse_version(version: &str) -> Option<(u64, u64, u64)> {
+    let mut parts = version.split('.').map(|part| part.parse::<u64>().ok());
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(Some(major)), Some(Some(minor)), Some(Some(patch)), None) => Some((major, minor, patch)),
+        _ => None,
+    }
+}
+
+impl Route {
+    pub fn method(&self) -> &str {
+        self.http.split_once(' ').map_or("", |(method, _)| method)
+    }
+
+    /// The path below the prefix, as written.
+    pub fn path(&self) -> &str {
+        self.http.split_once(' ').map_or("", |(_, path)| path)
+    }
+
+    /// The whole path without a trailing slash.
+    pub fn full_path(&self, prefix: &str) -> String {
+        let path = if self.absolute { self.path().to_owned() } else { format!("{prefix}{}", self.path()) };
+        let trimmed = path.trim_end_matches('/');
+        if trimmed.is_empty() { "/".to_owned() } else { trimmed.to_owned() }
+    }
+
+    /// Names in braces, in their order.
+    pub fn variables(&self) -> Vec<&str> {
+        self.path().split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !METHODS.contains(&self.method()) {
+            return Err(format!("write it as \"METHOD /path\", the method one of {}", METHODS.join(", ")));
+        }
+        if !self.path().starts_with('/') {
+            return Err("the path must start with a slash".to_owned());
+        }
+        for part in self.path().split('/') {
+            if (part.contains('{') || part.contains('}')) && !(part.starts_with('{') && part.ends_with('}') && part.len() > 2) {
+                return Err(format!("{part:?}: a variable takes a whole part of the path, as {{name}}"));
+            }
+        }
+        if !(200..300).contains(&self.status) || self.status_unless.as_ref().is_some_and(|unless| !(200..300).contains(&unless.status)) {
+            return Err("the success status must be between 200 and 299".to_owned());
+        }
+        if (self.etag || self.cache.is_some()) && self.method() != "GET" {
+            return Err("etag and cache are for GET".to_owned());
+        }
+        match &self.rate {
+            Some(rate) if rate.limit == 0 || rate.window.is_zero() => Err("rate needs a limit and a window above 0".to_owned()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Access::Public => f.write_str("public"),
+            Access::User => f.write_str("user"),
+            Access::Role(role) => write!(f, "role:{role}"),
+        }
+    }
+}
+
+impl Serialize for Access {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Access {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "public" => Ok(Access::Public),
+            "user" => Ok(Access::User),
+            other => match other.strip_prefix("role:") {
+                Some(role) if !role.is_empty() => Ok(Access::Role(role.to_owned())),
+                _ => Err(de::Error::custom(format!("access {other:?} is none of public, user, role:NAME"))),
+            },
+        }
+    }
+}
+
+/// `250ms`, `5s`, `10m`, `1h`, `1d`.
+pub mod duration {
+    use super::*;
+
+    pub fn parse(text: &str) -> Option<Duration> {
+        let split = text.find(|c: char| !c.is_ascii_digit())?;
+        let count: u64 = text[..split].parse().ok()?;
+        let unit_ms: u64 = match &text[split..] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return None,
+        };
+        count.checked_mul(unit_ms).map(Duration::from_millis)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse(&text).ok_or_else(|| de::Error::custom(format!("{text:?} is no duration; write 250ms, 5s, 10m, 1h or 1d")))
+    }
+
+    pub fn serialize<S: serde::Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}ms", value.as_millis()))
+    }
+}
+
+/// `65536`, `64KiB`, `64MiB`.
+mod bytes {
+    use super::*;
+
+    fn parse(text: &str) -> Option<u64> {
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let count: u64 = text[..split].parse().ok()?;
+        let unit: u64 = match &text[split..] {
+            "" | "B" => 1,
+            "KiB" => 1024,
+            "MiB" => 1024 * 1024,
+            _ => return None,
+        };
+        count.checked_mul(unit)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse(&text).ok_or_else(|| de::Error::custom(format!("{text:?} is no size; write 65536, 64KiB or 64MiB")))
+    }
+
+    pub fn serialize<S: serde::Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str, expect: &str) {
+        let message = Manifest::parse(text).expect_err("refused").to_string();
+        assert!(message.contains(expect), "{message:?} does not say {expect:?}");
+    }
+
+    const HEAD: &str = "name = \"auth\"\nversion = \"0.1.0\"\nprefix = \"/api/v1/auth\"\n";
+
+    #[test]
+    fn a_route_is_read() {
+        let text = format!(
+            "{HEAD}[[route]]\nhttp = \"POST /login/{{id}}\"\ncall = \"login\"\naccess = \"role:admin\"\nrate = {{ per = \"ip\", strategy = \"sliding-window\", limit = 5, window = \"1m\" }}\n[limits]\nmemory = \"64MiB\"\ncpu = \"50ms\"\n"
+        );
+        let manifest = Manifest::parse(&text).unwrap();
+        let route = &manifest.routes[0];
+        assert_eq!(route.full_path(&manifest.prefix), "/api/v1/auth/login/{id}");
+        assert_eq!(route.variables(), ["id"]);
+        assert_eq!(route.access, Access::Role("admin".to_owned()));
+        assert_eq!(route.rate.as_ref().unwrap().window, Duration::from_secs(60));
+        assert_eq!(manifest.limits.memory, 64 * limits::MIB_BYTES);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        refused(&format!("{HEAD}colour = 1\n"), "colour");
+        refused("name = \"Auth\"\nversion = \"0.1.0\"\n", "Auth");
+        refused("name = \"auth\"\nversion = \"1\"\n", "MAJOR.MINOR.PATCH");
+        refused(&format!("{HEAD}[[route]]\nhttp = \"FETCH /\"\ncall = \"x\"\naccess = \"user\"\n"), "METHOD /path");
+        refused(&format!("{HEAD}[[route]]\nhttp = \"GET /\"\ncall = \"x\"\n"), "access");
+        refused(&format!("{HEAD}[[route]]\nhttp = \"GET /\"\ncall = \"x\"\naccess = \"anyone\"\n"), "anyone");
+        refused(&format!("{HEAD}[limits]\nwall = \"soon\"\n"), "soon");
+        refused(&format!("{HEAD}[limits]\nmemory = \"4096MiB\"\n"), "limits.memory");
+    }
+}
