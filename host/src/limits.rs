@@ -28,6 +28,10 @@ pub const BREAKER_CALLS_MIN: u32 = 20;
 pub const BREAKER_WINDOW_MS: u64 = 10_000;
 pub const BREAKER_PAUSE_MS: u64 = 5_000;
 
+/// Items of one page of a list of the operator API.
+pub const PAGE_DEFAULT: usize = 50;
+pub const PAGE_MAX: usize = 1_000;
+
 // --- JSON and values ---------------------------------------------------------------------------------------------------------------
 /// Deepest nesting of a JSON document.
 pub const JSON_DEPTH_MAX: usize = 32;
@@ -74,10 +78,18 @@ pub const SLOT_WAIT_MS: u64 = 1_000;
 pub const SWAP_DRAIN_MS: u64 = 30_000;
 /// Old generations kept for rollback, per service.
 pub const VERSIONS_KEPT_MAX: usize = 10;
+/// Activations remembered per service.
+pub const HISTORY_ENTRIES_MAX: usize = 200;
+/// How often it is looked which scheduled functions are due, in milliseconds.
+pub const SCHEDULE_TICK_MS: u64 = 100;
 /// Log lines of one call.
 pub const LOG_LINES_PER_CALL_MAX: u32 = 100;
 pub const LOG_MESSAGE_BYTES_MAX: usize = 4 * 1024;
 pub const LOG_FIELDS_MAX: usize = 16;
+
+/// Development mode: changed files waiting to be looked at, and how long none may follow before they are, in milliseconds.
+pub const WATCH_CHANGES_MAX: usize = 1_024;
+pub const WATCH_SETTLE_MS: u64 = 150;
 
 // --- SQL, outbox, queue, feed ------------------------------------------------------------------------------------------------------
 pub const SQL_STATEMENT_BYTES_MAX: usize = 64 * 1024;
