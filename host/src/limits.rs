@@ -35,6 +35,11 @@ pub const PAGE_MAX: usize = 1_000;
 // --- JSON and values ---------------------------------------------------------------------------------------------------------------
 /// Deepest nesting of a JSON document.
 pub const JSON_DEPTH_MAX: usize = 32;
+/// Deepest nesting of a WIT type, and fields of one record or cases of one enum.
+pub const TYPE_DEPTH_MAX: usize = 32;
+pub const TYPE_FIELDS_MAX: usize = 256;
+/// Longest cursor in characters.
+pub const CURSOR_BYTES_MAX: usize = 512;
 /// Wrong fields named in one answer; more are cut.
 pub const FIELD_ERRORS_MAX: usize = 64;
 /// Items of one list in a request or a reply.

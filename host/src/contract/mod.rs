@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+#[cfg(test)]
+pub mod fixture;
+pub mod wit;
+
 /// Where a request's fields come from.
 pub enum Input<'a> {
     /// HTTP: path variables in the route's order (already percent-decoded), the raw query (GET, DELETE), else the body.
