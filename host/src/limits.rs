@@ -49,6 +49,16 @@ pub const CALL_DEPTH_MAX: usize = 8;
 pub const GUEST_MEMORY_BYTES_MAX: u64 = 256 * MIB_BYTES;
 /// Live instances over all services (the pooling allocator's slots).
 pub const INSTANCES_MAX: u32 = 1_000;
+/// What one component may be made of: core modules' instances, tables and their elements.
+pub const CORE_INSTANCES_PER_COMPONENT: u32 = 8;
+pub const TABLES_PER_COMPONENT: u32 = 8;
+pub const TABLE_ELEMENTS_MAX: usize = 20_000;
+/// Memory that stays with a slot when its instance is gone, in bytes, instead of being given back to the system.
+pub const INSTANCE_RESIDENT_BYTES: usize = 256 * 1024;
+/// What a guest may hand to the host in one call of a host function, in bytes as the host stores it.
+pub const GUEST_TRANSFER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Guests that are past their first tick of CPU and run at once; the others wait, so that short calls keep a processor.
+pub const LONG_CALLS_AT_ONCE: usize = 1;
 /// Stack of a guest in bytes, and of the fibre it runs on.
 pub const GUEST_STACK_BYTES: usize = 512 * 1024;
 pub const FIBRE_STACK_BYTES: usize = 1024 * 1024;
