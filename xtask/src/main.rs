@@ -1,1 +1,47 @@
-fn main() {}
+//! `cargo xtask`: what a developer of Echo runs. It only starts other programs and says so; it knows nothing of the host's insides.
+
+mod bench;
+mod plugins;
+mod run;
+mod setup;
+mod step;
+mod test;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// What a developer of Echo runs.
+///
+/// On a fresh machine with Rust and a C compiler two commands are enough:
+///
+///   cargo xtask run     Echo on this machine, ready to talk to
+///   cargo xtask test    everything that must hold, as the continuous integration runs it
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", verbatim_doc_comment, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Setup(setup::Setup),
+    Plugins(plugins::Plugins),
+    Run(run::Run),
+    Test(test::Test),
+    Bench(bench::Bench),
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let workspace = Workspace::find()?;
+    match arguments.command {
+        Command::Setup(setup) => setup.run(&workspace).map(drop),
+        Command::Plugins(plugins) => plugins.run(&workspace),
+        Command::Run(run) => run.run(&workspace),
+        Command::Test(test) => test.run(&workspace),
+        Command::Bench(bench) => bench.run(&workspace),
+    }
+}

@@ -1,0 +1,236 @@
+//! Builds the service components and packs each into one file, byte for byte the same from any folder.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::{
+    setup::{Setup, TARGET, Toolchain},
+    step::{self, say},
+    workspace::{self, Component, Workspace},
+};
+
+/// Build the services (plugins/*) and pack each into target/plugins/NAME.wasm.
+///
+/// Every folder below `plugins` with a plugin.toml is one. The bytes depend on the sources and the compiler alone, not on the folder,
+/// the user or the time; `--check` builds twice, in two folders, and compares.
+#[derive(Args, Default)]
+pub struct Plugins {
+    /// Only these services.
+    names: Vec<String>,
+    /// Build a second time from a copy of the sources in another folder, and compare the bytes.
+    #[arg(long)]
+    check: bool,
+    /// Build the components that only tests load too (host/tests/guests/*), into target/guests.
+    #[arg(long)]
+    guests: bool,
+    /// Stop after the compiler: no packed files.
+    #[arg(long)]
+    unpacked: bool,
+}
+
+impl Plugins {
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    pub fn with_guests() -> Self {
+        Self { guests: true, ..Self::default() }
+    }
+
+    pub fn checked() -> Self {
+        Self { check: true, ..Self::default() }
+    }
+
+    pub fn run(&self, workspace: &Workspace) -> Result<()> {
+        let toolchain = Setup::default().run(workspace)?;
+        let plugins = self.chosen(&workspace.plugins)?;
+        let place = Place { root: &workspace.root, target: workspace.target.join("components") };
+        place.build(&toolchain, &plugins)?;
+        // In a build of their own: what they ask of shared crates must not change the services' bytes.
+        let guests: &[Component] = if self.guests { &workspace.guests } else { &[] };
+        place.build(&toolchain, guests)?;
+        if !self.unpacked {
+            if !plugins.is_empty() || !guests.is_empty() {
+                say("building echod, which packs");
+                step::run(workspace::cargo().current_dir(&workspace.root).args(["build", "--locked", "--package", "echod"]))?;
+            }
+            pack(workspace, &place, &plugins, &workspace.packed_plugins())?;
+            pack(workspace, &place, guests, &workspace.packed_guests())?;
+        }
+        if self.check { check(workspace, &toolchain, &place, &plugins) } else { Ok(()) }
+    }
+
+    fn chosen(&self, plugins: &[Component]) -> Result<Vec<Component>> {
+        if let Some(unknown) = self.names.iter().find(|name| !plugins.iter().any(|plugin| plugin.name == **name)) {
+            let known: Vec<_> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+            bail!("there is no service {unknown:?}; there are: {}", known.join(", "));
+        }
+        Ok(plugins.iter().filter(|plugin| self.names.is_empty() || self.names.contains(&plugin.name)).cloned().collect())
+    }
+}
+
+/// A copy of the sources and where its components are built. Not cargo's usual target folder, because two compilers share
+/// neither fingerprints nor a lock.
+struct Place<'a> {
+    root: &'a Path,
+    target: PathBuf,
+}
+
+impl Place<'_> {
+    fn component(&self, component: &Component) -> PathBuf {
+        self.target.join(TARGET).join("plugin").join(&component.artifact)
+    }
+
+    /// All in one run of cargo, so that the standard library and shared crates are built once.
+    fn build(&self, toolchain: &Toolchain, components: &[Component]) -> Result<()> {
+        if components.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = components.iter().map(|component| component.name.as_str()).collect();
+        say(format_args!("building components: {}", names.join(", ")));
+        let begin = Instant::now();
+        // The folders of the dependencies must be there before their paths can be replaced.
+        step::run(toolchain.cargo().current_dir(self.root).args(["fetch", "--quiet", "--locked", "--target", TARGET]))?;
+        let mut command = toolchain.cargo();
+        command
+            .current_dir(self.root)
+            .args(["build", "--locked", "--profile", "plugin"])
+            .args(toolchain.build_arguments())
+            .arg("--target-dir")
+            .arg(&self.target)
+            .args(components.iter().flat_map(|component| ["--package", &component.package]))
+            .env("CARGO_ENCODED_RUSTFLAGS", self.replaced_paths(toolchain))
+            .envs([("CARGO_INCREMENTAL", "0"), ("SOURCE_DATE_EPOCH", "1"), ("LC_ALL", "C"), ("TZ", "UTC")]);
+        for name in ["RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
+            command.env_remove(name);
+        }
+        step::run(&mut command)?;
+        say(format_args!("components built in {}", step::duration(begin.elapsed())));
+        Ok(())
+    }
+
+    /// No path of this machine may stand in a component: panic messages and generated sources carry them. The last one that fits counts.
+    fn replaced_paths(&self, toolchain: &Toolchain) -> OsString {
+        let mut replaced = vec![(self.root.to_owned(), "/echo"), (self.target.clone(), "/echo/target")];
+        replaced.extend(toolchain.library_sources.clone().map(|folder| (folder, "/rust")));
+        replaced.extend(dependency_folders().into_iter().map(|folder| (folder, "/deps")));
+        let mut flags = OsString::new();
+        for (folder, name) in replaced {
+            if !flags.is_empty() {
+                flags.push("\u{1f}");
+            }
+            flags.push("--remap-path-prefix=");
+            flags.push(folder);
+            flags.push("=");
+            flags.push(name);
+        }
+        flags
+    }
+}
+
+/// Folders that hold dependencies as `name-version`: cargo's own, and vendored ones named in `ECHO_VENDOR_DIRS` (separated like a PATH).
+fn dependency_folders() -> Vec<PathBuf> {
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
+    let registries = cargo_home.and_then(|home| fs::read_dir(home.join("registry/src")).ok());
+    let mut folders: Vec<PathBuf> = registries.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    folders.extend(env::split_paths(&env::var_os("ECHO_VENDOR_DIRS").unwrap_or_default()));
+    folders.retain(|folder| folder.is_dir());
+    folders.sort();
+    folders
+}
+
+fn pack(workspace: &Workspace, place: &Place, components: &[Component], into: &Path) -> Result<()> {
+    fs::create_dir_all(into).with_context(|| into.display().to_string())?;
+    for component in components {
+        let file = into.join(&component.name).with_extension("wasm");
+        let fresh = into.join(format!(".{}.new", component.name));
+        pack_one(workspace, component, &place.component(component), &fresh)?;
+        let bytes = fs::read(&fresh)?;
+        if fs::read(&file).is_ok_and(|old| old == bytes) {
+            fs::remove_file(&fresh)?;
+            say(format_args!("{} is as it was ({} KiB)", file.display(), bytes.len() / 1024));
+        } else {
+            // In one move: a running host may read it at this moment.
+            fs::rename(&fresh, &file)?;
+            say(format_args!("{} ({} KiB)", file.display(), bytes.len() / 1024));
+        }
+    }
+    Ok(())
+}
+
+fn pack_one(workspace: &Workspace, component: &Component, bare: &Path, packed: &Path) -> Result<()> {
+    let mut command = Command::new(workspace.echod());
+    command.current_dir(&workspace.root).args(["plugin", "pack"]).arg(&component.folder);
+    step::run(command.arg("--component").arg(bare).arg("-o").arg(packed))
+}
+
+fn check(workspace: &Workspace, toolchain: &Toolchain, place: &Place, plugins: &[Component]) -> Result<()> {
+    let elsewhere = workspace.target.join("check/a folder with another name");
+    if elsewhere.exists() {
+        fs::remove_dir_all(&elsewhere).with_context(|| elsewhere.display().to_string())?;
+    }
+    say("bytes: building a second time, from a copy of the sources");
+    copy_sources(&workspace.root, &elsewhere)?;
+    let second = Place { root: &elsewhere, target: elsewhere.join("target") };
+    second.build(toolchain, plugins)?;
+    let mut different = Vec::new();
+    for plugin in plugins {
+        let (here, there) = (place.component(plugin), second.component(plugin));
+        let (here, there) = (fs::read(&here).with_context(|| here.display().to_string())?, fs::read(&there)?);
+        if here == there {
+            say(format_args!("bytes: {} is the same from both folders ({} KiB)", plugin.name, here.len() / 1024));
+        } else {
+            different.push(plugin.name.as_str());
+        }
+    }
+    // Kept only where somebody will want to look at the difference.
+    if !different.is_empty() {
+        bail!("bytes differ between {} and {}: {}", place.target.display(), second.target.display(), different.join(", "));
+    }
+    fs::remove_dir_all(&elsewhere).with_context(|| elsewhere.display().to_string())
+}
+
+/// What git knows and what it does not ignore; without git, everything but hidden folders and build output.
+fn copy_sources(root: &Path, into: &Path) -> Result<()> {
+    let listed = Command::new("git").current_dir(root).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).output();
+    let files: Vec<PathBuf> = match listed {
+        Ok(output) if output.status.success() => {
+            let names = String::from_utf8(output.stdout).context("a file name that is no UTF-8")?;
+            names.split('\0').filter(|name| !name.is_empty()).map(PathBuf::from).collect()
+        }
+        _ => walk(root, Path::new(""))?,
+    };
+    // A listed file may be deleted in the working tree.
+    for file in files.iter().filter(|file| root.join(file).is_file()) {
+        let copy = into.join(file);
+        fs::create_dir_all(copy.parent().expect("a file has a folder"))?;
+        fs::copy(root.join(file), &copy).with_context(|| copy.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn walk(root: &Path, below: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(root.join(below))? {
+        let entry = entry?;
+        let path = below.join(entry.file_name());
+        let hidden = entry.file_name().to_string_lossy().starts_with('.');
+        if entry.file_type()?.is_dir() {
+            if !hidden && path != Path::new("target") && path != Path::new("data") {
+                files.extend(walk(root, &path)?);
+            }
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
