@@ -91,6 +91,10 @@ pub const SCHEDULE_TICK_MS: u64 = 100;
 pub const LOG_LINES_PER_CALL_MAX: u32 = 100;
 pub const LOG_MESSAGE_BYTES_MAX: usize = 4 * 1024;
 pub const LOG_FIELDS_MAX: usize = 16;
+pub const LOG_FIELD_NAME_BYTES_MAX: usize = 64;
+pub const LOG_FIELD_VALUE_BYTES_MAX: usize = 1024;
+/// The part of a client's `User-Agent` that services see, in characters.
+pub const USER_AGENT_CHARS_MAX: usize = 256;
 
 /// Development mode: changed files waiting to be looked at, and how long none may follow before they are, in milliseconds.
 pub const WATCH_CHANGES_MAX: usize = 1_024;
@@ -137,15 +141,38 @@ pub const FEED_PAGE_MAX: usize = 500;
 pub const CACHE_KEY_BYTES_MAX: usize = 512;
 pub const CACHE_VALUE_BYTES_MAX: usize = 1024 * 1024;
 pub const CACHE_KEYS_PER_CALL_MAX: usize = 1_000;
+/// All values of one call together, in bytes.
+pub const CACHE_CALL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of the in-process cache, all services together; the least recently used go first.
 pub const CACHE_BYTES_MAX: u64 = 64 * MIB_BYTES;
 pub const PASSWORD_BYTES_MAX: usize = 1_024;
 /// Password hashes running at once, and waiting.
 pub const PASSWORD_WORKERS: usize = 2;
 pub const PASSWORD_QUEUE_MAX: usize = 256;
+/// A stored hash in bytes, and the most that computing one may cost: memory in KiB, passes (argon2id), log2 of the rounds (bcrypt), lanes.
+/// A hash comes out of a service's table; one that asks for more is refused before any work is done.
+pub const PASSWORD_HASH_BYTES_MAX: usize = 512;
+pub const PASSWORD_MEMORY_KIB_MAX: u32 = 256 * 1024;
+pub const PASSWORD_PASSES_MAX: u32 = 8;
+pub const PASSWORD_LANES_MAX: u32 = 8;
+pub const BCRYPT_COST_MAX: u32 = 14;
+/// Longest password that bcrypt can tell from another, in bytes.
+pub const BCRYPT_PASSWORD_BYTES_MAX: usize = 72;
 pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
+/// A device's id, chosen by the client, in characters; a token's roles and the length of one in bytes.
+pub const DEVICE_ID_CHARS_MAX: usize = 128;
+pub const ROLES_MAX: usize = 16;
+pub const ROLE_BYTES_MAX: usize = 64;
 pub const ACCESS_TOKEN_TTL_S: u64 = 15 * 60;
+/// The longest life that an operator may give to access tokens, in seconds.
+pub const ACCESS_TOKEN_TTL_MAX_S: u64 = 24 * 60 * 60;
+/// A signing key is replaced after this long, in seconds.
+pub const TOKEN_KEY_ROTATION_S: u64 = 30 * 24 * 60 * 60;
+/// Revocations waiting for a slow subscriber; who falls behind is told so and must look at all its sockets.
+pub const REVOCATIONS_QUEUE_MAX: usize = 1_024;
 pub const TICKET_TTL_S: u64 = 30;
+/// Socket tickets that are out; none is issued above.
+pub const TICKETS_MAX: usize = 100_000;
 /// Verified tokens remembered so that the signature is checked once.
 pub const TOKEN_MEMORY_MAX: usize = 20_000;
 
