@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::artifact::Artifact;
 use super::call::Stats;
+use super::linking::{Role, role_of};
 use super::manifest::{self, Schedule};
 use super::pool::Pool;
 use crate::contract::adapt::Adapter;
@@ -126,12 +127,12 @@ impl Catalogue {
     /// Checks one importer against the exporters that are live, and keeps the adapters that are needed.
     fn fit(&mut self, importer: &Generation, generations: &BTreeMap<ServiceName, Arc<Generation>>) -> Vec<String> {
         let mut reasons = Vec::new();
-        for import in importer.contract.imports().iter().filter(|import| import.is_service_api()) {
+        for import in importer.contract.imports().iter().filter(|import| role_of(import) == Role::ServiceApi) {
             let Some(exporter) = generations.get(import.package.as_str()) else { continue };
             for unfit in compat::check_dependent(&importer.contract, &exporter.contract) {
                 reasons.push(format!("{} calls {}: {unfit}", importer.service, exporter.service));
             }
-            let exported = exporter.contract.exports().iter().find(|export| export.is_service_api() && export.package == import.package);
+            let exported = exporter.contract.exports().iter().find(|export| role_of(export) == Role::ServiceApi && export.package == import.package);
             for function in &import.functions {
                 let Some(target) = exported.and_then(|export| export.function(&function.name)) else { continue };
                 match Adapter::compile(&importer.contract, function, &exporter.contract, target) {
@@ -184,7 +185,8 @@ impl Catalogue {
         for entry in self.routes.iter().filter(|entry| !entry.route.dev_only) {
             let generation = &self.generations[&entry.target.service];
             let export = &generation.exports[generation.calls[entry.target.binding].export];
-            let Some(function) = generation.contract.export(&export.interface).and_then(|interface| interface.function(&export.name)) else {
+            let interface = generation.contract.exports().iter().find(|interface| interface.id == export.interface);
+            let Some(function) = interface.and_then(|interface| interface.function(&export.name)) else {
                 continue;
             };
             operations.push(openapi::Operation {

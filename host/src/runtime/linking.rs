@@ -36,17 +36,31 @@ const CAPABILITIES: [(&str, Link); 8] = [
 /// WASI 0.2 packages that are there for components of other languages: clocks and random work, the rest is empty.
 const WASI_PACKAGES: [&str; 6] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
 
-/// Whether the host knows what to connect to this import.
-pub fn is_known(import: &Interface) -> bool {
-    import.is_types_only() || import.is_service_api() || import.is_service_events() || is_capability(&import.id) || is_wasi(&import.id)
+/// What an imported or exported interface is to the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Capability,
+    /// Synchronous calls to a service.
+    ServiceApi,
+    /// Topics of a service.
+    ServiceEvents,
+    /// Types alone, nothing to connect.
+    Types,
+    Wasi,
+    Unknown,
 }
 
-fn is_wasi(id: &str) -> bool {
-    WASI_PACKAGES.iter().any(|package| id.starts_with(package))
-}
-
-fn is_capability(id: &str) -> bool {
-    CAPABILITIES.iter().any(|(name, _)| *name == without_version(id))
+pub fn role_of(interface: &Interface) -> Role {
+    if CAPABILITIES.iter().any(|(name, _)| *name == without_version(&interface.id)) {
+        return Role::Capability;
+    }
+    match (interface.namespace.as_str(), interface.name.as_str()) {
+        ("echo", "api") => Role::ServiceApi,
+        ("echo", "events") => Role::ServiceEvents,
+        ("echo", _) if interface.functions.is_empty() => Role::Types,
+        ("wasi", _) if WASI_PACKAGES.iter().any(|package| interface.id.starts_with(package)) => Role::Wasi,
+        _ => Role::Unknown,
+    }
 }
 
 pub fn without_version(id: &str) -> &str {
@@ -61,16 +75,15 @@ pub fn linker(engine: &wasmtime::Engine, service: &ServiceName, contract: &Contr
             link(&mut linker, |state| &mut state.guest)?;
         }
     }
-    if contract.imports().iter().any(|import| is_wasi(&import.id)) {
+    if contract.imports().iter().any(|import| role_of(import) == Role::Wasi) {
         wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     }
     for import in contract.imports() {
-        if import.is_service_api() {
-            forward_to_service(&mut linker, import)?;
-        } else if import.is_service_events() && !is_capability(&import.id) {
-            publish_to_topics(&mut linker, contract, import)?;
-        } else if import.is_types_only() {
-            linker.instance(&import.id)?;
+        match role_of(import) {
+            Role::ServiceApi => forward_to_service(&mut linker, import)?,
+            Role::ServiceEvents => publish_to_topics(&mut linker, contract, import)?,
+            Role::Types => drop(linker.instance(&import.id)?),
+            Role::Capability | Role::Wasi | Role::Unknown => {}
         }
     }
     tracing::debug!(%service, imports = contract.imports().len(), "linked");

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::linking::without_version;
+use super::linking::{Role, role_of, without_version};
 use crate::contract::wit::Contract;
 use crate::names::ServiceName;
 
@@ -59,9 +59,8 @@ impl Permissions {
         contract
             .imports()
             .iter()
-            .filter(|import| !import.is_types_only())
             // WASI is shut tight for everybody (see `instance.rs`), and other languages import all of it.
-            .filter(|import| !import.id.starts_with("wasi:"))
+            .filter(|import| !matches!(role_of(import), Role::Types | Role::Wasi))
             .filter(|import| !granted.contains(without_version(&import.id)))
             .map(|import| format!("it imports {}, which the world {service} of the permission map (services.wit) does not", import.id))
             .collect()

@@ -11,7 +11,7 @@ use super::artifact::Artifact;
 use super::call::{self, Frame, Stats, StatsView};
 use super::catalogue::{Call, Catalogue, Export, Generation, Subscription};
 use super::engine::EngineError;
-use super::linking;
+use super::linking::{self, Role, role_of};
 use super::manifest::{Manifest, Route};
 use super::pool::Pool;
 use super::versions::{HistoryEntry, VersionStore};
@@ -319,7 +319,7 @@ impl Runtime {
         let unknown: Vec<String> = contract
             .imports()
             .iter()
-            .filter(|import| !linking::is_known(import))
+            .filter(|import| role_of(import) == Role::Unknown)
             .map(|import| format!("it imports {}, which this host does not have", import.id))
             .collect();
         let ungranted = self.permissions.refusals(&service, &contract);
@@ -476,7 +476,7 @@ impl Parts {
             topics: HashMap::new(),
             probe: None,
         };
-        let api = contract.exports().iter().find(|export| export.is_service_api() && export.package == service.as_str());
+        let api = contract.exports().iter().find(|export| role_of(export) == Role::ServiceApi && export.package == service.as_str());
         let Some(api) = api else {
             return Err(vec![format!("it does not export echo:{service}/api")]);
         };
@@ -541,7 +541,7 @@ impl Parts {
     /// A topic for every function of the exported `events` interfaces, or for those that the manifest wants.
     fn bind_topics(&mut self, manifest: &Manifest, contract: &Contract, reasons: &mut Vec<String>) {
         let mut offered: BTreeMap<String, Subscription> = BTreeMap::new();
-        for interface in contract.exports().iter().filter(|export| export.is_service_events()) {
+        for interface in contract.exports().iter().filter(|export| role_of(export) == Role::ServiceEvents) {
             for function in &interface.functions {
                 match EventCodec::compile(contract, function) {
                     Ok(codec) => {
