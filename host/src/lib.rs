@@ -8,5 +8,6 @@ pub mod gateway;
 pub mod hub;
 pub mod limits;
 pub mod names;
+pub mod private_file;
 pub mod relay;
 pub mod runtime;

@@ -190,6 +190,10 @@ pub const ACCESS_TOKEN_TTL_S: u64 = 15 * 60;
 pub const ACCESS_TOKEN_TTL_MAX_S: u64 = 24 * 60 * 60;
 /// A signing key is replaced after this long, in seconds.
 pub const TOKEN_KEY_ROTATION_S: u64 = 30 * 24 * 60 * 60;
+/// Revocations in force; each ends with the last token that it could concern. No further one is taken above (503).
+pub const REVOCATIONS_MAX: usize = 1_000_000;
+/// How often keys, revocations and tickets are looked over, in milliseconds.
+pub const TOKEN_UPKEEP_INTERVAL_MS: u64 = 60_000;
 /// Revocations waiting for a slow subscriber; who falls behind is told so and must look at all its sockets.
 pub const REVOCATIONS_QUEUE_MAX: usize = 1_024;
 pub const TICKET_TTL_S: u64 = 30;
