@@ -1,7 +1,7 @@
 //! Echo's host. Dependencies point one way: `main → app → gateway | hub | admin → runtime → contract, capabilities/*/host → trait ← backends`.
 //! See `docs/ARCHITECTURE.md`.
 
-pub mod admin;
+// pub mod admin;
 pub mod capabilities;
 pub mod contract;
 pub mod gateway;

@@ -55,6 +55,7 @@ pub struct Call {
 pub struct Subscription {
     pub export: usize,
     pub codec: EventCodec,
+    pub reply: ReplyCodec,
 }
 
 /// A function of a service, found by a route, a frame's type or a schedule in one catalogue.

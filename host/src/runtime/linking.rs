@@ -81,7 +81,7 @@ pub fn linker(engine: &wasmtime::Engine, service: &ServiceName, contract: &Contr
     for import in contract.imports() {
         match role_of(import) {
             Role::ServiceApi => forward_to_service(&mut linker, import)?,
-            Role::ServiceEvents => publish_to_topics(&mut linker, contract, import)?,
+            Role::ServiceEvents => publish_to_topics(&mut linker, import)?,
             Role::Types => drop(linker.instance(&import.id)?),
             Role::Capability | Role::Wasi | Role::Unknown => {}
         }
@@ -140,10 +140,10 @@ async fn forward(
 }
 
 /// Publishing: the event goes to the outbox, inside the open transaction where there is one.
-fn publish_to_topics(linker: &mut Linker<InstanceState>, contract: &Contract, import: &Interface) -> wasmtime::Result<()> {
+fn publish_to_topics(linker: &mut Linker<InstanceState>, import: &Interface) -> wasmtime::Result<()> {
     let mut instance = linker.instance(&import.id)?;
     for function in &import.functions {
-        let codec = EventCodec::compile(contract, function).map_err(|error| wasmtime::Error::msg(error.to_string()))?;
+        let codec = EventCodec::compile(function).map_err(|error| wasmtime::Error::msg(error.to_string()))?;
         let (codec, topic): (Arc<EventCodec>, Arc<str>) = (Arc::new(codec), format!("{}.{}", import.package, function.name).into());
         instance.func_new_async(&function.name, move |store, _, params, results| {
             let (codec, topic) = (codec.clone(), topic.clone());

@@ -12,7 +12,7 @@ use super::call::{self, Frame};
 use super::catalogue::Generation;
 use super::{CallError, ErrorKind, Runtime, internal_context};
 use crate::capabilities::events::{Event, Handler, Outcome};
-use crate::contract::codec::ReplyCodec;
+use crate::contract::codec::{EncodeError, Encoded};
 use crate::limits;
 use crate::names::ServiceName;
 
@@ -91,7 +91,7 @@ impl Handler for Subscriber {
         context.event_id = Some(event.id.to_string().into());
         let frame = Frame::root(catalogue.clone(), self.service.clone());
         match call::run(generation, subscription.export, &params, frame, context).await {
-            Ok(reply) => outcome_of(&reply),
+            Ok(reply) => outcome_of(subscription.reply.encode(&reply)),
             Err(CallError::Invalid(_) | CallError::Unreadable(_)) => Outcome::Reject { reason: "the event does not fit".to_owned() },
             Err(error) => later(error.to_string()),
         }
@@ -99,10 +99,10 @@ impl Handler for Subscriber {
 }
 
 /// What fails now and may work later is tried again; what is wrong with the event itself is not.
-fn outcome_of(reply: &Val) -> Outcome {
-    match ReplyCodec::error_of(reply) {
-        None => Outcome::Done,
-        Some(error) => {
+fn outcome_of(reply: Result<Encoded, EncodeError>) -> Outcome {
+    match reply {
+        Ok(Encoded::Ok { .. }) => Outcome::Done,
+        Ok(Encoded::Declined(error)) => {
             let reason = format!("{}: {}", error.code, error.message);
             match error.kind {
                 ErrorKind::Unavailable | ErrorKind::RateLimited | ErrorKind::Locked | ErrorKind::Internal => {
@@ -111,5 +111,6 @@ fn outcome_of(reply: &Val) -> Outcome {
                 _ => Outcome::Reject { reason },
             }
         }
+        Err(error) => Outcome::Retry { after: None, reason: error.to_string() },
     }
 }

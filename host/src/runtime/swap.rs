@@ -488,13 +488,13 @@ impl Parts {
         for route in &manifest.routes {
             let source = if matches!(route.method(), "GET" | "DELETE") { Source::Query } else { Source::Body };
             let flag = route.status_unless.as_ref().map(|unless| unless.field.as_str());
-            match parts.bind_call(contract, api, &route.call, &route.variables(), source, flag) {
+            match parts.bind_call(api, &route.call, &route.variables(), source, flag) {
                 Ok(call) => parts.routes.push((Arc::new(route.clone()), call)),
                 Err(reason) => reasons.push(format!("route {:?}: {reason}", route.http)),
             }
         }
         for socket in &manifest.sockets {
-            match parts.bind_call(contract, api, &socket.call, &[], Source::Body, None) {
+            match parts.bind_call(api, &socket.call, &[], Source::Json, None) {
                 Ok(call) => parts.sockets.push((socket.event.clone(), call)),
                 Err(reason) => reasons.push(format!("socket {:?}: {reason}", socket.event)),
             }
@@ -516,7 +516,6 @@ impl Parts {
 
     fn bind_call(
         &mut self,
-        contract: &Contract,
         api: &Interface,
         name: &str,
         variables: &[&str],
@@ -524,8 +523,8 @@ impl Parts {
         flag: Option<&str>,
     ) -> Result<usize, String> {
         let function = api.function(name).ok_or_else(|| format!("{} has no function {name}", api.id))?;
-        let request = RequestCodec::compile(contract, function, variables, source).map_err(|error| error.to_string())?;
-        let reply = ReplyCodec::compile(contract, function, flag).map_err(|error| error.to_string())?;
+        let request = RequestCodec::compile(function, variables, source).map_err(|error| error.to_string())?;
+        let reply = ReplyCodec::compile(function, flag).map_err(|error| error.to_string())?;
         self.calls.push(Call { export: self.api[name], request, reply });
         Ok(self.calls.len() - 1)
     }
@@ -543,10 +542,10 @@ impl Parts {
         let mut offered: BTreeMap<String, Subscription> = BTreeMap::new();
         for interface in contract.exports().iter().filter(|export| role_of(export) == Role::ServiceEvents) {
             for function in &interface.functions {
-                match EventCodec::compile(contract, function) {
-                    Ok(codec) => {
+                match EventCodec::compile(function).and_then(|codec| Ok((codec, ReplyCodec::compile(function, None)?))) {
+                    Ok((codec, reply)) => {
                         let topic = format!("{}.{}", interface.package, function.name);
-                        offered.insert(topic, Subscription { export: self.exports.len(), codec });
+                        offered.insert(topic, Subscription { export: self.exports.len(), codec, reply });
                     }
                     Err(error) => reasons.push(format!("{} {}: {error}", interface.id, function.name)),
                 }
