@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub mod codec;
 #[cfg(test)]
 pub mod fixture;
 pub mod wit;

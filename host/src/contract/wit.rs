@@ -169,6 +169,10 @@ impl Contract {
         if wasmparser::Parser::is_core_wasm(component) {
             return Err(ContractError::NotAComponent("it is a core module".to_owned()));
         }
+        // ... and a truncated component for a smaller one.
+        for payload in wasmparser::Parser::new(0).parse_all(component) {
+            payload.map_err(|error| ContractError::NotAComponent(error.to_string()))?;
+        }
         let (resolve, world) = match decoding::decode(component) {
             Ok(DecodedWasm::Component(resolve, world)) => (resolve, world),
             Ok(DecodedWasm::WitPackage(..)) => return Err(ContractError::NotAComponent("it is a WIT package without code".to_owned())),
@@ -335,8 +339,12 @@ impl Docs {
                 let definition = &resolve.types[*ty];
                 keep(name.clone(), &definition.docs);
                 match &definition.kind {
-                    TypeDefKind::Record(record) => record.fields.iter().for_each(|field| keep(format!("{name}.{}", field.name), &field.docs)),
-                    TypeDefKind::Variant(variant) => variant.cases.iter().for_each(|case| keep(format!("{name}.{}", case.name), &case.docs)),
+                    TypeDefKind::Record(record) => {
+                        record.fields.iter().for_each(|field| keep(format!("{name}.{}", field.name), &field.docs))
+                    }
+                    TypeDefKind::Variant(variant) => {
+                        variant.cases.iter().for_each(|case| keep(format!("{name}.{}", case.name), &case.docs))
+                    }
                     TypeDefKind::Enum(cases) => cases.cases.iter().for_each(|case| keep(format!("{name}.{}", case.name), &case.docs)),
                     TypeDefKind::Flags(flags) => flags.flags.iter().for_each(|flag| keep(format!("{name}.{}", flag.name), &flag.docs)),
                     _ => {}
@@ -388,21 +396,25 @@ impl Types {
         let ty = match &definition.kind {
             TypeDefKind::Record(record) => {
                 let fields = record.fields.iter();
-                let fields = fields.map(|field| Field { name: field.name.clone(), docs: item_docs(&field.name), ty: inner(&field.ty) }).collect();
+                let fields =
+                    fields.map(|field| Field { name: field.name.clone(), docs: item_docs(&field.name), ty: inner(&field.ty) }).collect();
                 Type::Record(Arc::new(Record { docs: own_docs(), fields, interface, name }))
             }
             TypeDefKind::Variant(variant) => {
                 let cases = variant.cases.iter();
-                let cases =
-                    cases.map(|case| Case { name: case.name.clone(), docs: item_docs(&case.name), ty: case.ty.as_ref().map(&mut inner) }).collect();
+                let cases = cases
+                    .map(|case| Case { name: case.name.clone(), docs: item_docs(&case.name), ty: case.ty.as_ref().map(&mut inner) })
+                    .collect();
                 Type::Variant(Arc::new(Variant { docs: own_docs(), cases, interface, name }))
             }
             TypeDefKind::Enum(cases) => {
-                let cases = cases.cases.iter().map(|case| EnumerationCase { name: case.name.clone(), docs: item_docs(&case.name) }).collect();
+                let cases =
+                    cases.cases.iter().map(|case| EnumerationCase { name: case.name.clone(), docs: item_docs(&case.name) }).collect();
                 Type::Enum(Arc::new(Enumeration { docs: own_docs(), cases, interface, name }))
             }
             TypeDefKind::Flags(flags) => {
-                let cases = flags.flags.iter().map(|flag| EnumerationCase { name: flag.name.clone(), docs: item_docs(&flag.name) }).collect();
+                let cases =
+                    flags.flags.iter().map(|flag| EnumerationCase { name: flag.name.clone(), docs: item_docs(&flag.name) }).collect();
                 Type::Flags(Arc::new(Enumeration { docs: own_docs(), cases, interface, name }))
             }
             TypeDefKind::Tuple(tuple) => Type::Tuple(tuple.types.iter().map(inner).collect()),
