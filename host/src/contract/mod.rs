@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+pub mod adapt;
 pub mod codec;
+pub mod compat;
 #[cfg(test)]
 pub mod fixture;
 pub mod wit;
