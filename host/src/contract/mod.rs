@@ -7,6 +7,7 @@ pub mod codec;
 pub mod compat;
 #[cfg(test)]
 pub mod fixture;
+pub mod openapi;
 pub mod wit;
 
 /// Where a request's fields come from.

@@ -8,6 +8,7 @@ use crate::capabilities::context::CallContext;
 pub use crate::contract::{ErrorKind, FieldError, Input, ServiceError};
 use crate::names::ServiceName;
 
+pub mod artifact;
 pub mod manifest;
 
 /// A snapshot of what is live. A root request pins one and every service it reaches is taken from it.
