@@ -435,9 +435,9 @@ fn string(shape: &Shape, given: Cow<'_, str>, path: &Path<'_>, problems: &mut Pr
 }
 
 fn number(shape: &Shape, written: &str, path: &Path<'_>, problems: &mut Problems) -> Val {
-    fn whole<T: std::str::FromStr>(written: &str, bounds: (T, T), path: &Path<'_>, problems: &mut Problems, val: fn(T) -> Val) -> Val
+    fn whole<T>(written: &str, bounds: (T, T), path: &Path<'_>, problems: &mut Problems, val: fn(T) -> Val) -> Val
     where
-        T: fmt::Display,
+        T: std::str::FromStr + fmt::Display,
     {
         match written.parse() {
             Ok(number) => val(number),
