@@ -17,10 +17,8 @@ pub struct Operation<'a> {
     pub function: &'a Function,
     /// `GET`, `POST`, …
     pub method: &'a str,
-    /// The whole path with `{variables}`.
+    /// The whole path with `{variables}`, which are fields of the request.
     pub path: &'a str,
-    /// The names in braces, in the path's order.
-    pub variables: &'a [&'a str],
     /// Needs no token.
     pub public: bool,
     /// The role that the caller must have.
@@ -98,7 +96,8 @@ impl Schemas {
         }
         let Some(Type::Record(request)) = function.params.first().map(|param| param.ty.structure()) else { return described.into() };
 
-        let given = |field: &&Field| operation.variables.contains(&snake_case(&field.name).as_str());
+        let variables: Vec<_> = operation.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
+        let given = |field: &&Field| variables.contains(&snake_case(&field.name).as_str());
         let mut parameters: Vec<_> = request.fields.iter().filter(given).map(|field| self.parameter(field, "path")).collect();
         let rest: Vec<_> = request.fields.iter().filter(|field| !given(field)).collect();
         if matches!(operation.method, "GET" | "DELETE") {
@@ -375,14 +374,13 @@ mod tests {
     use super::*;
     use crate::contract::fixture;
 
-    fn operation<'a>(contract: &'a Contract, method: &'a str, path: &'a str, variables: &'a [&'a str], function: &str) -> Operation<'a> {
+    fn operation<'a>(contract: &'a Contract, method: &'a str, path: &'a str, function: &str) -> Operation<'a> {
         Operation {
             service: "message",
             contract,
             function: fixture::function(contract, "api", function),
             method,
             path,
-            variables,
             public: false,
             role: None,
             status: 200,
@@ -406,17 +404,17 @@ mod tests {
     fn a_service_is_described() {
         let message = fixture::contract("message");
         let operations = [
-            Operation { status: 201, ..operation(&message, "POST", "/api/v1/messages", &[], "send") },
-            operation(&message, "GET", "/api/v1/messages", &[], "list-messages"),
-            Operation { status: 204, ..operation(&message, "DELETE", "/api/v1/messages/{id}", &["id"], "delete-message") },
-            operation(&message, "PATCH", "/api/v1/messages/{id}", &["id"], "edit-message"),
+            Operation { status: 201, ..operation(&message, "POST", "/api/v1/messages", "send") },
+            operation(&message, "GET", "/api/v1/messages", "list-messages"),
+            Operation { status: 204, ..operation(&message, "DELETE", "/api/v1/messages/{id}", "delete-message") },
+            operation(&message, "PATCH", "/api/v1/messages/{id}", "edit-message"),
             Operation {
                 status: 201,
                 status_unless: Some(("created", 200)),
                 role: Some("admin"),
-                ..operation(&message, "POST", "/api/v1/messages/conversations", &[], "open-conversation")
+                ..operation(&message, "POST", "/api/v1/messages/conversations", "open-conversation")
             },
-            Operation { public: true, ..operation(&message, "GET", "/again/{id}", &["id"], "delete-message") },
+            Operation { public: true, ..operation(&message, "GET", "/again/{id}", "delete-message") },
         ];
         let document = document("Echo", "0.1.0", &operations);
         let at = |pointer: &str| document.pointer(pointer).unwrap_or_else(|| panic!("{pointer} is not in {document:#}"));

@@ -163,7 +163,7 @@ pub enum ContractError {
 }
 
 impl Contract {
-    /// Reads a component's bytes. `wit_text` is what `wit_text` made; docs are missing where there is none.
+    /// Reads a component's bytes. `wit_text` is what `wit_text` made; docs are missing where there is none, or an empty one.
     pub fn decode(component: &[u8], wit_text: Option<&str>) -> Result<Self, ContractError> {
         // The decoder would take a core module for a component without exports.
         if wasmparser::Parser::is_core_wasm(component) {
@@ -174,7 +174,7 @@ impl Contract {
             Ok(DecodedWasm::WitPackage(..)) => return Err(ContractError::NotAComponent("it is a WIT package without code".to_owned())),
             Err(error) => return Err(ContractError::NotAComponent(format!("{error:#}"))),
         };
-        let docs = wit_text.map(Docs::parse).transpose()?.unwrap_or_default();
+        let docs = wit_text.filter(|text| !text.trim().is_empty()).map(Docs::parse).transpose()?.unwrap_or_default();
         let types = Types::convert(&resolve, &docs)?;
         let world = &resolve.worlds[world];
         let interfaces = |items: &mut dyn Iterator<Item = (&WorldKey, &WorldItem)>| {

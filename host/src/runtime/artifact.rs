@@ -21,8 +21,8 @@ pub struct Artifact {
     pub bytes: Vec<u8>,
     pub manifest: Manifest,
     pub manifest_text: String,
-    /// None in files that were packed without.
-    pub wit_text: Option<String>,
+    /// Empty in files that were packed without.
+    pub wit_text: String,
     pub migrations: Vec<Migration>,
     /// Of the whole file, in hexadecimal.
     pub sha256: String,
@@ -48,6 +48,13 @@ pub enum ArtifactError {
     Contract(#[from] ContractError),
     #[error("{path}: {reason}")]
     File { path: String, reason: String },
+}
+
+impl ArtifactError {
+    /// Whether the code may be fine and only the manifest is not.
+    pub fn is_about_the_manifest(&self) -> bool {
+        matches!(self, ArtifactError::NoManifest | ArtifactError::Manifest(_))
+    }
 }
 
 impl Artifact {
@@ -76,7 +83,7 @@ impl Artifact {
             None => Vec::new(),
         };
         let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { bytes, manifest, manifest_text, wit_text, migrations, sha256 })
+        Ok(Self { bytes, manifest, manifest_text, wit_text: wit_text.unwrap_or_default(), migrations, sha256 })
     }
 }
 
@@ -242,10 +249,10 @@ mod tests {
 
         let artifact = Artifact::read(packed.clone()).unwrap();
         assert_eq!((artifact.manifest.name.as_str(), artifact.manifest_text.as_str()), ("location", TOML));
-        assert_eq!(artifact.wit_text.as_deref(), Some(wit_text.as_str()));
+        assert_eq!(artifact.wit_text, wit_text);
         assert_eq!(artifact.migrations, migrations);
         assert_eq!(artifact.sha256.len(), 64);
-        let contract = Contract::decode(&artifact.bytes, artifact.wit_text.as_deref()).unwrap();
+        let contract = Contract::decode(&artifact.bytes, Some(&artifact.wit_text)).unwrap();
         assert!(contract.export("location", "api").unwrap().function("lookup").unwrap().docs.is_some());
 
         // Packing what is packed replaces the sections, wherever they stand.
@@ -281,7 +288,11 @@ mod tests {
         refused(with(&[(MANIFEST, TOML.as_bytes()), (MANIFEST, TOML.as_bytes())]), "twice");
         refused(with(&[(MANIFEST, TOML.as_bytes()), (MIGRATIONS, b"{}")]), "section echo:migrations cannot be read");
         refused(vec![0; limits::PLUGIN_BYTES_MAX + 1], "are allowed");
-        assert!(Artifact::read(with(&[(MANIFEST, TOML.as_bytes())])).unwrap().wit_text.is_none());
+        let bare = Artifact::read(with(&[(MANIFEST, TOML.as_bytes())])).unwrap();
+        assert!(bare.wit_text.is_empty() && bare.migrations.is_empty());
+        assert!(Contract::decode(&bare.bytes, Some(&bare.wit_text)).unwrap().export("location", "api").unwrap().docs.is_none());
+        let about_the_manifest = |bytes: Vec<u8>| Artifact::read(bytes).unwrap_err().is_about_the_manifest();
+        assert!(about_the_manifest(component.clone()) && !about_the_manifest(Vec::new()));
         assert!(matches!(pack(b"\0asm\x01\0\0\0", TOML, "", &[]), Err(ArtifactError::CoreModule)));
         assert!(matches!(pack(&component, "name = 1", "", &[]), Err(ArtifactError::Manifest(_))));
     }
@@ -303,7 +314,7 @@ mod tests {
         }
         let artifact = Artifact::read(pack().unwrap()).unwrap();
         assert_eq!(artifact.migrations, expect);
-        assert!(artifact.wit_text.unwrap().contains("Where a telephone number belongs"));
+        assert!(artifact.wit_text.contains("Where a telephone number belongs"));
 
         for bad in ["first.sqlite.sql", "0003_third.mysql.sql", "0003_third.sql", "readme.md"] {
             fs::write(migrations.join(bad), "").unwrap();
