@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+pub mod adapt;
+pub mod codec;
+pub mod compat;
 #[cfg(test)]
 pub mod fixture;
+pub mod openapi;
 pub mod wit;
 
 /// Where a request's fields come from.

@@ -126,7 +126,13 @@ mod tests {
         let good = "0190b0a0-7b1c-7def-8abc-0123456789ab";
         assert_eq!(uuid(good.into()).as_deref(), Some(good));
         assert_eq!(uuid(good.to_uppercase().into()).as_deref(), Some(good));
-        for bad in ["", "0190b0a07b1c7def8abc0123456789ab", "0190b0a0-7b1c-7def-8abc-0123456789ag", "0190b0a0_7b1c-7def-8abc-0123456789ab", "é".repeat(18).as_str()] {
+        for bad in [
+            "",
+            "0190b0a07b1c7def8abc0123456789ab",
+            "0190b0a0-7b1c-7def-8abc-0123456789ag",
+            "0190b0a0_7b1c-7def-8abc-0123456789ab",
+            "é".repeat(18).as_str(),
+        ] {
             assert_eq!(uuid(bad.into()), None, "{bad}");
         }
     }
@@ -134,12 +140,21 @@ mod tests {
     #[test]
     fn phones_and_cursors() {
         for (text, expect) in [
-            ("+14155552671", true), ("+1234567", true), ("+123456", false), ("+1234567890123456", false), ("+04155552671", false), ("14155552671", false),
-            ("+1415555267a", false), ("", false), ("+١٤١٥٥٥٥", false),
+            ("+14155552671", true),
+            ("+1234567", true),
+            ("+123456", false),
+            ("+1234567890123456", false),
+            ("+04155552671", false),
+            ("14155552671", false),
+            ("+1415555267a", false),
+            ("", false),
+            ("+١٤١٥٥٥٥", false),
         ] {
             assert_eq!(is_phone(text), expect, "{text}");
         }
-        for (text, expect) in [("abc-_9", true), ("YQ==", true), ("", false), ("==", false), ("a+b", false), ("a b", false), ("YQ===", false)] {
+        for (text, expect) in
+            [("abc-_9", true), ("YQ==", true), ("", false), ("==", false), ("a+b", false), ("a b", false), ("YQ===", false)]
+        {
             assert_eq!(is_cursor(text), expect, "{text}");
         }
         assert!(is_cursor(&"a".repeat(limits::CURSOR_BYTES_MAX)));
