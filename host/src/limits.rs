@@ -70,8 +70,6 @@ pub const LOG_MESSAGE_BYTES_MAX: usize = 4 * 1024;
 pub const LOG_FIELDS_MAX: usize = 16;
 pub const LOG_FIELD_NAME_BYTES_MAX: usize = 64;
 pub const LOG_FIELD_VALUE_BYTES_MAX: usize = 1024;
-/// The part of a client's `User-Agent` that services see, in characters.
-pub const USER_AGENT_CHARS_MAX: usize = 256;
 
 /// Lines of the host's log waiting to be written; more are dropped and counted, so that a slow reader of the log slows no request.
 pub const LOG_QUEUE_LINES_MAX: usize = 16_384;
