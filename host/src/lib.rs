@@ -1,8 +1,10 @@
 //! Echo's host. Dependencies point one way: `main → app → gateway | hub | admin → runtime → contract, capabilities/*/host → trait ← backends`.
 //! See `docs/ARCHITECTURE.md`.
 
-// pub mod admin;
+pub mod admin;
 pub mod capabilities;
+pub mod cli;
+pub mod config;
 pub mod contract;
 pub mod gateway;
 pub mod hub;
@@ -11,3 +13,4 @@ pub mod names;
 pub mod private_file;
 pub mod relay;
 pub mod runtime;
+pub mod telemetry;

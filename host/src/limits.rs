@@ -93,8 +93,13 @@ pub const LOG_MESSAGE_BYTES_MAX: usize = 4 * 1024;
 pub const LOG_FIELDS_MAX: usize = 16;
 pub const LOG_FIELD_NAME_BYTES_MAX: usize = 64;
 pub const LOG_FIELD_VALUE_BYTES_MAX: usize = 1024;
-/// The part of a client's `User-Agent` that services see, in characters.
-pub const USER_AGENT_CHARS_MAX: usize = 256;
+
+/// Lines of the host's log waiting to be written; more are dropped and counted, so that a slow reader of the log slows no request.
+pub const LOG_QUEUE_LINES_MAX: usize = 16_384;
+/// How long the end of the process waits for the last of them, in milliseconds.
+pub const LOG_FLUSH_TIMEOUT_MS: u64 = 2_000;
+/// How often the metrics' histograms are folded, in milliseconds.
+pub const METRICS_UPKEEP_INTERVAL_MS: u64 = 5_000;
 
 /// Development mode: changed files waiting to be looked at, and how long none may follow before they are, in milliseconds.
 pub const WATCH_CHANGES_MAX: usize = 1_024;
@@ -216,6 +221,10 @@ pub const SOCKET_FRAMES_BURST: u32 = 400;
 /// Requests of one socket being served at once; further frames wait unread.
 pub const SOCKET_CALLS_MAX: usize = 16;
 pub const DEVICES_PER_USER_MAX: usize = 20;
+
+// --- The operator's command line ------------------------------------------------------------------------------------------------------
+/// Waiting for an answer of the operator API, in milliseconds; a deployment compiles and migrates meanwhile.
+pub const ADMIN_CLIENT_TIMEOUT_MS: u64 = 120_000;
 
 const _: () = assert!(IDLE_TIMEOUT_S > HEARTBEAT_INTERVAL_S);
 const _: () = assert!(FIBRE_STACK_BYTES > GUEST_STACK_BYTES);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::artifact::Artifact;
 use super::call::Stats;
 use super::linking::{Role, role_of};
-use super::manifest::{self, Schedule};
+use super::manifest::{self, Access, Schedule};
 use super::pool::Pool;
 use crate::contract::adapt::Adapter;
 use crate::contract::codec::{EventCodec, ReplyCodec, RequestCodec};
@@ -136,13 +136,14 @@ impl Catalogue {
             let exported = exporter.contract.exports().iter().find(|export| role_of(export) == Role::ServiceApi && export.package == import.package);
             for function in &import.functions {
                 let Some(target) = exported.and_then(|export| export.function(&function.name)) else { continue };
-                match Adapter::compile(&importer.contract, function, &exporter.contract, target) {
+                match Adapter::compile(&import.id, function, target) {
                     Ok(adapter) if adapter.is_identity() => {}
                     Ok(adapter) => {
                         let key = format!("{}.{}", import.package, function.name);
                         self.adapters.entry(importer.service.clone()).or_default().insert(key, adapter);
                     }
-                    Err(unfit) => reasons.push(format!("{} calls {}: {unfit}", importer.service, exporter.service)),
+                    // `check_dependent` has said why.
+                    Err(_) => {}
                 }
             }
         }
@@ -196,9 +197,13 @@ impl Catalogue {
                 function,
                 method: entry.route.method(),
                 path: &entry.path,
-                access: entry.route.access.to_string(),
+                public: entry.route.access == Access::Public,
+                role: match &entry.route.access {
+                    Access::Role(role) => Some(role.as_str()),
+                    Access::Public | Access::User => None,
+                },
                 status: entry.route.status,
-                status_flag: entry.route.status_unless.as_ref().map(|unless| unless.field.as_str()),
+                status_unless: entry.route.status_unless.as_ref().map(|unless| (unless.field.as_str(), unless.status)),
             });
         }
         openapi::document("Echo", env!("CARGO_PKG_VERSION"), &operations)

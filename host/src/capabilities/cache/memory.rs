@@ -161,10 +161,12 @@ const SHARDS_MAX: usize = 16;
 const ENTRY_OVERHEAD_BYTES: usize = 160;
 const MEMBER_OVERHEAD_BYTES: usize = 32;
 
+type Members = HashSet<Box<str>>;
+
 enum Value {
     Bytes(Bytes),
     Number(i64),
-    Set(HashSet<Box<str>>),
+    Set(Members),
 }
 
 impl Value {
@@ -177,7 +179,7 @@ impl Value {
     }
 }
 
-fn set_bytes(set: &HashSet<Box<str>>) -> usize {
+fn set_bytes(set: &Members) -> usize {
     set.iter().map(|member| member_bytes(member)).sum()
 }
 
@@ -241,7 +243,7 @@ impl Shard {
         }
     }
 
-    fn take_set(&mut self, key: &str) -> Result<Option<(HashSet<Box<str>>, Option<Instant>)>, CacheError> {
+    fn take_set(&mut self, key: &str) -> Result<Option<(Members, Option<Instant>)>, CacheError> {
         match self.touch(key) {
             None => Ok(None),
             Some(Entry { value: Value::Set(_), .. }) => match self.remove(key) {

@@ -5,7 +5,6 @@ use std::time::Instant;
 use wasmtime::component::{HasSelf, Linker};
 
 use crate::capabilities::guest::Guest;
-use crate::limits;
 use bindings::echo::context::context::{Host, Identity};
 
 mod bindings {
@@ -45,7 +44,7 @@ impl Host for Guest {
     }
 
     fn user_agent(&mut self) -> Option<String> {
-        self.context.user_agent.as_deref().map(|agent| agent.chars().take(limits::USER_AGENT_CHARS_MAX).collect())
+        self.context.user_agent.as_deref().map(str::to_owned)
     }
 
     fn remaining_ms(&mut self) -> u64 {

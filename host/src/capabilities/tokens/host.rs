@@ -93,3 +93,40 @@ impl From<TokenError> for GuestError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> GuestClaims {
+        GuestClaims {
+            user_id: "0190c8a0-7e3b-7000-8000-000000000001".to_owned(),
+            device_id: "phone".to_owned(),
+            session_id: "0190c8a0-7e3b-7000-8000-000000000002".to_owned(),
+            roles: vec!["admin".to_owned()],
+        }
+    }
+
+    #[test]
+    fn claims_are_checked_before_they_are_signed() {
+        assert!(checked_claims(good()).is_ok());
+        let device = |device_id: String| GuestClaims { device_id, ..good() };
+        let roles = |roles: Vec<String>| GuestClaims { roles, ..good() };
+        let user = |user_id: &str| GuestClaims { user_id: user_id.to_owned(), ..good() };
+        assert!(checked_claims(device("ä".repeat(limits::DEVICE_ID_CHARS_MAX))).is_ok());
+        for wrong in [
+            device(String::new()),
+            device("ä".repeat(limits::DEVICE_ID_CHARS_MAX + 1)),
+            roles(vec!["r".to_owned(); limits::ROLES_MAX + 1]),
+            roles(vec!["r".repeat(limits::ROLE_BYTES_MAX + 1)]),
+            roles(vec![String::new()]),
+            user(""),
+            user("someone"),
+            user("{0190c8a0-7e3b-7000-8000-000000000001}"),
+            user("0190c8a07e3b70008000000000000001"),
+            GuestClaims { session_id: "urn:uuid:0190c8a0-7e3b-7000-8000-000000000002".to_owned(), ..good() },
+        ] {
+            assert!(checked_claims(wrong.clone()).is_err(), "{wrong:?}");
+        }
+    }
+}
