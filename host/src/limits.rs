@@ -77,8 +77,30 @@ pub const SQL_RESULT_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const SQL_BATCH_MAX: usize = 1_000;
 /// Waiting for the writer or for one statement, in milliseconds.
 pub const SQL_TIMEOUT_MS: u64 = 5_000;
+/// One statement of a migration, in milliseconds.
+pub const SQL_MIGRATION_TIMEOUT_MS: u64 = 60_000;
+/// One text or blob inside SQLite, and the columns of one row: together they bound what a single row may take.
+pub const SQL_VALUE_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub const SQL_COLUMNS_MAX: usize = 64;
 /// Readers per SQLite file.
 pub const SQLITE_READERS: u32 = 2;
+/// Memory of all SQLite connections together, in bytes; an allocation above it fails and its statement with it.
+pub const SQLITE_HEAP_BYTES_MAX: u64 = 512 * MIB_BYTES;
+/// Prepared statements kept per connection, and the longest text that is kept, in bytes.
+pub const SQLITE_STATEMENTS_KEPT: usize = 200;
+pub const SQLITE_STATEMENT_KEPT_BYTES_MAX: usize = 8 * 1024;
+/// Rows on their way from a connection's thread to the reader.
+pub const SQLITE_ROWS_AHEAD: usize = 16;
+/// SQLite asks after this many steps of its machine whether the statement has run too long.
+pub const SQLITE_STEPS_PER_CHECK: i32 = 10_000;
+/// Effects of a transaction kept in memory before they are written, in bytes.
+pub const OUTBOX_BUFFER_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of effects that the relay takes at once (one effect may be larger).
+pub const RELAY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The relay looks at the outbox at least this often, in milliseconds, and waits this long after a failure (doubling).
+pub const RELAY_TICK_MS: u64 = 1_000;
+pub const RELAY_RETRY_FIRST_MS: u64 = 20;
+pub const RELAY_RETRY_LAST_MS: u64 = 5_000;
 /// Events and pushes of one call.
 pub const EFFECTS_PER_CALL_MAX: usize = 1_000;
 /// Payload of one event in bytes.
