@@ -37,10 +37,13 @@ pub fn register(request: RegisterRequest) -> Result<Registration, Error> {
         }
         // Asked again before another code may be sent: the same request gets the same answer. Another password has to wait, or whoever
         // registers a number right after its owner would choose the password that the owner's code confirms.
-        if let Some(sent) = otp::just_sent(&settings, Purpose::Verify, &request.phone)?
-            && policy::matches(&request.password, Some(&account.password_hash))?.matches
-        {
-            return Ok(registration(account.id.clone(), sent, place));
+        if let Some(sent) = otp::just_sent(&settings, Purpose::Verify, &request.phone)? {
+            let same = policy::matches(&request.password, Some(&account.password_hash))?.matches;
+            return if same {
+                Ok(registration(account.id.clone(), sent, place))
+            } else {
+                Err(otp::too_soon(u64::from(sent.resend_after) * 1_000))
+            };
         }
     }
 

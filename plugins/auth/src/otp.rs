@@ -64,7 +64,7 @@ pub fn take_quota(tx: &Transaction, settings: &Settings, phone: &str, now_us: u6
     let quota = store::code_quota(tx, phone)?.unwrap_or_default();
     let pause_ends_us = quota.sent_at + pause_us;
     if now_us < pause_ends_us {
-        return Err(Error::rate_limited("too_soon", "a code was sent just now", (pause_ends_us - now_us).div_ceil(1_000)));
+        return Err(too_soon((pause_ends_us - now_us).div_ceil(1_000)));
     }
     let day_ends_us = quota.day_started_at + DAY_US;
     Err(Error::rate_limited("too_many_codes", "too many codes were sent today", day_ends_us.saturating_sub(now_us).div_ceil(1_000)))
@@ -124,6 +124,10 @@ pub fn just_sent(settings: &Settings, purpose: Purpose, phone: &str) -> Result<O
 
 pub fn sent(settings: &Settings) -> CodeSent {
     CodeSent { otp_expires_in: seconds(settings.otp_ttl_s * SECOND_US), resend_after: seconds(settings.otp_resend_s * SECOND_US) }
+}
+
+pub fn too_soon(retry_after_ms: u64) -> Error {
+    Error::rate_limited("too_soon", "a code was sent just now", retry_after_ms)
 }
 
 pub fn invalid() -> Error {
