@@ -3,10 +3,10 @@
 use echo_sdk::sql::transaction;
 use echo_sdk::{Error, Page, caller, time};
 
+use crate::bindings::echo::user::events::{self, BlockChange};
+use crate::bindings::exports::echo::user::api::{Block, Blocks, PageRequest};
 use crate::bounds::BLOCKS_MAX;
 use crate::contacts::LAST_KEY;
-use crate::echo::user::events::{self, BlockChange};
-use crate::exports::echo::user::api::{Block, Blocks, PageRequest};
 use crate::{profiles, store};
 
 pub fn list(request: PageRequest) -> Result<Blocks, Error> {

@@ -3,8 +3,10 @@
 use echo_sdk::checks::Checks;
 use echo_sdk::{Error, Page, caller, time};
 
+use crate::bindings::exports::echo::user::api::{
+    AddContactRequest, Contact, Contacts, Matches, PageRequest, PhoneMatch, UpdateContactRequest,
+};
 use crate::bounds::{ALIAS_CHARS, CONTACTS_MAX, MATCH_PHONES_MAX};
-use crate::exports::echo::user::api::{AddContactRequest, Contact, Contacts, Matches, PageRequest, PhoneMatch, UpdateContactRequest};
 use crate::privacy::shown;
 use crate::{profiles, store};
 

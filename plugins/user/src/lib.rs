@@ -11,27 +11,32 @@ mod registration;
 mod search;
 mod store;
 
-wit_bindgen::generate!({
-    path: "../../wit",
-    world: "echo:services/user",
-    with: {
-        "echo:types/types@0.1.0": echo_sdk::wit::types,
-        "echo:context/context@0.1.0": echo_sdk::wit::context,
-        "echo:sql/sql@0.1.0": echo_sdk::wit::sql,
-        "echo:config/config@0.1.0": echo_sdk::wit::config,
-        "echo:log/log@0.1.0": echo_sdk::wit::log,
-        "wasi:clocks/wall-clock@0.2.6": echo_sdk::wit::wall_clock,
-        "wasi:random/random@0.2.6": echo_sdk::wit::random,
-    },
-    generate_all,
-});
+#[allow(clippy::all)]
+mod bindings {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "echo:services/user",
+        with: {
+            "echo:types/types@0.1.0": echo_sdk::wit::types,
+            "echo:context/context@0.1.0": echo_sdk::wit::context,
+            "echo:sql/sql@0.1.0": echo_sdk::wit::sql,
+            "echo:config/config@0.1.0": echo_sdk::wit::config,
+            "echo:log/log@0.1.0": echo_sdk::wit::log,
+            "wasi:clocks/wall-clock@0.2.6": echo_sdk::wit::wall_clock,
+            "wasi:random/random@0.2.6": echo_sdk::wit::random,
+        },
+        generate_all,
+    });
+}
 
+use bindings::exports::echo::user::{api, events};
 use echo_sdk::Error;
-use exports::echo::user::{api, events};
 
 struct User;
 
-export!(User);
+// Only in the component: the native build of the tests has no use for the exports.
+#[cfg(target_arch = "wasm32")]
+bindings::export!(User with_types_in bindings);
 
 impl api::Guest for User {
     fn me() -> Result<api::Profile, Error> {

@@ -2,7 +2,7 @@
 
 use echo_sdk::{Error, caller, time};
 
-use crate::exports::echo::user::api::{Audience, Privacy, Profile, UpdatePrivacyRequest};
+use crate::bindings::exports::echo::user::api::{Audience, Privacy, Profile, UpdatePrivacyRequest};
 use crate::store::{self, PrivacyChange, Seen};
 use crate::{profiles, store::Privacy as Row};
 

@@ -6,11 +6,11 @@ use echo_sdk::checks::Checks;
 use echo_sdk::sql::transaction;
 use echo_sdk::{Error, caller, time};
 
+use crate::bindings::exports::echo::user::api::{KnownUsers, Profile, Profiles, UpdateMeRequest};
 use crate::bounds::{
     AVATAR_URL_CHARS_MAX, BATCH_IDS_MAX, BIO_CHARS_MAX, DISPLAY_NAME_CHARS, KNOWN_IDS_MAX, LOCALE_CHARS_MAX, STATUS_TEXT_CHARS_MAX,
     TIMEZONE_CHARS_MAX,
 };
-use crate::exports::echo::user::api::{KnownUsers, Profile, Profiles, UpdateMeRequest};
 use crate::fold::name_parts;
 use crate::privacy::shown;
 use crate::registration::{heal, heal_all};
@@ -116,7 +116,9 @@ fn check(request: &UpdateMeRequest, display_name: Option<&str>) -> Result<(), Er
 fn is_web_address(text: &str) -> bool {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     rest.is_some_and(|rest| {
-        !rest.is_empty() && !rest.starts_with('/') && !text.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '"' | '<' | '>'))
+        !rest.is_empty()
+            && !rest.starts_with('/')
+            && !text.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '"' | '<' | '>'))
     })
 }
 

@@ -4,9 +4,9 @@
 use echo_sdk::sql::{SqlError, transaction};
 use echo_sdk::{Error, ErrorKind, Timestamp};
 
+use crate::bindings::echo::auth::api as auth;
+use crate::bindings::exports::echo::user::events::Registration;
 use crate::bounds::{DISPLAY_NAME_CHARS, HEALED_MAX};
-use crate::echo::auth::api as auth;
-use crate::exports::echo::user::events::Registration;
 use crate::fold::name_parts;
 use crate::store::{self, NewProfile};
 
@@ -42,14 +42,7 @@ pub fn heal_all(ids: &[String]) -> Result<Vec<String>, Error> {
     Ok(healed)
 }
 
-fn create(
-    id: &str,
-    phone: &str,
-    name: Option<&str>,
-    country: Option<&str>,
-    timezone: Option<&str>,
-    at: Timestamp,
-) -> Result<(), SqlError> {
+fn create(id: &str, phone: &str, name: Option<&str>, country: Option<&str>, timezone: Option<&str>, at: Timestamp) -> Result<(), SqlError> {
     let display_name = display_name(name);
     transaction(|tx| {
         if store::insert_profile(tx, &NewProfile { id, phone, display_name: &display_name, country, timezone, at })? {

@@ -4,8 +4,8 @@
 use echo_sdk::checks::Checks;
 use echo_sdk::{Error, Page, caller};
 
+use crate::bindings::exports::echo::user::api::{Profiles, SearchRequest};
 use crate::bounds::QUERY_CHARS;
-use crate::exports::echo::user::api::{Profiles, SearchRequest};
 use crate::fold::{fold, prefix_range};
 use crate::privacy::shown;
 use crate::store;

@@ -118,7 +118,7 @@ pub fn profiles_seen_by(viewer: &str, ids: &[String]) -> Result<Vec<Seen>, SqlEr
     let mut profiles = Vec::with_capacity(ids.len());
     for ids in ids.chunks(LIST_PARAMS_MAX) {
         let sql = format!(concat!("SELECT ", seen!(), " FROM profiles p WHERE p.id IN ({})"), placeholders(2, ids.len()));
-        profiles.extend(Database.rows::<Seen>(&sql, with_list(params![uuid(viewer)], ids, uuid))?);
+        profiles.extend(Database.rows::<Seen>(&sql, with_list(params![uuid(viewer)], ids, |id| uuid(id)))?);
     }
     Ok(profiles)
 }
@@ -127,7 +127,7 @@ pub fn which_exist(ids: &[String]) -> Result<Vec<String>, SqlError> {
     let mut known = Vec::with_capacity(ids.len());
     for ids in ids.chunks(LIST_PARAMS_MAX) {
         let sql = format!("SELECT id FROM profiles WHERE id IN ({})", placeholders(1, ids.len()));
-        known.extend(Database.rows::<(String,)>(&sql, with_list(Vec::new(), ids, uuid))?.into_iter().map(|(id,)| id));
+        known.extend(Database.rows::<(String,)>(&sql, with_list(Vec::new(), ids, |id| uuid(id)))?.into_iter().map(|(id,)| id));
     }
     Ok(known)
 }
@@ -230,7 +230,7 @@ pub fn found_by_phone(viewer: &str, phones: &[String]) -> Result<Vec<Seen>, SqlE
             ),
             placeholders(2, phones.len())
         );
-        found.extend(Database.rows::<Seen>(&sql, with_list(params![uuid(viewer)], phones, |phone: &String| Value::from(phone)))?);
+        found.extend(Database.rows::<Seen>(&sql, with_list(params![uuid(viewer)], phones, |phone| Value::from(phone)))?);
     }
     Ok(found)
 }
@@ -313,10 +313,8 @@ pub fn put_contact(owner: &str, user_id: &str, alias: Option<&str>, at: Timestam
 
 /// Whether there is such a contact.
 pub fn set_alias(owner: &str, user_id: &str, alias: Option<&str>) -> Result<bool, SqlError> {
-    let changed = Database.execute(
-        "UPDATE contacts SET alias = $3 WHERE owner_id = $1 AND user_id = $2",
-        params![uuid(owner), uuid(user_id), alias],
-    )?;
+    let changed = Database
+        .execute("UPDATE contacts SET alias = $3 WHERE owner_id = $1 AND user_id = $2", params![uuid(owner), uuid(user_id), alias])?;
     Ok(changed == 1)
 }
 
@@ -364,7 +362,7 @@ pub fn unblock(tx: &Transaction, user_id: &str, blocked: &str) -> Result<Option<
     Ok(revision.map(|(revision,)| revision))
 }
 
-fn with_list<T>(mut params: Vec<Value>, list: &[T], value: impl Fn(&T) -> Value) -> Vec<Value> {
+fn with_list(mut params: Vec<Value>, list: &[String], value: impl Fn(&String) -> Value) -> Vec<Value> {
     params.extend(list.iter().map(value));
     params
 }
