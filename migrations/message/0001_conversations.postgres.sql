@@ -75,6 +75,8 @@ CREATE TABLE messages (
     UNIQUE (sender_id, client_message_id)
 );
 
+CREATE INDEX messages_expiring ON messages (conversation_id, expires_at) WHERE expires_at IS NOT NULL AND deleted_at IS NULL;
+
 -- What one participant does not see of a conversation: sent while they blocked the sender, or deleted for themselves.
 CREATE TABLE hidden_messages (
     conversation_id UUID NOT NULL,
