@@ -149,7 +149,7 @@ pub fn insert_profile(tx: &Transaction, new: &NewProfile<'_>) -> Result<bool, Sq
     )?;
     let inserted = tx.execute(
         "INSERT INTO profiles (id, phone, display_name, country, timezone, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT (id) DO NOTHING",
+         VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT DO NOTHING",
         params![uuid(new.id), new.phone, new.display_name, new.country, new.timezone, timestamp(new.at)],
     )?;
     Ok(inserted == 1)
