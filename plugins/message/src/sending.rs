@@ -138,13 +138,13 @@ fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), 
 /// Whether the client id was used before; then the message becomes what was answered that time: the content is the same, and so is the rest.
 /// Errors: 409 for another content.
 fn sent_before(message: &mut Message, fingerprint: &[u8]) -> Result<bool, Error> {
-    let Some((before, id, seq, created_at)) = messages::sent_before(&message.sender_id, &message.client_message_id)? else {
+    let Some(before) = messages::sent_before(&message.sender_id, &message.client_message_id)? else {
         return Ok(false);
     };
-    if before != fingerprint {
+    if before.content_hash != fingerprint {
         return Err(Error::conflict("client_message_id_reused", "this client_message_id was used for another message"));
     }
-    (message.id, message.seq, message.created_at) = (id, seq, created_at);
+    (message.id, message.seq, message.created_at) = (before.id, before.seq, before.created_at);
     Ok(true)
 }
 

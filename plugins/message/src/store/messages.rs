@@ -1,7 +1,7 @@
 //! Messages: taking a place in the sequence, what a participant sees, edits and deletions.
 
 use echo_sdk::sql::{Database, FromRow, Row, Sql, SqlError, Transaction, Value, placeholders, timestamp, uuid};
-use echo_sdk::{Timestamp, params};
+use echo_sdk::{Timestamp, from_row, params};
 
 use crate::bindings::exports::echo::message::api::{ContactCard, Edit, Message, MessageStatus, Place};
 use crate::names;
@@ -55,8 +55,17 @@ pub fn insert(tx: &Transaction, message: &Message, content_hash: Vec<u8>, expire
     Ok(inserted == 1)
 }
 
-/// What became of a client id: the fingerprint, and the message's id, seq and time.
-pub fn sent_before(sender_id: &str, client_message_id: &str) -> Result<Option<(Vec<u8>, String, u64, Timestamp)>, SqlError> {
+/// What became of a client id.
+pub struct SentBefore {
+    pub content_hash: Vec<u8>,
+    pub id: String,
+    pub seq: u64,
+    pub created_at: Timestamp,
+}
+
+from_row!(SentBefore { content_hash, id, seq, created_at });
+
+pub fn sent_before(sender_id: &str, client_message_id: &str) -> Result<Option<SentBefore>, SqlError> {
     Database.row(
         "SELECT content_hash, id, seq, created_at FROM messages WHERE sender_id = $1 AND client_message_id = $2",
         params![uuid(sender_id), client_message_id],
