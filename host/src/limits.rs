@@ -13,6 +13,20 @@ pub const REQUEST_ID_BYTES_MAX: usize = 128;
 pub const REQUEST_TIMEOUT_MS: u64 = 30_000;
 /// How long after SIGTERM requests in flight may still run, in milliseconds.
 pub const DRAIN_TIMEOUT_MS: u64 = 10_000;
+/// So much of a client's `User-Agent` or `traceparent` is handed on, in bytes.
+pub const CLIENT_TEXT_BYTES_MAX: usize = 256;
+/// A request's head, and an idle connection until its next request, in milliseconds; then it is closed.
+pub const HEADER_READ_TIMEOUT_MS: u64 = 30_000;
+/// Largest request head, and the most that one connection buffers of a body, in bytes.
+pub const HTTP_BUFFER_BYTES_MAX: usize = 16 * 1024;
+/// Answers below this many bytes are not compressed.
+pub const COMPRESSION_BYTES_MIN: u64 = 1024;
+/// How long a browser may remember a CORS preflight, in seconds.
+pub const PREFLIGHT_MAX_AGE_S: u64 = 600;
+/// One check of `/ready`, in milliseconds; what takes longer is down.
+pub const READY_CHECK_TIMEOUT_MS: u64 = 2_000;
+/// `/ready` asks again at most this often, in milliseconds, however often it is asked.
+pub const READY_REUSE_MS: u64 = 250;
 /// Open HTTP connections, sockets included.
 pub const CONNECTIONS_MAX: usize = 50_000;
 /// Rate-limit counters kept; the oldest are dropped first.
@@ -20,6 +34,8 @@ pub const RATE_KEYS_MAX: usize = 200_000;
 /// Answers kept for `Idempotency-Key`, their life in seconds and the largest one in bytes.
 pub const IDEMPOTENCY_TTL_S: u64 = 24 * 60 * 60;
 pub const IDEMPOTENCY_ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// How much longer than the request's own time-out its `Idempotency-Key` counts as in use, in milliseconds.
+pub const IDEMPOTENCY_LOCK_MARGIN_MS: u64 = 5_000;
 /// Bytes of all answers in the response cache.
 pub const RESPONSE_CACHE_BYTES_MAX: u64 = 32 * MIB_BYTES;
 /// Circuit breaker: this share of failures among at least this many calls in the window opens it for the pause.
@@ -27,6 +43,8 @@ pub const BREAKER_FAILURE_SHARE: f64 = 0.5;
 pub const BREAKER_CALLS_MIN: u32 = 20;
 pub const BREAKER_WINDOW_MS: u64 = 10_000;
 pub const BREAKER_PAUSE_MS: u64 = 5_000;
+/// ... and only if so many different callers met the failures: one hostile user cannot open it.
+pub const BREAKER_CALLERS_MIN: usize = 3;
 
 /// Items of one page of a list of the operator API.
 pub const PAGE_DEFAULT: usize = 50;
@@ -229,4 +247,6 @@ pub const ADMIN_CLIENT_TIMEOUT_MS: u64 = 120_000;
 const _: () = assert!(IDLE_TIMEOUT_S > HEARTBEAT_INTERVAL_S);
 const _: () = assert!(FIBRE_STACK_BYTES > GUEST_STACK_BYTES);
 const _: () = assert!(EVENT_RETRY_FIRST_MS < EVENT_RETRY_LAST_MS);
+const _: () = assert!(IDEMPOTENCY_ANSWER_BYTES_MAX < CACHE_VALUE_BYTES_MAX);
+const _: () = assert!(HTTP_BUFFER_BYTES_MAX > TOKEN_BYTES_MAX + 8 * 1024);
 const _: () = assert!(FRAME_BYTES_MAX < BODY_BYTES_MAX);
