@@ -9,6 +9,8 @@ pub const MIB_BYTES: u64 = 1024 * 1024;
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Longest `X-Request-ID`, `X-Correlation-ID` or `Idempotency-Key` taken from a client, in bytes.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Longest `User-Agent` that services see, in bytes.
+pub const USER_AGENT_BYTES_MAX: usize = 256;
 /// Whole request, from the first byte to the answer, in milliseconds (504 above); every service's `wall` is at most this.
 pub const REQUEST_TIMEOUT_MS: u64 = 30_000;
 /// How long after SIGTERM requests in flight may still run, in milliseconds.
@@ -181,6 +183,7 @@ pub const FEED_TTL_S: u64 = 30 * 24 * 60 * 60;
 pub const FEED_EVENTS_MAX: u64 = 10_000;
 /// Events of one page of GET /api/v1/sync.
 pub const FEED_PAGE_MAX: usize = 500;
+pub const SYNC_PAGE_DEFAULT: usize = 50;
 
 // --- Cache, passwords, tokens ------------------------------------------------------------------------------------------------------
 pub const CACHE_KEY_BYTES_MAX: usize = 512;
@@ -222,6 +225,8 @@ pub const REVOCATIONS_QUEUE_MAX: usize = 1_024;
 pub const TICKET_TTL_S: u64 = 30;
 /// Socket tickets that are out; none is issued above.
 pub const TICKETS_MAX: usize = 100_000;
+/// A socket is closed at the latest this long after its token was seen, whatever `exp` says, in seconds.
+pub const TOKEN_TTL_MAX_S: u64 = 365 * 24 * 60 * 60;
 /// Verified tokens remembered so that the signature is checked once.
 pub const TOKEN_MEMORY_MAX: usize = 20_000;
 
@@ -231,19 +236,43 @@ pub const HEARTBEAT_INTERVAL_S: u64 = 30;
 pub const IDLE_TIMEOUT_S: u64 = 60;
 /// Frames waiting for a slow reader before its socket is closed with 4430 (durable events stay in the feed).
 pub const SOCKET_QUEUE_MAX: usize = 256;
+/// ... and their bytes. A reader that keeps up again is brought level from the feed.
+pub const SOCKET_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+/// How long a socket with a full queue may take no byte before it is closed with 4430, in milliseconds.
+pub const SOCKET_STALL_MS: u64 = 5_000;
 /// Read buffer of a socket in bytes.
 pub const SOCKET_READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Frames are handed to the network together up to this many bytes; a single larger one goes alone.
+pub const SOCKET_WRITE_BATCH_BYTES: usize = 4 * 1024;
 /// Frames a client may send in a second, and in a burst, before 4429.
 pub const SOCKET_FRAMES_PER_S: u32 = 200;
 pub const SOCKET_FRAMES_BURST: u32 = 400;
-/// Requests of one socket being served at once; further frames wait unread.
+/// Requests of one socket that are accepted and not answered; further frames wait unread. They are served one after another.
 pub const SOCKET_CALLS_MAX: usize = 16;
+/// Longest `id` of a frame in bytes, as it stands in the JSON.
+pub const FRAME_ID_BYTES_MAX: usize = 128;
+/// Feed entries that a resuming socket reads at once, and sockets reading at the same time.
+pub const SOCKET_RESUME_PAGE: usize = 100;
+pub const FEED_READS_MAX: usize = 32;
+/// Pause before a failed read of the feed is tried again, in milliseconds (doubling).
+pub const FEED_RETRY_FIRST_MS: u64 = 100;
+pub const FEED_RETRY_LAST_MS: u64 = 5_000;
+/// How long a closing socket's accepted requests may still run, and how long its close handshake may take, in milliseconds.
+pub const SOCKET_FINISH_MS: u64 = 5_000;
+pub const SOCKET_CLOSE_MS: u64 = 2_000;
+/// `retry_after_ms` of a goodbye lies between the first and the last, spread by a millisecond per open socket.
+pub const RECONNECT_FIRST_MS: u64 = 200;
+pub const RECONNECT_LAST_MS: u64 = 30_000;
+/// Acknowledgements written in one transaction.
+pub const ACK_BATCH_MAX: usize = 1_000;
 pub const DEVICES_PER_USER_MAX: usize = 20;
 
 // --- The operator's command line ------------------------------------------------------------------------------------------------------
 /// Waiting for an answer of the operator API, in milliseconds; a deployment compiles and migrates meanwhile.
 pub const ADMIN_CLIENT_TIMEOUT_MS: u64 = 120_000;
 
+const _: () = assert!(SOCKET_FINISH_MS + SOCKET_CLOSE_MS < DRAIN_TIMEOUT_MS);
+const _: () = assert!(FEED_RETRY_FIRST_MS < FEED_RETRY_LAST_MS);
 const _: () = assert!(IDLE_TIMEOUT_S > HEARTBEAT_INTERVAL_S);
 const _: () = assert!(FIBRE_STACK_BYTES > GUEST_STACK_BYTES);
 const _: () = assert!(EVENT_RETRY_FIRST_MS < EVENT_RETRY_LAST_MS);
