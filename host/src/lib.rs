@@ -11,6 +11,8 @@ pub mod hub;
 pub mod limits;
 pub mod names;
 pub mod private_file;
+pub mod problem;
 pub mod relay;
 pub mod runtime;
+pub mod watch;
 pub mod telemetry;

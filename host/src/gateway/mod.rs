@@ -36,7 +36,7 @@ mod fakes;
 pub mod health;
 mod idempotency;
 pub mod identity;
-pub mod problem;
+
 mod rate_limit;
 pub mod request;
 mod response_cache;
@@ -46,7 +46,7 @@ pub mod server;
 mod tests;
 
 pub use health::{CheckState, Readiness};
-pub use problem::Problem;
+pub use crate::problem::{self, Problem};
 pub use request::{PeerAddress, RequestInfo};
 pub use server::{ServeOutcome, serve};
 
