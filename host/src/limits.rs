@@ -142,6 +142,11 @@ pub const SQL_COLUMNS_MAX: usize = 64;
 pub const SQLITE_READERS: u32 = 2;
 /// Memory of all SQLite connections together, in bytes; an allocation above it fails and its statement with it.
 pub const SQLITE_HEAP_BYTES_MAX: u64 = 512 * MIB_BYTES;
+/// The write-ahead log is folded into its file this often while it is written to, in milliseconds; above so many pages (of 4 KiB) a
+/// writer at rest is waited for; above the maximum the next commit does it, whatever it takes.
+pub const SQLITE_LOG_TICK_MS: u64 = 250;
+pub const SQLITE_LOG_PAGES: i64 = 2_048;
+pub const SQLITE_LOG_PAGES_MAX: i64 = 32_768;
 /// Prepared statements kept per connection, and the longest text that is kept, in bytes.
 pub const SQLITE_STATEMENTS_KEPT: usize = 200;
 pub const SQLITE_STATEMENT_KEPT_BYTES_MAX: usize = 8 * 1024;
@@ -174,13 +179,22 @@ pub const DEAD_LETTERS_MAX: usize = 10_000;
 /// Users of one push.
 pub const PUSH_USERS_MAX: usize = 10_000;
 pub const PUSH_PAYLOAD_BYTES_MAX: usize = 256 * 1024;
+/// Longest name of a push's event, and longest receipt, in bytes.
+pub const PUSH_EVENT_BYTES_MAX: usize = 64;
+pub const PUSH_RECEIPT_BYTES_MAX: usize = 128;
 /// Receipts in one acknowledgement event.
 pub const ACK_RECEIPTS_MAX: usize = 256;
+/// Acknowledgements of one transaction.
+pub const ACK_BATCH_MAX: usize = 4_096;
 /// Acknowledgements are written together, at most this long after the first, in milliseconds.
 pub const ACK_FLUSH_MS: u64 = 20;
 /// Durable events are kept in a user's feed this long, in seconds, and this many at the most.
 pub const FEED_TTL_S: u64 = 30 * 24 * 60 * 60;
 pub const FEED_EVENTS_MAX: u64 = 10_000;
+/// Users whose newest number is kept in memory; above it all are forgotten and read again as they come.
+pub const FEED_USERS_KEPT: usize = 100_000;
+/// Rows of one transaction of the clean-up, so that it never holds others up for long.
+pub const FEED_EXPIRE_BATCH: u64 = 1_000;
 /// Events of one page of GET /api/v1/sync.
 pub const FEED_PAGE_MAX: usize = 500;
 pub const SYNC_PAGE_DEFAULT: usize = 50;

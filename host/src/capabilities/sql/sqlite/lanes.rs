@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use futures_util::TryStreamExt;
 use parking_lot::Mutex;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Either, Executor};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Either, Executor, Row};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::errors;
@@ -50,6 +51,7 @@ pub struct File {
     writer: Arc<Lane>,
     readers: Arc<Lane>,
     repairs: TaskTracker,
+    closing: CancellationToken,
 }
 
 impl File {
@@ -68,13 +70,19 @@ impl File {
             .statement_cache_capacity(limits::SQLITE_STATEMENTS_KEPT)
             .row_buffer_size(limits::SQLITE_ROWS_AHEAD)
             .pragma("trusted_schema", "OFF")
+            // Only where the keeper does not keep up: the writer itself would wait for the disk.
+            .pragma("wal_autocheckpoint", limits::SQLITE_LOG_PAGES_MAX.to_string())
             .pragma("hard_heap_limit", limits::SQLITE_HEAP_BYTES_MAX.to_string())
             .disable_statement_logging();
         let repairs = TaskTracker::new();
         // The writer first: it makes the file.
         let writer = Lane::open(options.clone(), 1, &repairs).await?;
-        let readers = Lane::open(options.pragma("query_only", "ON"), limits::SQLITE_READERS as usize, &repairs).await?;
-        Ok(Self { writer, readers, repairs })
+        let readers = Lane::open(options.clone().pragma("query_only", "ON"), limits::SQLITE_READERS as usize, &repairs).await?;
+        let closing = CancellationToken::new();
+        // Owned by the file: `close` ends it, and so does dropping the file.
+        let keeper = Link::open(&options).await?;
+        repairs.spawn(keep_log_short(keeper, writer.clone(), closing.clone()));
+        Ok(Self { writer, readers, repairs, closing })
     }
 
     /// The one connection that writes. Errors: `Timeout` after `SQL_TIMEOUT_MS`.
@@ -103,13 +111,14 @@ impl File {
 
     /// Waits for who is at work and closes the connections, the writer last, so that it folds the log into the file.
     pub async fn close(&self) {
+        self.closing.cancel();
         for lane in [&self.readers, &self.writer] {
             lane.places.close();
         }
         self.repairs.close();
         self.repairs.wait().await;
         for lane in [&self.readers, &self.writer] {
-            let links = std::mem::take(&mut lane.idle.lock().links);
+            let links = std::mem::take(&mut *lane.idle.lock());
             for link in links {
                 if let Err(error) = link.connection.close().await {
                     tracing::warn!(%error, "a database connection did not close cleanly");
@@ -119,19 +128,57 @@ impl File {
     }
 }
 
+impl Drop for File {
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}
+
+/// Folds the write-ahead log into the file while others work: the flush to the disk that this takes would else stop the writer.
+async fn keep_log_short(mut keeper: Link, writer: Arc<Lane>, closing: CancellationToken) {
+    let mut seen = 0;
+    let mut tick = tokio::time::interval(Duration::from_millis(limits::SQLITE_LOG_TICK_MS));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while closing.run_until_cancelled(tick.tick()).await.is_some() {
+        let leases = writer.leases.load(Ordering::Relaxed);
+        if leases == seen {
+            continue;
+        }
+        seen = leases;
+        match checkpoint(&mut keeper.connection).await {
+            // Writers were faster, so the log goes on growing. What is left of it is little: done with the writer at rest, it begins anew.
+            Ok((pages, folded)) if folded < pages && pages > limits::SQLITE_LOG_PAGES => {
+                let Ok(mut lease) = Lane::lease(&writer).await else { continue };
+                let Ok(link) = lease.link() else { continue };
+                if let Err(error) = checkpoint(&mut link.connection).await {
+                    tracing::warn!(%error, "the write-ahead log could not be folded");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the write-ahead log could not be folded"),
+        }
+    }
+    if let Err(error) = keeper.connection.close().await {
+        tracing::warn!(%error, "a database connection did not close cleanly");
+    }
+}
+
+/// Pages in the log, and how many of them are in the file now.
+async fn checkpoint(connection: &mut SqliteConnection) -> Result<(i64, i64), sqlx::Error> {
+    let row = connection.fetch_one("PRAGMA wal_checkpoint(PASSIVE)").await?;
+    Ok((row.try_get(1)?, row.try_get(2)?))
+}
+
 /// Connections of one kind.
 struct Lane {
     options: SqliteConnectOptions,
     size: usize,
     places: Arc<Semaphore>,
-    idle: Mutex<Idle>,
+    idle: Mutex<Vec<Link>>,
+    /// How often one was lent.
+    leases: AtomicU64,
     repairs: TaskTracker,
     runtime: Handle,
-}
-
-#[derive(Default)]
-struct Idle {
-    links: Vec<Link>,
 }
 
 struct Link {
@@ -169,7 +216,8 @@ impl Lane {
             options,
             size,
             places: Arc::new(Semaphore::new(size)),
-            idle: Mutex::new(Idle { links }),
+            idle: Mutex::new(links),
+            leases: AtomicU64::new(0),
             repairs: repairs.clone(),
             runtime: Handle::current(),
         }))
@@ -186,7 +234,8 @@ impl Lane {
         if lane.places.is_closed() {
             return Err(closed());
         }
-        let link = lane.idle.lock().links.pop();
+        lane.leases.fetch_add(1, Ordering::Relaxed);
+        let link = lane.idle.lock().pop();
         let link = match link {
             Some(link) => link,
             // Its predecessor broke.
@@ -362,7 +411,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let (Some(mut link), place, lane) = (self.link.take(), self.place.take(), self.lane.clone()) else { return };
         if !self.running && !self.open {
-            lane.idle.lock().links.push(link);
+            lane.idle.lock().push(link);
             drop(place);
             return;
         }
@@ -372,7 +421,7 @@ impl Drop for Lease {
         repairs.spawn_on(
             async move {
                 match link.clean(running, open).await {
-                    Ok(()) => lane.idle.lock().links.push(link),
+                    Ok(()) => lane.idle.lock().push(link),
                     Err(error) => tracing::error!(%error, "a database connection is lost; the next user opens a new one"),
                 }
                 drop(place);

@@ -55,6 +55,10 @@ pub fn integer(row: &SqliteRow, index: usize) -> Result<i64, SqlError> {
     i64::decode(raw(row, index)?).map_err(unreadable)
 }
 
+pub fn is_null(row: &SqliteRow, index: usize) -> Result<bool, SqlError> {
+    Ok(raw(row, index)?.is_null())
+}
+
 fn raw(row: &SqliteRow, index: usize) -> Result<SqliteValueRef<'_>, SqlError> {
     row.try_get_raw(index).map_err(unreadable)
 }
