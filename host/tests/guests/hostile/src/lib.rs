@@ -3,7 +3,7 @@
 #[allow(clippy::all)]
 pub mod bindings {
     wit_bindgen::generate!({
-        path: ["../../../../wit", "../../wit"],
+        path: "../../wit",
         world: "echo:guests/hostile",
         generate_all,
         with: {
