@@ -407,19 +407,20 @@ impl Core {
         if memory.sound {
             return Ok(());
         }
-        let mut reader = self.file.reader().await?;
+        // On the writer: a write whose future was dropped has come to its end before this lease is given.
+        let mut writer = self.file.writer().await?;
         let next = Script::new("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'queue_entry'), 0) + 1", 1);
-        each(&mut reader, &next, vec![], |row| {
+        each(&mut writer, &next, vec![], |row| {
             memory.next_id = values::integer(row, 0)?;
             Ok(true)
         })
         .await?;
-        each(&mut reader, &Script::new("SELECT name, position FROM queue_source", 1), vec![], |row| {
+        each(&mut writer, &Script::new("SELECT name, position FROM queue_source", 1), vec![], |row| {
             memory.sources.insert(values::text(row, 0)?, values::integer(row, 1)?);
             Ok(true)
         })
         .await?;
-        each(&mut reader, &Script::new("SELECT id, consumer, topic FROM queue_subscription", 1), vec![], |row| {
+        each(&mut writer, &Script::new("SELECT id, consumer, topic FROM queue_subscription", 1), vec![], |row| {
             let (id, consumer, topic) = (values::integer(row, 0)?, values::text(row, 1)?, values::text(row, 2)?);
             if memory.find(&consumer, &topic).is_none() {
                 memory.subscriptions.entry(topic.clone()).or_default().push(Arc::new(Subscription::new(id, consumer, topic)));
