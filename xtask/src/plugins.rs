@@ -15,7 +15,7 @@ use clap::Args;
 use crate::{
     setup::{Setup, TARGET, Toolchain},
     step::{self, say},
-    workspace::{self, Component, Workspace},
+    workspace::{Component, Workspace},
 };
 
 /// Build the services (plugins/*) and pack each into target/plugins/NAME.wasm.
@@ -35,6 +35,9 @@ pub struct Plugins {
     /// Stop after the compiler: no packed files.
     #[arg(long)]
     unpacked: bool,
+    /// Somebody has just built echod.
+    #[arg(skip)]
+    echod_is_built: bool,
 }
 
 impl Plugins {
@@ -42,12 +45,18 @@ impl Plugins {
         Self::default()
     }
 
+    /// With the components of the tests; the caller has built echod.
     pub fn with_guests() -> Self {
+        Self { guests: true, echod_is_built: true, ..Self::default() }
+    }
+
+    pub fn with_guests_and_echod() -> Self {
         Self { guests: true, ..Self::default() }
     }
 
+    /// The comparison alone.
     pub fn checked() -> Self {
-        Self { check: true, ..Self::default() }
+        Self { check: true, unpacked: true, ..Self::default() }
     }
 
     pub fn run(&self, workspace: &Workspace) -> Result<()> {
@@ -59,9 +68,9 @@ impl Plugins {
         let guests: &[Component] = if self.guests { &workspace.guests } else { &[] };
         place.build(&toolchain, guests)?;
         if !self.unpacked {
-            if !plugins.is_empty() || !guests.is_empty() {
-                say("building echod, which packs");
-                step::run(workspace::cargo().current_dir(&workspace.root).args(["build", "--locked", "--package", "echod"]))?;
+            if !self.echod_is_built {
+                say("building echod");
+                step::run(workspace.cargo().args(["build", "--locked"]).args(ECHOD_PACKAGES))?;
             }
             pack(workspace, &place, &plugins, &workspace.packed_plugins())?;
             pack(workspace, &place, guests, &workspace.packed_guests())?;
@@ -77,6 +86,10 @@ impl Plugins {
         Ok(plugins.iter().filter(|plugin| self.names.is_empty() || self.names.contains(&plugin.name)).cloned().collect())
     }
 }
+
+/// The SDK is named with echod because a feature of one of its macros' dependencies changes how wasmtime is built: with it, this build
+/// and that of the whole workspace share every dependency.
+pub const ECHOD_PACKAGES: [&str; 4] = ["--package", "echod", "--package", "echo-sdk"];
 
 /// A copy of the sources and where its components are built. Not cargo's usual target folder, because two compilers share
 /// neither fingerprints nor a lock.
