@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::{
-    plugins::{ECHOD_PACKAGES, Plugins},
+    plugins::{self, ECHOD_PACKAGES, Plugins},
     step::{self, say},
     workspace::Workspace,
 };
@@ -54,6 +54,7 @@ impl Bench {
         }
         command.args(&self.arguments);
         command.env("ECHOD", &echod).env("ECHOD_PLUGINS", workspace.packed_plugins()).env("ECHOD_GUESTS", workspace.packed_guests());
+        command.env("ECHOD_COMPONENTS", plugins::bare_components(workspace));
         step::run(&mut command)
     }
 

@@ -62,7 +62,7 @@ impl Plugins {
     pub fn run(&self, workspace: &Workspace) -> Result<()> {
         let toolchain = Setup::default().run(workspace)?;
         let plugins = self.chosen(&workspace.plugins)?;
-        let place = Place { root: &workspace.root, target: workspace.target.join("components") };
+        let place = Place::usual(workspace);
         place.build(&toolchain, &plugins)?;
         // In a build of their own: what they ask of shared crates must not change the services' bytes.
         let guests: &[Component] = if self.guests { &workspace.guests } else { &[] };
@@ -91,6 +91,11 @@ impl Plugins {
 /// and that of the whole workspace share every dependency.
 pub const ECHOD_PACKAGES: [&str; 4] = ["--package", "echod", "--package", "echo-sdk"];
 
+/// Folder of the components as the compiler left them.
+pub fn bare_components(workspace: &Workspace) -> PathBuf {
+    Place::usual(workspace).outcome()
+}
+
 /// A copy of the sources and where its components are built. Not cargo's usual target folder, because two compilers share
 /// neither fingerprints nor a lock.
 struct Place<'a> {
@@ -98,9 +103,17 @@ struct Place<'a> {
     target: PathBuf,
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    fn usual(workspace: &'a Workspace) -> Self {
+        Self { root: &workspace.root, target: workspace.target.join("components") }
+    }
+
+    fn outcome(&self) -> PathBuf {
+        self.target.join(TARGET).join("plugin")
+    }
+
     fn component(&self, component: &Component) -> PathBuf {
-        self.target.join(TARGET).join("plugin").join(&component.artifact)
+        self.outcome().join(&component.artifact)
     }
 
     /// All in one run of cargo, so that the standard library and shared crates are built once.
