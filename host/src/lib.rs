@@ -3,10 +3,16 @@
 
 pub mod admin;
 pub mod capabilities;
+pub mod cli;
+pub mod config;
 pub mod contract;
 pub mod gateway;
 pub mod hub;
 pub mod limits;
 pub mod names;
+pub mod private_file;
+pub mod problem;
 pub mod relay;
 pub mod runtime;
+pub mod watch;
+pub mod telemetry;

@@ -9,10 +9,26 @@ pub const MIB_BYTES: u64 = 1024 * 1024;
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Longest `X-Request-ID`, `X-Correlation-ID` or `Idempotency-Key` taken from a client, in bytes.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Longest `User-Agent` that services see, in bytes.
+pub const USER_AGENT_BYTES_MAX: usize = 256;
 /// Whole request, from the first byte to the answer, in milliseconds (504 above); every service's `wall` is at most this.
 pub const REQUEST_TIMEOUT_MS: u64 = 30_000;
 /// How long after SIGTERM requests in flight may still run, in milliseconds.
 pub const DRAIN_TIMEOUT_MS: u64 = 10_000;
+/// So much of a client's `User-Agent` or `traceparent` is handed on, in bytes.
+pub const CLIENT_TEXT_BYTES_MAX: usize = 256;
+/// A request's head, and an idle connection until its next request, in milliseconds; then it is closed.
+pub const HEADER_READ_TIMEOUT_MS: u64 = 30_000;
+/// Largest request head, and the most that one connection buffers of a body, in bytes.
+pub const HTTP_BUFFER_BYTES_MAX: usize = 16 * 1024;
+/// Answers below this many bytes are not compressed.
+pub const COMPRESSION_BYTES_MIN: u64 = 1024;
+/// How long a browser may remember a CORS preflight, in seconds.
+pub const PREFLIGHT_MAX_AGE_S: u64 = 600;
+/// One check of `/ready`, in milliseconds; what takes longer is down.
+pub const READY_CHECK_TIMEOUT_MS: u64 = 2_000;
+/// `/ready` asks again at most this often, in milliseconds, however often it is asked.
+pub const READY_REUSE_MS: u64 = 250;
 /// Open HTTP connections, sockets included.
 pub const CONNECTIONS_MAX: usize = 50_000;
 /// Rate-limit counters kept; the oldest are dropped first.
@@ -20,6 +36,8 @@ pub const RATE_KEYS_MAX: usize = 200_000;
 /// Answers kept for `Idempotency-Key`, their life in seconds and the largest one in bytes.
 pub const IDEMPOTENCY_TTL_S: u64 = 24 * 60 * 60;
 pub const IDEMPOTENCY_ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// How much longer than the request's own time-out its `Idempotency-Key` counts as in use, in milliseconds.
+pub const IDEMPOTENCY_LOCK_MARGIN_MS: u64 = 5_000;
 /// Bytes of all answers in the response cache.
 pub const RESPONSE_CACHE_BYTES_MAX: u64 = 32 * MIB_BYTES;
 /// Circuit breaker: this share of failures among at least this many calls in the window opens it for the pause.
@@ -27,10 +45,21 @@ pub const BREAKER_FAILURE_SHARE: f64 = 0.5;
 pub const BREAKER_CALLS_MIN: u32 = 20;
 pub const BREAKER_WINDOW_MS: u64 = 10_000;
 pub const BREAKER_PAUSE_MS: u64 = 5_000;
+/// ... and only if so many different callers met the failures: one hostile user cannot open it.
+pub const BREAKER_CALLERS_MIN: usize = 3;
+
+/// Items of one page of a list of the operator API.
+pub const PAGE_DEFAULT: usize = 50;
+pub const PAGE_MAX: usize = 1_000;
 
 // --- JSON and values ---------------------------------------------------------------------------------------------------------------
 /// Deepest nesting of a JSON document.
 pub const JSON_DEPTH_MAX: usize = 32;
+/// Deepest nesting of a WIT type, and fields of one record or cases of one enum.
+pub const TYPE_DEPTH_MAX: usize = 32;
+pub const TYPE_FIELDS_MAX: usize = 256;
+/// Longest cursor in characters.
+pub const CURSOR_BYTES_MAX: usize = 512;
 /// Wrong fields named in one answer; more are cut.
 pub const FIELD_ERRORS_MAX: usize = 64;
 /// Items of one list in a request or a reply.
@@ -74,10 +103,27 @@ pub const SLOT_WAIT_MS: u64 = 1_000;
 pub const SWAP_DRAIN_MS: u64 = 30_000;
 /// Old generations kept for rollback, per service.
 pub const VERSIONS_KEPT_MAX: usize = 10;
+/// Activations remembered per service.
+pub const HISTORY_ENTRIES_MAX: usize = 200;
+/// How often it is looked which scheduled functions are due, in milliseconds.
+pub const SCHEDULE_TICK_MS: u64 = 100;
 /// Log lines of one call.
 pub const LOG_LINES_PER_CALL_MAX: u32 = 100;
 pub const LOG_MESSAGE_BYTES_MAX: usize = 4 * 1024;
 pub const LOG_FIELDS_MAX: usize = 16;
+pub const LOG_FIELD_NAME_BYTES_MAX: usize = 64;
+pub const LOG_FIELD_VALUE_BYTES_MAX: usize = 1024;
+
+/// Lines of the host's log waiting to be written; more are dropped and counted, so that a slow reader of the log slows no request.
+pub const LOG_QUEUE_LINES_MAX: usize = 16_384;
+/// How long the end of the process waits for the last of them, in milliseconds.
+pub const LOG_FLUSH_TIMEOUT_MS: u64 = 2_000;
+/// How often the metrics' histograms are folded, in milliseconds.
+pub const METRICS_UPKEEP_INTERVAL_MS: u64 = 5_000;
+
+/// Development mode: changed files waiting to be looked at, and how long none may follow before they are, in milliseconds.
+pub const WATCH_CHANGES_MAX: usize = 1_024;
+pub const WATCH_SETTLE_MS: u64 = 150;
 
 // --- SQL, outbox, queue, feed ------------------------------------------------------------------------------------------------------
 pub const SQL_STATEMENT_BYTES_MAX: usize = 64 * 1024;
@@ -87,8 +133,35 @@ pub const SQL_RESULT_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const SQL_BATCH_MAX: usize = 1_000;
 /// Waiting for the writer or for one statement, in milliseconds.
 pub const SQL_TIMEOUT_MS: u64 = 5_000;
+/// One statement of a migration, in milliseconds.
+pub const SQL_MIGRATION_TIMEOUT_MS: u64 = 60_000;
+/// One text or blob inside SQLite, and the columns of one row: together they bound what a single row may take.
+pub const SQL_VALUE_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub const SQL_COLUMNS_MAX: usize = 64;
 /// Readers per SQLite file.
 pub const SQLITE_READERS: u32 = 2;
+/// Memory of all SQLite connections together, in bytes; an allocation above it fails and its statement with it.
+pub const SQLITE_HEAP_BYTES_MAX: u64 = 512 * MIB_BYTES;
+/// The write-ahead log is folded into its file this often while it is written to, in milliseconds; above so many pages (of 4 KiB) a
+/// writer at rest is waited for; above the maximum the next commit does it, whatever it takes.
+pub const SQLITE_LOG_TICK_MS: u64 = 250;
+pub const SQLITE_LOG_PAGES: i64 = 2_048;
+pub const SQLITE_LOG_PAGES_MAX: i64 = 32_768;
+/// Prepared statements kept per connection, and the longest text that is kept, in bytes.
+pub const SQLITE_STATEMENTS_KEPT: usize = 200;
+pub const SQLITE_STATEMENT_KEPT_BYTES_MAX: usize = 8 * 1024;
+/// Rows on their way from a connection's thread to the reader.
+pub const SQLITE_ROWS_AHEAD: usize = 16;
+/// SQLite asks after this many steps of its machine whether the statement has run too long.
+pub const SQLITE_STEPS_PER_CHECK: i32 = 10_000;
+/// Effects of a transaction kept in memory before they are written, in bytes.
+pub const OUTBOX_BUFFER_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of effects that the relay takes at once (one effect may be larger).
+pub const RELAY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The relay looks at the outbox at least this often, in milliseconds, and waits this long after a failure (doubling).
+pub const RELAY_TICK_MS: u64 = 1_000;
+pub const RELAY_RETRY_FIRST_MS: u64 = 20;
+pub const RELAY_RETRY_LAST_MS: u64 = 5_000;
 /// Events and pushes of one call.
 pub const EFFECTS_PER_CALL_MAX: usize = 1_000;
 /// Payload of one event in bytes.
@@ -106,29 +179,68 @@ pub const DEAD_LETTERS_MAX: usize = 10_000;
 /// Users of one push.
 pub const PUSH_USERS_MAX: usize = 10_000;
 pub const PUSH_PAYLOAD_BYTES_MAX: usize = 256 * 1024;
+/// Longest name of a push's event, and longest receipt, in bytes.
+pub const PUSH_EVENT_BYTES_MAX: usize = 64;
+pub const PUSH_RECEIPT_BYTES_MAX: usize = 128;
 /// Receipts in one acknowledgement event.
 pub const ACK_RECEIPTS_MAX: usize = 256;
+/// Acknowledgements of one transaction.
+pub const ACK_BATCH_MAX: usize = 4_096;
 /// Acknowledgements are written together, at most this long after the first, in milliseconds.
 pub const ACK_FLUSH_MS: u64 = 20;
 /// Durable events are kept in a user's feed this long, in seconds, and this many at the most.
 pub const FEED_TTL_S: u64 = 30 * 24 * 60 * 60;
 pub const FEED_EVENTS_MAX: u64 = 10_000;
+/// Users whose newest number is kept in memory; above it all are forgotten and read again as they come.
+pub const FEED_USERS_KEPT: usize = 100_000;
+/// Rows of one transaction of the clean-up, so that it never holds others up for long.
+pub const FEED_EXPIRE_BATCH: u64 = 1_000;
 /// Events of one page of GET /api/v1/sync.
 pub const FEED_PAGE_MAX: usize = 500;
+pub const SYNC_PAGE_DEFAULT: usize = 50;
 
 // --- Cache, passwords, tokens ------------------------------------------------------------------------------------------------------
 pub const CACHE_KEY_BYTES_MAX: usize = 512;
 pub const CACHE_VALUE_BYTES_MAX: usize = 1024 * 1024;
 pub const CACHE_KEYS_PER_CALL_MAX: usize = 1_000;
+/// All values of one call together, in bytes.
+pub const CACHE_CALL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of the in-process cache, all services together; the least recently used go first.
 pub const CACHE_BYTES_MAX: u64 = 64 * MIB_BYTES;
 pub const PASSWORD_BYTES_MAX: usize = 1_024;
 /// Password hashes running at once, and waiting.
 pub const PASSWORD_WORKERS: usize = 2;
 pub const PASSWORD_QUEUE_MAX: usize = 256;
+/// A stored hash in bytes, and the most that computing one may cost: memory in KiB, passes (argon2id), log2 of the rounds (bcrypt), lanes.
+/// A hash comes out of a service's table; one that asks for more is refused before any work is done.
+pub const PASSWORD_HASH_BYTES_MAX: usize = 512;
+pub const PASSWORD_MEMORY_KIB_MAX: u32 = 256 * 1024;
+pub const PASSWORD_PASSES_MAX: u32 = 8;
+pub const PASSWORD_LANES_MAX: u32 = 8;
+pub const BCRYPT_COST_MAX: u32 = 14;
+/// Longest password that bcrypt can tell from another, in bytes.
+pub const BCRYPT_PASSWORD_BYTES_MAX: usize = 72;
 pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
+/// A device's id, chosen by the client, in characters; a token's roles and the length of one in bytes.
+pub const DEVICE_ID_CHARS_MAX: usize = 128;
+pub const ROLES_MAX: usize = 16;
+pub const ROLE_BYTES_MAX: usize = 64;
 pub const ACCESS_TOKEN_TTL_S: u64 = 15 * 60;
+/// The longest life that an operator may give to access tokens, in seconds.
+pub const ACCESS_TOKEN_TTL_MAX_S: u64 = 24 * 60 * 60;
+/// A signing key is replaced after this long, in seconds.
+pub const TOKEN_KEY_ROTATION_S: u64 = 30 * 24 * 60 * 60;
+/// Revocations in force; each ends with the last token that it could concern. No further one is taken above (503).
+pub const REVOCATIONS_MAX: usize = 1_000_000;
+/// How often keys, revocations and tickets are looked over, in milliseconds.
+pub const TOKEN_UPKEEP_INTERVAL_MS: u64 = 60_000;
+/// Revocations waiting for a slow subscriber; who falls behind is told so and must look at all its sockets.
+pub const REVOCATIONS_QUEUE_MAX: usize = 1_024;
 pub const TICKET_TTL_S: u64 = 30;
+/// Socket tickets that are out; none is issued above.
+pub const TICKETS_MAX: usize = 100_000;
+/// A socket is closed at the latest this long after its token was seen, whatever `exp` says, in seconds.
+pub const TOKEN_TTL_MAX_S: u64 = 365 * 24 * 60 * 60;
 /// Verified tokens remembered so that the signature is checked once.
 pub const TOKEN_MEMORY_MAX: usize = 20_000;
 
@@ -138,16 +250,46 @@ pub const HEARTBEAT_INTERVAL_S: u64 = 30;
 pub const IDLE_TIMEOUT_S: u64 = 60;
 /// Frames waiting for a slow reader before its socket is closed with 4430 (durable events stay in the feed).
 pub const SOCKET_QUEUE_MAX: usize = 256;
+/// ... and their bytes. A reader that keeps up again is brought level from the feed.
+pub const SOCKET_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+/// How long a socket with a full queue may take no byte before it is closed with 4430, in milliseconds.
+pub const SOCKET_STALL_MS: u64 = 5_000;
 /// Read buffer of a socket in bytes.
 pub const SOCKET_READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Frames are handed to the network together up to this many bytes; a single larger one goes alone.
+pub const SOCKET_WRITE_BATCH_BYTES: usize = 4 * 1024;
 /// Frames a client may send in a second, and in a burst, before 4429.
 pub const SOCKET_FRAMES_PER_S: u32 = 200;
 pub const SOCKET_FRAMES_BURST: u32 = 400;
-/// Requests of one socket being served at once; further frames wait unread.
+/// Requests of one socket that are accepted and not answered; further frames wait unread. They are served one after another.
 pub const SOCKET_CALLS_MAX: usize = 16;
+/// Longest `id` of a frame in bytes, as it stands in the JSON.
+pub const FRAME_ID_BYTES_MAX: usize = 128;
+/// Feed entries that a resuming socket reads at once, and sockets reading at the same time.
+pub const SOCKET_RESUME_PAGE: usize = 100;
+pub const FEED_READS_MAX: usize = 32;
+/// Pause before a failed read of the feed is tried again, in milliseconds (doubling).
+pub const FEED_RETRY_FIRST_MS: u64 = 100;
+pub const FEED_RETRY_LAST_MS: u64 = 5_000;
+/// How long a closing socket's accepted requests may still run, and how long its close handshake may take, in milliseconds.
+pub const SOCKET_FINISH_MS: u64 = 5_000;
+pub const SOCKET_CLOSE_MS: u64 = 2_000;
+/// `retry_after_ms` of a goodbye lies between the first and the last, spread by a millisecond per open socket.
+pub const RECONNECT_FIRST_MS: u64 = 200;
+pub const RECONNECT_LAST_MS: u64 = 30_000;
+/// Acknowledgements written in one transaction.
+pub const ACK_BATCH_MAX: usize = 1_000;
 pub const DEVICES_PER_USER_MAX: usize = 20;
 
+// --- The operator's command line ------------------------------------------------------------------------------------------------------
+/// Waiting for an answer of the operator API, in milliseconds; a deployment compiles and migrates meanwhile.
+pub const ADMIN_CLIENT_TIMEOUT_MS: u64 = 120_000;
+
+const _: () = assert!(SOCKET_FINISH_MS + SOCKET_CLOSE_MS < DRAIN_TIMEOUT_MS);
+const _: () = assert!(FEED_RETRY_FIRST_MS < FEED_RETRY_LAST_MS);
 const _: () = assert!(IDLE_TIMEOUT_S > HEARTBEAT_INTERVAL_S);
 const _: () = assert!(FIBRE_STACK_BYTES > GUEST_STACK_BYTES);
 const _: () = assert!(EVENT_RETRY_FIRST_MS < EVENT_RETRY_LAST_MS);
+const _: () = assert!(IDEMPOTENCY_ANSWER_BYTES_MAX < CACHE_VALUE_BYTES_MAX);
+const _: () = assert!(HTTP_BUFFER_BYTES_MAX > TOKEN_BYTES_MAX + 8 * 1024);
 const _: () = assert!(FRAME_BYTES_MAX < BODY_BYTES_MAX);

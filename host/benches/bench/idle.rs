@@ -19,10 +19,12 @@ const GOAL_KIB: f64 = 16.0;
 /// Opened before the first look, so that what the first sockets bring along (buffers, tables) is not counted as theirs.
 const WARM_UP: usize = 20;
 
-pub async fn measure(arguments: &Arguments, server: &Server, native: &Native, accounts: &[Account], table: &mut Table) -> Result<()> {
+pub async fn measure(arguments: &Arguments, server: &Server, accounts: &[Account], table: &mut Table) -> Result<()> {
     let mut counts = arguments.sockets.clone();
     counts.sort_unstable();
-    let relay = grow(&counts, native.process, |number| Door::relay(native, number)).await?;
+    // As fresh a process as the server, for the same reason.
+    let native = Native::start(server).await?;
+    let relay = grow(&counts, native.process, |number| Door::relay(&native, number)).await?;
     let echo = grow(&counts, server.process, |number| Door::echo(server, &accounts[number])).await?;
     for ((count, echo), relay) in counts.iter().zip(echo).zip(relay) {
         table.add(Row {
@@ -30,7 +32,7 @@ pub async fn measure(arguments: &Arguments, server: &Server, native: &Native, ac
             what: format!("memory per idle socket, {} open", thousands(*count as f64)),
             measured: format!("{echo:.1} KiB"),
             against: format!("bare relay {relay:.1} KiB"),
-            ratio: Some(echo / relay),
+            ratio: (relay > 0.0).then_some(echo / relay),
             goal: Goal::new(format!("≤ {GOAL_KIB:.0} KiB"), echo <= GOAL_KIB),
         });
     }

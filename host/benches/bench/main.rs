@@ -115,7 +115,7 @@ async fn measure_parts(arguments: &Arguments) -> Result<bool> {
         server.stop().await?;
         server = Server::start(&host).await?;
         accounts::refresh_old(&server, &mut accounts).await?;
-        idle::measure(arguments, &server, &native, &accounts, &mut table).await?;
+        idle::measure(arguments, &server, &accounts, &mut table).await?;
     }
     if arguments.wants('d') {
         swaps::measure(arguments, &host, &server, &mut table).await?;

@@ -1,1 +1,223 @@
-//! The operator API: an own listener, a bearer token, plugins and the queue.
+//! The operator API: a listener of its own, a bearer token, versions of the services, the queue, the connections. Knows no backends and
+//! no wasmtime.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use crate::capabilities::events::{Queue, QueueError};
+use crate::limits;
+use crate::names::ServiceName;
+use crate::problem::Problem;
+use crate::runtime::Runtime;
+use crate::runtime::swap::SwapError;
+
+pub mod client;
+
+pub struct AdminState {
+    pub runtime: Arc<Runtime>,
+    pub queue: Arc<dyn Queue>,
+    /// SHA-256 of the operator's token, so that comparing takes the same time for every guess.
+    pub token_sha256: [u8; 32],
+    pub connections: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// Cancelled to begin the graceful end.
+    pub shutdown: CancellationToken,
+}
+
+pub fn token_sha256(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+pub fn router(state: AdminState) -> Router {
+    let state = Arc::new(state);
+    let guarded = Router::new()
+        .route("/admin/v1/plugins", get(list_plugins))
+        .route("/admin/v1/plugins/{name}", get(show_plugin))
+        .route("/admin/v1/plugins/{name}/versions", post(add_version).layer(DefaultBodyLimit::max(limits::PLUGIN_BYTES_MAX)))
+        .route("/admin/v1/plugins/{name}/versions/{version}", delete(remove_version))
+        .route("/admin/v1/plugins/{name}/active", put(activate))
+        .route("/admin/v1/plugins/{name}/rollback", post(roll_back))
+        .route("/admin/v1/plugins/{name}/history", get(history))
+        .route("/admin/v1/queue", get(queue_state))
+        .route("/admin/v1/queue/dead-letters", get(dead_letters))
+        .route("/admin/v1/queue/dead-letters/{id}", delete(drop_letter))
+        .route("/admin/v1/queue/dead-letters/{id}/replay", post(replay_letter))
+        .route("/admin/v1/connections", get(connections))
+        .route("/admin/v1/drain", post(drain))
+        .route_layer(middleware::from_fn_with_state(state.clone(), only_operators))
+        .route("/metrics", get(metrics))
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "The operator API has no such path.") });
+    guarded.with_state(state)
+}
+
+async fn only_operators(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    match given {
+        Some(token) if token_sha256(token) == state.token_sha256 => next.run(request).await,
+        Some(_) => Problem::unauthenticated("token_invalid", "This is not the operator's token.").into_response(),
+        None => Problem::unauthenticated("token_missing", "The operator's token is wanted as a bearer token; it is in run/addresses.json of the data folder.")
+            .into_response(),
+    }
+}
+
+async fn list_plugins(State(state): State<Arc<AdminState>>) -> Response {
+    Json(json!({ "items": state.runtime.views().await, "next_cursor": null })).into_response()
+}
+
+async fn show_plugin(State(state): State<Arc<AdminState>>, Path(name): Path<String>) -> Result<Response, AdminError> {
+    let views = state.runtime.views().await;
+    let view = views.into_iter().find(|view| view.name == name).ok_or_else(|| SwapError::NoSuchService(name))?;
+    Ok(Json(view).into_response())
+}
+
+#[derive(Deserialize)]
+struct AddVersion {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn add_version(
+    State(state): State<Arc<AdminState>>,
+    Path(name): Path<String>,
+    Query(options): Query<AddVersion>,
+    body: Bytes,
+) -> Result<Response, AdminError> {
+    let service = service_name(&name)?;
+    let found = state.runtime.service_of(body.to_vec()).await?;
+    if found != service {
+        return Err(AdminError(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "wrong_service",
+            format!("This file is a version of {found}, not of {service}."),
+        )));
+    }
+    let staged = if options.dry_run { state.runtime.look(body.to_vec()).await? } else { state.runtime.stage(body.to_vec()).await? };
+    let status = if options.dry_run { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, Json(staged)).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Activate {
+    version: String,
+}
+
+async fn activate(State(state): State<Arc<AdminState>>, Path(name): Path<String>, body: Bytes) -> Result<Response, AdminError> {
+    let wanted: Activate = serde_json::from_slice(&body)
+        .map_err(|error| AdminError(Problem::new(StatusCode::BAD_REQUEST, "unreadable", format!("The body is {{\"version\": \"…\"}}: {error}."))))?;
+    let activation = state.runtime.activate(&service_name(&name)?, &wanted.version).await?;
+    Ok(Json(activation).into_response())
+}
+
+async fn roll_back(State(state): State<Arc<AdminState>>, Path(name): Path<String>) -> Result<Response, AdminError> {
+    Ok(Json(state.runtime.rollback(&service_name(&name)?).await?).into_response())
+}
+
+async fn history(State(state): State<Arc<AdminState>>, Path(name): Path<String>) -> Result<Response, AdminError> {
+    let entries = state.runtime.history(&service_name(&name)?).await?;
+    Ok(Json(json!({ "items": entries, "next_cursor": null })).into_response())
+}
+
+async fn remove_version(State(state): State<Arc<AdminState>>, Path((name, version)): Path<(String, String)>) -> Result<Response, AdminError> {
+    state.runtime.remove_version(&service_name(&name)?, &version).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn queue_state(State(state): State<Arc<AdminState>>) -> Result<Response, AdminError> {
+    Ok(Json(json!({ "consumers": state.queue.state().await? })).into_response())
+}
+
+#[derive(Deserialize)]
+struct DeadLetters {
+    consumer: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn dead_letters(State(state): State<Arc<AdminState>>, Query(wanted): Query<DeadLetters>) -> Result<Response, AdminError> {
+    let limit = wanted.limit.unwrap_or(limits::PAGE_DEFAULT).min(limits::PAGE_MAX);
+    let items = state.queue.dead_letters(wanted.consumer.as_deref(), limit).await?;
+    Ok(Json(json!({ "items": items, "next_cursor": null })).into_response())
+}
+
+async fn replay_letter(State(state): State<Arc<AdminState>>, Path(id): Path<i64>) -> Result<Response, AdminError> {
+    state.queue.replay(id).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn drop_letter(State(state): State<Arc<AdminState>>, Path(id): Path<i64>) -> Result<Response, AdminError> {
+    state.queue.drop_letter(id).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn connections(State(state): State<Arc<AdminState>>) -> Response {
+    Json((state.connections)()).into_response()
+}
+
+async fn drain(State(state): State<Arc<AdminState>>) -> Response {
+    state.shutdown.cancel();
+    (StatusCode::ACCEPTED, Json(json!({ "draining": true }))).into_response()
+}
+
+async fn metrics(State(state): State<Arc<AdminState>>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (state.metrics)()).into_response()
+}
+
+fn service_name(name: &str) -> Result<ServiceName, AdminError> {
+    ServiceName::parse(name).map_err(|_| SwapError::NoSuchService(name.to_owned()).into())
+}
+
+struct AdminError(Problem);
+
+impl IntoResponse for AdminError {
+    fn into_response(self) -> Response {
+        self.0.into_response()
+    }
+}
+
+impl From<SwapError> for AdminError {
+    fn from(error: SwapError) -> Self {
+        let detail = error.to_string();
+        let (status, code) = match &error {
+            SwapError::Refused(refusal) => {
+                let mut problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "plugin_refused", detail);
+                problem.errors = refusal
+                    .reasons
+                    .iter()
+                    .map(|reason| crate::contract::FieldError {
+                        field: refusal.gate.as_str().to_owned(),
+                        code: "refused".to_owned(),
+                        detail: reason.clone(),
+                    })
+                    .collect();
+                return Self(problem);
+            }
+            SwapError::NoSuchService(_) => (StatusCode::NOT_FOUND, "no_such_service"),
+            SwapError::NoSuchVersion { .. } => (StatusCode::NOT_FOUND, "no_such_version"),
+            SwapError::NothingToRollBack(_) => (StatusCode::CONFLICT, "nothing_to_roll_back"),
+            SwapError::VersionIsLive(_) => (StatusCode::CONFLICT, "version_is_live"),
+            SwapError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "version_store_failed"),
+        };
+        Self(Problem::new(status, code, detail))
+    }
+}
+
+impl From<QueueError> for AdminError {
+    fn from(error: QueueError) -> Self {
+        let (status, code) = match error {
+            QueueError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "queue_unavailable"),
+            QueueError::NoSuchLetter(_) => (StatusCode::NOT_FOUND, "no_such_dead_letter"),
+        };
+        Self(Problem::new(status, code, error.to_string()))
+    }
+}

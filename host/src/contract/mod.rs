@@ -2,6 +2,14 @@
 
 use std::time::Duration;
 
+pub mod adapt;
+pub mod codec;
+pub mod compat;
+#[cfg(test)]
+pub mod fixture;
+pub mod openapi;
+pub mod wit;
+
 /// Where a request's fields come from.
 pub enum Input<'a> {
     /// HTTP: path variables in the route's order (already percent-decoded), the raw query (GET, DELETE), else the body.

@@ -1,1 +1,173 @@
 //! The HTTP edge: layers, identity, dispatch, problem+json. Knows no SQL, no wasmtime and no domain noun.
+//!
+//! Read `router` for what every request passes, then `dispatch` for what a request to a service passes after that.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::{IntoResponse, Response};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use tokio_util::task::TaskTracker;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::SizeAbove;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::normalize_path::NormalizePathLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use crate::capabilities::cache::Cache;
+use crate::capabilities::tokens::Tokens;
+use crate::limits;
+use crate::runtime::Runtime;
+use crate::runtime::manifest::Rate;
+
+pub mod backend;
+mod breaker;
+mod dispatch;
+mod docs;
+mod edge;
+#[cfg(test)]
+mod fakes;
+pub mod health;
+mod idempotency;
+pub mod identity;
+
+mod rate_limit;
+pub mod request;
+mod response_cache;
+mod routes;
+pub mod server;
+#[cfg(test)]
+mod tests;
+
+pub use health::{CheckState, Readiness};
+pub use crate::problem::{self, Problem};
+pub use request::{PeerAddress, RequestInfo};
+pub use server::{ServeOutcome, serve};
+
+/// What the operator decides of the gateway.
+#[derive(Clone, Debug)]
+pub struct GatewaySettings {
+    pub dev_mode: bool,
+    /// Multiplies every rate limit.
+    pub rate_scale: u32,
+    /// For routes whose manifest sets none.
+    pub default_rate: Option<Rate>,
+    /// Origins whose pages may call, e.g. `https://app.example.org`; `*` for any.
+    pub allowed_origins: Vec<String>,
+    pub request_timeout: Duration,
+    pub body_bytes_max: usize,
+    /// Serve `/metrics` here too, not only to the operator.
+    pub public_metrics: bool,
+    /// Proxies in front of the host, each of which appends to `X-Forwarded-For`; 0: nobody is believed.
+    pub trusted_proxies_count: usize,
+}
+
+impl Default for GatewaySettings {
+    fn default() -> Self {
+        Self {
+            dev_mode: false,
+            rate_scale: 1,
+            default_rate: None,
+            allowed_origins: Vec::new(),
+            request_timeout: Duration::from_millis(limits::REQUEST_TIMEOUT_MS),
+            body_bytes_max: limits::BODY_BYTES_MAX,
+            public_metrics: true,
+            trusted_proxies_count: 0,
+        }
+    }
+}
+
+/// What the gateway is made of. `B` is the runtime but for tests.
+pub struct GatewayState<B = Runtime> {
+    pub runtime: Arc<B>,
+    pub tokens: Arc<dyn Tokens>,
+    /// Where answers to requests with an `Idempotency-Key` are kept, under `gateway:`; its bound is theirs.
+    pub idempotency_cache: Arc<dyn Cache>,
+    /// Where the answers of cacheable routes are kept, under `gateway:`; `RESPONSE_CACHE_BYTES_MAX` is meant for it.
+    pub response_cache: Arc<dyn Cache>,
+    pub settings: GatewaySettings,
+    pub readiness: Arc<Readiness>,
+    /// The Prometheus text. The recorder must be installed before `router` is called.
+    pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Requests that outlive their client (see `idempotency`); whoever ends the host closes it and waits, at most a request's time-out.
+    pub background: TaskTracker,
+}
+
+/// The whole public HTTP side. `host_routes` (sockets, sync …) pass the same layers; they must have no fallback of their own.
+///
+/// From the outside in. A `Problem` travels out through the layers as a bare status, and gets its body at the edge.
+pub fn router<B: backend::Backend>(state: GatewayState<B>, host_routes: Router) -> Router {
+    let settings = state.settings.clone();
+    let gateway = Arc::new(dispatch::Gateway::new(&state));
+
+    let inside = Router::new()
+        .merge(host_routes)
+        .merge(health::routes(state, gateway.clone()))
+        .route_layer(axum::middleware::from_fn(edge::note_host_route))
+        .merge(Router::new().fallback(dispatch::dispatch::<B>).with_state(gateway));
+
+    let layers = ServiceBuilder::new()
+        // Outermost: the request's ids, so that whatever fails further in is logged, counted and answered with them.
+        .layer(edge::EdgeLayer { trusted_proxies_count: settings.trusted_proxies_count })
+        // On every answer, so outside of all that answers by itself.
+        .map_response(edge::common_headers)
+        // Before anything can refuse: a page must be able to read a refusal, and a preflight carries no identity.
+        .layer(cors(&settings.allowed_origins))
+        // Outside of whatever makes bodies; problems have none yet and leave uncompressed.
+        .layer(CompressionLayer::new().compress_when(SizeAbove::new(limits::COMPRESSION_BYTES_MIN)))
+        // A panic costs this request alone. What stands further out is a few lines without a client's data.
+        .layer(CatchPanicLayer::custom(panicked))
+        // By Content-Length before a byte is read, else while it is read (413).
+        .layer(RequestBodyLimitLayer::new(settings.body_bytes_max))
+        // Reading the body and the whole call are in it (504); an upgraded socket is not, its answer is the 101.
+        .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, settings.request_timeout))
+        // Next to the routes, which know a path without its trailing slash only.
+        .layer(NormalizePathLayer::trim_trailing_slash());
+
+    Router::new().fallback_service(layers.service(inside))
+}
+
+fn cors(allowed_origins: &[String]) -> CorsLayer {
+    let allow_origin = if allowed_origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(allowed_origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+    };
+    CorsLayer::new()
+        .allow_origin(allow_origin)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            AUTHORIZATION,
+            CONTENT_TYPE,
+            IF_NONE_MATCH,
+            idempotency::IDEMPOTENCY_KEY,
+            request::X_REQUEST_ID,
+            request::X_CORRELATION_ID,
+            HeaderName::from_static("traceparent"),
+        ])
+        .expose_headers([
+            ETAG,
+            RETRY_AFTER,
+            idempotency::IDEMPOTENT_REPLAYED,
+            request::X_REQUEST_ID,
+            request::X_CORRELATION_ID,
+            HeaderName::from_static("ratelimit"),
+            HeaderName::from_static("ratelimit-policy"),
+            HeaderName::from_static("x-ratelimit-limit"),
+            HeaderName::from_static("x-ratelimit-remaining"),
+            HeaderName::from_static("x-ratelimit-reset"),
+        ])
+        .max_age(Duration::from_secs(limits::PREFLIGHT_MAX_AGE_S))
+}
+
+fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let reason = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(reason = reason.unwrap_or("no text"), "a request panicked");
+    Problem::internal().into_response()
+}

@@ -1,1 +1,179 @@
-//! The WebSocket edge: one socket's loop, who is connected, feed and resume, slow clients.
+//! The WebSocket edge: `GET /ws`, and the same feed over REST at `GET /api/v1/sync`. One socket's loop, who is connected, feed and
+//! resume, slow clients. Knows no SQL, no wasmtime and no domain noun: what a frame's type means is for the service that binds it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::routing::get;
+use tokio::sync::Semaphore;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::capabilities::context::CallContext;
+use crate::capabilities::hub::{Feed, Sockets};
+use crate::capabilities::tokens::{Revocation, Tokens};
+use crate::limits;
+use crate::runtime::{CallError, Input, Reply, Runtime};
+
+mod acknowledge;
+mod close;
+mod connection;
+mod frame;
+mod handshake;
+mod problem;
+mod registry;
+mod resume;
+mod socket;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+pub use registry::{Change, ChangeSink, ConnectionInfo, Registry};
+
+use acknowledge::Acknowledger;
+
+/// What an operator, or a test, may choose. The defaults are those of `limits.rs`.
+#[derive(Clone, Debug)]
+pub struct HubSettings {
+    /// Origins of web pages that may open a socket, e.g. `https://chat.example.org`; `*` is any. The host's own is always among them.
+    pub allowed_origins: Vec<String>,
+    pub heartbeat_interval: Duration,
+    pub idle_timeout: Duration,
+    pub stall_timeout: Duration,
+    pub finish_timeout: Duration,
+    pub close_timeout: Duration,
+    pub ack_flush: Duration,
+    pub frame_bytes_max: usize,
+    pub frames_per_s: u32,
+    pub frames_burst: u32,
+    pub queue_frames_max: usize,
+    pub queue_bytes_max: usize,
+    pub calls_max: usize,
+    pub resume_page: usize,
+    pub devices_per_user_max: usize,
+}
+
+impl Default for HubSettings {
+    fn default() -> Self {
+        Self {
+            allowed_origins: Vec::new(),
+            heartbeat_interval: Duration::from_secs(limits::HEARTBEAT_INTERVAL_S),
+            idle_timeout: Duration::from_secs(limits::IDLE_TIMEOUT_S),
+            stall_timeout: Duration::from_millis(limits::SOCKET_STALL_MS),
+            finish_timeout: Duration::from_millis(limits::SOCKET_FINISH_MS),
+            close_timeout: Duration::from_millis(limits::SOCKET_CLOSE_MS),
+            ack_flush: Duration::from_millis(limits::ACK_FLUSH_MS),
+            frame_bytes_max: limits::FRAME_BYTES_MAX,
+            frames_per_s: limits::SOCKET_FRAMES_PER_S,
+            frames_burst: limits::SOCKET_FRAMES_BURST,
+            queue_frames_max: limits::SOCKET_QUEUE_MAX,
+            queue_bytes_max: limits::SOCKET_QUEUE_BYTES_MAX,
+            calls_max: limits::SOCKET_CALLS_MAX,
+            resume_page: limits::SOCKET_RESUME_PAGE,
+            devices_per_user_max: limits::DEVICES_PER_USER_MAX,
+        }
+    }
+}
+
+/// The way from a frame to the service that binds its type.
+#[async_trait]
+pub trait Calls: Send + Sync {
+    /// Calls what is bound to the frame's type; none where nothing is.
+    async fn call(&self, event: &str, payload: &[u8], context: CallContext) -> Option<Result<Reply, CallError>>;
+}
+
+#[async_trait]
+impl Calls for Runtime {
+    async fn call(&self, event: &str, payload: &[u8], context: CallContext) -> Option<Result<Reply, CallError>> {
+        let catalogue = self.pin();
+        let target = catalogue.socket(event)?;
+        Some(Runtime::call(self, &catalogue, target, Input::Json(payload), context).await)
+    }
+}
+
+/// The client's network address, where an outer layer knows better than the connection (a trusted proxy's header).
+/// As an extension of the request it goes before axum's `ConnectInfo`.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAddress(pub IpAddr);
+
+/// All sockets of this host, and what they need.
+pub struct Hub {
+    settings: HubSettings,
+    registry: Arc<Registry>,
+    tokens: Arc<dyn Tokens>,
+    feed: Arc<dyn Feed>,
+    calls: Arc<dyn Calls>,
+    acknowledger: Arc<Acknowledger>,
+    /// Who may read the feed now: after a restart all sockets resume at once.
+    feed_reads: Semaphore,
+    sockets: TaskTracker,
+    /// Dropping it ends the hub's own two tasks.
+    _tasks: DropGuard,
+}
+
+impl Hub {
+    /// Starts the hub's own tasks (revocations, acknowledgements) on the current tokio runtime. The registry comes first because the
+    /// services, which `calls` leads to, need it as their `Sockets`.
+    pub fn new(
+        settings: HubSettings,
+        registry: Arc<Registry>,
+        tokens: Arc<dyn Tokens>,
+        feed: Arc<dyn Feed>,
+        calls: Arc<dyn Calls>,
+    ) -> Arc<Self> {
+        let stop = CancellationToken::new();
+        let acknowledger = Arc::new(Acknowledger::new(feed.clone(), settings.ack_flush));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(acknowledger.clone().run()));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(watch_revocations(tokens.revocations(), registry.clone())));
+        Arc::new(Self {
+            settings,
+            registry,
+            tokens,
+            feed,
+            calls,
+            acknowledger,
+            feed_reads: Semaphore::new(limits::FEED_READS_MAX),
+            sockets: TaskTracker::new(),
+            _tasks: stop.drop_guard(),
+        })
+    }
+
+    /// Refuses new sockets (503), says goodbye to the open ones and closes them with 1012, after the requests they had accepted.
+    /// Returns when all are closed and their acknowledgements are written, at the latest after `timeout`; how many were left.
+    pub async fn drain(&self, timeout: Duration) -> usize {
+        self.registry.drain();
+        self.sockets.close();
+        let all_closed = async {
+            self.sockets.wait().await;
+            self.acknowledger.flush().await;
+        };
+        if tokio::time::timeout(timeout, all_closed).await.is_err() {
+            tracing::warn!(sockets = self.sockets.len(), "the drain ended before all sockets were closed");
+        }
+        self.sockets.len()
+    }
+}
+
+/// `GET /ws` and `GET /api/v1/sync`.
+pub fn routes(hub: Arc<Hub>) -> Router {
+    Router::new().route("/ws", get(handshake::open)).route("/api/v1/sync", get(sync::sync)).with_state(hub)
+}
+
+async fn watch_revocations(mut revocations: tokio::sync::broadcast::Receiver<Revocation>, registry: Arc<Registry>) {
+    use tokio::sync::broadcast::error::RecvError;
+    loop {
+        match revocations.recv().await {
+            Ok(Revocation::Session(session)) => registry.disconnect_session(session),
+            Ok(Revocation::User(user)) => registry.disconnect_user(user),
+            // Which ones were missed is not known: everybody comes back and is looked at anew.
+            Err(RecvError::Lagged(count)) => {
+                tracing::warn!(count, "revocations were missed; all sockets are asked to come back");
+                registry.send_away();
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}

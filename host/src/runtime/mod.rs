@@ -1,58 +1,43 @@
 //! The services: which versions are live, how a call reaches an instance, how a version is swapped. Knows no HTTP and no backends.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
 use bytes::Bytes;
+use uuid::Uuid;
 
 use crate::capabilities::context::CallContext;
+use crate::capabilities::events::Queue;
+use crate::capabilities::guest::Powers;
+use crate::contract::codec::{DecodeError, Encoded};
 pub use crate::contract::{ErrorKind, FieldError, Input, ServiceError};
 use crate::names::ServiceName;
 
+pub mod artifact;
+mod call;
+mod catalogue;
+pub mod engine;
+mod instance;
+mod linking;
 pub mod manifest;
+pub mod permissions;
+mod pool;
+mod stdout;
+mod subscriber;
+pub mod swap;
+pub mod versions;
 
-/// A snapshot of what is live. A root request pins one and every service it reaches is taken from it.
-pub struct Catalogue {
-    /// Rises with every swap.
-    pub number: u64,
-}
-
-/// A function of a service, found by a route, a socket frame or a schedule in one catalogue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CallTarget {
-    pub service: ServiceName,
-    /// Index into the service's bindings; meaningful only in the catalogue it came from.
-    pub binding: usize,
-}
-
-/// A route of a live service.
-pub struct RouteEntry {
-    pub target: CallTarget,
-    /// The whole path with `{variables}`, without a trailing slash.
-    pub path: String,
-    pub route: Arc<manifest::Route>,
-}
-
-impl Catalogue {
-    pub fn routes(&self) -> &[RouteEntry] {
-        &[]
-    }
-
-    /// The function bound to a frame's type.
-    pub fn socket(&self, event: &str) -> Option<&CallTarget> {
-        let _ = event;
-        None
-    }
-
-    /// The OpenAPI 3.1 document of all live services; made once per catalogue.
-    pub fn openapi(&self) -> Bytes {
-        Bytes::new()
-    }
-
-    /// Live services and whether each is able to serve, for `/ready`.
-    pub fn services(&self) -> Vec<ServiceName> {
-        Vec::new()
-    }
-}
+pub use call::StatsView;
+pub use catalogue::{CallTarget, Catalogue, RouteEntry};
+use engine::Engine;
+use permissions::Permissions;
+use versions::VersionStore;
 
 /// A success.
 pub struct Reply {
@@ -88,13 +73,61 @@ pub enum CallError {
     Failed(String),
 }
 
-/// The live services and the way into them. Cheap to clone by `Arc`.
-pub struct Runtime {}
+/// Gives each service what it was granted, made from the backends. Implemented where layers are joined.
+#[async_trait]
+pub trait PowersSource: Send + Sync {
+    /// The same database, cache and so on for every version of a service; its settings are those of this version's manifest under the
+    /// operator's. Errors: a reason for the operator.
+    async fn powers(&self, service: &ServiceName, defaults: &BTreeMap<String, toml::Value>) -> Result<Arc<Powers>, String>;
+    /// `sqlite` or `postgres`: which of a service's migrations apply.
+    fn dialect(&self) -> &'static str;
+}
+
+/// The live services and the way into them.
+pub struct Runtime {
+    engine: Engine,
+    permissions: Permissions,
+    powers: Arc<dyn PowersSource>,
+    queue: Arc<dyn Queue>,
+    catalogue: ArcSwap<Catalogue>,
+    /// Held for the whole of a swap: one at a time.
+    versions: tokio::sync::Mutex<VersionStore>,
+    generations_count: AtomicU64,
+    dev_mode: bool,
+    myself: Weak<Runtime>,
+}
+
+pub struct RuntimeSettings<'a> {
+    /// Versions that operators deployed.
+    pub versions_folder: &'a Path,
+    pub permissions: Permissions,
+    pub dev_mode: bool,
+}
 
 impl Runtime {
+    pub fn new(
+        engine: Engine,
+        powers: Arc<dyn PowersSource>,
+        queue: Arc<dyn Queue>,
+        settings: RuntimeSettings<'_>,
+    ) -> std::io::Result<Arc<Self>> {
+        let versions = VersionStore::open(settings.versions_folder)?;
+        Ok(Arc::new_cyclic(|myself| Self {
+            engine,
+            permissions: settings.permissions,
+            powers,
+            queue,
+            catalogue: ArcSwap::default(),
+            versions: tokio::sync::Mutex::new(versions),
+            generations_count: AtomicU64::new(0),
+            dev_mode: settings.dev_mode,
+            myself: myself.clone(),
+        }))
+    }
+
     /// The newest snapshot; hold it for the whole root request.
     pub fn pin(&self) -> Arc<Catalogue> {
-        Arc::new(Catalogue { number: 0 })
+        self.catalogue.load_full()
     }
 
     /// Calls a function in the pinned snapshot. `context.deadline` and the service's own `wall` bound it.
@@ -105,7 +138,43 @@ impl Runtime {
         input: Input<'_>,
         context: CallContext,
     ) -> Result<Reply, CallError> {
-        let _ = (catalogue, target, input, context);
-        Err(CallError::Unavailable("no runtime".to_owned()))
+        let generation = catalogue
+            .generation(target.service.as_str())
+            .ok_or_else(|| CallError::Unavailable(format!("no service {}", target.service)))?;
+        let binding = generation
+            .calls
+            .get(target.binding)
+            .ok_or_else(|| CallError::Unavailable(format!("{} has no such function", target.service)))?;
+        let params = binding.request.decode(&input).map_err(|error| match error {
+            DecodeError::Unreadable(reason) => CallError::Unreadable(reason),
+            DecodeError::Invalid(fields) => CallError::Invalid(fields),
+        })?;
+        let frame = call::Frame::root(catalogue.clone(), target.service.clone());
+        let result = call::run(generation, binding.export, &params, frame, context).await?;
+        match binding.reply.encode(&result) {
+            Ok(Encoded::Ok { body, status_flag }) => Ok(Reply { body: body.map(Bytes::from), status_flag }),
+            Ok(Encoded::Declined(error)) => Err(CallError::Declined(error)),
+            Err(error) => Err(CallError::Failed(format!("its reply cannot be sent: {error}"))),
+        }
+    }
+
+    fn next_generation(&self) -> u64 {
+        self.generations_count.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// The context of a call that no client made.
+fn internal_context(purpose: &str, wall: Duration) -> CallContext {
+    let request_id: Arc<str> = format!("{purpose}-{}", Uuid::now_v7()).into();
+    CallContext {
+        caller: None,
+        correlation_id: request_id.clone(),
+        request_id,
+        client_address: None,
+        user_agent: None,
+        trace_parent: None,
+        idempotency_key: None,
+        event_id: None,
+        deadline: Instant::now() + wall,
     }
 }

@@ -1,1 +1,293 @@
-//! .
+//! What every feed must do, whatever lies below it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::embedded::EmbeddedFeed;
+use super::*;
+use crate::capabilities::sql::Effect;
+use crate::capabilities::sql::sqlite::Durability;
+use crate::limits;
+
+/// `make(name)` opens the feed that keeps its data under this name: the same name, the same data. `close` ends one.
+pub async fn suite<F, Made, C, Closed>(make: F, close: C)
+where
+    F: Fn(&'static str) -> Made,
+    Made: Future<Output = Arc<dyn Feed>>,
+    C: Fn() -> Closed,
+    Closed: Future<Output = ()>,
+{
+    numbers_have_no_gaps(make("gapless").await).await;
+    a_replayed_batch_adds_nothing(make("replay").await).await;
+    pages_lead_through_the_feed(make("pages").await).await;
+    cursors_only_rise(make("cursors").await).await;
+    receipts_are_told_once(make("receipts").await).await;
+    who_has_not_acknowledged(make("unacknowledged").await).await;
+    old_and_superfluous_entries_go(make("expiry").await).await;
+    large_batches_fit(make("large").await).await;
+
+    let user = Uuid::now_v7();
+    let first = make("reopened").await;
+    first.append("a", &[(1, push(&[user], "one"))]).await.expect("appends");
+    first.acknowledge(&[ack(user, "phone", 1)]).await.expect("acknowledges");
+    let source = first.source().to_owned();
+    close().await;
+    let again = make("reopened").await;
+    assert_eq!(again.source(), source, "a source keeps its name");
+    assert_eq!(again.cursor(user, "phone").await.expect("reads"), 1);
+    assert_eq!(told(again.as_ref()).await, [(user, 1, vec!["one".to_owned()])], "an acknowledgement was forgotten");
+    assert_eq!(again.append("a", &[(1, push(&[user], "one"))]).await.expect("skips"), []);
+    let entries = again.append("a", &[(2, push(&[user], "two"))]).await.expect("appends");
+    assert_eq!(entries[0].seq, 2);
+}
+
+/// The receipt is the payload's text.
+fn push(users: &[Uuid], text: &str) -> Push {
+    Push {
+        users: users.to_vec(),
+        event: "message".to_owned(),
+        payload: json!({ "text": text, "odd": "\"\\\u{1F600}\n" }).to_string(),
+        class: Class::Durable,
+        receipt: Some(text.to_owned()),
+    }
+}
+
+fn ack(user: Uuid, device: &str, seq: u64) -> Acknowledgement {
+    Acknowledgement { user, device: device.to_owned(), seq }
+}
+
+fn text(entry: &FeedEntry) -> String {
+    let payload: Value = serde_json::from_str(&entry.payload).expect("the payload comes back as it was");
+    payload["text"].as_str().expect("a text").to_owned()
+}
+
+/// What the outbox tells: user, seq, receipts.
+async fn told(feed: &dyn Feed) -> Vec<(Uuid, u64, Vec<String>)> {
+    let mut all = Vec::new();
+    for (_, effect) in feed.peek(10_000).await.expect("peeks") {
+        let Effect::Event(event) = effect else { panic!("no event: {effect:?}") };
+        assert_eq!(event.topic, "hub.acknowledged");
+        let payload: Value = serde_json::from_str(&event.payload).expect("JSON");
+        let mut fields: Vec<_> = payload.as_object().expect("a record").keys().cloned().collect();
+        fields.sort();
+        assert_eq!(fields, ["device_id", "receipts", "seq", "user_id"]);
+        assert_eq!(payload["user_id"], event.key);
+        let receipts: Vec<String> = serde_json::from_value(payload["receipts"].clone()).expect("texts");
+        assert!((1..=limits::ACK_RECEIPTS_MAX).contains(&receipts.len()));
+        all.push((event.key.parse().expect("a uuid"), payload["seq"].as_u64().expect("a number"), receipts));
+    }
+    all
+}
+
+async fn numbers_have_no_gaps(feed: Arc<dyn Feed>) {
+    let users: Vec<Uuid> = (0..5).map(|_| Uuid::now_v7()).collect();
+    let (appenders, batches) = (16, 20);
+    let tasks = (0..appenders).map(|appender: i64| {
+        let (feed, users) = (feed.clone(), users.clone());
+        tokio::spawn(async move {
+            let mut entries = Vec::new();
+            for batch in 0..batches {
+                let some = &users[(batch % 3) as usize..];
+                let pushes = [(batch * 2, push(some, &format!("{appender}.{batch}"))), (batch * 2 + 1, push(&users[..1], "second"))];
+                entries.extend(feed.append(&format!("source {appender}"), &pushes).await.expect("appends"));
+            }
+            entries
+        })
+    });
+    let mut given: BTreeMap<Uuid, Vec<u64>> = BTreeMap::new();
+    for entries in join_all(tasks).await {
+        for entry in entries.expect("no panic") {
+            given.entry(entry.user).or_default().push(entry.seq);
+        }
+    }
+    for user in users {
+        let seqs = given.get_mut(&user).expect("everybody got some");
+        seqs.sort_unstable();
+        assert_eq!(*seqs, (1..=seqs.len() as u64).collect::<Vec<_>>(), "a gap or a number given twice");
+        let page = feed.read(user, 0, limits::FEED_PAGE_MAX).await.expect("reads");
+        assert_eq!(page.head, seqs.len() as u64);
+        let kept: Vec<u64> = page.entries.iter().map(|entry| entry.seq).collect();
+        assert_eq!(kept[..], seqs[..limits::FEED_PAGE_MAX.min(seqs.len())]);
+    }
+}
+
+async fn a_replayed_batch_adds_nothing(feed: Arc<dyn Feed>) {
+    let user = Uuid::now_v7();
+    let batch: Vec<_> = (1..=3).map(|position| (position, push(&[user, user], &position.to_string()))).collect();
+    let entries = feed.append("a", &batch).await.expect("appends");
+    assert_eq!(
+        entries.iter().map(|entry| (entry.seq, text(entry))).collect::<Vec<_>>(),
+        [(1, "1".to_owned()), (2, "2".to_owned()), (3, "3".to_owned())]
+    );
+    assert_eq!(feed.append("a", &batch).await.expect("skips"), []);
+    let longer = [batch[2].clone(), (4, push(&[user], "4"))];
+    assert_eq!(feed.append("a", &longer).await.expect("appends the new one").len(), 1);
+    assert_eq!(feed.append("b", &batch[..1]).await.expect("another source").len(), 1);
+    assert_eq!(feed.append("a", &[]).await.expect("nothing to do"), []);
+    assert_eq!(feed.read(user, 0, 100).await.expect("reads").head, 5);
+}
+
+async fn pages_lead_through_the_feed(feed: Arc<dyn Feed>) {
+    let (user, other) = (Uuid::now_v7(), Uuid::now_v7());
+    let empty = feed.read(user, 0, 10).await.expect("reads");
+    assert_eq!((empty.entries.len(), empty.head, empty.oldest), (0, 0, 1));
+    let pushes: Vec<_> = (1..=25).map(|position| (position, push(&[user, other], &position.to_string()))).collect();
+    let appended = feed.append("a", &pushes).await.expect("appends");
+    let mut since = 0;
+    let mut seen = Vec::new();
+    loop {
+        let page = feed.read(user, since, 10).await.expect("reads");
+        assert_eq!((page.head, page.oldest), (25, 1));
+        let Some(last) = page.entries.last() else { break };
+        assert!(page.entries.len() <= 10);
+        since = last.seq;
+        seen.extend(page.entries);
+    }
+    let mine: Vec<_> = appended.into_iter().filter(|entry| entry.user == user).collect();
+    assert_eq!(seen, mine, "what is read later is not what was delivered");
+    let beyond = feed.read(user, u64::MAX, 10).await.expect("reads");
+    assert_eq!((beyond.entries.len(), beyond.head), (0, 25));
+}
+
+async fn cursors_only_rise(feed: Arc<dyn Feed>) {
+    let (user, stranger) = (Uuid::now_v7(), Uuid::now_v7());
+    let pushes: Vec<_> = (1..=5).map(|position| (position, push(&[user], &position.to_string()))).collect();
+    feed.append("a", &pushes).await.expect("appends");
+    for (seq, expect) in [(0, 0), (3, 3), (2, 3), (4, 4), (99, 5)] {
+        feed.acknowledge(&[ack(user, "phone", seq)]).await.expect("acknowledges");
+        assert_eq!(feed.cursor(user, "phone").await.expect("reads"), expect, "after {seq}");
+    }
+    assert_eq!(feed.cursor(user, "laptop").await.expect("reads"), 0);
+    feed.acknowledge(&[ack(stranger, "phone", 7)]).await.expect("is ignored");
+    assert_eq!(feed.cursor(stranger, "phone").await.expect("reads"), 0);
+    feed.acknowledge(&[]).await.expect("nothing to do");
+}
+
+async fn receipts_are_told_once(feed: Arc<dyn Feed>) {
+    let (user, other) = (Uuid::now_v7(), Uuid::now_v7());
+    let signal = feed.signal();
+    let mut pushes: Vec<_> = (1..=4).map(|position| (position, push(&[user, other], &position.to_string()))).collect();
+    pushes[1].1.receipt = None;
+    feed.append("a", &pushes).await.expect("appends");
+    let receipts = |range: &[u32]| range.iter().map(u32::to_string).collect::<Vec<_>>();
+
+    feed.acknowledge(&[ack(user, "phone", 1), ack(user, "laptop", 3), ack(user, "phone", 2)]).await.expect("acknowledges");
+    timeout(Duration::from_secs(2), signal.notified()).await.expect("the relay is called");
+    assert_eq!(told(feed.as_ref()).await, [(user, 3, receipts(&[1, 3]))]);
+    feed.acknowledge(&[ack(user, "phone", 3), ack(user, "laptop", 3)]).await.expect("acknowledges");
+    assert_eq!(told(feed.as_ref()).await.len(), 1, "told twice");
+    feed.acknowledge(&[ack(user, "phone", 4), ack(other, "phone", 2)]).await.expect("acknowledges");
+    let mut rest = told(feed.as_ref()).await.split_off(1);
+    rest.sort_by_key(|(_, seq, _)| *seq);
+    assert_eq!(rest, [(other, 2, receipts(&[1])), (user, 4, receipts(&[4]))]);
+    assert_eq!((feed.cursor(user, "phone").await.expect("reads"), feed.cursor(user, "laptop").await.expect("reads")), (4, 3));
+
+    // More receipts than one event may hold.
+    let patient = Uuid::now_v7();
+    let count = limits::ACK_RECEIPTS_MAX as i64 + 10;
+    let pushes: Vec<_> = (1..=count).map(|number| (100 + number, push(&[patient], &number.to_string()))).collect();
+    feed.append("a", &pushes).await.expect("appends");
+    feed.acknowledge(&[ack(patient, "phone", u64::MAX)]).await.expect("acknowledges");
+    let events: Vec<_> = told(feed.as_ref()).await.into_iter().filter(|(user, ..)| *user == patient).collect();
+    assert_eq!(events.len(), 2);
+    let all: Vec<String> = events.into_iter().flat_map(|(_, _, receipts)| receipts).collect();
+    assert_eq!(all, (1..=count).map(|number| number.to_string()).collect::<Vec<_>>(), "oldest first, each once");
+
+    // Many devices at once: still once per user and receipt.
+    let crowd: Vec<Uuid> = (0..4).map(|_| Uuid::now_v7()).collect();
+    let pushes: Vec<_> = (1..=30).map(|number| (10_000 + number, push(&crowd, &format!("crowd {number}")))).collect();
+    feed.append("a", &pushes).await.expect("appends");
+    join_all((1..=30u64).flat_map(|seq| crowd.iter().map(move |user| (seq, *user))).map(|(seq, user)| {
+        let feed = feed.clone();
+        async move { feed.acknowledge(&[ack(user, &format!("device {}", seq % 3), seq)]).await.expect("acknowledges") }
+    }))
+    .await;
+    let events = told(feed.as_ref()).await;
+    for user in crowd {
+        let mut receipts: Vec<_> = events.iter().filter(|(told, ..)| *told == user).flat_map(|(_, _, receipts)| receipts.clone()).collect();
+        receipts.sort();
+        let mut expect: Vec<_> = (1..=30).map(|number| format!("crowd {number}")).collect();
+        expect.sort();
+        assert_eq!(receipts, expect);
+    }
+}
+
+async fn who_has_not_acknowledged(feed: Arc<dyn Feed>) {
+    let [reached, unreached, uninvited] = [(); 3].map(|()| Uuid::now_v7());
+    let all = [reached, unreached, uninvited];
+    let ask = |receipt: &'static str| async { feed.unacknowledged(receipt, &all).await.expect("answers") };
+    assert_eq!(ask("m").await, all, "nothing was pushed yet");
+    feed.append("a", &[(1, push(&[reached, unreached], "m")), (2, push(&all, "n"))]).await.expect("appends");
+    assert_eq!(ask("m").await, all);
+    feed.acknowledge(&[ack(reached, "phone", 1), ack(uninvited, "phone", 1)]).await.expect("acknowledges");
+    assert_eq!(ask("m").await, [unreached, uninvited]);
+    assert_eq!(ask("n").await, [reached, unreached]);
+    assert_eq!(feed.unacknowledged("m", &[]).await.expect("answers"), [Uuid::nil(); 0]);
+}
+
+async fn old_and_superfluous_entries_go(feed: Arc<dyn Feed>) {
+    let (user, busy) = (Uuid::now_v7(), Uuid::now_v7());
+    feed.append("a", &[(1, push(&[user], "1")), (2, push(&[user], "2"))]).await.expect("appends");
+    let at_us = feed.read(user, 0, 10).await.expect("reads").entries[1].at_us;
+    assert_eq!(feed.expire(at_us).await.expect("expires"), 0, "all are young");
+    let later = at_us + limits::FEED_TTL_S * 1_000_000 + 1;
+    assert_eq!(feed.expire(later).await.expect("expires"), 2);
+    let page = feed.read(user, 0, 10).await.expect("reads");
+    assert_eq!((page.entries.len(), page.head, page.oldest), (0, 2, 3));
+    let entries = feed.append("a", &[(3, push(&[user], "3"))]).await.expect("appends");
+    assert_eq!(entries[0].seq, 3, "numbers go on after an expiry");
+    assert_eq!(feed.read(user, 0, 10).await.expect("reads").oldest, 3);
+
+    let over = 7;
+    let count = limits::FEED_EVENTS_MAX as i64 + over;
+    for chunk in (0..count).collect::<Vec<_>>().chunks(2_000) {
+        let pushes: Vec<_> = chunk.iter().map(|number| (10 + number, push(&[busy], "x"))).collect();
+        feed.append("a", &pushes).await.expect("appends");
+    }
+    assert_eq!(feed.expire(at_us).await.expect("expires"), over as u64);
+    let page = feed.read(busy, 0, 1).await.expect("reads");
+    assert_eq!((page.oldest, page.head, page.entries[0].seq), (over as u64 + 1, count as u64, over as u64 + 1));
+    assert_eq!(feed.read(user, 0, 10).await.expect("reads").entries.len(), 1, "another user's entry went too");
+}
+
+async fn large_batches_fit(feed: Arc<dyn Feed>) {
+    let crowd: Vec<Uuid> = (0..limits::PUSH_USERS_MAX).map(|_| Uuid::now_v7()).collect();
+    let mut large = push(&crowd, "to all");
+    large.payload = json!({ "text": "\"".repeat(limits::PUSH_PAYLOAD_BYTES_MAX / 2 - 20) }).to_string();
+    assert!(large.payload.len() <= limits::PUSH_PAYLOAD_BYTES_MAX);
+    let pushes: Vec<_> = (1..=3).map(|position| (position, large.clone())).collect();
+    let entries = feed.append("a", &pushes).await.expect("appends");
+    assert_eq!(entries.len(), 3 * crowd.len());
+    assert_eq!(feed.read(crowd[9_999], 2, 10).await.expect("reads").entries[0].payload.as_ref(), large.payload);
+    assert_eq!(feed.unacknowledged("to all", &crowd).await.expect("answers").len(), crowd.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn embedded_passes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open: parking_lot::Mutex<Vec<Arc<EmbeddedFeed>>> = parking_lot::Mutex::default();
+    suite(
+        |name| {
+            let (folder, open) = (folder.path().join(name), &open);
+            async move {
+                let feed = Arc::new(EmbeddedFeed::open(&folder, Durability::default()).await.expect("opens"));
+                open.lock().push(feed.clone());
+                feed as Arc<dyn Feed>
+            }
+        },
+        || async {
+            let feeds = std::mem::take(&mut *open.lock());
+            for feed in feeds {
+                feed.close().await;
+            }
+        },
+    )
+    .await;
+}

@@ -1,1 +1,548 @@
-//! .
+//! The feed on SQLite, one file for all users. A payload is stored once for all users of a push; a user's entry is three numbers.
+//!
+//! It is the only writer of its file, so it keeps the newest number of each user in memory and gives out numbers without asking the
+//! disk; a batch of pushes is then one script in one transaction. Knows no sockets and no guests.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use serde_json::json;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use tokio::sync::{Mutex, Notify};
+use uuid::Uuid;
+
+use super::{Acknowledgement, Feed, FeedEntry, FeedError, FeedPage, Push};
+use crate::capabilities::events::Event;
+use crate::capabilities::sql::sqlite::lanes::{File, Lease, Script};
+use crate::capabilities::sql::sqlite::outbox::{self, Pending, SqliteOutbox};
+use crate::capabilities::sql::sqlite::{Durability, values};
+use crate::capabilities::sql::{Effect, ErrorClass, Outbox, SqlError, Value};
+use crate::limits;
+
+const TABLES: [&str; 6] = [
+    // `acked`: the highest number that any device acknowledged; `reached`: the payload under it, or under the last one kept below it.
+    "CREATE TABLE IF NOT EXISTS feed_user (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE,
+        head INTEGER NOT NULL, acked INTEGER NOT NULL DEFAULT 0, reached INTEGER NOT NULL DEFAULT 0)",
+    // `users`: the ids of its users as JSON, where it has a receipt. Ids rise with time.
+    "CREATE TABLE IF NOT EXISTS feed_payload (id INTEGER PRIMARY KEY, event TEXT NOT NULL, body TEXT NOT NULL,
+        receipt TEXT, users TEXT, at_us INTEGER NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS feed_payload_receipt ON feed_payload (receipt) WHERE receipt IS NOT NULL",
+    "CREATE TABLE IF NOT EXISTS feed_entry (user INTEGER NOT NULL, seq INTEGER NOT NULL, payload INTEGER NOT NULL,
+        PRIMARY KEY (user, seq)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS feed_cursor (user INTEGER NOT NULL, device TEXT NOT NULL, seq INTEGER NOT NULL,
+        PRIMARY KEY (user, device)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS feed_source (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
+];
+
+const PUT_USERS: &str = "INSERT INTO feed_user (id, uuid, head) SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each($1) WHERE true
+    ON CONFLICT (id) DO UPDATE SET head = excluded.head";
+const PUT_PAYLOADS: &str = "INSERT INTO feed_payload (id, event, body, receipt, users, at_us)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM json_each($2)";
+const PUT_ENTRIES: &str = "INSERT INTO feed_entry (user, seq, payload) SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each($3)";
+const PUT_SOURCE: &str = "INSERT INTO feed_source (name, position) VALUES ($4, $5)
+    ON CONFLICT (name) DO UPDATE SET position = excluded.position";
+const PUT_CURSORS: &str =
+    "INSERT INTO feed_cursor (user, device, seq) SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each($1) WHERE true
+    ON CONFLICT (user, device) DO UPDATE SET seq = max(seq, excluded.seq)";
+const PUT_ACKED: &str =
+    "INSERT INTO feed_user (id, uuid, head, acked) SELECT value ->> 0, value ->> 1, 0, value ->> 2 FROM json_each($2) WHERE true
+    ON CONFLICT (id) DO UPDATE SET acked = excluded.acked, reached = coalesce(
+        (SELECT payload FROM feed_entry WHERE user = excluded.id AND seq <= excluded.acked ORDER BY seq DESC LIMIT 1), reached)";
+
+pub struct EmbeddedFeed {
+    file: File,
+    outbox: SqliteOutbox,
+    /// Held over every write: numbers are given out in the order of the commits.
+    memory: Mutex<Memory>,
+    scripts: Scripts,
+}
+
+struct Scripts {
+    append: Script,
+    begin: Script,
+    put_users: Script,
+    put_payloads: Script,
+    put_entries: Script,
+    finish: Script,
+    users: Script,
+    receipts: Script,
+    acknowledge: Script,
+    emit: Script,
+    commit: Script,
+    read: Script,
+    cursor: Script,
+    acknowledged: Script,
+}
+
+/// What the file says, known without reading it.
+#[derive(Default)]
+struct Memory {
+    users: HashMap<Uuid, User>,
+    sources: HashMap<String, i64>,
+    next_user: i64,
+    next_payload: i64,
+    /// False after a failed write: nobody knows whether it took place.
+    sound: bool,
+}
+
+#[derive(Clone, Copy)]
+struct User {
+    id: i64,
+    head: u64,
+    acked: u64,
+}
+
+impl EmbeddedFeed {
+    /// `<folder>/feed.sqlite`.
+    pub async fn open(folder: &Path, durability: Durability) -> Result<Self, FeedError> {
+        tokio::fs::create_dir_all(folder).await.map_err(|error| FeedError(format!("{}: {error}", folder.display())))?;
+        let file = File::open(&folder.join("feed.sqlite"), durability).await?;
+        let outbox = SqliteOutbox::open(&file, "feed").await?;
+        file.writer().await?.run(&Script::new(TABLES.join(";"), TABLES.len()), SqliteArguments::default()).await?;
+        let append = format!("BEGIN IMMEDIATE;{PUT_USERS};{PUT_PAYLOADS};{PUT_ENTRIES};{PUT_SOURCE};COMMIT");
+        let scripts = Scripts {
+            append: Script::new(append, 6),
+            begin: Script::new("BEGIN IMMEDIATE", 1),
+            put_users: Script::new(PUT_USERS, 1),
+            put_payloads: Script::new(PUT_PAYLOADS, 1),
+            put_entries: Script::new(PUT_ENTRIES, 1),
+            finish: Script::new(format!("{PUT_SOURCE};COMMIT"), 2),
+            users: Script::new("SELECT uuid, id, head, acked FROM feed_user WHERE uuid IN (SELECT value FROM json_each($1))", 1),
+            receipts: Script::new(
+                "SELECT entry.user, payload.receipt FROM json_each($1) AS step
+                    CROSS JOIN feed_entry AS entry ON entry.user = step.value ->> 0
+                        AND entry.seq > step.value ->> 1 AND entry.seq <= step.value ->> 2
+                    CROSS JOIN feed_payload AS payload ON payload.id = entry.payload
+                    WHERE payload.receipt IS NOT NULL",
+                1,
+            ),
+            acknowledge: Script::new(format!("BEGIN IMMEDIATE;{PUT_CURSORS};{PUT_ACKED}"), 3),
+            emit: Script::new(outbox::APPEND, 1),
+            commit: Script::new("COMMIT", 1),
+            read: Script::new(
+                "SELECT person.head, (SELECT min(seq) FROM feed_entry WHERE user = person.id),
+                        entry.seq, payload.event, payload.body, payload.at_us
+                    FROM feed_user AS person
+                    LEFT JOIN feed_entry AS entry ON entry.user = person.id AND entry.seq > $2
+                    LEFT JOIN feed_payload AS payload ON payload.id = entry.payload
+                    WHERE person.uuid = $1 ORDER BY entry.seq LIMIT $3",
+                1,
+            ),
+            cursor: Script::new("SELECT seq FROM feed_cursor WHERE user = (SELECT id FROM feed_user WHERE uuid = $1) AND device = $2", 1),
+            acknowledged: Script::new(
+                "SELECT person.uuid FROM feed_payload AS payload
+                    CROSS JOIN json_each(payload.users) AS member
+                    CROSS JOIN feed_user AS person ON person.id = member.value
+                    WHERE payload.receipt = $1 AND person.reached >= payload.id",
+                1,
+            ),
+        };
+        Ok(Self { file, outbox, memory: Mutex::new(Memory::default()), scripts })
+    }
+
+    /// Flushes and closes the file.
+    pub async fn close(&self) {
+        self.file.close().await;
+    }
+
+    /// Reads anew what the next numbers are, where that is not known.
+    async fn make_sound(&self, memory: &mut Memory) -> Result<(), SqlError> {
+        if memory.sound {
+            return Ok(());
+        }
+        *memory = Memory::default();
+        let mut reader = self.file.reader().await?;
+        // A payload's id is never given twice, even when all payloads have expired: `reached` remembers the highest that mattered.
+        let sql = "SELECT coalesce((SELECT max(id) FROM feed_user), 0),
+            max(coalesce((SELECT max(id) FROM feed_payload), 0), coalesce((SELECT max(reached) FROM feed_user), 0))";
+        each(&mut reader, &Script::new(sql, 1), vec![], |row| {
+            memory.next_user = values::integer(row, 0)? + 1;
+            memory.next_payload = values::integer(row, 1)? + 1;
+            Ok(true)
+        })
+        .await?;
+        each(&mut reader, &Script::new("SELECT name, position FROM feed_source", 1), vec![], |row| {
+            memory.sources.insert(values::text(row, 0)?, values::integer(row, 1)?);
+            Ok(true)
+        })
+        .await?;
+        memory.sound = true;
+        Ok(())
+    }
+
+    /// Brings those of the users into memory that the file knows.
+    async fn recall(&self, memory: &mut Memory, users: impl Iterator<Item = Uuid>) -> Result<(), SqlError> {
+        if memory.users.len() > limits::FEED_USERS_KEPT {
+            memory.users.clear();
+        }
+        let unknown: HashSet<Uuid> = users.filter(|user| !memory.users.contains_key(user)).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let unknown: Vec<Uuid> = unknown.into_iter().collect();
+        let mut reader = self.file.reader().await?;
+        for some in unknown.chunks(limits::PUSH_USERS_MAX) {
+            each(&mut reader, &self.scripts.users, vec![encode(&some)], |row| {
+                let user = User { id: values::integer(row, 1)?, head: number(row, 2)?, acked: number(row, 3)? };
+                memory.users.insert(identifier(row, 0)?, user);
+                Ok(true)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Gives out the numbers, in memory alone.
+    fn number(memory: &mut Memory, pushes: &[&Push], at_us: u64) -> Numbered {
+        let mut numbered = Numbered::default();
+        let mut moved: HashSet<Uuid> = HashSet::new();
+        for push in pushes {
+            let payload: Arc<str> = push.payload.as_str().into();
+            let id = memory.next_payload;
+            memory.next_payload += 1;
+            let mut ids = Vec::with_capacity(push.users.len());
+            let mut seen = HashSet::with_capacity(push.users.len());
+            for &user in push.users.iter().filter(|user| seen.insert(**user)) {
+                let next_user = &mut memory.next_user;
+                let state = memory.users.entry(user).or_insert_with(|| {
+                    *next_user += 1;
+                    User { id: *next_user - 1, head: 0, acked: 0 }
+                });
+                state.head += 1;
+                moved.insert(user);
+                ids.push(state.id);
+                numbered.entries.push(json!([state.id, state.head, id]));
+                let payload = payload.clone();
+                numbered.delivered.push(FeedEntry { user, seq: state.head, event: push.event.clone(), payload, at_us });
+            }
+            let ids = push.receipt.is_some().then(|| json!(ids).to_string());
+            numbered.bytes += push.payload.len();
+            numbered.payloads.push(json!([id, push.event, push.payload, push.receipt, ids, at_us]));
+        }
+        for user in moved {
+            let state = &memory.users[&user];
+            numbered.users.push(json!([state.id, user, state.head]));
+        }
+        numbered
+    }
+
+    async fn write(&self, numbered: &Numbered, source: &str, position: i64) -> Result<(), SqlError> {
+        let scripts = &self.scripts;
+        let mut writer = self.file.writer().await?;
+        writer.opened();
+        let small = numbered.bytes <= limits::PUSH_PAYLOAD_BYTES_MAX && numbered.entries.len() <= limits::PUSH_USERS_MAX;
+        if small {
+            let (users, payloads, entries) = (encode(&numbered.users), encode(&numbered.payloads), encode(&numbered.entries));
+            writer.run(&scripts.append, values::bind([users, payloads, entries, source.into(), position.into()])?).await?;
+        } else {
+            writer.run(&scripts.begin, SqliteArguments::default()).await?;
+            for users in numbered.users.chunks(limits::PUSH_USERS_MAX) {
+                writer.run(&scripts.put_users, values::bind([encode(&users)])?).await?;
+            }
+            for payload in &numbered.payloads {
+                writer.run(&scripts.put_payloads, values::bind([Value::Null, encode(&[payload])])?).await?;
+            }
+            for entries in numbered.entries.chunks(limits::PUSH_USERS_MAX) {
+                writer.run(&scripts.put_entries, values::bind([Value::Null, Value::Null, encode(&entries)])?).await?;
+            }
+            let rest = values::bind([Value::Null, Value::Null, Value::Null, source.into(), position.into()])?;
+            writer.run(&scripts.finish, rest).await?;
+        }
+        writer.ended();
+        Ok(())
+    }
+}
+
+/// Pushes with their numbers, as rows to write and as entries to deliver.
+#[derive(Default)]
+struct Numbered {
+    users: Vec<serde_json::Value>,
+    payloads: Vec<serde_json::Value>,
+    entries: Vec<serde_json::Value>,
+    delivered: Vec<FeedEntry>,
+    bytes: usize,
+}
+
+/// How far a user's devices have come.
+struct Step {
+    user: Uuid,
+    device: String,
+    from: u64,
+    to: u64,
+    receipts: Vec<String>,
+}
+
+#[async_trait]
+impl Feed for EmbeddedFeed {
+    async fn append(&self, source: &str, pushes: &[(i64, Push)]) -> Result<Vec<FeedEntry>, FeedError> {
+        let mut memory = self.memory.lock().await;
+        self.make_sound(&mut memory).await?;
+        let seen = memory.sources.get(source).copied().unwrap_or(i64::MIN);
+        let fresh: Vec<&(i64, Push)> = pushes.iter().filter(|(position, _)| *position > seen).collect();
+        let Some(&&(position, _)) = fresh.last() else { return Ok(Vec::new()) };
+        let fresh: Vec<&Push> = fresh.into_iter().map(|(_, push)| push).collect();
+        self.recall(&mut memory, fresh.iter().flat_map(|push| push.users.iter().copied())).await?;
+
+        // Unsound until the commit is known: also when this future is dropped.
+        memory.sound = false;
+        let numbered = Self::number(&mut memory, &fresh, now_us());
+        self.write(&numbered, source, position).await?;
+        memory.sources.insert(source.to_owned(), position);
+        memory.sound = true;
+        Ok(numbered.delivered)
+    }
+
+    async fn read(&self, user: Uuid, since: u64, limit: usize) -> Result<FeedPage, FeedError> {
+        let mut page = FeedPage { oldest: 1, ..FeedPage::default() };
+        let mut bytes = 0;
+        let mut reader = self.file.reader().await?;
+        let since = i64::try_from(since).unwrap_or(i64::MAX);
+        let limit = limit.clamp(1, limits::FEED_PAGE_MAX);
+        each(&mut reader, &self.scripts.read, vec![user.to_string().into(), since.into(), (limit as i64).into()], |row| {
+            page.head = number(row, 0)?;
+            page.oldest = if values::is_null(row, 1)? { page.head + 1 } else { number(row, 1)? };
+            if values::is_null(row, 2)? {
+                return Ok(true);
+            }
+            let body = values::text(row, 4)?;
+            bytes += body.len();
+            let (seq, event, at_us) = (number(row, 2)?, values::text(row, 3)?, number(row, 5)?);
+            page.entries.push(FeedEntry { user, seq, event, payload: body.into(), at_us });
+            Ok(bytes < limits::SQL_RESULT_BYTES_MAX)
+        })
+        .await?;
+        Ok(page)
+    }
+
+    async fn acknowledge(&self, acknowledgements: &[Acknowledgement]) -> Result<(), FeedError> {
+        for some in acknowledgements.chunks(limits::ACK_BATCH_MAX) {
+            self.acknowledge_some(some).await?;
+        }
+        Ok(())
+    }
+
+    async fn cursor(&self, user: Uuid, device: &str) -> Result<u64, FeedError> {
+        let mut seq = 0;
+        let mut reader = self.file.reader().await?;
+        each(&mut reader, &self.scripts.cursor, vec![user.to_string().into(), device.into()], |row| {
+            seq = number(row, 0)?;
+            Ok(true)
+        })
+        .await?;
+        Ok(seq)
+    }
+
+    async fn unacknowledged(&self, receipt: &str, users: &[Uuid]) -> Result<Vec<Uuid>, FeedError> {
+        let mut reached = HashSet::new();
+        let mut reader = self.file.reader().await?;
+        each(&mut reader, &self.scripts.acknowledged, vec![receipt.into()], |row| {
+            reached.insert(identifier(row, 0)?);
+            Ok(true)
+        })
+        .await?;
+        Ok(users.iter().copied().filter(|user| !reached.contains(user)).collect())
+    }
+
+    async fn expire(&self, now_us: u64) -> Result<u64, FeedError> {
+        let before = now_us.saturating_sub(limits::FEED_TTL_S * 1_000_000);
+        let old = self.newest_older_than(before).await?;
+        let mut dropped = 0;
+        // User by user, so that no transaction is long.
+        for (user, first_kept) in self.overfull(old).await? {
+            let script = Script::new("DELETE FROM feed_entry WHERE user = $1 AND seq < $2", 1);
+            let counts = self.file.writer().await?.run(&script, values::bind([user.into(), first_kept.into()])?).await?;
+            dropped += counts.first().copied().unwrap_or(0);
+        }
+        loop {
+            let script =
+                Script::new("DELETE FROM feed_payload WHERE id IN (SELECT id FROM feed_payload WHERE id <= $1 ORDER BY id LIMIT $2)", 1);
+            let params = values::bind([old.into(), (limits::FEED_EXPIRE_BATCH as i64).into()])?;
+            let counts = self.file.writer().await?.run(&script, params).await?;
+            if counts.first().copied().unwrap_or(0) < limits::FEED_EXPIRE_BATCH {
+                return Ok(dropped);
+            }
+        }
+    }
+}
+
+impl EmbeddedFeed {
+    async fn acknowledge_some(&self, acknowledgements: &[Acknowledgement]) -> Result<(), SqlError> {
+        let mut memory = self.memory.lock().await;
+        self.make_sound(&mut memory).await?;
+        self.recall(&mut memory, acknowledgements.iter().map(|acknowledgement| acknowledgement.user)).await?;
+        let mut cursors = Vec::new();
+        let mut steps: HashMap<i64, Step> = HashMap::new();
+        for Acknowledgement { user, device, seq } in acknowledgements {
+            let Some(known) = memory.users.get(user).copied() else { continue };
+            let seq = (*seq).min(known.head);
+            if seq == 0 {
+                continue;
+            }
+            cursors.push(json!([known.id, device, seq]));
+            if seq > known.acked {
+                let fresh = || Step { user: *user, device: device.clone(), from: known.acked, to: 0, receipts: Vec::new() };
+                let step = steps.entry(known.id).or_insert_with(fresh);
+                if seq > step.to {
+                    (step.to, step.device) = (seq, device.clone());
+                }
+            }
+        }
+        if cursors.is_empty() {
+            return Ok(());
+        }
+        if !steps.is_empty() {
+            let ranges: Vec<_> = steps.iter().map(|(id, step)| json!([id, step.from, step.to])).collect();
+            let mut reader = self.file.reader().await?;
+            for ranges in ranges.chunks(limits::PUSH_USERS_MAX) {
+                each(&mut reader, &self.scripts.receipts, vec![encode(&ranges)], |row| {
+                    let receipt = values::text(row, 1)?;
+                    if let Some(step) = steps.get_mut(&values::integer(row, 0)?) {
+                        step.receipts.push(receipt);
+                    }
+                    Ok(true)
+                })
+                .await?;
+            }
+        }
+        memory.sound = false;
+        let told = self.write_steps(&cursors, &steps).await?;
+        for step in steps.values() {
+            if let Some(user) = memory.users.get_mut(&step.user) {
+                user.acked = step.to;
+            }
+        }
+        memory.sound = true;
+        drop(memory);
+        if told {
+            self.outbox.ring();
+        }
+        Ok(())
+    }
+
+    /// Whether an event was written for it.
+    async fn write_steps(&self, cursors: &[serde_json::Value], steps: &HashMap<i64, Step>) -> Result<bool, SqlError> {
+        let acked: Vec<_> = steps.iter().map(|(id, step)| json!([id, step.user, step.to])).collect();
+        let mut writer = self.file.writer().await?;
+        writer.opened();
+        writer.run(&self.scripts.acknowledge, values::bind([encode(&cursors), encode(&acked)])?).await?;
+        let mut pending = Pending::default();
+        let mut told = false;
+        for step in steps.values() {
+            for receipts in step.receipts.chunks(limits::ACK_RECEIPTS_MAX) {
+                told = true;
+                pending.push(&Effect::Event(acknowledged(step, receipts)))?;
+                if pending.is_full() {
+                    writer.run(&self.scripts.emit, pending.take()?).await?;
+                }
+            }
+        }
+        if !pending.is_empty() {
+            writer.run(&self.scripts.emit, pending.take()?).await?;
+        }
+        writer.run(&self.scripts.commit, SqliteArguments::default()).await?;
+        writer.ended();
+        Ok(told)
+    }
+
+    /// The newest payload that is older than this; 0 where there is none. Ids rise with time.
+    async fn newest_older_than(&self, at_us: u64) -> Result<i64, SqlError> {
+        let sql = "SELECT coalesce((SELECT id - 1 FROM feed_payload WHERE at_us >= $1 ORDER BY id LIMIT 1), (SELECT max(id) FROM feed_payload), 0)";
+        let mut found = 0;
+        let mut reader = self.file.reader().await?;
+        each(&mut reader, &Script::new(sql, 1), vec![Value::Timestamp(at_us)], |row| {
+            found = values::integer(row, 0)?;
+            Ok(true)
+        })
+        .await?;
+        Ok(found)
+    }
+
+    /// Users with entries to drop, and the first number that each keeps.
+    async fn overfull(&self, old: i64) -> Result<Vec<(i64, i64)>, SqlError> {
+        let sql = "SELECT person.id, max(person.head - $2 + 1,
+                    coalesce((SELECT seq FROM feed_entry WHERE user = person.id AND payload > $1 ORDER BY seq LIMIT 1), person.head + 1))
+                FROM feed_user AS person
+                JOIN feed_entry AS first ON first.user = person.id
+                    AND first.seq = (SELECT min(seq) FROM feed_entry WHERE user = person.id)
+                WHERE first.payload <= $1 OR first.seq <= person.head - $2";
+        let mut users = Vec::new();
+        let mut reader = self.file.reader().await?;
+        each(&mut reader, &Script::new(sql, 1), vec![old.into(), (limits::FEED_EVENTS_MAX as i64).into()], |row| {
+            users.push((values::integer(row, 0)?, values::integer(row, 1)?));
+            Ok(true)
+        })
+        .await?;
+        Ok(users)
+    }
+}
+
+#[async_trait]
+impl Outbox for EmbeddedFeed {
+    fn source(&self) -> &str {
+        self.outbox.source()
+    }
+
+    fn signal(&self) -> Arc<Notify> {
+        self.outbox.signal()
+    }
+
+    async fn peek(&self, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
+        self.outbox.peek(&self.file, limit).await
+    }
+
+    async fn remove_up_to(&self, position: i64) -> Result<(), SqlError> {
+        self.outbox.remove_up_to(&self.file, position).await
+    }
+}
+
+/// The event of `echo:hub/events`.
+fn acknowledged(step: &Step, receipts: &[String]) -> Event {
+    let payload = json!({ "user_id": step.user, "device_id": step.device, "seq": step.to, "receipts": receipts });
+    let id = Uuid::now_v7();
+    Event {
+        id,
+        topic: "hub.acknowledged".to_owned(),
+        key: step.user.to_string(),
+        payload: payload.to_string(),
+        at_us: now_us(),
+        correlation_id: id.to_string(),
+    }
+}
+
+async fn each(
+    lease: &mut Lease,
+    script: &Script,
+    params: Vec<Value>,
+    visit: impl FnMut(&SqliteRow) -> Result<bool, SqlError> + Send,
+) -> Result<(), SqlError> {
+    lease.each(script, values::bind(params)?, Duration::from_millis(limits::SQL_TIMEOUT_MS), visit).await.map(drop)
+}
+
+fn encode(list: &impl serde::Serialize) -> Value {
+    Value::Text(serde_json::to_string(list).expect("lists of numbers and strings always encode"))
+}
+
+fn number(row: &SqliteRow, index: usize) -> Result<u64, SqlError> {
+    u64::try_from(values::integer(row, index)?).map_err(|_| unreadable())
+}
+
+fn identifier(row: &SqliteRow, index: usize) -> Result<Uuid, SqlError> {
+    values::text(row, index)?.parse().map_err(|_| unreadable())
+}
+
+fn unreadable() -> SqlError {
+    SqlError::new(ErrorClass::Other, "the feed's file holds what was never written there")
+}
+
+fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+}
+
+impl From<SqlError> for FeedError {
+    fn from(error: SqlError) -> Self {
+        FeedError(error.to_string())
+    }
+}

@@ -1,1 +1,180 @@
-//! .
+//! `echo:hub/hub` for a guest: names, sizes and counts checked, durable pushes into the outbox, ephemeral ones to the sockets.
+//! Knows no backend.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+use wasmtime::component::{HasSelf, Linker};
+
+use super::{Class, Push};
+use crate::capabilities::guest::Guest;
+use crate::capabilities::sql::{Effect, ErrorClass, SqlError};
+use crate::limits;
+
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        inline: "
+            package echo:host-hub;
+            world imports {
+                import echo:hub/hub@0.1.0;
+            }
+        ",
+        world: "echo:host-hub/imports",
+        imports: { default: async | trappable },
+    });
+}
+
+use bindings::echo::hub::hub as wit;
+
+/// Links the interface for a store whose guest `get` finds.
+pub fn add_to_linker<T: Send + 'static>(linker: &mut Linker<T>, get: fn(&mut T) -> &mut Guest) -> wasmtime::Result<()> {
+    wit::add_to_linker::<T, HasSelf<Guest>>(linker, get)
+}
+
+type Answer<T> = wasmtime::Result<Result<T, wit::HubError>>;
+
+impl wit::Host for Guest {
+    async fn push(&mut self, push: wit::PushRequest) -> Answer<()> {
+        let push = match checked(push) {
+            Ok(push) => push,
+            Err(error) => return Ok(Err(error)),
+        };
+        if push.users.is_empty() {
+            return Ok(Ok(()));
+        }
+        // What is not tied to a transaction and not kept need not touch the disk.
+        if push.class == Class::Ephemeral && self.transaction.is_none() {
+            self.effects_count += 1;
+            if self.effects_count > limits::EFFECTS_PER_CALL_MAX {
+                return Ok(Err(wit::HubError::TooLarge));
+            }
+            self.powers.sockets.deliver_ephemeral(&push);
+            return Ok(Ok(()));
+        }
+        Ok(self.emit(Effect::Push(push)).await.map_err(wit::HubError::from))
+    }
+
+    async fn online(&mut self, users: Vec<String>) -> Answer<Vec<String>> {
+        Ok(identifiers(&users).map(|users| texts(self.powers.sockets.online(&users))))
+    }
+
+    async fn unacknowledged(&mut self, receipt: String, users: Vec<String>) -> Answer<Vec<String>> {
+        let users = match identifiers(&users) {
+            Ok(users) if is_receipt(&receipt) => users,
+            Ok(_) => return Ok(Err(wit::HubError::Invalid)),
+            Err(error) => return Ok(Err(error)),
+        };
+        let feed = self.powers.feed.clone();
+        Ok(match feed.unacknowledged(&receipt, &users).await {
+            Ok(users) => Ok(texts(users)),
+            Err(error) => {
+                tracing::warn!(service = %self.service, %error, "the feed did not answer");
+                Err(wit::HubError::Unavailable)
+            }
+        })
+    }
+
+    async fn disconnect(&mut self, session_id: String) -> Answer<()> {
+        Ok(session_id.parse().map_err(|_| wit::HubError::Invalid).map(|session| self.powers.sockets.disconnect_session(session)))
+    }
+}
+
+fn checked(push: wit::PushRequest) -> Result<Push, wit::HubError> {
+    if push.payload.len() > limits::PUSH_PAYLOAD_BYTES_MAX {
+        return Err(wit::HubError::TooLarge);
+    }
+    let json = serde_json::from_str::<&serde_json::value::RawValue>(&push.payload).is_ok();
+    if !json || !is_event(&push.event) || push.receipt.as_deref().is_some_and(|receipt| !is_receipt(receipt)) {
+        return Err(wit::HubError::Invalid);
+    }
+    let mut users = identifiers(&push.users)?;
+    let mut seen = HashSet::with_capacity(users.len());
+    users.retain(|user| seen.insert(*user));
+    let class = match push.class {
+        wit::Class::Durable => Class::Durable,
+        wit::Class::Ephemeral => Class::Ephemeral,
+    };
+    Ok(Push { users, event: push.event, payload: push.payload, class, receipt: push.receipt })
+}
+
+/// snake_case, so that it can stand as a frame's `type`.
+fn is_event(name: &str) -> bool {
+    name.len() <= limits::PUSH_EVENT_BYTES_MAX
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+fn is_receipt(receipt: &str) -> bool {
+    !receipt.is_empty() && receipt.len() <= limits::PUSH_RECEIPT_BYTES_MAX
+}
+
+fn identifiers(texts: &[String]) -> Result<Vec<Uuid>, wit::HubError> {
+    if texts.len() > limits::PUSH_USERS_MAX {
+        return Err(wit::HubError::TooLarge);
+    }
+    texts.iter().map(|text| text.parse().map_err(|_| wit::HubError::Invalid)).collect()
+}
+
+fn texts(users: Vec<Uuid>) -> Vec<String> {
+    users.into_iter().map(|user| user.hyphenated().to_string()).collect()
+}
+
+impl From<SqlError> for wit::HubError {
+    fn from(error: SqlError) -> Self {
+        match error.class {
+            ErrorClass::TooLarge => wit::HubError::TooLarge,
+            _ => wit::HubError::Unavailable,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push() -> wit::PushRequest {
+        wit::PushRequest {
+            users: vec!["018f2b1e-0000-7000-8000-000000000001".to_owned()],
+            event: "message_status".to_owned(),
+            payload: r#"{"a": [1, "ä"]}"#.to_owned(),
+            class: wit::Class::Durable,
+            receipt: Some("r".to_owned()),
+        }
+    }
+
+    fn check(change: impl FnOnce(&mut wit::PushRequest), expect: Option<wit::HubError>) {
+        let mut push = push();
+        change(&mut push);
+        let shown = format!("{push:?}").chars().take(200).collect::<String>();
+        assert_eq!(checked(push).err().map(|error| error as u8), expect.map(|error| error as u8), "{shown}");
+    }
+
+    #[test]
+    fn pushes_are_checked() {
+        use wit::HubError::{Invalid, TooLarge};
+        check(|_| {}, None);
+        check(|push| push.receipt = None, None);
+        check(|push| push.event = "a".repeat(64), None);
+        check(|push| push.event = "a".repeat(65), Some(Invalid));
+        for event in ["", "Message", "message-status", "1st", "_a", "é", "a b"] {
+            check(|push| push.event = event.to_owned(), Some(Invalid));
+        }
+        for payload in ["", "{", "{} {}", "nothing", "{\"a\":}", "\u{1}"] {
+            check(|push| push.payload = payload.to_owned(), Some(Invalid));
+        }
+        check(|push| push.payload = format!("\"{}\"", "x".repeat(limits::PUSH_PAYLOAD_BYTES_MAX - 2)), None);
+        check(|push| push.payload = format!("\"{}\"", "x".repeat(limits::PUSH_PAYLOAD_BYTES_MAX - 1)), Some(TooLarge));
+        check(|push| push.users = vec!["somebody".to_owned()], Some(Invalid));
+        check(|push| push.users = vec![push.users[0].clone(); limits::PUSH_USERS_MAX + 1], Some(TooLarge));
+        check(|push| push.receipt = Some(String::new()), Some(Invalid));
+        check(|push| push.receipt = Some("r".repeat(limits::PUSH_RECEIPT_BYTES_MAX + 1)), Some(Invalid));
+    }
+
+    #[test]
+    fn nobody_is_pushed_to_twice() {
+        let mut twice = push();
+        twice.users.push(twice.users[0].clone());
+        assert_eq!(checked(twice).expect("good").users.len(), 1);
+    }
+}

@@ -1,1 +1,62 @@
-//! .
+//! `echo:passwords/passwords` for a guest: lengths are checked here, before a worker is taken.
+
+use wasmtime::component::{HasSelf, Linker};
+
+use super::{Algorithm, PasswordError};
+use crate::capabilities::guest::Guest;
+use crate::limits;
+use bindings::echo::passwords::passwords::{Algorithm as GuestAlgorithm, Host, PasswordError as GuestError, Verdict};
+
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        inline: "package echo:host; world power { import echo:passwords/passwords@0.1.0; }",
+        imports: { "echo:passwords/passwords@0.1.0.fingerprint": trappable, default: async },
+    });
+}
+
+/// Gives the interface to whatever is instantiated with this linker.
+pub fn add_to_linker<T: Send + 'static>(linker: &mut Linker<T>, get: fn(&mut T) -> &mut Guest) -> wasmtime::Result<()> {
+    bindings::echo::passwords::passwords::add_to_linker::<T, HasSelf<Guest>>(linker, get)
+}
+
+impl Host for Guest {
+    async fn hash(&mut self, password: String, algorithm: GuestAlgorithm) -> Result<String, GuestError> {
+        check_password(&password)?;
+        let algorithm = match algorithm {
+            GuestAlgorithm::Argon2id => Algorithm::Argon2id,
+            GuestAlgorithm::Bcrypt => Algorithm::Bcrypt,
+            GuestAlgorithm::Scrypt => Algorithm::Scrypt,
+        };
+        Ok(self.powers.passwords.hash(&password, algorithm).await?)
+    }
+
+    async fn verify(&mut self, password: String, stored: Option<String>) -> Result<Verdict, GuestError> {
+        check_password(&password)?;
+        if stored.as_ref().is_some_and(|stored| stored.len() > limits::PASSWORD_HASH_BYTES_MAX) {
+            return Err(GuestError::MalformedHash);
+        }
+        let verdict = self.powers.passwords.verify(&password, stored.as_deref()).await?;
+        Ok(Verdict { matches: verdict.matches, needs_rehash: verdict.needs_rehash })
+    }
+
+    fn fingerprint(&mut self, secret: String) -> wasmtime::Result<String> {
+        // Nothing longer than a request's body can come from a client; a service that hands in more has gone wrong.
+        wasmtime::ensure!(secret.len() <= limits::BODY_BYTES_MAX, "fingerprint of {} bytes", secret.len());
+        Ok(self.powers.passwords.fingerprint(&secret))
+    }
+}
+
+fn check_password(password: &str) -> Result<(), GuestError> {
+    if password.len() > limits::PASSWORD_BYTES_MAX { Err(GuestError::TooLong) } else { Ok(()) }
+}
+
+impl From<PasswordError> for GuestError {
+    fn from(error: PasswordError) -> Self {
+        match error {
+            PasswordError::Busy => GuestError::Busy,
+            PasswordError::TooLong => GuestError::TooLong,
+            PasswordError::MalformedHash => GuestError::MalformedHash,
+        }
+    }
+}

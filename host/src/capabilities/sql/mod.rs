@@ -61,7 +61,8 @@ pub struct SqlError {
 }
 
 /// What a service asked for inside a transaction and that must leave with its commit.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Effect {
     Event(Event),
     Push(Push),
@@ -85,7 +86,8 @@ pub trait Database: Outbox {
     async fn ping(&self) -> Result<(), SqlError>;
 }
 
-/// Dropping it rolls back.
+/// Dropping it rolls back. After an error only a rollback is possible (as on PostgreSQL), so that no statement can slip out of a
+/// transaction that the database has already given up.
 #[async_trait]
 pub trait Transaction: Send {
     async fn query(&mut self, sql: &str, params: Vec<Value>) -> Result<Rows, SqlError>;
@@ -117,6 +119,12 @@ pub struct Migration {
     /// `sqlite` or `postgres`.
     pub dialect: String,
     pub sql: String,
+}
+
+impl SqlError {
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self { class, constraint: None, sqlstate: None, message: message.into() }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

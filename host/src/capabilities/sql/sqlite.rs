@@ -1,1 +1,359 @@
-//! .
+//! SQL on SQLite: one file per service, one writer, a few readers. Knows no guests and no events' meaning.
+//!
+//! A statement goes to the connection's thread and back, which costs more than most statements do; so a transaction begins with its
+//! first statement in one go, and its effects leave in one go with the commit.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteArguments;
+use tokio::sync::{Mutex, Notify};
+
+use self::guard::{Checked, Guard};
+pub use self::lanes::Durability;
+use self::lanes::{File, Lease, Script};
+use self::outbox::{Pending, SqliteOutbox};
+use super::{Database, Effect, ErrorClass, MigrateError, Migration, Outbox, Row, Rows, SqlBackend, SqlError, Transaction, Value};
+use crate::limits;
+use crate::names::ServiceName;
+
+mod errors;
+mod guard;
+pub(crate) mod lanes;
+mod migrate;
+pub(crate) mod outbox;
+pub(crate) mod values;
+
+/// A folder of databases, `<folder>/<service>.sqlite`.
+pub struct SqliteBackend {
+    folder: PathBuf,
+    durability: Durability,
+    open: Mutex<HashMap<ServiceName, Arc<SqliteDatabase>>>,
+}
+
+impl SqliteBackend {
+    /// Commits survive the end of the process, by whatever signal (`Durability::Process`).
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self::with_durability(folder, Durability::default())
+    }
+
+    pub fn with_durability(folder: impl Into<PathBuf>, durability: Durability) -> Self {
+        Self { folder: folder.into(), durability, open: Mutex::new(HashMap::new()) }
+    }
+}
+
+#[async_trait]
+impl SqlBackend for SqliteBackend {
+    async fn open(&self, service: &ServiceName) -> Result<Arc<dyn Database>, SqlError> {
+        let mut open = self.open.lock().await;
+        if let Some(database) = open.get(service) {
+            return Ok(database.clone());
+        }
+        let folder = &self.folder;
+        tokio::fs::create_dir_all(folder)
+            .await
+            .map_err(|error| SqlError::new(ErrorClass::Unavailable, format!("{}: {error}", folder.display())))?;
+        let file = File::open(&folder.join(format!("{service}.sqlite")), self.durability).await?;
+        let outbox = SqliteOutbox::open(&file, service.as_str()).await?;
+        let database = Arc::new(SqliteDatabase(Arc::new(Core {
+            file,
+            outbox,
+            guard: Guard::default(),
+            begin: Script::new("BEGIN IMMEDIATE", 1),
+            commit: Script::new("COMMIT", 1),
+            rollback: Script::new("ROLLBACK", 1),
+            append: Script::new(outbox::APPEND, 1),
+            append_and_commit: Script::new(format!("{};COMMIT", outbox::APPEND), 2),
+        })));
+        open.insert(service.clone(), database.clone());
+        Ok(database)
+    }
+
+    fn dialect(&self) -> &'static str {
+        "sqlite"
+    }
+
+    async fn close(&self) {
+        let databases = std::mem::take(&mut *self.open.lock().await);
+        for database in databases.into_values() {
+            database.0.file.close().await;
+        }
+    }
+}
+
+/// One service's database, shared by all its callers.
+struct SqliteDatabase(Arc<Core>);
+
+/// What its transactions hold on to.
+struct Core {
+    file: File,
+    outbox: SqliteOutbox,
+    guard: Guard,
+    begin: Script,
+    commit: Script,
+    rollback: Script,
+    append: Script,
+    append_and_commit: Script,
+}
+
+impl Core {
+    fn check(&self, sql: &str, params: &[Value]) -> Result<Arc<Checked>, SqlError> {
+        let checked = self.guard.check(sql)?;
+        if params.len() != checked.params {
+            let message = format!("the statement has {} parameters, {} were given", checked.params, params.len());
+            return Err(SqlError::new(ErrorClass::Other, message));
+        }
+        Ok(checked)
+    }
+
+    async fn lease_for(&self, checked: &Checked) -> Result<Lease, SqlError> {
+        if checked.reads { self.file.reader().await } else { self.file.writer().await }
+    }
+}
+
+/// Collects rows within the bounds.
+#[derive(Default)]
+struct Collector {
+    rows: Rows,
+    bytes: usize,
+}
+
+impl Collector {
+    fn take(&mut self, row: &sqlx::sqlite::SqliteRow) -> Result<(), SqlError> {
+        if self.rows.columns.is_empty() {
+            self.rows.columns = values::columns(row);
+            if self.rows.columns.len() > limits::SQL_COLUMNS_MAX {
+                return Err(SqlError::new(ErrorClass::TooLarge, format!("more than {} columns", limits::SQL_COLUMNS_MAX)));
+            }
+        }
+        let (row, bytes) = values::row(row)?;
+        self.bytes += bytes;
+        if self.rows.rows.len() >= limits::SQL_ROWS_MAX {
+            return Err(SqlError::new(ErrorClass::TooLarge, format!("more than {} rows", limits::SQL_ROWS_MAX)));
+        }
+        if self.bytes > limits::SQL_RESULT_BYTES_MAX {
+            return Err(SqlError::new(ErrorClass::TooLarge, format!("more than {} bytes", limits::SQL_RESULT_BYTES_MAX)));
+        }
+        self.rows.rows.push(row);
+        Ok(())
+    }
+}
+
+/// Rows and changed rows of one checked statement; `script` is the statement itself or its opening form.
+async fn collect(lease: &mut Lease, script: &Script, checked: &Checked, params: SqliteArguments) -> Result<(Rows, u64), SqlError> {
+    let mut collector = Collector::default();
+    let time = Duration::from_millis(limits::SQL_TIMEOUT_MS);
+    let changed = lease.each(script, params, time, |row| collector.take(row).map(|()| true)).await?;
+    let changed = if checked.changes { changed.last().copied().unwrap_or(0) } else { 0 };
+    Ok((collector.rows, changed))
+}
+
+/// The first row. A read ends there; a change is always run to its end.
+async fn first(lease: &mut Lease, script: &Script, checked: &Checked, params: SqliteArguments) -> Result<Option<Row>, SqlError> {
+    if checked.changes {
+        let (rows, _) = collect(lease, script, checked, params).await?;
+        return Ok(rows.rows.into_iter().next());
+    }
+    let Some(row) = lease.first(script, params).await? else { return Ok(None) };
+    let mut collector = Collector::default();
+    collector.take(&row)?;
+    Ok(collector.rows.rows.pop())
+}
+
+#[async_trait]
+impl Database for SqliteDatabase {
+    async fn query(&self, sql: &str, params: Vec<Value>) -> Result<Rows, SqlError> {
+        let checked = self.0.check(sql, &params)?;
+        let mut lease = self.0.lease_for(&checked).await?;
+        let (rows, _) = collect(&mut lease, &checked.script, &checked, values::bind(params)?).await?;
+        Ok(rows)
+    }
+
+    async fn query_one(&self, sql: &str, params: Vec<Value>) -> Result<Option<Row>, SqlError> {
+        let checked = self.0.check(sql, &params)?;
+        let mut lease = self.0.lease_for(&checked).await?;
+        first(&mut lease, &checked.script, &checked, values::bind(params)?).await
+    }
+
+    async fn execute(&self, sql: &str, params: Vec<Value>) -> Result<u64, SqlError> {
+        let checked = self.0.check(sql, &params)?;
+        let mut lease = self.0.lease_for(&checked).await?;
+        let (_, changed) = collect(&mut lease, &checked.script, &checked, values::bind(params)?).await?;
+        Ok(changed)
+    }
+
+    async fn batch(&self, statements: Vec<(String, Vec<Value>)>) -> Result<Vec<u64>, SqlError> {
+        if statements.len() > limits::SQL_BATCH_MAX {
+            return Err(SqlError::new(ErrorClass::TooLarge, format!("more than {} statements", limits::SQL_BATCH_MAX)));
+        }
+        let mut checked = Vec::with_capacity(statements.len());
+        for (sql, params) in statements {
+            checked.push((self.0.check(&sql, &params)?, values::bind(params)?));
+        }
+        let mut counts = Vec::with_capacity(checked.len());
+        if checked.is_empty() {
+            return Ok(counts);
+        }
+        let mut lease = self.0.file.writer().await?;
+        lease.opened();
+        for (index, (checked, params)) in checked.into_iter().enumerate() {
+            let script = checked.after(index > 0);
+            let (_, changed) = collect(&mut lease, script, &checked, params).await?;
+            counts.push(changed);
+        }
+        lease.run(&self.0.commit, SqliteArguments::default()).await?;
+        lease.ended();
+        Ok(counts)
+    }
+
+    async fn begin(&self) -> Result<Box<dyn Transaction>, SqlError> {
+        let lease = self.0.file.writer().await?;
+        let transaction =
+            SqliteTransaction { core: self.0.clone(), lease, begun: false, failed: false, effects: false, pending: Pending::default() };
+        Ok(Box::new(transaction))
+    }
+
+    async fn emit(&self, effects: Vec<Effect>) -> Result<(), SqlError> {
+        let mut transaction = self.begin().await?;
+        for effect in effects {
+            transaction.emit(effect).await?;
+        }
+        transaction.commit().await
+    }
+
+    async fn migrate(&self, migrations: &[Migration]) -> Result<Vec<String>, MigrateError> {
+        migrate::migrate(&self.0.file, migrations).await
+    }
+
+    async fn ping(&self) -> Result<(), SqlError> {
+        let script = Script::new("SELECT 1 FROM _echo_meta", 1);
+        self.0.file.reader().await?.run(&script, SqliteArguments::default()).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl Outbox for SqliteDatabase {
+    fn source(&self) -> &str {
+        self.0.outbox.source()
+    }
+
+    fn signal(&self) -> Arc<Notify> {
+        self.0.outbox.signal()
+    }
+
+    async fn peek(&self, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
+        self.0.outbox.peek(&self.0.file, limit).await
+    }
+
+    async fn remove_up_to(&self, position: i64) -> Result<(), SqlError> {
+        self.0.outbox.remove_up_to(&self.0.file, position).await
+    }
+}
+
+/// Holds the writer. SQLite learns of it with the first statement.
+struct SqliteTransaction {
+    core: Arc<Core>,
+    lease: Lease,
+    begun: bool,
+    /// A statement failed, or its future was dropped while it ran.
+    failed: bool,
+    /// Something is in the outbox for the relay.
+    effects: bool,
+    pending: Pending,
+}
+
+impl SqliteTransaction {
+    /// Marks the transaction as failed until `succeeded`, so that a dropped future counts as a failure.
+    fn enter(&mut self) -> Result<(), SqlError> {
+        if self.failed {
+            return Err(SqlError {
+                sqlstate: Some("25P02".to_owned()),
+                ..SqlError::new(ErrorClass::Other, "a statement of this transaction failed: it can only be rolled back")
+            });
+        }
+        self.failed = true;
+        self.lease.opened();
+        Ok(())
+    }
+
+    fn succeeded(&mut self) {
+        self.begun = true;
+        self.failed = false;
+    }
+}
+
+#[async_trait]
+impl Transaction for SqliteTransaction {
+    async fn query(&mut self, sql: &str, params: Vec<Value>) -> Result<Rows, SqlError> {
+        self.enter()?;
+        let checked = self.core.check(sql, &params)?;
+        let (rows, _) = collect(&mut self.lease, checked.after(self.begun), &checked, values::bind(params)?).await?;
+        self.succeeded();
+        Ok(rows)
+    }
+
+    async fn query_one(&mut self, sql: &str, params: Vec<Value>) -> Result<Option<Row>, SqlError> {
+        self.enter()?;
+        let checked = self.core.check(sql, &params)?;
+        let row = first(&mut self.lease, checked.after(self.begun), &checked, values::bind(params)?).await?;
+        self.succeeded();
+        Ok(row)
+    }
+
+    async fn execute(&mut self, sql: &str, params: Vec<Value>) -> Result<u64, SqlError> {
+        self.enter()?;
+        let checked = self.core.check(sql, &params)?;
+        let (_, changed) = collect(&mut self.lease, checked.after(self.begun), &checked, values::bind(params)?).await?;
+        self.succeeded();
+        Ok(changed)
+    }
+
+    async fn emit(&mut self, effect: Effect) -> Result<(), SqlError> {
+        if self.pending.is_full() {
+            self.enter()?;
+            if !self.begun {
+                self.lease.run(&self.core.begin, SqliteArguments::default()).await?;
+                self.begun = true;
+            }
+            self.lease.run(&self.core.append, self.pending.take()?).await?;
+            self.effects = true;
+            self.succeeded();
+        }
+        self.pending.push(&effect)
+    }
+
+    async fn commit(mut self: Box<Self>) -> Result<(), SqlError> {
+        self.enter()?;
+        let effects = self.effects || !self.pending.is_empty();
+        let script = match (self.begun, self.pending.is_empty()) {
+            (false, true) => None,
+            (false, false) => Some(&self.core.append),
+            (true, true) => Some(&self.core.commit),
+            (true, false) => Some(&self.core.append_and_commit),
+        };
+        if let Some(script) = script {
+            let params = if self.pending.is_empty() { SqliteArguments::default() } else { self.pending.take()? };
+            self.lease.run(script, params).await?;
+        }
+        self.lease.ended();
+        let core = self.core.clone();
+        // The writer is free before the relay comes for it.
+        drop(self);
+        if effects {
+            core.outbox.ring();
+        }
+        Ok(())
+    }
+
+    async fn rollback(mut self: Box<Self>) -> Result<(), SqlError> {
+        if self.begun && !self.failed {
+            self.failed = true;
+            self.lease.run(&self.core.rollback, SqliteArguments::default()).await?;
+            self.lease.ended();
+        }
+        Ok(())
+    }
+}

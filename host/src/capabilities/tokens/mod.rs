@@ -1,17 +1,47 @@
 //! Access tokens: EdDSA (RFC 8037) JWTs, JWKS, key rotation, revocation, socket tickets.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use super::context::Caller;
+use crate::limits;
 
 #[cfg(test)]
 mod contract;
 pub mod embedded;
 pub mod host;
+
+/// What tokens say of their origin and how long they and their keys live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenSettings {
+    pub issuer: String,
+    pub audience: String,
+    /// Whole seconds.
+    pub access_ttl: Duration,
+    pub rotate_every: Duration,
+}
+
+impl Default for TokenSettings {
+    fn default() -> Self {
+        Self {
+            issuer: "echo".to_owned(),
+            audience: "echo".to_owned(),
+            access_ttl: Duration::from_secs(limits::ACCESS_TOKEN_TTL_S),
+            rotate_every: Duration::from_secs(limits::TOKEN_KEY_ROTATION_S),
+        }
+    }
+}
+
+/// Tells the time in microseconds since 1970; given from outside so that tests need not wait.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+pub fn system_clock() -> Clock {
+    Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64))
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
@@ -53,7 +83,7 @@ impl TokenError {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Revocation {
     Session(Uuid),
     User(Uuid),

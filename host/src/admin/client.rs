@@ -1,0 +1,402 @@
+//! The operator's side of the operator API: finds a running host, asks it, and says its answers in words and tables.
+//! Knows the API's paths and shapes, and nothing of how a host does what it is asked.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::limits;
+use crate::names::ServiceName;
+
+/// `<data>/run/addresses.json`: written when the host serves, gone after a clean end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    pub public: String,
+    pub admin: String,
+    pub admin_token: String,
+    pub pid: u32,
+}
+
+impl Addresses {
+    pub fn path(data: &Path) -> PathBuf {
+        data.join("run/addresses.json")
+    }
+
+    fn read(data: &Path) -> Result<Self, ClientError> {
+        let path = Self::path(data);
+        let text = std::fs::read(&path).map_err(|_| ClientError::NoHost(path.clone()))?;
+        serde_json::from_slice(&text).map_err(|_| ClientError::NoHost(path))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("no host was found: {} cannot be read. Is echod running on that data folder (--data)? Else give --admin and --token.", .0.display())]
+    NoHost(PathBuf),
+    #[error("--token (or ECHO_ADMIN_TOKEN) is missing: the token in the data folder belongs to {0}")]
+    NoToken(String),
+    #[error("{0:?} is no address of an operator API; write http://127.0.0.1:9090")]
+    Address(String),
+    #[error("{address} does not answer: {reason}")]
+    Unreachable { address: String, reason: String },
+    #[error("{}: {reason}", path.display())]
+    File { path: PathBuf, reason: String },
+    #[error("{0}")]
+    Name(#[from] crate::names::BadServiceName),
+    /// The host said no.
+    #[error("{0}")]
+    Refused(Problem),
+}
+
+/// RFC 9457, as far as it is shown.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Problem {
+    pub title: String,
+    pub status: u16,
+    pub code: String,
+    pub detail: String,
+    pub errors: Vec<Reason>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Reason {
+    pub field: String,
+    pub code: String,
+    pub detail: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let what = if self.detail.is_empty() { &self.title } else { &self.detail };
+        write!(f, "refused ({} {}): {what}", self.status, self.code)?;
+        for Reason { field, code, detail } in &self.errors {
+            let what = if detail.is_empty() { code } else { detail };
+            if field.is_empty() { write!(f, "\n  - {what}")? } else { write!(f, "\n  - {field}: {what}")? }
+        }
+        Ok(())
+    }
+}
+
+/// One host's operator API.
+pub struct AdminClient {
+    base: String,
+    token: String,
+    http: reqwest::Client,
+}
+
+impl AdminClient {
+    /// What is not given is taken from the host that runs on the data folder.
+    pub fn find(admin: Option<&str>, token: Option<&str>, data: &Path) -> Result<Self, ClientError> {
+        match (admin, token) {
+            (Some(admin), Some(token)) => Self::new(admin, token),
+            (None, token) => {
+                let found = Addresses::read(data)?;
+                Self::new(&format!("http://{}", found.admin), token.unwrap_or(&found.admin_token))
+            }
+            (Some(admin), None) => {
+                let found = Addresses::read(data)?;
+                // One host's token is not shown to another.
+                let same = admin.trim_end_matches('/').trim_start_matches("http://") == found.admin;
+                if same { Self::new(admin, &found.admin_token) } else { Err(ClientError::NoToken(found.admin)) }
+            }
+        }
+    }
+
+    pub fn new(admin: &str, token: &str) -> Result<Self, ClientError> {
+        let base = admin.trim_end_matches('/').to_owned();
+        let good = reqwest::Url::parse(&base).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if !good {
+            return Err(ClientError::Address(admin.to_owned()));
+        }
+        // A proxy of the environment is for the way out, not to one's own hosts.
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(limits::ADMIN_CLIENT_TIMEOUT_MS)).build();
+        let http = http.map_err(|error| ClientError::Unreachable { address: base.clone(), reason: error.to_string() })?;
+        Ok(Self { base, token: token.to_owned(), http })
+    }
+
+    /// Uploads a packed file and makes it the live version; with `dry_run` only says what would happen.
+    pub async fn deploy(&self, service: &ServiceName, packed: Vec<u8>, dry_run: bool) -> Result<String, ClientError> {
+        let query = if dry_run { "?dry_run=true" } else { "" };
+        let upload = self.request(Method::POST, &format!("plugins/{service}/versions{query}"));
+        let uploaded = self.send(upload.header("content-type", "application/wasm").body(packed)).await?;
+        let version = uploaded["version"].as_str().unwrap_or_default();
+        let mut report = format!("{service} {version}");
+        if let Some(sha256) = uploaded["sha256"].as_str() {
+            write!(report, " (sha256 {sha256})").expect("a string takes all");
+        }
+        report += &plan(&uploaded["plan"]);
+        if dry_run {
+            return Ok(report + "\nnothing was changed");
+        }
+        let activate = self.request(Method::PUT, &format!("plugins/{service}/active")).json(&json!({ "version": version }));
+        self.send(activate).await?;
+        Ok(format!("{report}\n{service} {version} is live"))
+    }
+
+    pub async fn list(&self) -> Result<String, ClientError> {
+        let services = self.send(self.request(Method::GET, "plugins")).await?;
+        Ok(table(&LIST_COLUMNS, &services).unwrap_or_else(|| "no services".to_owned()))
+    }
+
+    pub async fn history(&self, service: &ServiceName) -> Result<String, ClientError> {
+        let history = self.send(self.request(Method::GET, &format!("plugins/{service}/history"))).await?;
+        Ok(table(&HISTORY_COLUMNS, &history).unwrap_or_else(|| format!("{service} has no history")))
+    }
+
+    pub async fn rollback(&self, service: &ServiceName) -> Result<String, ClientError> {
+        let answer = self.send(self.request(Method::POST, &format!("plugins/{service}/rollback"))).await?;
+        Ok(match answer["version"].as_str() {
+            Some(version) => format!("{service} {version} is live again"),
+            None => format!("{service} is rolled back"),
+        })
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}/admin/v1/{path}", self.base)).bearer_auth(&self.token)
+    }
+
+    /// The answer's document; null for none.
+    async fn send(&self, request: RequestBuilder) -> Result<Value, ClientError> {
+        let unreachable = |error: reqwest::Error| ClientError::Unreachable { address: self.base.clone(), reason: innermost(&error) };
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(unreachable)?;
+        if !status.is_success() {
+            return Err(ClientError::Refused(problem(status, &body)));
+        }
+        Ok(serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+}
+
+/// A packed file, if it is no larger than any host would take.
+pub fn read_packed(path: &Path) -> Result<Vec<u8>, ClientError> {
+    let failed = |reason: String| ClientError::File { path: path.to_owned(), reason };
+    let length = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
+    if length > limits::PLUGIN_BYTES_MAX as u64 {
+        return Err(failed(format!("{length} bytes; at most {} are taken", limits::PLUGIN_BYTES_MAX)));
+    }
+    std::fs::read(path).map_err(|error| failed(error.to_string()))
+}
+
+fn problem(status: StatusCode, body: &[u8]) -> Problem {
+    let problem = serde_json::from_slice::<Problem>(body).unwrap_or_default();
+    let title = if problem.title.is_empty() { status.canonical_reason().unwrap_or_default().to_owned() } else { problem.title };
+    Problem { status: status.as_u16(), title, ..problem }
+}
+
+/// The cause in the system's words ("Connection refused"); what is around it only repeats the address.
+fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// What the host will do, one line each, whether it says so in sentences or in a document.
+fn plan(plan: &Value) -> String {
+    let line = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let lines: Vec<String> = match plan {
+        Value::Null => Vec::new(),
+        Value::Array(steps) => steps.iter().map(line).collect(),
+        Value::Object(parts) => parts.iter().map(|(name, value)| format!("{name}: {}", line(value))).collect(),
+        other => vec![line(other)],
+    };
+    lines.iter().map(|line| format!("\n  {line}")).collect()
+}
+
+/// A column's heading and the member it shows.
+type Column = (&'static str, &'static str);
+
+const LIST_COLUMNS: [Column; 9] = [
+    ("SERVICE", "name"),
+    ("VERSION", "version"),
+    ("STATE", "state"),
+    ("CALLS", "calls"),
+    ("ERRORS", "errors"),
+    ("TRAPS", "traps"),
+    ("P50 MS", "p50_ms"),
+    ("P99 MS", "p99_ms"),
+    ("INSTANCES", "instances"),
+];
+
+const HISTORY_COLUMNS: [Column; 5] =
+    [("AT", "at"), ("ACTION", "action"), ("VERSION", "version"), ("SHA256", "sha256"), ("DETAIL", "detail")];
+
+/// The list's items, one line each, in those columns that any of them has; none for an empty list.
+fn table(columns: &[Column], list: &Value) -> Option<String> {
+    let items = list["items"].as_array().or(list.as_array())?;
+    if items.is_empty() {
+        return None;
+    }
+    let columns: Vec<_> = columns.iter().filter(|(_, member)| items.iter().any(|item| !item[*member].is_null())).collect();
+    let heading = columns.iter().map(|(heading, _)| heading.to_string()).collect();
+    let rows = items.iter().map(|item| columns.iter().map(|(_, member)| cell(&item[*member])).collect());
+    let rows: Vec<Vec<String>> = std::iter::once(heading).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    Some(rows.iter().map(line).collect::<Vec<_>>().join("\n"))
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use axum::Router;
+    use axum::extract::Request;
+    use axum::response::{IntoResponse, Response};
+    use parking_lot::Mutex;
+
+    /// A host that notes what it is asked and answers from a list.
+    struct Host {
+        address: String,
+        asked: Arc<Mutex<Vec<String>>>,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Drop for Host {
+        fn drop(&mut self) {
+            self.task.abort();
+        }
+    }
+
+    async fn host(answers: Vec<(u16, Value)>) -> Host {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let answers = Arc::new(Mutex::new(answers.into_iter()));
+        let notes = asked.clone();
+        let answer = move |request: Request| {
+            let (notes, answers) = (notes.clone(), answers.clone());
+            async move { respond(request, &notes, &answers).await }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let task = tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await.unwrap() });
+        Host { address, asked, task }
+    }
+
+    async fn respond(request: Request, notes: &Mutex<Vec<String>>, answers: &Mutex<std::vec::IntoIter<(u16, Value)>>) -> Response {
+        let (parts, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, 10_000).await.unwrap();
+        let token = parts.headers["authorization"].to_str().unwrap().to_owned();
+        notes.lock().push(format!("{} {} [{token}] {}", parts.method, parts.uri, String::from_utf8_lossy(&body)));
+        let (status, document) = answers.lock().next().expect("no further request");
+        (StatusCode::from_u16(status).unwrap(), document.to_string()).into_response()
+    }
+
+    fn message() -> ServiceName {
+        ServiceName::parse("message").unwrap()
+    }
+
+    fn client(host: &Host) -> AdminClient {
+        AdminClient::new(&format!("http://{}/", host.address), "secret").unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_deployment_uploads_then_activates() {
+        let uploaded = json!({ "version": "0.2.0", "sha256": "abc", "plan": ["1 migration", "2 new routes"] });
+        let host = host(vec![(201, uploaded), (200, json!({}))]).await;
+        let report = client(&host).deploy(&message(), b"packed".to_vec(), false).await.unwrap();
+        assert_eq!(report, "message 0.2.0 (sha256 abc)\n  1 migration\n  2 new routes\nmessage 0.2.0 is live");
+        assert_eq!(
+            *host.asked.lock(),
+            [
+                "POST /admin/v1/plugins/message/versions [Bearer secret] packed",
+                "PUT /admin/v1/plugins/message/active [Bearer secret] {\"version\":\"0.2.0\"}",
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_dry_run_changes_nothing() {
+        let host = host(vec![(201, json!({ "version": "0.2.0", "plan": { "migrations": 1 } }))]).await;
+        let report = client(&host).deploy(&message(), b"packed".to_vec(), true).await.unwrap();
+        assert_eq!(report, "message 0.2.0\n  migrations: 1\nnothing was changed");
+        assert_eq!(*host.asked.lock(), ["POST /admin/v1/plugins/message/versions?dry_run=true [Bearer secret] packed"]);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_says_every_reason_and_nothing_is_activated() {
+        let problem = json!({
+            "title": "Unprocessable", "status": 422, "code": "refused", "detail": "message 0.2.0 cannot go live",
+            "errors": [{ "field": "imports", "code": "not_granted", "detail": "wasi:sockets is not granted" }, { "detail": "no probe" }],
+        });
+        let host = host(vec![(422, problem)]).await;
+        let error = client(&host).deploy(&message(), Vec::new(), false).await.unwrap_err();
+        let expect = "refused (422 refused): message 0.2.0 cannot go live\n  - imports: wasi:sockets is not granted\n  - no probe";
+        assert_eq!(error.to_string(), expect);
+        assert_eq!(host.asked.lock().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn lists_are_tables_of_what_is_known() {
+        let host = host(vec![
+            (200, json!({ "items": [{ "name": "auth", "version": "0.1.0", "errors": 0 }, { "name": "message", "version": "0.10.0" }] })),
+            (200, json!({ "items": [] })),
+            (200, json!({ "items": [{ "at": "2026-01-31T12:00:00Z", "action": "deploy", "version": "0.1.0" }] })),
+            (200, json!({ "version": "0.1.0" })),
+        ])
+        .await;
+        let client = client(&host);
+        assert_eq!(client.list().await.unwrap(), "SERVICE  VERSION  ERRORS\nauth     0.1.0    0\nmessage  0.10.0   -");
+        assert_eq!(client.list().await.unwrap(), "no services");
+        assert_eq!(client.history(&message()).await.unwrap().lines().nth(1), Some("2026-01-31T12:00:00Z  deploy  0.1.0"));
+        assert_eq!(client.rollback(&message()).await.unwrap(), "message 0.1.0 is live again");
+        assert_eq!(host.asked.lock().last().unwrap(), "POST /admin/v1/plugins/message/rollback [Bearer secret] ");
+    }
+
+    #[tokio::test]
+    async fn a_host_is_found_by_its_data_folder() {
+        let data = tempfile::tempdir().unwrap();
+        let missing = AdminClient::find(None, None, data.path()).err().unwrap().to_string();
+        assert!(missing.contains("run/addresses.json"), "{missing}");
+        let host = host(vec![(200, json!([])), (200, json!([]))]).await;
+        let addresses = Addresses { public: "127.0.0.1:1".to_owned(), admin: host.address.clone(), admin_token: "kept".to_owned(), pid: 1 };
+        std::fs::create_dir(data.path().join("run")).unwrap();
+        std::fs::write(Addresses::path(data.path()), serde_json::to_vec(&addresses).unwrap()).unwrap();
+        AdminClient::find(None, None, data.path()).unwrap().list().await.unwrap();
+        AdminClient::find(Some(&format!("http://{}", host.address)), None, data.path()).unwrap().list().await.unwrap();
+        assert!(host.asked.lock().iter().all(|asked| asked.contains("[Bearer kept]")));
+        let other = AdminClient::find(Some("http://elsewhere.example:9090"), None, data.path());
+        assert!(matches!(other, Err(ClientError::NoToken(_))), "the token is not sent to another host");
+        assert!(matches!(AdminClient::find(Some("127.0.0.1:9090"), Some("t"), data.path()), Err(ClientError::Address(_))));
+    }
+
+    #[tokio::test]
+    async fn a_host_that_is_gone_is_named() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let free = listener.local_addr().unwrap();
+        drop(listener);
+        let error = AdminClient::new(&format!("http://{free}"), "t").unwrap().list().await.unwrap_err().to_string();
+        assert!(error.contains(&free.to_string()) && error.contains("refused"), "{error}");
+    }
+
+    #[test]
+    fn a_file_too_large_for_any_host_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("huge.wasm");
+        std::fs::File::create(&path).unwrap().set_len(limits::PLUGIN_BYTES_MAX as u64 + 1).unwrap();
+        assert!(read_packed(&path).unwrap_err().to_string().contains("at most"));
+        std::fs::write(&path, b"small").unwrap();
+        assert_eq!(read_packed(&path).unwrap(), b"small");
+        assert!(read_packed(&folder.path().join("none")).is_err());
+    }
+}

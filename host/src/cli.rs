@@ -1,0 +1,249 @@
+//! The command line: what can be said and what it means. Does nothing itself.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Mode, Overrides};
+
+/// Echo: a messaging platform whose services are WebAssembly components, swapped while traffic flows.
+#[derive(Debug, Parser)]
+#[command(name = "echod", version, about, after_help = EXAMPLES, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the host
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(Serve),
+    /// Run the host on a developer's machine: readable logs, GET /dev/outbox, generous rate limits, plugins swapped when their files change
+    #[command(after_help = DEV_EXAMPLES)]
+    Dev(Host),
+    /// Pack, look at, deploy and roll back services
+    #[command(after_help = PLUGIN_EXAMPLES)]
+    Plugin {
+        #[command(subcommand)]
+        command: Plugin,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    #[command(flatten)]
+    pub host: Host,
+    /// Read and check the settings, say what is wrong with them, and end
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// What `serve` and `dev` share.
+#[derive(Debug, Args)]
+pub struct Host {
+    /// The settings [default: echo.toml in this folder, if there is one]
+    #[arg(long, value_name = "FILE", env = "ECHO_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Databases, queue, feeds and keys [default: ./data]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where clients connect; port 0 takes any free one [default: 0.0.0.0:8080; dev: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Where the operator connects [default: 127.0.0.1:9090]
+    #[arg(long, value_name = "ADDR")]
+    pub admin_listen: Option<SocketAddr>,
+    /// Packed services that are loaded at the start [default: none; dev: target/plugins]
+    #[arg(long, value_name = "DIR")]
+    pub plugins: Option<PathBuf>,
+}
+
+impl Host {
+    /// The settings' file to read, if any.
+    pub fn config_file(&self) -> Option<PathBuf> {
+        self.config.clone().or_else(|| Some(PathBuf::from("echo.toml")).filter(|file| file.is_file()))
+    }
+
+    pub fn overrides(&self) -> Overrides {
+        Overrides { data: self.data.clone(), plugins: self.plugins.clone(), listen: self.listen, admin_listen: self.admin_listen }
+    }
+}
+
+impl Command {
+    /// What to run the host with, where this is a command that does.
+    pub fn host(&self) -> Option<(Mode, &Host)> {
+        match self {
+            Command::Serve(serve) => Some((Mode::Serve, &serve.host)),
+            Command::Dev(host) => Some((Mode::Dev, host)),
+            Command::Plugin { .. } => None,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Plugin {
+    /// Make one self-describing file: the component with its manifest, its contracts and its migrations
+    Pack(Pack),
+    /// Say what is in a packed file: routes, sockets, events, imports, limits, migrations
+    Inspect {
+        /// A packed file
+        file: PathBuf,
+    },
+    /// Send a packed file to a running host and make it the live version. Traffic goes on meanwhile; a version that cannot work is refused
+    Deploy {
+        /// A packed file
+        file: PathBuf,
+        /// Say what would happen, and why it would be refused; change nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// The services of a running host
+    List {
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// What was deployed and rolled back, newest first
+    History {
+        /// The service's name
+        name: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Go back to the version that was live before
+    Rollback {
+        /// The service's name
+        name: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Pack {
+    /// The plugin's folder, with its plugin.toml
+    pub dir: PathBuf,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// The component, as the compiler made it [default: what `cargo xtask plugins` built for the folder's name]
+    #[arg(long, value_name = "WASM")]
+    component: Option<PathBuf>,
+}
+
+impl Pack {
+    pub fn component(&self) -> PathBuf {
+        self.component.clone().unwrap_or_else(|| {
+            let name = self.dir.file_name().unwrap_or(self.dir.as_os_str());
+            Path::new("target/components/wasm32-unknown-unknown/plugin").join(name).with_extension("wasm")
+        })
+    }
+}
+
+/// How to reach a running host's operator API.
+#[derive(Debug, Args)]
+pub struct Admin {
+    /// The operator's address, such as http://127.0.0.1:9090 [default: the host that runs on the data folder]
+    #[arg(long, value_name = "URL", env = "ECHO_ADMIN_URL")]
+    pub admin: Option<String>,
+    /// The operator's token [default: that of the host that runs on the data folder]
+    #[arg(long, value_name = "TOKEN", env = "ECHO_ADMIN_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// The data folder of the host on this machine
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    pub data: PathBuf,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  echod dev                                          run everything on this machine; addresses are printed
+  echod serve --config /etc/echo/echo.toml           run in production
+  echod plugin deploy target/plugins/message.wasm    replace a service while people talk
+
+echo.toml explains every setting.";
+
+const SERVE_EXAMPLES: &str = "\
+Settings come from echo.toml, then from variables named ECHO_SECTION__KEY, then from the flags here.
+
+Examples:
+  echod serve --config /etc/echo/echo.toml --check   are the settings good?
+  ECHO_LOG__LEVEL=debug echod serve --data /var/lib/echo
+  echod serve --listen 127.0.0.1:0                   any free port; see run/addresses.json in the data folder";
+
+const DEV_EXAMPLES: &str = "\
+Examples:
+  echod dev                                          http://127.0.0.1:8080, data in ./data
+  echod dev --data /tmp/echo --listen 127.0.0.1:0    a second one beside it
+  curl http://127.0.0.1:8080/dev/outbox              the codes and messages that would have been sent";
+
+const PLUGIN_EXAMPLES: &str = "\
+A host on this machine is found by its data folder (--data, ./data); any other one by --admin and --token, or by ECHO_ADMIN_URL and
+ECHO_ADMIN_TOKEN.
+
+Examples:
+  echod plugin pack plugins/message -o message.wasm  one file with everything in it
+  echod plugin inspect message.wasm                  what it offers and what it wants
+  echod plugin deploy message.wasm --dry-run         would it be accepted?
+  echod plugin deploy message.wasm                   make it live
+  echod plugin history message
+  echod plugin rollback message                      back to the version before";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parsed(line: &str) -> Command {
+        Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}")).command
+    }
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_commands_of_the_interface_are_understood() {
+        let Command::Serve(serve) =
+            parsed("echod serve --config echo.toml --data d --listen 127.0.0.1:0 --admin-listen 127.0.0.1:1 --plugins p --check")
+        else {
+            panic!("no serve")
+        };
+        assert!(serve.check);
+        let overrides = serve.host.overrides();
+        assert_eq!((overrides.data, overrides.plugins), (Some("d".into()), Some("p".into())));
+        assert_eq!((overrides.listen.unwrap().port(), overrides.admin_listen.unwrap().port()), (0, 1));
+        assert_eq!(serve.host.config_file(), Some("echo.toml".into()));
+        assert_eq!(parsed("echod dev").host().map(|(mode, _)| mode), Some(Mode::Dev));
+
+        let Command::Plugin { command: Plugin::Deploy { file, dry_run, admin } } =
+            parsed("echod plugin deploy a.wasm --dry-run --admin http://h:1 --token t --data d")
+        else {
+            panic!("no deploy")
+        };
+        assert_eq!((file, dry_run, admin.admin.as_deref(), admin.token.as_deref()), ("a.wasm".into(), true, Some("http://h:1"), Some("t")));
+        let Command::Plugin { command: Plugin::Pack(pack) } = parsed("echod plugin pack plugins/auth --component c.wasm -o a.wasm") else {
+            panic!("no pack")
+        };
+        assert_eq!((pack.component(), pack.output), ("c.wasm".into(), "a.wasm".into()));
+        let Command::Plugin { command: Plugin::Pack(pack) } = parsed("echod plugin pack plugins/auth/ -o a.wasm") else {
+            panic!("no pack")
+        };
+        assert!(pack.component().ends_with("plugin/auth.wasm"));
+        for line in ["echod plugin list", "echod plugin inspect a.wasm", "echod plugin history auth", "echod plugin rollback auth"] {
+            assert!(parsed(line).host().is_none());
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in
+            ["echod", "echod serve --listen here", "echod dev --check", "echod plugin", "echod plugin pack plugins/auth", "echod fly"]
+        {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

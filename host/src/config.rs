@@ -1,0 +1,693 @@
+//! The operator's settings: defaults, then `echo.toml`, then `ECHO_SECTION__KEY`, then the command line. The only reader of the
+//! environment and of settings and secrets in files. Knows what settings mean to whom, and nothing of those who use them.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
+use toml::{Table, Value};
+
+use crate::capabilities::config::ServiceSettings;
+use crate::limits;
+use crate::names::ServiceName;
+use crate::private_file;
+use crate::runtime::manifest::duration;
+
+/// For whom the host runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    #[default]
+    Serve,
+    /// On a developer's machine: this machine only, generous rate limits, readable logs.
+    Dev,
+}
+
+/// Every setting, read and checked. Each is explained in `echo.toml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    #[serde(skip)]
+    pub mode: Mode,
+    pub server: ServerConfig,
+    pub data: DataConfig,
+    pub gateway: GatewayConfig,
+    pub tokens: TokensConfig,
+    pub passwords: PasswordsConfig,
+    pub cache: CacheConfig,
+    pub sql: SqlConfig,
+    pub log: LogConfig,
+    /// By service: its settings as text.
+    pub services: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerConfig {
+    pub listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+    pub admin_token: Secret,
+    pub public_metrics: bool,
+    pub allowed_origins: Vec<String>,
+    pub trusted_proxies_count: usize,
+    pub body_bytes_max: usize,
+    #[serde(with = "duration")]
+    pub request_timeout: Duration,
+    #[serde(with = "duration")]
+    pub drain_timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataConfig {
+    pub dir: PathBuf,
+    /// Empty: none; what was deployed is in `dir`. See `Config::plugins`.
+    pub plugins: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GatewayConfig {
+    pub rate_scale: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokensConfig {
+    pub issuer: String,
+    pub audience: String,
+    #[serde(with = "duration")]
+    pub access_ttl: Duration,
+    #[serde(with = "duration")]
+    pub rotate_every: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PasswordsConfig {
+    pub cost: PasswordCost,
+    pub fingerprint_key: Secret,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PasswordCost {
+    Production,
+    /// Protects nobody; for benches and tests in dev mode.
+    Light,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CacheConfig {
+    pub bytes_max: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SqlConfig {
+    pub synchronous: Synchronous,
+}
+
+/// What a commit outlives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Synchronous {
+    /// The end of the process.
+    Normal,
+    /// Also the loss of power: every commit is flushed to the disk.
+    Full,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogConfig {
+    pub format: LogFormat,
+    /// `info`, or a filter such as `info,service=debug`.
+    pub level: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Json,
+    Text,
+}
+
+/// What the command line says; it has the last word.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    pub data: Option<PathBuf>,
+    pub plugins: Option<PathBuf>,
+    pub listen: Option<SocketAddr>,
+    pub admin_listen: Option<SocketAddr>,
+}
+
+/// Everything that is wrong, not only the first.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
+
+impl Config {
+    pub fn load(mode: Mode, file: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigError> {
+        let text = match file {
+            Some(path) => Some(std::fs::read_to_string(path).map_err(|error| ConfigError(vec![format!("{}: {error}", path.display())]))?),
+            None => None,
+        };
+        let name = file.map(|path| path.display().to_string()).unwrap_or_default();
+        let file = text.as_deref().map(|text| (name.as_str(), text));
+        Self::from_sources(mode, file, environment(), overrides)
+    }
+
+    /// What holds without any file or variable.
+    pub fn defaults(mode: Mode) -> Self {
+        let dev = mode == Mode::Dev;
+        Self {
+            mode,
+            server: ServerConfig {
+                listen: if dev { SocketAddr::from(([127, 0, 0, 1], 8080)) } else { SocketAddr::from(([0, 0, 0, 0], 8080)) },
+                admin_listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
+                admin_token: Secret::default(),
+                public_metrics: true,
+                allowed_origins: Vec::new(),
+                trusted_proxies_count: 0,
+                body_bytes_max: limits::BODY_BYTES_MAX,
+                request_timeout: Duration::from_millis(limits::REQUEST_TIMEOUT_MS),
+                drain_timeout: Duration::from_millis(limits::DRAIN_TIMEOUT_MS),
+            },
+            data: DataConfig { dir: PathBuf::from("./data"), plugins: if dev { PathBuf::from("target/plugins") } else { PathBuf::new() } },
+            gateway: GatewayConfig { rate_scale: if dev { 1_000 } else { 1 } },
+            tokens: TokensConfig {
+                issuer: "echo".to_owned(),
+                audience: "echo".to_owned(),
+                access_ttl: Duration::from_secs(limits::ACCESS_TOKEN_TTL_S),
+                rotate_every: Duration::from_secs(limits::TOKEN_KEY_ROTATION_S),
+            },
+            passwords: PasswordsConfig { cost: PasswordCost::Production, fingerprint_key: Secret::default() },
+            cache: CacheConfig { bytes_max: limits::CACHE_BYTES_MAX },
+            sql: SqlConfig { synchronous: Synchronous::Normal },
+            log: LogConfig { format: if dev { LogFormat::Text } else { LogFormat::Json }, level: "info".to_owned() },
+            services: BTreeMap::new(),
+        }
+    }
+
+    /// The folder of packed services that are loaded at the start; none unless there is one.
+    pub fn plugins(&self) -> Option<&Path> {
+        Some(self.data.plugins.as_path()).filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// The operator's `[services.<name>]` over the manifest's defaults.
+    pub fn service_settings(&self, service: &ServiceName, defaults: &BTreeMap<String, Value>) -> ServiceSettings {
+        let mut values: BTreeMap<String, String> = defaults.iter().map(|(key, value)| (key.clone(), as_text(value))).collect();
+        if let Some(own) = self.services.get(service.as_str()) {
+            values.extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));
+        }
+        ServiceSettings { dev_mode: self.mode == Mode::Dev, values }
+    }
+
+    /// The key of fingerprints: the configured one, else one made once and kept in the data folder.
+    pub fn fingerprint_key(&self) -> Result<[u8; 32], ConfigError> {
+        let text = self.kept(&self.passwords.fingerprint_key, "fingerprint.key")?;
+        Ok(Sha256::digest(text.as_bytes()).into())
+    }
+
+    /// The operator's token: the configured one, else one made once and kept in the data folder.
+    pub fn admin_token(&self) -> Result<String, ConfigError> {
+        self.kept(&self.server.admin_token, "admin.token")
+    }
+
+    fn kept(&self, configured: &Secret, name: &str) -> Result<String, ConfigError> {
+        if let Some(text) = configured.text() {
+            return Ok(text.to_owned());
+        }
+        let folder = self.data.dir.join("secrets");
+        let path = folder.join(name);
+        let failed = |error: std::io::Error| ConfigError(vec![format!("{}: {error}", path.display())]);
+        match std::fs::read_to_string(&path) {
+            Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            // Nothing there, or nothing in it.
+            _ => {}
+        }
+        let made = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        private_file::create_folder(&folder).and_then(|()| private_file::write(&path, made.as_bytes())).map_err(failed)?;
+        Ok(made)
+    }
+
+    fn from_sources(
+        mode: Mode,
+        file: Option<(&str, &str)>,
+        environment: BTreeMap<String, String>,
+        overrides: Overrides,
+    ) -> Result<Self, ConfigError> {
+        let mut reading = Reading::new(mode, environment);
+        if let Some((name, text)) = file {
+            reading.file(name, text);
+        }
+        reading.variables();
+        let mut config = reading.finish(mode)?;
+        config.server.listen = overrides.listen.unwrap_or(config.server.listen);
+        config.server.admin_listen = overrides.admin_listen.unwrap_or(config.server.admin_listen);
+        config.data.dir = overrides.data.unwrap_or(config.data.dir);
+        config.data.plugins = overrides.plugins.unwrap_or(config.data.plugins);
+        let problems = config.problems();
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
+    }
+
+    /// What each setting alone cannot say.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut must = |good: bool, problem: &str| {
+            if !good {
+                problems.push(problem.to_owned());
+            }
+        };
+        let Self { server, tokens, .. } = self;
+        let seconds = |from: u64, to: u64| Duration::from_secs(from)..=Duration::from_secs(to);
+        must(seconds(1, 600).contains(&server.request_timeout), "server.request_timeout must be between 1s and 10m");
+        must(seconds(0, 600).contains(&server.drain_timeout), "server.drain_timeout must be at most 10m");
+        must((1..=64 * limits::BODY_BYTES_MAX).contains(&server.body_bytes_max), "server.body_bytes_max must be between 1 byte and 64 MiB");
+        must(
+            server.listen.port() == 0 || server.listen != server.admin_listen,
+            "server.listen and server.admin_listen must not be the same address",
+        );
+        for origin in &server.allowed_origins {
+            let good = origin == "*" || is_origin(origin);
+            must(good, &format!("server.allowed_origins: {origin:?} is neither \"*\" nor an origin such as \"https://app.example.org\""));
+        }
+        must(self.gateway.rate_scale > 0, "gateway.rate_scale must be above 0");
+        must(!tokens.issuer.is_empty() && !tokens.audience.is_empty(), "tokens.issuer and tokens.audience must not be empty");
+        must(
+            tokens.access_ttl.subsec_nanos() == 0 && seconds(1, limits::ACCESS_TOKEN_TTL_MAX_S).contains(&tokens.access_ttl),
+            "tokens.access_ttl must be whole seconds between 1s and 1d",
+        );
+        must(tokens.rotate_every >= tokens.access_ttl, "tokens.rotate_every must not be shorter than tokens.access_ttl");
+        must(
+            self.passwords.cost == PasswordCost::Production || self.mode == Mode::Dev,
+            "passwords.cost: \"light\" protects nobody and is for dev mode only",
+        );
+        must(self.cache.bytes_max >= limits::MIB_BYTES, "cache.bytes_max must be at least 1048576");
+        must(!self.data.dir.as_os_str().is_empty(), "data.dir must not be empty");
+        let level = tracing_subscriber::EnvFilter::try_new(&self.log.level);
+        must(level.is_ok(), &format!("log.level: {:?} is no filter; write info, or info,service=debug", self.log.level));
+        problems
+    }
+}
+
+/// A value that is never shown: `env:NAME` or `file:PATH` in the settings.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// None where nothing was configured.
+    pub fn text(&self) -> Option<&str> {
+        Some(self.0.as_str()).filter(|text| !text.is_empty())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "unset" } else { "…" })
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self)
+    }
+}
+
+/// The settings while they are put together. A value that is wrong is noted and left out, so that all mistakes come to light at once.
+struct Reading {
+    known: Table,
+    table: Table,
+    environment: BTreeMap<String, String>,
+    problems: Vec<String>,
+}
+
+const SERVICES: &str = "services";
+const SECRETS: [(&str, &str); 2] = [("server", "admin_token"), ("passwords", "fingerprint_key")];
+
+impl Reading {
+    fn new(mode: Mode, environment: BTreeMap<String, String>) -> Self {
+        let known = Table::try_from(Config::defaults(mode)).expect("settings are a table");
+        Self { table: known.clone(), known, environment, problems: Vec::new() }
+    }
+
+    fn file(&mut self, name: &str, text: &str) {
+        let sections: Table = match text.parse() {
+            Ok(sections) => sections,
+            Err(error) => return self.problems.push(format!("{name}: {error}")),
+        };
+        for (section, content) in sections {
+            if !self.known.contains_key(&section) {
+                self.unknown(name, &section);
+                continue;
+            }
+            let Value::Table(entries) = content else {
+                self.problems.push(format!("{name}: {section} is a section: write [{section}]"));
+                continue;
+            };
+            for (key, value) in entries {
+                match value {
+                    Value::Table(settings) if section == SERVICES => {
+                        settings.into_iter().for_each(|(setting, value)| self.set_service(name, &key, setting, &value));
+                    }
+                    _ if section == SERVICES => self.problems.push(format!("{name}: write [services.{key}] and the settings below it")),
+                    value => self.set(name, &section, &key, value),
+                }
+            }
+        }
+    }
+
+    /// `ECHO_SECTION__KEY`, and `ECHO_SERVICES__NAME__KEY`. Variables without the double underscore are others' business.
+    fn variables(&mut self) {
+        for (variable, text) in self.environment.clone() {
+            let path = variable.strip_prefix("ECHO_").unwrap_or(&variable).to_lowercase();
+            match path.split("__").collect::<Vec<_>>()[..] {
+                [SERVICES, service, key] => self.set_service(&variable, service, key.to_owned(), &Value::String(text)),
+                [section, key] => match self.known.get(section).and_then(|section| section.get(key)) {
+                    None => self.unknown(&variable, &format!("{section}.{key}")),
+                    Some(default) => match from_text(default, &text) {
+                        Some(value) => self.set(&variable, section, key, value),
+                        None => self.problems.push(format!("{variable}: {text:?} is no {}", default.type_str())),
+                    },
+                },
+                _ => self.unknown(&variable, &path.replace("__", ".")),
+            }
+        }
+    }
+
+    fn set(&mut self, origin: &str, section: &str, key: &str, value: Value) {
+        if self.known[section].get(key).is_none() {
+            return self.unknown(origin, &format!("{section}.{key}"));
+        }
+        let value = match (&value, SECRETS.contains(&(section, key))) {
+            (Value::String(text), true) if !text.is_empty() => match self.secret(text) {
+                Ok(secret) => Value::String(secret),
+                Err(reason) => return self.problems.push(format!("{origin}: {section}.{key}: {reason}")),
+            },
+            _ => value,
+        };
+        // Alone among defaults, so that whatever is wrong is this value's.
+        let mut probe = self.known.clone();
+        let entries = probe[section].as_table_mut().expect("every section is a table");
+        entries.insert(key.to_owned(), value.clone());
+        match probe.try_into::<Config>() {
+            Ok(_) => {
+                let entries = self.table[section].as_table_mut().expect("every section is a table");
+                entries.insert(key.to_owned(), value);
+            }
+            Err(error) => self.problems.push(format!("{origin}: {section}.{key}: {}", error.message())),
+        }
+    }
+
+    fn set_service(&mut self, origin: &str, service: &str, key: String, value: &Value) {
+        if let Err(error) = ServiceName::parse(service) {
+            return self.problems.push(format!("{origin}: {error}"));
+        }
+        let mut text = as_text(value);
+        if text.starts_with("env:") || text.starts_with("file:") {
+            text = match self.secret(&text) {
+                Ok(secret) => secret,
+                Err(reason) => return self.problems.push(format!("{origin}: services.{service}.{key}: {reason}")),
+            };
+        }
+        let services = self.table[SERVICES].as_table_mut().expect("every section is a table");
+        let settings = services.entry(service).or_insert_with(|| Value::Table(Table::new()));
+        settings.as_table_mut().expect("only tables are put here").insert(key, Value::String(text));
+    }
+
+    fn secret(&self, reference: &str) -> Result<String, String> {
+        let text = if let Some(name) = reference.strip_prefix("env:") {
+            // Looked up here and not among the overrides: any variable may hold a secret.
+            std::env::var(name).map_err(|_| format!("the variable {name} is not set"))?
+        } else if let Some(path) = reference.strip_prefix("file:") {
+            std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?
+        } else {
+            return Err("a secret does not stand in the settings; write \"env:NAME\" or \"file:PATH\"".to_owned());
+        };
+        let text = text.trim_end_matches(['\r', '\n']);
+        if text.is_empty() { Err(format!("{reference} is empty")) } else { Ok(text.to_owned()) }
+    }
+
+    fn unknown(&mut self, origin: &str, path: &str) {
+        let nearest = self.nearest(path).map(|known| format!("; did you mean {known}?")).unwrap_or_default();
+        self.problems.push(format!("{origin}: there is no setting {path}{nearest}"));
+    }
+
+    fn nearest(&self, path: &str) -> Option<String> {
+        let leaf = path.rsplit('.').next().unwrap_or(path);
+        let likeness = |known: &str, known_leaf: &str| {
+            // A right name in the wrong section is nearer than a wrong name in the right one.
+            if known_leaf == leaf { 1.0 } else { strsim::normalized_damerau_levenshtein(known, path) }
+        };
+        let sections = self.known.keys().map(|section| (section.clone(), section.clone()));
+        let keys = self.known.iter().flat_map(|(section, keys)| {
+            keys.as_table().into_iter().flat_map(Table::keys).map(move |key| (format!("{section}.{key}"), key.clone()))
+        });
+        let candidates: Box<dyn Iterator<Item = (String, String)>> = if path.contains('.') { Box::new(keys) } else { Box::new(sections) };
+        let best = candidates.map(|(known, leaf)| (likeness(&known, &leaf), known)).max_by(|a, b| a.0.total_cmp(&b.0));
+        best.filter(|(likeness, _)| *likeness > 0.5).map(|(_, known)| known)
+    }
+
+    fn finish(self, mode: Mode) -> Result<Config, ConfigError> {
+        if !self.problems.is_empty() {
+            return Err(ConfigError(self.problems));
+        }
+        let config = self.table.try_into::<Config>().map_err(|error| ConfigError(vec![error.message().to_owned()]))?;
+        Ok(Config { mode, ..config })
+    }
+}
+
+fn environment() -> BTreeMap<String, String> {
+    let text = |text: OsString| text.into_string().ok();
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((text(name)?, text(value)?)))
+        .filter(|(name, _)| name.starts_with("ECHO_") && name.contains("__"))
+        .collect()
+}
+
+/// A variable's text as a value of the default's type; a list is separated by commas.
+fn from_text(default: &Value, text: &str) -> Option<Value> {
+    match default {
+        Value::Integer(_) => text.parse().ok().map(Value::Integer),
+        Value::Float(_) => text.parse().ok().map(Value::Float),
+        Value::Boolean(_) => text.parse().ok().map(Value::Boolean),
+        Value::Array(_) => {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            Some(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
+        }
+        _ => Some(Value::String(text.to_owned())),
+    }
+}
+
+/// A string as it is, anything else as TOML writes it.
+fn as_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// RFC 6454: scheme, host and port, and nothing after.
+fn is_origin(text: &str) -> bool {
+    match text.parse::<http::Uri>() {
+        Ok(uri) => {
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+                && uri.path_and_query().is_none_or(|path| path == "/")
+                && !text.ends_with('/')
+        }
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    const ECHO_TOML: &str = include_str!("../../echo.toml");
+
+    fn read(mode: Mode, text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let environment = variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        Config::from_sources(mode, Some(("echo.toml", text)), environment, Overrides::default())
+    }
+
+    fn refused(text: &str, variables: &[(&str, &str)], expect: &[&str]) {
+        let message = read(Mode::Serve, text, variables).expect_err(text).to_string();
+        for expect in expect {
+            assert!(message.contains(expect), "{message:?} does not say {expect:?}");
+        }
+        assert_eq!(message.lines().count(), expect.len(), "one line for each mistake: {message}");
+    }
+
+    /// `echo.toml` with its settings no longer commented out.
+    fn uncommented() -> String {
+        let is_setting = |line: &str| {
+            let name = line.strip_prefix("# ").and_then(|rest| rest.split_once(" = ")).map(|(name, _)| name);
+            name.is_some_and(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+        };
+        ECHO_TOML.lines().map(|line| if is_setting(line) { &line[2..] } else { line }).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn echo_toml_as_it_comes_changes_nothing() {
+        for mode in [Mode::Serve, Mode::Dev] {
+            assert_eq!(read(mode, ECHO_TOML, &[]).unwrap(), Config::defaults(mode));
+        }
+    }
+
+    #[test]
+    fn echo_toml_names_every_setting_with_its_default() {
+        assert_eq!(read(Mode::Serve, &uncommented(), &[]).unwrap(), Config::defaults(Mode::Serve));
+        let written: Table = uncommented().parse().unwrap();
+        for (section, keys) in Table::try_from(Config::defaults(Mode::Serve)).unwrap() {
+            for key in keys.as_table().unwrap().keys() {
+                assert!(written.get(&section).and_then(|section| section.get(key)).is_some(), "{section}.{key} is missing");
+            }
+        }
+    }
+
+    #[test]
+    fn echo_toml_says_what_is_different_in_dev() {
+        let (serve, dev) = (Table::try_from(Config::defaults(Mode::Serve)).unwrap(), Table::try_from(Config::defaults(Mode::Dev)).unwrap());
+        for (section, keys) in &dev {
+            for (key, value) in keys.as_table().unwrap() {
+                if serve[section][key] != *value {
+                    let begin = ECHO_TOML.find(&format!("# {key} = ")).unwrap();
+                    let line = ECHO_TOML[begin..].lines().next().unwrap();
+                    assert!(line.ends_with(&format!("# dev: {value}")), "{line:?} does not end with the default in dev, {value}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn later_sources_go_over_earlier_ones() {
+        let text =
+            "[server]\nlisten = \"127.0.0.1:1\"\nadmin_listen = \"127.0.0.1:2\"\n[tokens]\naccess_ttl = \"5m\"\n[log]\nlevel = \"warn\"\n";
+        let variables = [("ECHO_SERVER__LISTEN", "127.0.0.1:3"), ("ECHO_LOG__LEVEL", "debug"), ("ECHO_GATEWAY__RATE_SCALE", "7")];
+        let environment = variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let overrides = Overrides { listen: Some("127.0.0.1:4".parse().unwrap()), data: Some("elsewhere".into()), ..Overrides::default() };
+        let config = Config::from_sources(Mode::Dev, Some(("echo.toml", text)), environment, overrides).unwrap();
+        assert_eq!(config.server.listen.port(), 4);
+        assert_eq!(config.server.admin_listen.port(), 2);
+        assert_eq!(config.log.level, "debug");
+        assert_eq!(config.gateway.rate_scale, 7);
+        assert_eq!(config.tokens.access_ttl, Duration::from_secs(300));
+        assert_eq!(config.data.dir, Path::new("elsewhere"));
+        assert_eq!(config.plugins(), Some(Path::new("target/plugins")));
+        assert_eq!(Config::defaults(Mode::Serve).plugins(), None);
+    }
+
+    #[test]
+    fn variables_have_the_type_of_their_setting() {
+        let variables = [
+            ("ECHO_SERVER__PUBLIC_METRICS", "false"),
+            ("ECHO_SERVER__ALLOWED_ORIGINS", "https://a.example, https://b.example"),
+            ("ECHO_SERVICES__MESSAGE__EDIT_WINDOW_S", "60"),
+        ];
+        let config = read(Mode::Serve, "", &variables).unwrap();
+        assert!(!config.server.public_metrics);
+        assert_eq!(config.server.allowed_origins, ["https://a.example", "https://b.example"]);
+        assert_eq!(config.services["message"]["edit_window_s"], "60");
+        refused("", &[("ECHO_SERVER__PUBLIC_METRICS", "maybe")], &["ECHO_SERVER__PUBLIC_METRICS: \"maybe\" is no boolean"]);
+        refused("", &[("ECHO_SERVER__LISTN", "x")], &["did you mean server.listen?"]);
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused_with_the_nearest_right_one() {
+        refused(
+            "[server]\nlisten_addr = \"x\"\n",
+            &[],
+            &["echo.toml: there is no setting server.listen_addr; did you mean server.listen?"],
+        );
+        refused("[server]\nrate_scale = 3\n", &[], &["did you mean gateway.rate_scale?"]);
+        refused("[tokens]\nacess_ttl = \"1m\"\n", &[], &["did you mean tokens.access_ttl?"]);
+        refused("[servr]\nlisten = \"x\"\n", &[], &["there is no setting servr; did you mean server?"]);
+        refused("[zzzzzzzzzz]\n", &[], &["echo.toml: there is no setting zzzzzzzzzz"]);
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once_each_with_its_setting() {
+        refused(
+            "log = 3\n[server]\nlisten = \"here\"\npublic_metrics = 1\n[sql]\nsynchronous = \"sometimes\"\n[tokens]\naccess_ttl = \"soon\"\n",
+            &[],
+            &["log is a section", "server.listen: ", "server.public_metrics: ", "sql.synchronous: ", "tokens.access_ttl: "],
+        );
+        let message = read(Mode::Serve, "[server\n", &[]).unwrap_err().to_string();
+        assert!(message.contains("echo.toml: ") && message.contains("line 1"), "{message}");
+    }
+
+    #[test]
+    fn values_are_checked() {
+        for (text, expect) in [
+            ("[tokens]\naccess_ttl = \"2d\"\n", "tokens.access_ttl"),
+            ("[tokens]\naccess_ttl = \"1500ms\"\n", "whole seconds"),
+            ("[tokens]\nrotate_every = \"1m\"\n", "tokens.rotate_every"),
+            ("[server]\nallowed_origins = [\"app.example.org\"]\n", "app.example.org"),
+            ("[server]\nallowed_origins = [\"https://app.example.org/path\"]\n", "/path"),
+            ("[server]\nrequest_timeout = \"0s\"\n", "server.request_timeout"),
+            ("[server]\nadmin_listen = \"0.0.0.0:8080\"\n", "the same address"),
+            ("[gateway]\nrate_scale = 0\n", "gateway.rate_scale"),
+            ("[passwords]\ncost = \"light\"\n", "dev mode only"),
+            ("[log]\nlevel = \"info,=,\"\n", "log.level"),
+            ("[data]\ndir = \"\"\n", "data.dir"),
+            ("[services]\nauth = 1\n", "[services.auth]"),
+            ("[services.Auth]\na = 1\n", "Auth"),
+        ] {
+            refused(text, &[], &[expect]);
+        }
+        assert_eq!(read(Mode::Dev, "[passwords]\ncost = \"light\"\n", &[]).unwrap().passwords.cost, PasswordCost::Light);
+        assert!(read(Mode::Serve, "[server]\nallowed_origins = [\"*\", \"http://localhost:3000\"]\n", &[]).is_ok());
+    }
+
+    #[test]
+    fn secrets_come_from_elsewhere_and_are_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, "the operator's token\n").unwrap();
+        let text = format!("[server]\nadmin_token = \"file:{0}\"\n[services.auth]\nkey = \"file:{0}\"\n", path.display());
+        let config = read(Mode::Serve, &text, &[]).unwrap();
+        assert_eq!(config.admin_token().unwrap(), "the operator's token");
+        assert_eq!(config.services["auth"]["key"], "the operator's token");
+        assert!(!format!("{:?}", config.server).contains("the operator's token"));
+        let home = std::env::var("PATH").unwrap();
+        assert_eq!(read(Mode::Serve, "[server]\nadmin_token = \"env:PATH\"\n", &[]).unwrap().admin_token().unwrap(), home);
+        refused("[server]\nadmin_token = \"secret\"\n", &[], &["env:NAME"]);
+        refused("[server]\nadmin_token = \"env:ECHO_NO_SUCH_VARIABLE\"\n", &[], &["ECHO_NO_SUCH_VARIABLE is not set"]);
+        refused("[services.auth]\nkey = \"file:/no/such/file\"\n", &[], &["services.auth.key: /no/such/file"]);
+    }
+
+    #[test]
+    fn a_secret_that_is_not_configured_is_made_once_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let overrides = Overrides { data: Some(folder.path().join("data")), ..Overrides::default() };
+        let config = Config::from_sources(Mode::Dev, None, BTreeMap::new(), overrides).unwrap();
+        let (token, key) = (config.admin_token().unwrap(), config.fingerprint_key().unwrap());
+        assert_eq!(token.len(), 64);
+        assert_eq!((config.admin_token().unwrap(), config.fingerprint_key().unwrap()), (token.clone(), key));
+        let path = folder.path().join("data/secrets/admin.token");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::write(&path, "").unwrap();
+        assert_ne!(config.admin_token().unwrap(), token, "an empty file is no token");
+    }
+
+    #[test]
+    fn a_service_gets_its_own_settings_over_its_manifest() {
+        let config =
+            read(Mode::Dev, "[services.message]\nedit_window_s = 60\nnames = [\"a\", \"b\"]\n[services.user]\nx = true\n", &[]).unwrap();
+        let defaults = BTreeMap::from([
+            ("edit_window_s".to_owned(), Value::Integer(900)),
+            ("delete_window_s".to_owned(), Value::Integer(172_800)),
+            ("greeting".to_owned(), Value::String("hello".to_owned())),
+        ]);
+        let settings = config.service_settings(&ServiceName::parse("message").unwrap(), &defaults);
+        assert!(settings.dev_mode);
+        let expect = [("delete_window_s", "172800"), ("edit_window_s", "60"), ("greeting", "hello"), ("names", "[\"a\", \"b\"]")];
+        assert_eq!(settings.values, expect.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect());
+    }
+}

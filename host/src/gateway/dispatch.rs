@@ -1,0 +1,359 @@
+//! The path of one request to a service, as one walk down: route → identity and access → rate → body → idempotency or kept answer →
+//! breaker → the call → the answer. Knows HTTP and the services' catalogue; no domain noun.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, HttpBody};
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http_body_util::{BodyExt, LengthLimitError};
+use tokio_util::task::TaskTracker;
+
+use super::backend::{Backend, Snapshot};
+use super::breaker::Verdict;
+use super::idempotency::{self, Answer, Begin, IDEMPOTENT_REPLAYED, Idempotency};
+use super::problem::{PROBLEM_JSON, Problem};
+use super::rate_limit::{Allowance, RateLimiter, Rule, Subject};
+use super::request::{RequestInfo, Served};
+use super::response_cache::{self, Kept, ResponseCache};
+use super::routes::{CompiledRoute, Found, RouteTables, Values, percent_decode};
+use super::{GatewaySettings, GatewayState, identity};
+use crate::capabilities::context::{CallContext, Caller};
+use crate::capabilities::tokens::Tokens;
+use crate::limits;
+use crate::runtime::manifest::{CacheScope, RateSubject};
+use crate::runtime::{CallError, ErrorKind, Input, Reply};
+
+const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// What all requests share.
+pub(super) struct Gateway<B> {
+    pub backend: Arc<B>,
+    pub settings: GatewaySettings,
+    pub tables: RouteTables,
+    tokens: Arc<dyn Tokens>,
+    limiter: RateLimiter,
+    idempotency: Idempotency,
+    responses: ResponseCache,
+    background: TaskTracker,
+    hasher: RandomState,
+    started_at: Instant,
+}
+
+pub(super) async fn dispatch<B: Backend>(State(gateway): State<Arc<Gateway<B>>>, request: Request) -> Response {
+    gateway.route(request).await.unwrap_or_else(Problem::into_response)
+}
+
+impl<B: Backend> Gateway<B> {
+    pub fn new(state: &GatewayState<B>) -> Self {
+        Self {
+            backend: state.runtime.clone(),
+            settings: state.settings.clone(),
+            tables: RouteTables::default(),
+            tokens: state.tokens.clone(),
+            limiter: RateLimiter::default(),
+            idempotency: Idempotency::new(state.idempotency_cache.clone(), state.settings.request_timeout),
+            responses: ResponseCache::new(state.response_cache.clone()),
+            background: state.background.clone(),
+            hasher: RandomState::new(),
+            started_at: Instant::now(),
+        }
+    }
+
+    async fn route(self: &Arc<Self>, request: Request) -> Result<Response, Problem> {
+        let (parts, body) = request.into_parts();
+        let info = parts.extensions.get::<Arc<RequestInfo>>().expect("the edge gives every request one").clone();
+        // Pinned once: every service that this request reaches is taken from this snapshot.
+        let snapshot = self.backend.pin();
+        let table = self.tables.of(&*snapshot, &self.settings);
+        let (route, values) = match table.find(&parts.method, parts.uri.path()) {
+            Found::Route(route, values) => (route.clone(), values),
+            Found::WrongMethod { allow } => return Err(Problem::method_not_allowed(allow)),
+            Found::Nothing => return Err(Problem::not_found()),
+        };
+        // Set once per request: the edge made the cell, and nobody else fills it.
+        let _ = info.served.set(Served::Service(route.clone()));
+
+        let caller = identity::caller(&route.route.access, &*self.tokens, &parts.headers)?;
+        let limited = route.rate.as_ref().map(|rule| (rule, self.count(rule, &route, &caller, &info)));
+        let mut response = match limited {
+            Some((_, Allowance { is_allowed: false, reset, .. })) => {
+                metrics::counter!("echo_http_rate_limited_total", "route" => route.pattern.to_string()).increment(1);
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many requests").retry_after(reset).into_response()
+            }
+            _ => {
+                let call = Call {
+                    gateway: self.clone(),
+                    snapshot,
+                    route: route.clone(),
+                    info,
+                    caller,
+                    values: decode_values(values)?,
+                    uri: parts.uri.clone(),
+                    body: Bytes::new(),
+                };
+                call.answer(&parts.method, parts.headers, body).await.unwrap_or_else(Problem::into_response)
+            }
+        };
+        if let Some((rule, allowance)) = limited {
+            allowance.write_headers(rule, response.headers_mut());
+        }
+        Ok(response)
+    }
+
+    fn count(&self, rule: &Rule, route: &CompiledRoute, caller: &Option<Arc<Caller>>, info: &RequestInfo) -> Allowance {
+        let subject = match (rule.subject, caller) {
+            (RateSubject::Route, _) => Subject::Everybody,
+            (RateSubject::User, Some(caller)) => Subject::User(caller.user_id),
+            (RateSubject::User | RateSubject::Ip, _) => Subject::of_address(info.client_address),
+        };
+        self.limiter.check(rule, route.key_number, subject, self.now_ms())
+    }
+
+    /// Milliseconds since the gateway began.
+    fn now_ms(&self) -> u64 {
+        self.started_at.elapsed().as_millis() as u64
+    }
+}
+
+/// One request that may go to its service. Owns all it needs, so that it can outlive a client that went away.
+struct Call<B: Backend> {
+    gateway: Arc<Gateway<B>>,
+    snapshot: Arc<B::Snapshot>,
+    route: Arc<CompiledRoute>,
+    info: Arc<RequestInfo>,
+    caller: Option<Arc<Caller>>,
+    uri: Uri,
+    values: Vec<String>,
+    body: Bytes,
+}
+
+/// A success of a service.
+struct Done {
+    status: StatusCode,
+    body: Option<Bytes>,
+}
+
+impl<B: Backend> Call<B> {
+    async fn answer(mut self, method: &Method, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+        if self.route.has_body {
+            self.body = read_body(&headers, body).await?;
+        }
+        if method == Method::POST
+            && let Some(key) = idempotency::key_of(&headers)?
+        {
+            let key: Arc<str> = key.into();
+            // In a task of its own: should the client's connection break now, its next try finds the answer.
+            let done = self.gateway.background.clone().spawn(self.answer_once(key, headers)).await;
+            return done.unwrap_or_else(|error| match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Problem::unavailable("shutting_down", "the host is going down", Duration::from_secs(1))),
+            });
+        }
+        if self.route.route.etag || self.route.route.cache.is_some() {
+            return self.answer_tagged(&headers).await;
+        }
+        let done = self.run(&headers, None).await?;
+        Ok(done.into_response())
+    }
+
+    /// POST with a key: done now, or answered as before.
+    async fn answer_once(self, key: Arc<str>, headers: HeaderMap) -> Result<Response, Problem> {
+        let idempotency = &self.gateway.idempotency;
+        let fingerprint = idempotency::fingerprint(self.uri.path(), self.uri.query(), &self.body);
+        let slot = match idempotency.begin(self.subject(), &self.route.key, &key, fingerprint).await? {
+            Begin::Run(slot) => Some(slot),
+            Begin::Unkept => None,
+            Begin::Replay(answer) => return Ok(replay(answer)),
+        };
+        let result = self.run(&headers, Some(key)).await;
+        if let Some(slot) = slot {
+            let answer = match &result {
+                Ok(done) => Answer { status: done.status.as_u16(), body: done.body.clone().unwrap_or_default() },
+                Err(problem) => Answer { status: problem.status.as_u16(), body: problem.render(Some(&self.info.request_id)).into() },
+            };
+            idempotency.finish(slot, &answer, fingerprint).await;
+        }
+        result.map(Done::into_response)
+    }
+
+    /// GET with an ETag, from the kept answers where the manifest allows it.
+    async fn answer_tagged(&self, headers: &HeaderMap) -> Result<Response, Problem> {
+        let route = &self.route.route;
+        let kept = match &route.cache {
+            Some(cache) => {
+                let user = self.caller.as_ref().filter(|_| cache.per == CacheScope::User).map(|caller| caller.user_id);
+                let key = response_cache::key(self.snapshot.number(), &self.route.key, self.uri.path(), self.uri.query(), user);
+                match self.gateway.responses.get(&key).await {
+                    Some(kept) => kept,
+                    None => {
+                        let kept = self.run(headers, None).await?.into_kept();
+                        self.gateway.responses.put(&key, &kept, cache.ttl).await;
+                        kept
+                    }
+                }
+            }
+            None => self.run(headers, None).await?.into_kept(),
+        };
+        let etag = response_cache::etag_of(&kept.body);
+        let mut response = if response_cache::matches(headers, &etag) {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            respond(StatusCode::from_u16(kept.status).unwrap_or_default(), kept.body, APPLICATION_JSON)
+        };
+        response_cache::write_headers(route, response.headers_mut(), Some(etag));
+        Ok(response)
+    }
+
+    /// The breaker, then the service.
+    async fn run(&self, headers: &HeaderMap, idempotency_key: Option<Arc<str>>) -> Result<Done, Problem> {
+        let (gateway, route) = (&*self.gateway, &*self.route);
+        let permit = route
+            .breaker
+            .admit(route.breaker_index, gateway.now_ms())
+            .map_err(|wait| Problem::unavailable("service_resting", "the service failed too often and is left alone for a while", wait))?;
+        let path: Vec<(&str, &str)> = route.variables.iter().map(|name| &**name).zip(self.values.iter().map(String::as_str)).collect();
+        let input = Input::Http {
+            path: &path,
+            query: if route.has_body { None } else { self.uri.query() },
+            body: (!self.body.is_empty()).then_some(&*self.body),
+        };
+        let context = CallContext {
+            caller: self.caller.clone(),
+            request_id: self.info.request_id.clone(),
+            correlation_id: self.info.correlation_id.clone(),
+            client_address: self.info.client_address,
+            user_agent: client_text(headers, &USER_AGENT),
+            trace_parent: client_text(headers, &TRACEPARENT),
+            idempotency_key,
+            event_id: None,
+            deadline: self.info.received_at + gateway.settings.request_timeout,
+        };
+        let result = gateway.backend.call(&self.snapshot, &route.target, input, context).await;
+        let verdict = verdict(&result);
+        let caller_number = if verdict == Verdict::Fault { gateway.hasher.hash_one(self.subject()) } else { 0 };
+        permit.settle(verdict, caller_number, gateway.now_ms());
+        match result {
+            Ok(reply) => Ok(self.done(reply)),
+            Err(error) => {
+                self.log(&error);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn done(&self, reply: Reply) -> Done {
+        let route = &self.route.route;
+        let status = match &route.status_unless {
+            Some(unless) if reply.status_flag == Some(false) => unless.status,
+            _ => route.status,
+        };
+        Done { status: StatusCode::from_u16(status).expect("the manifest's check lets only 200 to 299 pass"), body: reply.body }
+    }
+
+    /// The one place where a service's fault is told; the client learns no more than its code.
+    fn log(&self, error: &CallError) {
+        let (service, route, request_id) = (&self.route.target.service, &*self.route.key, &*self.info.request_id);
+        match error {
+            CallError::Declined(declined) if declined.kind == ErrorKind::Internal => {
+                tracing::error!(%service, route, request_id, code = declined.code, reason = declined.message, "the service failed");
+            }
+            CallError::Failed(reason) => tracing::error!(%service, route, request_id, reason, "the service failed"),
+            CallError::TimedOut(reason) => tracing::warn!(%service, route, request_id, reason, "the service timed out"),
+            CallError::Unavailable(reason) => tracing::warn!(%service, route, request_id, reason, "the service is unavailable"),
+            CallError::Busy => tracing::warn!(%service, route, request_id, "the service is busy"),
+            CallError::Unreadable(_) | CallError::Invalid(_) | CallError::Declined(_) => {}
+        }
+    }
+
+    /// Whose request this is, where an anonymous one is its address's.
+    fn subject(&self) -> Subject {
+        self.caller.as_ref().map_or_else(|| Subject::of_address(self.info.client_address), |caller| Subject::User(caller.user_id))
+    }
+}
+
+impl Done {
+    fn into_kept(self) -> Kept {
+        Kept { status: self.status.as_u16(), body: self.body.unwrap_or_default() }
+    }
+}
+
+impl IntoResponse for Done {
+    fn into_response(self) -> Response {
+        respond(self.status, self.body.unwrap_or_default(), APPLICATION_JSON)
+    }
+}
+
+/// See `breaker`: a declined call is a good one, and what never reached the guest is none.
+fn verdict(result: &Result<Reply, CallError>) -> Verdict {
+    match result {
+        Ok(_) | Err(CallError::Declined(_)) => Verdict::Good,
+        Err(CallError::Failed(_) | CallError::TimedOut(_)) => Verdict::Fault,
+        Err(CallError::Unreadable(_) | CallError::Invalid(_) | CallError::Busy | CallError::Unavailable(_)) => Verdict::Neutral,
+    }
+}
+
+fn replay(answer: Answer) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let content_type = if status.is_success() { APPLICATION_JSON } else { PROBLEM_JSON };
+    let mut response = respond(status, answer.body, content_type);
+    response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+fn respond(status: StatusCode, body: Bytes, content_type: HeaderValue) -> Response {
+    let has_body = !body.is_empty();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    if has_body {
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
+    response
+}
+
+fn decode_values(values: Values<'_>) -> Result<Vec<String>, Problem> {
+    let decoded = values.into_iter().map(|value| percent_decode(value).map(std::borrow::Cow::into_owned)).collect::<Option<_>>();
+    decoded.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the path is not percent-encoded UTF-8"))
+}
+
+/// Errors: 415 for what is not plain JSON, 413 over the bound, 400 for a body that breaks off.
+async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    if headers.get(CONTENT_TYPE).is_some_and(|value| !is_json(value)) || headers.contains_key(CONTENT_ENCODING) {
+        let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "send the body as plain application/json");
+        return Err(problem.with(ACCEPT, APPLICATION_JSON));
+    }
+    match body.collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if is_too_large(&error) => {
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request's body is too large"))
+        }
+        Err(_) => Err(Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the request's body broke off")),
+    }
+}
+
+fn is_json(content_type: &HeaderValue) -> bool {
+    let text = content_type.to_str().unwrap_or_default();
+    text.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
+}
+
+fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<LengthLimitError>())
+}
+
+fn client_text(headers: &HeaderMap, name: &HeaderName) -> Option<Arc<str>> {
+    let text = headers.get(name)?.to_str().ok()?;
+    // ASCII, so that any place is a good one to cut.
+    Some(text[..text.len().min(limits::CLIENT_TEXT_BYTES_MAX)].into())
+}

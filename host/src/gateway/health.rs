@@ -1,0 +1,225 @@
+//! How the host is: `/health`, `/ready`, `/metrics`; and what it says of itself: `/openapi.json`, `/docs`, `/.well-known/jwks.json`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_util::future::{BoxFuture, join_all};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::backend::{Backend, Snapshot};
+use super::dispatch::Gateway;
+use super::{GatewayState, Problem, docs, response_cache};
+use crate::capabilities::tokens::Tokens;
+use crate::limits;
+
+/// What a check found; an error is "down", with the reason for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckState {
+    Up,
+    /// The host serves on with less.
+    Degraded,
+}
+
+pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<CheckState, String>> + Send + Sync>;
+
+/// The checks behind `/ready`. `app` registers them; whoever ends the host says that it drains.
+#[derive(Default)]
+pub struct Readiness {
+    checks: Mutex<BTreeMap<String, Check>>,
+    is_draining: AtomicBool,
+    last: Mutex<Option<(Instant, BTreeMap<String, CheckReport>)>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Up,
+    Degraded,
+    Down,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckReport {
+    pub status: Status,
+    pub duration_ms: f64,
+}
+
+impl Readiness {
+    /// A check of the same name is replaced.
+    pub fn register(&self, name: impl Into<String>, check: Check) {
+        self.checks.lock().insert(name.into(), check);
+        *self.last.lock() = None;
+    }
+
+    /// From now on `/ready` says down, so that no more traffic is sent here.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Asks all at once, each for at most `READY_CHECK_TIMEOUT_MS`; within `READY_REUSE_MS` the last answers stand.
+    pub async fn check(&self) -> BTreeMap<String, CheckReport> {
+        if let Some((at, reports)) = &*self.last.lock()
+            && at.elapsed() < Duration::from_millis(limits::READY_REUSE_MS)
+        {
+            return reports.clone();
+        }
+        let checks: Vec<(String, Check)> = self.checks.lock().iter().map(|(name, check)| (name.clone(), check.clone())).collect();
+        let reports: BTreeMap<_, _> = join_all(checks.into_iter().map(|(name, check)| self.ask(name, check))).await.into_iter().collect();
+        *self.last.lock() = Some((Instant::now(), reports.clone()));
+        reports
+    }
+
+    async fn ask(&self, name: String, check: Check) -> (String, CheckReport) {
+        let begun_at = Instant::now();
+        let outcome = tokio::time::timeout(Duration::from_millis(limits::READY_CHECK_TIMEOUT_MS), check()).await;
+        let (status, reason) = match outcome {
+            Ok(Ok(CheckState::Up)) => (Status::Up, String::new()),
+            Ok(Ok(CheckState::Degraded)) => (Status::Degraded, String::new()),
+            Ok(Err(reason)) => (Status::Down, reason),
+            Err(_) => (Status::Down, "no answer in time".to_owned()),
+        };
+        let before = self.last.lock().as_ref().and_then(|(_, reports)| reports.get(&name)).map_or(Status::Up, |report| report.status);
+        if status != before {
+            // The reason may name addresses and files: it is for the operator's log alone.
+            tracing::warn!(check = name, ?status, reason, "a part of the host changed its state");
+        }
+        (name, CheckReport { status, duration_ms: begun_at.elapsed().as_micros() as f64 / 1_000.0 })
+    }
+}
+
+/// The host's own routes on the public side.
+pub(super) fn routes<B: Backend>(state: GatewayState<B>, gateway: Arc<Gateway<B>>) -> Router {
+    let mut router = Router::new()
+        .route("/health", get(async || ([(CONTENT_TYPE, "application/json")], "{\"status\":\"up\"}")))
+        .route("/docs", get(docs::page))
+        .route("/openapi.json", get(openapi::<B>))
+        .with_state(gateway.clone());
+    let (readiness, tokens) = (state.readiness, state.tokens);
+    router = router.route("/ready", get(move || ready(readiness.clone(), gateway.clone())));
+    router = router.route("/.well-known/jwks.json", get(async move || jwks(&*tokens)));
+    if state.settings.public_metrics {
+        let render = state.render_metrics;
+        router = router.route("/metrics", get(async move || ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render())));
+    }
+    router
+}
+
+async fn ready<B: Backend>(readiness: Arc<Readiness>, gateway: Arc<Gateway<B>>) -> Response {
+    #[derive(Serialize)]
+    struct Plugin {
+        status: Status,
+    }
+    #[derive(Serialize)]
+    struct Checks {
+        #[serde(flatten)]
+        reports: BTreeMap<String, CheckReport>,
+        plugins: BTreeMap<String, Plugin>,
+    }
+    #[derive(Serialize)]
+    struct Report {
+        status: Status,
+        timestamp: String,
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        draining: bool,
+        checks: Checks,
+    }
+    let reports = readiness.check().await;
+    let snapshot = gateway.backend.pin();
+    let table = gateway.tables.of(&*snapshot, &gateway.settings);
+    let plugins: BTreeMap<_, _> = (snapshot.services().into_iter())
+        .map(|name| (name.to_string(), Plugin { status: if table.is_breaker_open(&name) { Status::Degraded } else { Status::Up } }))
+        .collect();
+    let draining = readiness.is_draining();
+    let parts = reports.values().map(|report| report.status).chain(plugins.values().map(|plugin| plugin.status));
+    let status = if draining { Status::Down } else { parts.max().unwrap_or(Status::Up) };
+    let code = if status == Status::Down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let timestamp = format!("{:.6}", jiff::Timestamp::now());
+    let report = Report { status, timestamp, draining, checks: Checks { reports, plugins } };
+    let body = serde_json::to_vec(&report).expect("strings and numbers always serialise");
+    (code, [(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+async fn openapi<B: Backend>(State(gateway): State<Arc<Gateway<B>>>, headers: HeaderMap) -> Response {
+    let snapshot = gateway.backend.pin();
+    let table = gateway.tables.of(&*snapshot, &gateway.settings);
+    let (document, etag) = table.openapi(&*snapshot);
+    let mut response = if response_cache::matches(&headers, etag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        ([(CONTENT_TYPE, "application/json")], document.clone()).into_response()
+    };
+    response.headers_mut().insert(ETAG, etag.clone());
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+fn jwks(tokens: &dyn Tokens) -> Result<Response, Problem> {
+    let body = serde_json::to_vec(&tokens.jwks()).map_err(|_| Problem::internal())?;
+    Ok(([(CONTENT_TYPE, "application/jwk-set+json"), (CACHE_CONTROL, "public, max-age=300")], body).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(outcome: Result<CheckState, &'static str>) -> Check {
+        Arc::new(move || Box::pin(async move { outcome.map_err(str::to_owned) }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn checks_run_at_once_and_a_silent_one_is_down() {
+        let readiness = Readiness::default();
+        readiness.register("up", check(Ok(CheckState::Up)));
+        readiness.register("degraded", check(Ok(CheckState::Degraded)));
+        readiness.register("broken", check(Err("no such file")));
+        for name in ["silent", "mute"] {
+            readiness.register(name, Arc::new(|| Box::pin(std::future::pending())));
+        }
+        let begun_at = tokio::time::Instant::now();
+        let reports = readiness.check().await;
+        let waited = begun_at.elapsed();
+        assert!(waited < Duration::from_millis(limits::READY_CHECK_TIMEOUT_MS * 3 / 2), "one after the other: {waited:?}");
+        let found: Vec<_> = reports.iter().map(|(name, report)| (name.as_str(), report.status)).collect();
+        assert_eq!(
+            found,
+            [
+                ("broken", Status::Down),
+                ("degraded", Status::Degraded),
+                ("mute", Status::Down),
+                ("silent", Status::Down),
+                ("up", Status::Up)
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn answers_are_used_again_for_a_moment() {
+        let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let readiness = Readiness::default();
+        let counter = asked.clone();
+        readiness.register(
+            "counted",
+            Arc::new(move || {
+                counter.fetch_add(1, Ordering::Relaxed);
+                Box::pin(async { Ok(CheckState::Up) })
+            }),
+        );
+        for _ in 0..100 {
+            readiness.check().await;
+        }
+        assert!(asked.load(Ordering::Relaxed) < 100);
+    }
+}

@@ -1,0 +1,171 @@
+//! Answers kept for GET routes whose manifest says so, and ETags (RFC 9110 section 8.8.3). Bounded by the cache that it is given.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH, VARY};
+use http::{HeaderMap, HeaderValue};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::capabilities::cache::Cache;
+use crate::limits;
+use crate::runtime::manifest::{Access, CacheScope, Route};
+
+/// A success as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub status: u16,
+    pub body: Bytes,
+}
+
+pub struct ResponseCache {
+    cache: Arc<dyn Cache>,
+}
+
+impl ResponseCache {
+    pub fn new(cache: Arc<dyn Cache>) -> Self {
+        Self { cache }
+    }
+
+    /// A cache that cannot be reached has nothing.
+    pub async fn get(&self, key: &str) -> Option<Kept> {
+        let value = self.cache.get(key).await.ok()??;
+        let (status, _) = value.split_first_chunk::<2>()?;
+        Some(Kept { status: u16::from_be_bytes(*status), body: value.slice(2..) })
+    }
+
+    /// Too large an answer is not kept, and a cache that cannot be reached keeps nothing: the next request asks the service again.
+    pub async fn put(&self, key: &str, kept: &Kept, ttl: Duration) {
+        if kept.body.len() + 2 > limits::CACHE_VALUE_BYTES_MAX {
+            return;
+        }
+        let mut value = BytesMut::with_capacity(kept.body.len() + 2);
+        value.put_u16(kept.status);
+        value.put_slice(&kept.body);
+        if let Err(error) = self.cache.set(key, value.freeze(), Some(ttl)).await {
+            tracing::debug!(%error, "an answer is not kept");
+        }
+    }
+}
+
+/// One answer per snapshot of the services (a swap forgets all), route, path, query and, where the scope says so, user.
+pub fn key(snapshot: u64, route: &str, path: &str, query: Option<&str>, user: Option<Uuid>) -> String {
+    let mut hash = Sha256::new();
+    for part in [route, path, query.unwrap_or("")] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.update(user.unwrap_or_default());
+    let mut key = format!("gateway:response:{snapshot}:");
+    URL_SAFE_NO_PAD.encode_string(hash.finalize(), &mut key);
+    key
+}
+
+/// Strong: other bytes, another tag.
+pub fn etag_of(body: &[u8]) -> HeaderValue {
+    let hash = Sha256::digest(body);
+    let mut tag = String::with_capacity(24);
+    tag.push('"');
+    URL_SAFE_NO_PAD.encode_string(&hash[..16], &mut tag);
+    tag.push('"');
+    HeaderValue::from_str(&tag).expect("base64url in quotes")
+}
+
+/// Whether the client has this already (weak comparison, as RFC 9110 section 13.1.2 wants for If-None-Match).
+pub fn matches(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    let strong = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.trim() == "*" || value.split(',').any(|tag| strong(tag).as_bytes() == etag.as_bytes()))
+}
+
+/// How a route's successes may be kept by others. Without a word in the manifest: not at all (the edge says so).
+pub fn write_headers(route: &Route, headers: &mut HeaderMap, etag: Option<HeaderValue>) {
+    let shared = route.access == Access::Public;
+    if let Some(cache) = &route.cache {
+        let mut value = String::with_capacity(32);
+        let scope = if shared && cache.per == CacheScope::Public { "public" } else { "private" };
+        write!(value, "{scope}, max-age={}", cache.ttl.as_secs()).expect("writing to a string");
+        headers.insert(CACHE_CONTROL, HeaderValue::from_str(&value).expect("ASCII"));
+    } else if route.etag {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(if shared { "no-cache" } else { "private, no-cache" }));
+    }
+    if route.cache.as_ref().is_some_and(|cache| cache.per == CacheScope::User) || !shared {
+        headers.append(VARY, HeaderValue::from_static("authorization"));
+    }
+    if let Some(etag) = etag {
+        headers.insert(ETAG, etag);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::fakes::FakeCache;
+
+    #[test]
+    fn the_same_bytes_have_the_same_tag() {
+        assert_eq!(etag_of(b"{}"), etag_of(b"{}"));
+        assert_ne!(etag_of(b"{}"), etag_of(b"{ }"));
+        let tag = etag_of(b"{}");
+        let text = tag.to_str().unwrap();
+        assert!(text.starts_with('"') && text.ends_with('"') && text.len() == 24, "{text}");
+    }
+
+    #[test]
+    fn if_none_match_takes_lists_weak_tags_and_the_star() {
+        let etag = HeaderValue::from_static("\"a\"");
+        let check = |given: &str, expect: bool| {
+            let headers = HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_str(given).unwrap())]);
+            assert_eq!(matches(&headers, &etag), expect, "{given}");
+        };
+        check("\"a\"", true);
+        check("\"b\", W/\"a\"", true);
+        check("*", true);
+        check("\"b\"", false);
+        check("a", false);
+        assert!(!matches(&HeaderMap::new(), &etag));
+    }
+
+    #[test]
+    fn a_key_tells_apart_what_is_different() {
+        let user = Some(Uuid::from_u128(1));
+        let keys = [
+            key(1, "GET /a", "/a", None, None),
+            key(2, "GET /a", "/a", None, None),
+            key(1, "GET /a", "/a", None, user),
+            key(1, "GET /a", "/a", Some("q=1"), None),
+            key(1, "GET /a", "/aq=1", None, None),
+        ];
+        for (i, key) in keys.iter().enumerate() {
+            assert!(key.len() <= limits::CACHE_KEY_BYTES_MAX);
+            assert!(!keys[..i].contains(key));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_kept_for_its_time() {
+        let fake = Arc::new(FakeCache::default());
+        let cache = ResponseCache::new(fake.clone());
+        let kept = Kept { status: 200, body: Bytes::from_static(b"{\"a\":1}") };
+        cache.put("k", &kept, Duration::from_secs(60)).await;
+        assert_eq!(cache.get("k").await, Some(kept.clone()));
+        fake.advance(Duration::from_secs(60));
+        assert_eq!(cache.get("k").await, None);
+
+        let large = Kept { status: 200, body: vec![b'x'; limits::CACHE_VALUE_BYTES_MAX].into() };
+        cache.put("large", &large, Duration::from_secs(60)).await;
+        assert_eq!(cache.get("large").await, None);
+
+        fake.break_down();
+        cache.put("k", &kept, Duration::from_secs(60)).await;
+        assert_eq!(cache.get("k").await, None);
+    }
+}

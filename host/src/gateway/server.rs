@@ -1,0 +1,278 @@
+//! The listener: accepts connections, speaks HTTP/1.1 on them, hands upgraded ones over, and ends in order. Knows no routes.
+//!
+//! Its own loop instead of `axum::serve`: small buffers, a bound on open connections that counts upgraded ones too, a time for a
+//! request's head, and an end that waits for requests in flight but not for ever.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use super::PeerAddress;
+use crate::limits;
+
+/// How serving ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServeOutcome {
+    /// Connections whose requests were still running when the time for draining was over.
+    pub cut_count: usize,
+}
+
+/// Serves until `shutdown`, then takes no more connections, lets requests in flight finish, and cuts after `drain_timeout` what is left.
+/// Upgraded connections are their handler's to end; they are not waited for here.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken, drain_timeout: Duration) -> ServeOutcome {
+    serve_bounded(listener, router, shutdown, drain_timeout, limits::CONNECTIONS_MAX).await
+}
+
+async fn serve_bounded(
+    listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+    drain_timeout: Duration,
+    connections_max: usize,
+) -> ServeOutcome {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits::HEADER_READ_TIMEOUT_MS))
+        .max_buf_size(limits::HTTP_BUFFER_BYTES_MAX);
+    let room = Arc::new(Semaphore::new(connections_max));
+    let (connections, cut, cut_count) = (TaskTracker::new(), CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // A connection that ended before it was accepted, or no file descriptor left: the second passes only with time.
+                tracing::warn!(%error, "a connection cannot be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        // Full: closed at once, so that a balancer tries elsewhere instead of waiting.
+        let Ok(place) = room.clone().try_acquire_owned() else {
+            metrics::counter!("echo_http_connections_refused_total").increment(1);
+            continue;
+        };
+        // Small answers must not wait for an acknowledgement (Nagle); a socket that cannot do it still works.
+        let _ = stream.set_nodelay(true);
+        let connection = Connection { stream, _place: place };
+        let served = serve_connection(http.clone(), connection, peer, router.clone(), shutdown.clone(), cut.clone());
+        let cut_count = cut_count.clone();
+        connections.spawn(async move {
+            if served.await == End::Cut {
+                cut_count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    // Nobody new is let in from here on.
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(drain_timeout, connections.wait()).await.is_err() {
+        cut.cancel();
+        connections.wait().await;
+    }
+    ServeOutcome { cut_count: cut_count.load(Ordering::Relaxed) }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The client or the protocol ended it, or it is upgraded.
+    Orderly,
+    Cut,
+}
+
+async fn serve_connection(
+    http: http1::Builder,
+    connection: Connection,
+    peer: SocketAddr,
+    router: Router,
+    shutdown: CancellationToken,
+    cut: CancellationToken,
+) -> End {
+    let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(PeerAddress(peer));
+        // A handle: the routes are shared.
+        router.clone().call(request)
+    });
+    let mut served = pin!(http.serve_connection(TokioIo::new(connection), service).with_upgrades());
+    // What ends a connection (a client that went away, a head that is none) concerns that client alone; requests are logged by the edge.
+    tokio::select! {
+        _ = served.as_mut() => return End::Orderly,
+        () = shutdown.cancelled() => served.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        _ = served => End::Orderly,
+        () = cut.cancelled() => End::Cut,
+    }
+}
+
+/// A stream with its place among the open connections: the place is free again when the stream is dropped, also after an upgrade.
+struct Connection {
+    stream: TcpStream,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use axum::extract::Extension;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Notify;
+    use tokio::task::JoinHandle;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    struct Running {
+        address: SocketAddr,
+        shutdown: CancellationToken,
+        served: JoinHandle<ServeOutcome>,
+    }
+
+    async fn start(router: Router, drain_timeout: Duration, connections_max: usize) -> Running {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let served = tokio::spawn(serve_bounded(listener, router, shutdown.clone(), drain_timeout, connections_max));
+        Running { address, shutdown, served }
+    }
+
+    impl Running {
+        async fn connect(&self) -> TcpStream {
+            TcpStream::connect(self.address).await.unwrap()
+        }
+
+        async fn ended(self) -> ServeOutcome {
+            tokio::time::timeout(PATIENCE, self.served).await.expect("serving ends").unwrap()
+        }
+    }
+
+    async fn send(stream: &mut TcpStream, path: &str) {
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+    }
+
+    /// All up to the end of the stream.
+    async fn read_all(stream: &mut TcpStream) -> String {
+        let mut text = Vec::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut text)).await.expect("the stream ends").unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    /// A handler that says when it has begun and waits until it may end.
+    fn slow(begun: Arc<Notify>, go_on: Arc<Notify>) -> Router {
+        Router::new().route(
+            "/slow",
+            get(async move || {
+                begun.notify_one();
+                go_on.notified().await;
+                "finished"
+            }),
+        )
+    }
+
+    #[tokio::test]
+    async fn the_peer_address_is_known() {
+        let router = Router::new().route("/", get(async |Extension(PeerAddress(peer)): Extension<PeerAddress>| peer.to_string()));
+        let running = start(router, PATIENCE, 10).await;
+        let mut stream = running.connect().await;
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        assert!(read_all(&mut stream).await.ends_with(&stream.local_addr().unwrap().to_string()));
+    }
+
+    #[tokio::test]
+    async fn shutdown_finishes_a_running_request_and_closes_idle_connections() {
+        let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let running = start(slow(begun.clone(), go_on.clone()), PATIENCE, 10).await;
+        let (mut busy, mut idle) = (running.connect().await, running.connect().await);
+        send(&mut busy, "/slow").await;
+        begun.notified().await;
+        let address = running.address;
+        running.shutdown.cancel();
+        assert_eq!(read_all(&mut idle).await, "");
+        assert!(!running.served.is_finished());
+        go_on.notify_one();
+        assert!(read_all(&mut busy).await.ends_with("finished"));
+        assert_eq!(running.ended().await, ServeOutcome { cut_count: 0 });
+        assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
+    }
+
+    #[tokio::test]
+    async fn what_does_not_end_in_time_is_cut() {
+        let begun = Arc::new(Notify::new());
+        let running = start(slow(begun.clone(), Arc::default()), Duration::from_millis(20), 10).await;
+        let mut stream = running.connect().await;
+        send(&mut stream, "/slow").await;
+        begun.notified().await;
+        running.shutdown.cancel();
+        assert_eq!(running.ended().await, ServeOutcome { cut_count: 1 });
+        assert_eq!(read_all(&mut stream).await, "");
+    }
+
+    #[tokio::test]
+    async fn connections_over_the_bound_are_closed_at_once_and_later_ones_find_room() {
+        let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let running = start(slow(begun.clone(), go_on.clone()), PATIENCE, 1).await;
+        let mut first = running.connect().await;
+        send(&mut first, "/slow").await;
+        begun.notified().await;
+        assert_eq!(read_all(&mut running.connect().await).await, "");
+        drop(first);
+        let admitted = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let mut next = running.connect().await;
+                send(&mut next, "/nothing").await;
+                let mut byte = [0];
+                if next.read(&mut byte).await.is_ok_and(|count| count > 0) {
+                    break;
+                }
+            }
+        });
+        admitted.await.expect("the place of a closed connection is free again");
+    }
+}

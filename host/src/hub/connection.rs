@@ -1,0 +1,140 @@
+//! One open socket as the rest of the host sees it: what waits for it, and whether it is asked to close. Knows no protocol and no feed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::task::Waker;
+
+use futures_util::task::AtomicWaker;
+use parking_lot::{Mutex, MutexGuard};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+use uuid::Uuid;
+
+use super::close::Close;
+use super::frame::DurableBody;
+
+pub(super) struct Connection {
+    pub id: Uuid,
+    pub user: Uuid,
+    pub device: Box<str>,
+    pub session: Uuid,
+    /// The highest seq that the device acknowledged here, and whether it waits to be written.
+    pub acknowledged: AtomicU64,
+    pub acknowledgement_waits: AtomicBool,
+    inbox: Mutex<Inbox>,
+    waker: AtomicWaker,
+}
+
+/// What was delivered and not taken by the socket's loop yet. Bounded: a durable event beyond the bound is left to the feed, which the
+/// loop reads when it comes to the gap; an ephemeral one is dropped.
+pub(super) struct Inbox {
+    pub frames: VecDeque<Outgoing>,
+    bytes: usize,
+    frames_max: usize,
+    bytes_max: usize,
+    /// The highest seq ever delivered here, kept or not.
+    pub head: u64,
+    /// Something durable was left to the feed since the queue was last empty.
+    pub overflowed: bool,
+    close: Option<Close>,
+}
+
+pub(super) enum Outgoing {
+    Durable { seq: u64, body: Arc<DurableBody> },
+    Ephemeral(Utf8Bytes),
+}
+
+impl Connection {
+    pub fn new(user: Uuid, device: &str, session: Uuid, frames_max: usize, bytes_max: usize) -> Self {
+        Self {
+            id: Uuid::now_v7(),
+            user,
+            device: device.into(),
+            session,
+            acknowledged: AtomicU64::new(0),
+            acknowledgement_waits: AtomicBool::new(false),
+            inbox: Mutex::new(Inbox { frames: VecDeque::new(), bytes: 0, frames_max, bytes_max, head: 0, overflowed: false, close: None }),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    pub fn push_durable(&self, seq: u64, body: &Arc<DurableBody>) {
+        {
+            let mut inbox = self.inbox.lock();
+            inbox.head = inbox.head.max(seq);
+            if inbox.has_room_for(body.len()) {
+                inbox.bytes += body.len();
+                inbox.frames.push_back(Outgoing::Durable { seq, body: body.clone() });
+            } else {
+                inbox.overflowed = true;
+            }
+        }
+        self.waker.wake();
+    }
+
+    /// False when it was dropped because the client is slow.
+    pub fn push_ephemeral(&self, text: &Utf8Bytes) -> bool {
+        {
+            let mut inbox = self.inbox.lock();
+            if inbox.overflowed || !inbox.has_room_for(text.len()) {
+                return false;
+            }
+            inbox.bytes += text.len();
+            inbox.frames.push_back(Outgoing::Ephemeral(text.clone()));
+        }
+        self.waker.wake();
+        true
+    }
+
+    /// Asks the socket's loop to end; the first reason stands.
+    pub fn close(&self, close: Close) {
+        self.inbox.lock().close.get_or_insert(close);
+        self.waker.wake();
+    }
+
+    pub fn close_asked(&self) -> Option<Close> {
+        self.inbox.lock().close
+    }
+
+    pub fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock()
+    }
+
+    /// Who is woken by all of the above. Register first, then look.
+    pub fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+}
+
+impl Inbox {
+    pub fn pop(&mut self) -> Option<Outgoing> {
+        let frame = self.frames.pop_front()?;
+        self.bytes -= frame.len();
+        // A burst must not leave its memory to a socket that is idle for hours.
+        if self.frames.is_empty() && self.frames.capacity() > 16 {
+            self.frames = VecDeque::new();
+        }
+        Some(frame)
+    }
+
+    /// A frame larger than the bound is taken where it is alone.
+    fn has_room_for(&self, bytes: usize) -> bool {
+        self.close.is_none() && self.frames.len() < self.frames_max && (self.frames.is_empty() || self.bytes + bytes <= self.bytes_max)
+    }
+}
+
+impl Outgoing {
+    pub fn len(&self) -> usize {
+        match self {
+            Outgoing::Durable { body, .. } => body.len(),
+            Outgoing::Ephemeral(text) => text.len(),
+        }
+    }
+
+    pub fn into_text(self) -> Utf8Bytes {
+        match self {
+            Outgoing::Durable { seq, body } => body.with_seq(seq).into(),
+            Outgoing::Ephemeral(text) => text,
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! From a request to an open socket: origin, identity, cursor, a place in the registry, and the upgrade (RFC 6455, section 4).
+//! Whoever is refused is refused before the upgrade, with a problem.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Query, Request, State};
+use axum::response::Response;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::TryRecvError;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use uuid::Uuid;
+
+use super::connection::Connection;
+use super::problem::Problem;
+use super::registry::{Refused, Registration};
+use super::resume::{Delivery, Start};
+use super::socket::Socket;
+use super::{ClientAddress, Hub};
+use crate::capabilities::context::Caller;
+use crate::capabilities::hub::FeedPage;
+use crate::capabilities::tokens::{Revocation, TokenError};
+use crate::limits;
+
+/// The subprotocol that a client offers and the server picks.
+const SUBPROTOCOL: &str = "echo.v1";
+/// Carries the token of a client that cannot set headers; never picked.
+const BEARER_SUBPROTOCOL: &str = "bearer.";
+
+/// What the socket keeps of the request that opened it.
+pub(super) struct Client {
+    pub address: Option<IpAddr>,
+    pub user_agent: Option<Arc<str>>,
+}
+
+#[derive(Deserialize)]
+struct Parameters {
+    ticket: Option<String>,
+    since: Option<String>,
+}
+
+/// `GET /ws`.
+pub(super) async fn open(State(hub): State<Arc<Hub>>, request: Request) -> Response {
+    let request_id = request_id(request.headers());
+    match hub.open(request).await {
+        Ok(response) => response,
+        Err(problem) => {
+            metrics::counter!("echo_hub_refused_total", "code" => problem.code.clone()).increment(1);
+            problem.into_response(&request_id)
+        }
+    }
+}
+
+impl Hub {
+    async fn open(self: Arc<Self>, request: Request) -> Result<Response, Problem> {
+        if self.registry.is_draining() {
+            return Err(going_down());
+        }
+        self.check_origin(request.headers())?;
+        let Query(parameters) = Query::<Parameters>::try_from_uri(request.uri())
+            .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the query cannot be read"))?;
+        // Listened to from before the token is looked at: a revocation in between must not slip through.
+        let revocations = self.tokens.revocations();
+        let caller = self.identify(request.headers(), parameters.ticket.as_deref())?;
+        let mut response = create_response_with_body(&request, Body::empty)
+            .map_err(|error| Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", format!("open a WebSocket here: {error}")))?;
+        if protocols(request.headers()).any(|protocol| protocol == SUBPROTOCOL) {
+            response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+        }
+        let start = match parameters.since.as_deref() {
+            Some(since) => Start::Since(parse_cursor(since)?),
+            None => Start::Head,
+        };
+
+        // Registered before the feed is read: what is appended after the read is delivered, what was before is in the page.
+        let registration = self.register(&caller)?;
+        let page = self.read_feed(caller.user_id, start.since()).await?;
+        check_not_revoked(revocations, &caller)?;
+
+        let client = Client::of(&request);
+        let upgrade = hyper::upgrade::on(request);
+        let hub = self.clone();
+        self.sockets.spawn(async move {
+            // The client may be gone before the upgrade; the registration ends with it.
+            let Ok(upgraded) = upgrade.await else { return };
+            let config = hub.websocket_config();
+            let stream = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+            Socket::new(hub, registration, caller, client, stream, Delivery::new(start, page)).run(start).await;
+        });
+        Ok(response)
+    }
+
+    fn websocket_config(&self) -> WebSocketConfig {
+        WebSocketConfig::default()
+            .read_buffer_size(limits::SOCKET_READ_BUFFER_BYTES)
+            .write_buffer_size(limits::SOCKET_WRITE_BATCH_BYTES)
+            .max_message_size(Some(self.settings.frame_bytes_max))
+            .max_frame_size(Some(self.settings.frame_bytes_max))
+    }
+
+    /// A browser says which page opens the socket; other clients do not, and hold no one's cookies.
+    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+        let origin = origin.to_str().unwrap_or_default();
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let own = origin.split_once("://").is_some_and(|(_, authority)| !host.is_empty() && authority.eq_ignore_ascii_case(host));
+        let allowed = &self.settings.allowed_origins;
+        if own || allowed.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin)) {
+            Ok(())
+        } else {
+            Err(Problem::new(StatusCode::FORBIDDEN, "origin_refused", "pages of this origin may not open a socket here"))
+        }
+    }
+
+    /// The first of: `Authorization: Bearer`, the subprotocol `bearer.<jwt>`, `?ticket=`. One that is no good is not passed over.
+    fn identify(&self, headers: &HeaderMap, ticket: Option<&str>) -> Result<Arc<Caller>, Problem> {
+        if headers.contains_key(header::AUTHORIZATION) {
+            return self.verify_bearer(headers);
+        }
+        if let Some(token) = protocols(headers).find_map(|protocol| protocol.strip_prefix(BEARER_SUBPROTOCOL)) {
+            return self.verify(token);
+        }
+        match ticket {
+            Some(ticket) if ticket.len() <= limits::TOKEN_BYTES_MAX => Ok(self.tokens.redeem_ticket(ticket)?),
+            Some(_) => Err(TokenError::Invalid.into()),
+            None => Err(unauthenticated()),
+        }
+    }
+
+    /// Who `Authorization: Bearer` says.
+    pub(super) fn verify_bearer(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Problem> {
+        let header = headers.get(header::AUTHORIZATION).and_then(|header| header.to_str().ok()).ok_or_else(unauthenticated)?;
+        match header.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => self.verify(token.trim()),
+            Some(_) | None => Err(unauthenticated()),
+        }
+    }
+
+    pub(super) fn verify(&self, token: &str) -> Result<Arc<Caller>, Problem> {
+        if token.len() > limits::TOKEN_BYTES_MAX {
+            return Err(TokenError::Invalid.into());
+        }
+        Ok(self.tokens.verify(token)?)
+    }
+
+    fn register(&self, caller: &Caller) -> Result<Registration, Problem> {
+        let settings = &self.settings;
+        let connection =
+            Connection::new(caller.user_id, &caller.device_id, caller.session_id, settings.queue_frames_max, settings.queue_bytes_max);
+        self.registry.register(connection, settings.devices_per_user_max).map_err(|refused| match refused {
+            Refused::TooManyDevices => {
+                let detail = format!("more than {} devices of one user at once", settings.devices_per_user_max);
+                Problem::new(StatusCode::CONFLICT, "too_many_devices", detail)
+            }
+            Refused::GoingDown => going_down(),
+        })
+    }
+
+    async fn read_feed(&self, user: Uuid, since: u64) -> Result<FeedPage, Problem> {
+        let _turn = self.feed_reads.acquire().await.expect("never closed");
+        self.feed.read(user, since, self.settings.resume_page).await.map_err(feed_unavailable)
+    }
+}
+
+/// A cursor as clients write it.
+pub(super) fn parse_cursor(cursor: &str) -> Result<u64, Problem> {
+    let digits = !cursor.is_empty() && cursor.bytes().all(|byte| byte.is_ascii_digit());
+    match cursor.parse() {
+        Ok(cursor) if digits && cursor <= super::resume::ABOVE_ALL => Ok(cursor),
+        Ok(_) | Err(_) => Err(Problem::invalid("since", "not_a_cursor", "an integer, the seq of the last event that this device has")),
+    }
+}
+
+pub(super) fn feed_unavailable(error: crate::capabilities::hub::FeedError) -> Problem {
+    tracing::warn!(%error, "a feed cannot be read");
+    Problem::unavailable("feed_unavailable", "the feed cannot be read now", Duration::from_secs(1))
+}
+
+/// The client's own, where it is a sane one.
+pub(super) fn request_id(headers: &HeaderMap) -> String {
+    headers
+        .get("x-request-id")
+        .and_then(|id| id.to_str().ok())
+        .filter(|id| !id.is_empty() && id.len() <= limits::REQUEST_ID_BYTES_MAX && id.bytes().all(|byte| byte.is_ascii_graphic()))
+        .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+fn check_not_revoked(mut revocations: broadcast::Receiver<Revocation>, caller: &Caller) -> Result<(), Problem> {
+    loop {
+        match revocations.try_recv() {
+            Ok(Revocation::Session(session)) if session == caller.session_id => return Err(TokenError::Revoked.into()),
+            Ok(Revocation::User(user)) if user == caller.user_id => return Err(TokenError::Revoked.into()),
+            Ok(_) => {}
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return Ok(()),
+            Err(TryRecvError::Lagged(_)) => return Err(TokenError::Unavailable.into()),
+        }
+    }
+}
+
+fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let all = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
+    all.iter().filter_map(|header| header.to_str().ok()).flat_map(|header| header.split(',')).map(str::trim)
+}
+
+fn unauthenticated() -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", "an access token is needed")
+}
+
+fn going_down() -> Problem {
+    Problem::unavailable("going_down", "this host is going down", Duration::from_secs(1))
+}
+
+impl Client {
+    fn of(request: &Request) -> Self {
+        let given = request.extensions().get::<ClientAddress>().map(|address| address.0);
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+        let user_agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        // ASCII, as `to_str` takes no other: any byte is a good place to cut.
+        let user_agent = user_agent.map(|agent| Arc::from(&agent[..agent.len().min(limits::USER_AGENT_BYTES_MAX)]));
+        Self { address: given.or(peer), user_agent }
+    }
+}

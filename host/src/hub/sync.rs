@@ -1,0 +1,85 @@
+//! `GET /api/v1/sync?since=<cursor>&limit=`: the feed of `GET /ws` over REST, for clients without a socket.
+//!
+//! `next_cursor` is where the next page starts, null at the head. A cursor that the feed no longer goes back to: 410
+//! `resync_required`, with the head as `cursor` to go on from once the state is loaded anew.
+
+use std::sync::Arc;
+
+use axum::extract::{Query, Request, State};
+use axum::response::Response;
+use http::request::Parts;
+use http::{HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::Hub;
+use super::frame::rfc3339;
+use super::handshake::{feed_unavailable, parse_cursor, request_id};
+use super::problem::Problem;
+use crate::capabilities::hub::FeedPage;
+use crate::limits;
+
+#[derive(Deserialize)]
+struct Parameters {
+    since: Option<String>,
+    limit: Option<String>,
+}
+
+pub(super) async fn sync(State(hub): State<Arc<Hub>>, request: Request) -> Response {
+    // Without its body: what is held across an await must be shareable.
+    let (request, _) = request.into_parts();
+    let request_id = request_id(&request.headers);
+    match page(&hub, &request).await {
+        Ok(body) => {
+            let mut response = Response::new(body.into());
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response
+        }
+        Err(problem) => problem.into_response(&request_id),
+    }
+}
+
+async fn page(hub: &Hub, request: &Parts) -> Result<String, Problem> {
+    let caller = hub.verify_bearer(&request.headers)?;
+    let Query(parameters) = Query::<Parameters>::try_from_uri(&request.uri)
+        .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the query cannot be read"))?;
+    let since = parameters.since.as_deref().map_or(Ok(0), parse_cursor)?;
+    let limit = parameters.limit.as_deref().map_or(Ok(limits::SYNC_PAGE_DEFAULT), parse_limit)?;
+    let page = hub.feed.read(caller.user_id, since, limit).await.map_err(feed_unavailable)?;
+    if since > page.head || (page.head > since && page.oldest > since + 1) {
+        return Err(Problem::resync_required(page.head));
+    }
+    encode(&page).map_err(|error| {
+        tracing::error!(%error, "a feed holds what is no JSON");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the feed cannot be written out")
+    })
+}
+
+fn parse_limit(limit: &str) -> Result<usize, Problem> {
+    match limit.parse() {
+        Ok(limit) if (1..=limits::FEED_PAGE_MAX).contains(&limit) => Ok(limit),
+        Ok(_) | Err(_) => Err(Problem::invalid("limit", "out_of_range", &format!("an integer from 1 to {}", limits::FEED_PAGE_MAX))),
+    }
+}
+
+fn encode(page: &FeedPage) -> Result<String, serde_json::Error> {
+    #[derive(Serialize)]
+    struct Item<'a> {
+        r#type: &'a str,
+        seq: u64,
+        at: String,
+        payload: &'a RawValue,
+    }
+    #[derive(Serialize)]
+    struct Document<'a> {
+        items: Vec<Item<'a>>,
+        next_cursor: Option<u64>,
+    }
+    let mut items = Vec::with_capacity(page.entries.len());
+    for entry in &page.entries {
+        items.push(Item { r#type: &entry.event, seq: entry.seq, at: rfc3339(entry.at_us), payload: serde_json::from_str(&entry.payload)? });
+    }
+    let last = page.entries.last().map(|entry| entry.seq);
+    serde_json::to_string(&Document { items, next_cursor: last.filter(|last| *last < page.head) })
+}

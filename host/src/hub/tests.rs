@@ -1,0 +1,1 @@
+//! The API page, line by line, over real connections.

@@ -1,0 +1,327 @@
+//! The packed plugin: one file that says everything of itself. A component, with its manifest, its WIT text (docs included) and its migrations
+//! as custom sections. Knows no engine: whether the code is any good is the activation gate's to say.
+
+use std::borrow::Cow;
+use std::fs;
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+use wasm_encoder::{Encode, Section};
+use wasmparser::{Encoding, Parser, Payload};
+
+use super::manifest::{Manifest, ManifestError};
+use crate::capabilities::sql::Migration;
+use crate::contract::wit::{self, ContractError};
+use crate::limits;
+
+/// A packed plugin, read.
+#[derive(Debug)]
+pub struct Artifact {
+    /// The whole file. The engine takes it as it is: to it, custom sections are nothing.
+    pub bytes: Vec<u8>,
+    pub manifest: Manifest,
+    pub manifest_text: String,
+    /// Empty in files that were packed without.
+    pub wit_text: String,
+    pub migrations: Vec<Migration>,
+    /// Of the whole file, in hexadecimal.
+    pub sha256: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    #[error("the plugin has {bytes} bytes, {} are allowed", limits::PLUGIN_BYTES_MAX)]
+    TooLarge { bytes: usize },
+    #[error("this is no WebAssembly: {0}")]
+    NotWasm(String),
+    #[error("this is a core module, a component is wanted (build it with wasm-component-ld or wrap it with wasm-tools component new)")]
+    CoreModule,
+    #[error("this component is not packed: it has no section {MANIFEST}; make one with `echod plugin pack`")]
+    NoManifest,
+    #[error("section {section} stands twice in the file")]
+    Twice { section: &'static str },
+    #[error("section {section} cannot be read: {reason}")]
+    Section { section: &'static str, reason: String },
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    #[error(transparent)]
+    Contract(#[from] ContractError),
+    #[error("{path}: {reason}")]
+    File { path: String, reason: String },
+}
+
+impl ArtifactError {
+    /// Whether the code may be fine and only the manifest is not.
+    pub fn is_about_the_manifest(&self) -> bool {
+        matches!(self, ArtifactError::NoManifest | ArtifactError::Manifest(_))
+    }
+}
+
+impl Artifact {
+    pub fn read(bytes: Vec<u8>) -> Result<Self, ArtifactError> {
+        let (mut manifest, mut wit_text, mut migrations) = (None, None, None);
+        for section in sections(&bytes)? {
+            let slot = match section.name {
+                MANIFEST => &mut manifest,
+                WIT => &mut wit_text,
+                MIGRATIONS => &mut migrations,
+                _ => continue,
+            };
+            let name = known(section.name);
+            let text = std::str::from_utf8(section.content)
+                .map_err(|error| ArtifactError::Section { section: name, reason: error.to_string() })?;
+            if slot.replace(text.to_owned()).is_some() {
+                return Err(ArtifactError::Twice { section: name });
+            }
+        }
+        let manifest_text = manifest.ok_or(ArtifactError::NoManifest)?;
+        let manifest = Manifest::parse(&manifest_text)?;
+        let migrations = match migrations {
+            Some(text) => {
+                serde_json::from_str(&text).map_err(|error| ArtifactError::Section { section: MIGRATIONS, reason: error.to_string() })?
+            }
+            None => Vec::new(),
+        };
+        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { bytes, manifest, manifest_text, wit_text: wit_text.unwrap_or_default(), migrations, sha256 })
+    }
+}
+
+/// Packs a component. Same input, same bytes; sections of an earlier packing are replaced.
+pub fn pack(component: &[u8], manifest: &str, wit: &str, migrations: &[Migration]) -> Result<Vec<u8>, ArtifactError> {
+    Manifest::parse(manifest)?;
+    let mut packed = Vec::with_capacity(component.len() + manifest.len() + wit.len() + 1024);
+    let mut copied = 0;
+    for section in sections(component)?.into_iter().filter(|section| [MANIFEST, WIT, MIGRATIONS].contains(&section.name)) {
+        packed.extend_from_slice(&component[copied..section.whole.start]);
+        copied = section.whole.end;
+    }
+    packed.extend_from_slice(&component[copied..]);
+    let migrations =
+        serde_json::to_string(migrations).map_err(|error| ArtifactError::Section { section: MIGRATIONS, reason: error.to_string() })?;
+    for (name, content) in [(MANIFEST, manifest), (WIT, wit), (MIGRATIONS, &migrations)] {
+        let section = wasm_encoder::CustomSection { name: name.into(), data: Cow::Borrowed(content.as_bytes()) };
+        packed.push(section.id());
+        section.encode(&mut packed);
+    }
+    if packed.len() > limits::PLUGIN_BYTES_MAX {
+        return Err(ArtifactError::TooLarge { bytes: packed.len() });
+    }
+    Ok(packed)
+}
+
+/// Packs a component with the `plugin.toml` of its folder, the world of its name in `wit_dir`, and the migrations
+/// `NNNN_name.<dialect>.sql` of `migrations_dir`, which need not exist.
+pub fn pack_directory(plugin_dir: &Path, component: &[u8], wit_dir: &Path, migrations_dir: &Path) -> Result<Vec<u8>, ArtifactError> {
+    let manifest_text = read_text(&plugin_dir.join("plugin.toml"))?;
+    let manifest = Manifest::parse(&manifest_text)?;
+    let wit_text = wit::wit_text(wit_dir, &manifest.name)?;
+    pack(component, &manifest_text, &wit_text, &read_migrations(migrations_dir)?)
+}
+
+/// The migrations of a folder, in the order of their names. Files of other forms are refused; a folder that is not there has none.
+pub fn read_migrations(folder: &Path) -> Result<Vec<Migration>, ArtifactError> {
+    let mut migrations = Vec::new();
+    if !folder.exists() {
+        return Ok(migrations);
+    }
+    for entry in fs::read_dir(folder).map_err(|error| file_error(folder, error))? {
+        let path = entry.map_err(|error| file_error(folder, error))?.path();
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if file_name.starts_with('.') {
+            continue;
+        }
+        let parts: Vec<_> = file_name.split('.').collect();
+        let [name, dialect @ ("sqlite" | "postgres"), "sql"] = parts.as_slice() else {
+            return Err(file_error(&path, "a migration is named NNNN_name.sqlite.sql or NNNN_name.postgres.sql"));
+        };
+        let numbered =
+            name.split_once('_').is_some_and(|(number, _)| number.len() == 4 && number.bytes().all(|byte| byte.is_ascii_digit()));
+        if !numbered {
+            return Err(file_error(&path, "a migration's name begins with four digits and an underscore"));
+        }
+        migrations.push(Migration { name: (*name).to_owned(), dialect: (*dialect).to_owned(), sql: read_text(&path)? });
+    }
+    migrations.sort_by(|a, b| (&a.name, &a.dialect).cmp(&(&b.name, &b.dialect)));
+    Ok(migrations)
+}
+
+const MANIFEST: &str = "echo:manifest";
+const WIT: &str = "echo:wit";
+const MIGRATIONS: &str = "echo:migrations";
+
+fn known(name: &str) -> &'static str {
+    [MANIFEST, WIT, MIGRATIONS].into_iter().find(|known| *known == name).unwrap_or("custom")
+}
+
+/// A custom section of the component itself, not of a module within it.
+struct CustomSection<'a> {
+    name: &'a str,
+    content: &'a [u8],
+    /// Where it stands, its header included.
+    whole: std::ops::Range<usize>,
+}
+
+fn sections(bytes: &[u8]) -> Result<Vec<CustomSection<'_>>, ArtifactError> {
+    if bytes.len() > limits::PLUGIN_BYTES_MAX {
+        return Err(ArtifactError::TooLarge { bytes: bytes.len() });
+    }
+    let mut sections = Vec::new();
+    let mut depth = 0_usize;
+    // Where the section before ended: only the range of a section's content is told, its header lies between the two.
+    let mut at = 0;
+    for payload in Parser::new(0).parse_all(bytes) {
+        let payload = payload.map_err(|error| ArtifactError::NotWasm(error.to_string()))?;
+        match &payload {
+            Payload::Version { encoding, range, .. } if depth == 0 => {
+                if *encoding != Encoding::Component {
+                    return Err(ArtifactError::CoreModule);
+                }
+                at = range.end;
+                continue;
+            }
+            Payload::ModuleSection { unchecked_range, .. } | Payload::ComponentSection { unchecked_range, .. } => {
+                if depth == 0 {
+                    at = unchecked_range.end;
+                }
+                depth += 1;
+                continue;
+            }
+            Payload::End(_) => {
+                depth = depth.saturating_sub(1);
+                continue;
+            }
+            Payload::CustomSection(section) if depth == 0 => {
+                let range = section.range();
+                sections.push(CustomSection { name: section.name(), content: section.data(), whole: at..range.end });
+            }
+            _ => {}
+        }
+        if depth == 0
+            && let Some((_, range)) = payload.as_section()
+        {
+            at = range.end;
+        }
+    }
+    Ok(sections)
+}
+
+fn read_text(path: &Path) -> Result<String, ArtifactError> {
+    fs::read_to_string(path).map_err(|error| file_error(path, error))
+}
+
+fn file_error(path: &Path, reason: impl ToString) -> ArtifactError {
+    ArtifactError::File { path: path.display().to_string(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::fixture;
+    use crate::contract::wit::Contract;
+
+    const TOML: &str = "name = \"location\"\nversion = \"0.1.0\"\nprefix = \"/api/v1/location\"\n";
+
+    fn migration(name: &str, dialect: &str) -> Migration {
+        Migration { name: name.to_owned(), dialect: dialect.to_owned(), sql: format!("CREATE TABLE {dialect} (id TEXT);") }
+    }
+
+    fn custom_section(name: &str, content: &[u8]) -> Vec<u8> {
+        let section = wasm_encoder::CustomSection { name: name.into(), data: content.into() };
+        let mut bytes = vec![section.id()];
+        section.encode(&mut bytes);
+        bytes
+    }
+
+    fn refused(bytes: Vec<u8>, expect: &str) {
+        let message = Artifact::read(bytes).expect_err("refused").to_string();
+        assert!(message.contains(expect), "{message} does not say {expect}");
+    }
+
+    #[test]
+    fn what_is_packed_is_read_back() {
+        let component = fixture::component("location");
+        let wit_text = wit::wit_text(&fixture::wit_dir(), "location").unwrap();
+        let migrations = [migration("0001_first", "sqlite")];
+        let packed = pack(&component, TOML, &wit_text, &migrations).unwrap();
+        assert_eq!(packed, pack(&component, TOML, &wit_text, &migrations).unwrap());
+        assert_eq!(packed[..component.len()], component);
+
+        let artifact = Artifact::read(packed.clone()).unwrap();
+        assert_eq!((artifact.manifest.name.as_str(), artifact.manifest_text.as_str()), ("location", TOML));
+        assert_eq!(artifact.wit_text, wit_text);
+        assert_eq!(artifact.migrations, migrations);
+        assert_eq!(artifact.sha256.len(), 64);
+        let contract = Contract::decode(&artifact.bytes, Some(&artifact.wit_text)).unwrap();
+        assert!(contract.export("location", "api").unwrap().function("lookup").unwrap().docs.is_some());
+
+        // Packing what is packed replaces the sections, wherever they stand.
+        let other = TOML.replace("0.1.0", "0.2.0");
+        let again = pack(&packed, &other, "", &[]).unwrap();
+        assert_eq!(again, pack(&component, &other, "", &[]).unwrap());
+        let mut first = component[..8].to_vec();
+        first.extend(custom_section(MANIFEST, b"old"));
+        first.extend(custom_section("another", b"stays"));
+        first.extend(&component[8..]);
+        let packed = pack(&first, TOML, "", &[]).unwrap();
+        assert_eq!(Artifact::read(packed.clone()).unwrap().manifest_text, TOML);
+        assert_eq!(packed[8..8 + custom_section("another", b"stays").len()], custom_section("another", b"stays"));
+        assert_ne!(Artifact::read(packed).unwrap().sha256, artifact.sha256);
+    }
+
+    #[test]
+    fn what_is_no_packed_plugin_is_refused_with_its_reason() {
+        let component = fixture::component("location");
+        let with = |sections: &[(&str, &[u8])]| {
+            let mut bytes = component.clone();
+            sections.iter().for_each(|(name, content)| bytes.extend(custom_section(name, content)));
+            bytes
+        };
+        refused(b"#!/bin/sh".to_vec(), "no WebAssembly");
+        refused(Vec::new(), "no WebAssembly");
+        refused(b"\0asm\x01\0\0\0".to_vec(), "core module");
+        refused(component[..component.len() - 1].to_vec(), "no WebAssembly");
+        refused(component.clone(), "no section echo:manifest");
+        refused(with(&[(MANIFEST, b"name = 1")]), "plugin.toml");
+        refused(with(&[(MANIFEST, TOML.replace("0.1.0", "1").as_bytes())]), "MAJOR.MINOR.PATCH");
+        refused(with(&[(MANIFEST, b"\xff")]), "section echo:manifest cannot be read");
+        refused(with(&[(MANIFEST, TOML.as_bytes()), (MANIFEST, TOML.as_bytes())]), "twice");
+        refused(with(&[(MANIFEST, TOML.as_bytes()), (MIGRATIONS, b"{}")]), "section echo:migrations cannot be read");
+        refused(vec![0; limits::PLUGIN_BYTES_MAX + 1], "are allowed");
+        let bare = Artifact::read(with(&[(MANIFEST, TOML.as_bytes())])).unwrap();
+        assert!(bare.wit_text.is_empty() && bare.migrations.is_empty());
+        assert!(Contract::decode(&bare.bytes, Some(&bare.wit_text)).unwrap().export("location", "api").unwrap().docs.is_none());
+        let about_the_manifest = |bytes: Vec<u8>| Artifact::read(bytes).unwrap_err().is_about_the_manifest();
+        assert!(about_the_manifest(component.clone()) && !about_the_manifest(Vec::new()));
+        assert!(matches!(pack(b"\0asm\x01\0\0\0", TOML, "", &[]), Err(ArtifactError::CoreModule)));
+        assert!(matches!(pack(&component, "name = 1", "", &[]), Err(ArtifactError::Manifest(_))));
+    }
+
+    #[test]
+    fn a_folder_is_packed_with_its_migrations_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let (plugin, migrations) = (folder.path().join("plugin"), folder.path().join("migrations"));
+        fs::create_dir_all(&plugin).unwrap();
+        let pack = || pack_directory(&plugin, &fixture::component("location"), &fixture::wit_dir(), &migrations);
+        assert!(pack().unwrap_err().to_string().contains("plugin.toml"));
+        fs::write(plugin.join("plugin.toml"), TOML).unwrap();
+        assert_eq!(Artifact::read(pack().unwrap()).unwrap().migrations, []);
+
+        fs::create_dir_all(&migrations).unwrap();
+        let expect = [migration("0001_first", "postgres"), migration("0001_first", "sqlite"), migration("0002_second", "sqlite")];
+        for migration in expect.iter().rev() {
+            fs::write(migrations.join(format!("{}.{}.sql", migration.name, migration.dialect)), &migration.sql).unwrap();
+        }
+        let artifact = Artifact::read(pack().unwrap()).unwrap();
+        assert_eq!(artifact.migrations, expect);
+        assert!(artifact.wit_text.contains("Where a telephone number belongs"));
+
+        for bad in ["first.sqlite.sql", "0003_third.mysql.sql", "0003_third.sql", "readme.md"] {
+            fs::write(migrations.join(bad), "").unwrap();
+            assert!(pack().unwrap_err().to_string().contains(bad), "{bad}");
+            fs::remove_file(migrations.join(bad)).unwrap();
+        }
+        fs::write(plugin.join("plugin.toml"), TOML.replace("location", "elsewhere")).unwrap();
+        assert!(pack().unwrap_err().to_string().contains("no world \"elsewhere\""));
+    }
+}

@@ -1,0 +1,216 @@
+//! What is live: one generation per service, the routes and frames they serve, and how their types fit each other. Immutable; a swap
+//! makes a new catalogue.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use super::artifact::Artifact;
+use super::call::Stats;
+use super::linking::{Role, role_of};
+use super::manifest::{self, Access, Schedule};
+use super::pool::Pool;
+use crate::contract::adapt::Adapter;
+use crate::contract::codec::{EventCodec, ReplyCodec, RequestCodec};
+use crate::contract::wit::Contract;
+use crate::contract::{compat, openapi};
+use crate::names::ServiceName;
+
+/// One version of one service, ready to be called. Ends when the last request that pinned it is done.
+pub struct Generation {
+    pub service: ServiceName,
+    pub version: String,
+    /// Rises with every activation on this host.
+    pub number: u64,
+    pub artifact: Arc<Artifact>,
+    pub contract: Contract,
+    /// The exported functions, in the order of the pool's.
+    pub exports: Vec<Export>,
+    /// Functions of the service's own `api` by name.
+    pub api: HashMap<String, usize>,
+    /// What routes, frames and schedules call.
+    pub calls: Vec<Call>,
+    pub routes: Vec<(Arc<manifest::Route>, usize)>,
+    pub sockets: Vec<(String, usize)>,
+    pub schedules: Vec<(Schedule, usize)>,
+    /// Topics subscribed to.
+    pub topics: HashMap<String, Subscription>,
+    pub pool: Pool,
+    pub stats: Stats,
+}
+
+pub struct Export {
+    pub interface: String,
+    pub name: String,
+}
+
+/// A function bound to the world outside, with its codecs compiled.
+pub struct Call {
+    pub export: usize,
+    pub request: RequestCodec,
+    pub reply: ReplyCodec,
+}
+
+pub struct Subscription {
+    pub export: usize,
+    pub codec: EventCodec,
+    pub reply: ReplyCodec,
+}
+
+/// A function of a service, found by a route, a frame's type or a schedule in one catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallTarget {
+    pub service: ServiceName,
+    /// Index into the service's calls; meaningful only in the catalogue it came from.
+    pub binding: usize,
+}
+
+/// A route of a live service.
+pub struct RouteEntry {
+    pub target: CallTarget,
+    /// The whole path with `{variables}`, without a trailing slash.
+    pub path: String,
+    pub route: Arc<manifest::Route>,
+}
+
+/// A snapshot of what is live. A root request pins one and every service it reaches is taken from it.
+#[derive(Default)]
+pub struct Catalogue {
+    /// Rises with every swap.
+    pub number: u64,
+    generations: BTreeMap<ServiceName, Arc<Generation>>,
+    routes: Vec<RouteEntry>,
+    sockets: HashMap<String, CallTarget>,
+    /// How one service's calls are made to fit another's newer types; only where they differ.
+    adapters: HashMap<ServiceName, HashMap<String, Adapter>>,
+    openapi: OnceLock<Bytes>,
+}
+
+impl Catalogue {
+    /// The next catalogue: this one with a generation put in the place of its service's old one.
+    /// Errors: why the generation does not fit the others, each reason a sentence.
+    pub fn with(&self, generation: Arc<Generation>) -> Result<Self, Vec<String>> {
+        let mut generations = self.generations.clone();
+        generations.insert(generation.service.clone(), generation);
+        Self::of(self.number + 1, generations)
+    }
+
+    fn of(number: u64, generations: BTreeMap<ServiceName, Arc<Generation>>) -> Result<Self, Vec<String>> {
+        let mut reasons = Vec::new();
+        let mut catalogue = Self { number, ..Self::default() };
+        let mut taken: HashMap<(String, String), ServiceName> = HashMap::new();
+        for (service, generation) in &generations {
+            for (route, binding) in &generation.routes {
+                let path = route.full_path(&generation.artifact.manifest.prefix);
+                let shape = (route.method().to_owned(), shape_of(&path));
+                if let Some(other) = taken.insert(shape, service.clone()) {
+                    reasons.push(format!("{} {path} is served by {other} and by {service}", route.method()));
+                }
+                let target = CallTarget { service: service.clone(), binding: *binding };
+                catalogue.routes.push(RouteEntry { target, path, route: route.clone() });
+            }
+            for (event, binding) in &generation.sockets {
+                let target = CallTarget { service: service.clone(), binding: *binding };
+                if let Some(other) = catalogue.sockets.insert(event.clone(), target) {
+                    reasons.push(format!("frames of type {event} are served by {} and by {service}", other.service));
+                }
+            }
+            reasons.extend(catalogue.fit(generation, &generations));
+        }
+        if !reasons.is_empty() {
+            return Err(reasons);
+        }
+        catalogue.generations = generations;
+        Ok(catalogue)
+    }
+
+    /// Checks one importer against the exporters that are live, and keeps the adapters that are needed.
+    fn fit(&mut self, importer: &Generation, generations: &BTreeMap<ServiceName, Arc<Generation>>) -> Vec<String> {
+        let mut reasons = Vec::new();
+        for import in importer.contract.imports().iter().filter(|import| role_of(import) == Role::ServiceApi) {
+            let Some(exporter) = generations.get(import.package.as_str()) else { continue };
+            for unfit in compat::check_dependent(&importer.contract, &exporter.contract) {
+                reasons.push(format!("{} calls {}: {unfit}", importer.service, exporter.service));
+            }
+            let exported = exporter.contract.exports().iter().find(|export| role_of(export) == Role::ServiceApi && export.package == import.package);
+            for function in &import.functions {
+                let Some(target) = exported.and_then(|export| export.function(&function.name)) else { continue };
+                match Adapter::compile(&import.id, function, target) {
+                    Ok(adapter) if adapter.is_identity() => {}
+                    Ok(adapter) => {
+                        let key = format!("{}.{}", import.package, function.name);
+                        self.adapters.entry(importer.service.clone()).or_default().insert(key, adapter);
+                    }
+                    // `check_dependent` has said why.
+                    Err(_) => {}
+                }
+            }
+        }
+        reasons
+    }
+
+    pub fn generation(&self, service: &str) -> Option<&Arc<Generation>> {
+        self.generations.get(service)
+    }
+
+    pub fn generations(&self) -> impl Iterator<Item = &Arc<Generation>> {
+        self.generations.values()
+    }
+
+    /// `function` is `package.name`.
+    pub fn adapter(&self, importer: &ServiceName, function: &str) -> Option<&Adapter> {
+        self.adapters.get(importer)?.get(function)
+    }
+
+    pub fn routes(&self) -> &[RouteEntry] {
+        &self.routes
+    }
+
+    /// The function bound to a frame's type.
+    pub fn socket(&self, event: &str) -> Option<&CallTarget> {
+        self.sockets.get(event)
+    }
+
+    /// Live services, for `/ready`.
+    pub fn services(&self) -> Vec<ServiceName> {
+        self.generations.keys().cloned().collect()
+    }
+
+    /// The OpenAPI 3.1 document of all live services; made once per catalogue.
+    pub fn openapi(&self) -> Bytes {
+        self.openapi.get_or_init(|| Bytes::from(self.openapi_document().to_string())).clone()
+    }
+
+    fn openapi_document(&self) -> serde_json::Value {
+        let mut operations = Vec::new();
+        for entry in self.routes.iter().filter(|entry| !entry.route.dev_only) {
+            let generation = &self.generations[&entry.target.service];
+            let export = &generation.exports[generation.calls[entry.target.binding].export];
+            let interface = generation.contract.exports().iter().find(|interface| interface.id == export.interface);
+            let Some(function) = interface.and_then(|interface| interface.function(&export.name)) else {
+                continue;
+            };
+            operations.push(openapi::Operation {
+                service: generation.service.as_str(),
+                contract: &generation.contract,
+                function,
+                method: entry.route.method(),
+                path: &entry.path,
+                public: entry.route.access == Access::Public,
+                role: match &entry.route.access {
+                    Access::Role(role) => Some(role.as_str()),
+                    Access::Public | Access::User => None,
+                },
+                status: entry.route.status,
+                status_unless: entry.route.status_unless.as_ref().map(|unless| (unless.field.as_str(), unless.status)),
+            });
+        }
+        openapi::document("Echo", env!("CARGO_PKG_VERSION"), &operations)
+    }
+}
+
+/// Two paths collide when they differ in their variables' names alone.
+fn shape_of(path: &str) -> String {
+    path.split('/').map(|part| if part.starts_with('{') { "{}" } else { part }).collect::<Vec<_>>().join("/")
+}

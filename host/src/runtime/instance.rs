@@ -1,0 +1,168 @@
+//! What a store holds for one instance: the guest as its capabilities see it, its meters, and WASI shut tight.
+
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime::{CallHook, ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use super::call::Frame;
+use super::stdout::LogLines;
+use crate::capabilities::guest::Guest;
+use crate::limits;
+
+pub struct InstanceState {
+    pub guest: Guest,
+    /// Where in the chain of calls this instance is working; none between calls.
+    pub frame: Option<Frame>,
+    pub cpu: CpuMeter,
+    pub memory: MemoryBound,
+    wasi: WasiCtx,
+}
+
+/// Why the host ended a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Exhausted {
+    #[error("its CPU time for one call is used up")]
+    Cpu,
+    #[error("its memory is used up")]
+    Memory,
+}
+
+/// A store with its meters running, not yet instantiated.
+pub fn new_store(engine: &wasmtime::Engine, guest: Guest, memory_bytes_max: u64) -> Store<InstanceState> {
+    let lines = LogLines::new(guest.service.clone());
+    // Nothing is preopened, no sockets, no environment, no arguments: clocks, random and lines for the log are all there is.
+    let wasi = WasiCtxBuilder::new().stdout(lines.clone()).stderr(lines).build();
+    let state = InstanceState { guest, frame: None, cpu: CpuMeter::default(), memory: MemoryBound::new(memory_bytes_max), wasi };
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.memory);
+    store.set_hostcall_fuel(limits::GUEST_TRANSFER_BYTES_MAX);
+    store.call_hook(|mut context, hook| {
+        context.data_mut().cpu.crossing(hook);
+        Ok(())
+    });
+    store.epoch_deadline_callback(on_tick);
+    store
+}
+
+/// A tick passed while the guest was running: end it when its time is used up, else let others run first.
+fn on_tick(mut context: StoreContextMut<'_, InstanceState>) -> wasmtime::Result<UpdateDeadline> {
+    let cpu = &mut context.data_mut().cpu;
+    if cpu.used() > cpu.limit {
+        return Err(Exhausted::Cpu.into());
+    }
+    cpu.leave();
+    let clock = cpu.clock.clone();
+    Ok(UpdateDeadline::YieldCustom(
+        1,
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            // Calls past their first tick take turns, so that however many of them there are, short calls find a free thread.
+            let turn = LONG_CALLS.clone().acquire_owned().await.expect("this semaphore is never closed");
+            *clock.turn.lock() = Some(turn);
+            clock.enter();
+        }),
+    ))
+}
+
+static LONG_CALLS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(limits::LONG_CALLS_AT_ONCE)));
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// CPU time of the guest in one call: from entering its code to leaving it, waits for the host and for other tasks taken out.
+#[derive(Default)]
+pub struct CpuMeter {
+    used: Duration,
+    limit: Duration,
+    clock: Arc<GuestClock>,
+}
+
+/// Shared with the yielding future, which starts the clock again when the guest goes on.
+#[derive(Default)]
+struct GuestClock {
+    /// When the guest's code was entered, in nanoseconds since the process began; 0 outside it.
+    entered_ns: AtomicU64,
+    turn: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl GuestClock {
+    fn enter(&self) {
+        self.entered_ns.store(START.elapsed().as_nanos().max(1) as u64, Ordering::Relaxed);
+    }
+}
+
+impl CpuMeter {
+    pub fn begin(&mut self, limit: Duration) {
+        self.used = Duration::ZERO;
+        self.limit = limit;
+    }
+
+    fn running(&self) -> Duration {
+        match self.clock.entered_ns.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            entered_ns => START.elapsed().saturating_sub(Duration::from_nanos(entered_ns)),
+        }
+    }
+
+    fn used(&self) -> Duration {
+        self.used + self.running()
+    }
+
+    fn leave(&mut self) {
+        self.used = self.used();
+        self.clock.entered_ns.store(0, Ordering::Relaxed);
+        self.clock.turn.lock().take();
+    }
+
+    fn crossing(&mut self, hook: CallHook) {
+        match hook {
+            CallHook::CallingWasm | CallHook::ReturningFromHost => self.clock.enter(),
+            CallHook::ReturningFromWasm | CallHook::CallingHost => self.leave(),
+        }
+    }
+}
+
+/// The linear memory of one instance.
+pub struct MemoryBound {
+    bytes: usize,
+    bytes_max: u64,
+}
+
+impl MemoryBound {
+    fn new(bytes_max: u64) -> Self {
+        Self { bytes: 0, bytes_max }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl ResourceLimiter for MemoryBound {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        let total = self.bytes.saturating_sub(current).saturating_add(desired);
+        if total as u64 > self.bytes_max {
+            return Err(Exhausted::Memory.into());
+        }
+        self.bytes = total;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= limits::TABLE_ELEMENTS_MAX && maximum.is_none_or(|maximum| desired <= maximum))
+    }
+}
+
+impl WasiView for InstanceState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.guest.table }
+    }
+}
+

@@ -1,0 +1,183 @@
+//! What a component's imports are connected to: the capabilities, WASI shut tight, the other services' `api`, and topics to publish to.
+//! The list of what can be granted is on this screen.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use uuid::Uuid;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, Val};
+
+use super::call::{self, as_service_error, error_value};
+use super::instance::InstanceState;
+use super::{CallError, ErrorKind, ServiceError};
+use crate::capabilities::events::Event;
+use crate::capabilities::guest::Guest;
+use crate::capabilities::sql::Effect;
+use crate::capabilities::{cache, config, context, hub, log, passwords, sql, tokens};
+use crate::contract::codec::EventCodec;
+use crate::contract::wit::{Contract, Interface};
+use crate::names::ServiceName;
+
+type Link = fn(&mut Linker<InstanceState>, fn(&mut InstanceState) -> &mut Guest) -> wasmtime::Result<()>;
+
+/// The capabilities: interface (without its version) and what connects it.
+const CAPABILITIES: [(&str, Link); 8] = [
+    ("echo:cache/cache", cache::host::add_to_linker),
+    ("echo:config/config", config::host::add_to_linker),
+    ("echo:context/context", context::host::add_to_linker),
+    ("echo:hub/hub", hub::host::add_to_linker),
+    ("echo:log/log", log::host::add_to_linker),
+    ("echo:passwords/passwords", passwords::host::add_to_linker),
+    ("echo:sql/sql", sql::host::add_to_linker),
+    ("echo:tokens/tokens", tokens::host::add_to_linker),
+];
+
+/// WASI 0.2 packages that are there for components of other languages: clocks and random work, the rest is empty.
+const WASI_PACKAGES: [&str; 6] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
+
+/// What an imported or exported interface is to the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Capability,
+    /// Synchronous calls to a service.
+    ServiceApi,
+    /// Topics of a service.
+    ServiceEvents,
+    /// Types alone, nothing to connect.
+    Types,
+    Wasi,
+    Unknown,
+}
+
+pub fn role_of(interface: &Interface) -> Role {
+    if CAPABILITIES.iter().any(|(name, _)| *name == without_version(&interface.id)) {
+        return Role::Capability;
+    }
+    match (interface.namespace.as_str(), interface.name.as_str()) {
+        ("echo", "api") => Role::ServiceApi,
+        ("echo", "events") => Role::ServiceEvents,
+        ("echo", _) if interface.functions.is_empty() => Role::Types,
+        ("wasi", _) if WASI_PACKAGES.iter().any(|package| interface.id.starts_with(package)) => Role::Wasi,
+        _ => Role::Unknown,
+    }
+}
+
+pub fn without_version(id: &str) -> &str {
+    id.split_once('@').map_or(id, |(name, _)| name)
+}
+
+/// Connects just what the component imports. The gate has checked that all of it is known and granted.
+pub fn linker(engine: &wasmtime::Engine, service: &ServiceName, contract: &Contract) -> wasmtime::Result<Linker<InstanceState>> {
+    let mut linker = Linker::new(engine);
+    for (name, link) in CAPABILITIES {
+        if contract.imports().iter().any(|import| without_version(&import.id) == name) {
+            link(&mut linker, |state| &mut state.guest)?;
+        }
+    }
+    if contract.imports().iter().any(|import| role_of(import) == Role::Wasi) {
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    }
+    for import in contract.imports() {
+        match role_of(import) {
+            Role::ServiceApi => forward_to_service(&mut linker, import)?,
+            Role::ServiceEvents => publish_to_topics(&mut linker, import)?,
+            Role::Types => drop(linker.instance(&import.id)?),
+            Role::Capability | Role::Wasi | Role::Unknown => {}
+        }
+    }
+    tracing::debug!(%service, imports = contract.imports().len(), "linked");
+    Ok(linker)
+}
+
+/// Calls from service to service, resolved at call time in the pinned snapshot.
+fn forward_to_service(linker: &mut Linker<InstanceState>, import: &Interface) -> wasmtime::Result<()> {
+    let Ok(callee) = ServiceName::parse(&import.package) else {
+        return Err(wasmtime::Error::msg(format!("{} names no service", import.id)));
+    };
+    let mut instance = linker.instance(&import.id)?;
+    for function in &import.functions {
+        let (callee, name): (ServiceName, Arc<str>) = (callee.clone(), function.name.as_str().into());
+        let adapter_key: Arc<str> = format!("{callee}.{name}").into();
+        instance.func_new_async(&function.name, move |store, _, params, results| {
+            let (callee, name, adapter_key) = (callee.clone(), name.clone(), adapter_key.clone());
+            Box::new(async move {
+                results[0] = match forward(store, &callee, &name, &adapter_key, params).await {
+                    Ok(reply) => reply,
+                    Err(error) => error_value(&as_service_error(error)),
+                };
+                Ok(())
+            })
+        })?;
+    }
+    Ok(())
+}
+
+async fn forward(
+    store: StoreContextMut<'_, InstanceState>,
+    callee: &ServiceName,
+    function: &str,
+    adapter_key: &str,
+    params: &[Val],
+) -> Result<Val, CallError> {
+    let state = store.data();
+    let frame = state.frame.as_ref().ok_or_else(|| CallError::Failed("a call to another service outside a call".to_owned()))?;
+    let generation = frame.catalogue.generation(callee.as_str()).ok_or_else(|| CallError::Unavailable(format!("no service {callee}")))?.clone();
+    let export = *generation
+        .api
+        .get(function)
+        .ok_or_else(|| CallError::Unavailable(format!("{callee} has no function {function}")))?;
+    let callee_frame = frame.call(callee).map_err(CallError::Failed)?;
+    let context = state.guest.context.clone();
+    match frame.catalogue.adapter(&state.guest.service, adapter_key) {
+        None => call::run(&generation, export, params, callee_frame, context).await,
+        Some(adapter) => {
+            let params = adapter.adapt_params(params.to_vec());
+            let reply = call::run(&generation, export, &params, callee_frame, context).await?;
+            Ok(adapter.adapt_result(reply))
+        }
+    }
+}
+
+/// Publishing: the event goes to the outbox, inside the open transaction where there is one.
+fn publish_to_topics(linker: &mut Linker<InstanceState>, import: &Interface) -> wasmtime::Result<()> {
+    let mut instance = linker.instance(&import.id)?;
+    for function in &import.functions {
+        let codec = EventCodec::compile(function).map_err(|error| wasmtime::Error::msg(error.to_string()))?;
+        let (codec, topic): (Arc<EventCodec>, Arc<str>) = (Arc::new(codec), format!("{}.{}", import.package, function.name).into());
+        instance.func_new_async(&function.name, move |store, _, params, results| {
+            let (codec, topic) = (codec.clone(), topic.clone());
+            Box::new(async move {
+                results[0] = match publish(store, &codec, &topic, params).await {
+                    Ok(()) => Val::Result(Ok(None)),
+                    Err(error) => error_value(&error),
+                };
+                Ok(())
+            })
+        })?;
+    }
+    Ok(())
+}
+
+async fn publish(
+    mut store: StoreContextMut<'_, InstanceState>,
+    codec: &EventCodec,
+    topic: &str,
+    params: &[Val],
+) -> Result<(), ServiceError> {
+    let refused = |kind, code: &str, message: String| ServiceError { kind, code: code.to_owned(), message, fields: Vec::new(), retry_after: None };
+    let (key, payload) = codec.encode(params).map_err(|error| refused(ErrorKind::Invalid, "invalid_event", error.to_string()))?;
+    if payload.len() > crate::limits::EVENT_BYTES_MAX {
+        return Err(refused(ErrorKind::TooLarge, "event_too_large", format!("an event has at most {} bytes", crate::limits::EVENT_BYTES_MAX)));
+    }
+    let guest = &mut store.data_mut().guest;
+    let event = Event {
+        id: Uuid::now_v7(),
+        topic: topic.to_owned(),
+        key,
+        payload,
+        at_us: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64),
+        correlation_id: guest.context.correlation_id.to_string(),
+    };
+    guest.emit(Effect::Event(event)).await.map_err(|error| refused(ErrorKind::Unavailable, "outbox_unavailable", error.to_string()))
+}

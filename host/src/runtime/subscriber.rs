@@ -1,0 +1,116 @@
+//! Events that reach a service, and functions that the host calls on a schedule.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+use wasmtime::component::Val;
+
+use super::call::{self, Frame};
+use super::catalogue::Generation;
+use super::{CallError, ErrorKind, Runtime, internal_context};
+use crate::capabilities::events::{Event, Handler, Outcome};
+use crate::contract::codec::{EncodeError, Encoded};
+use crate::limits;
+use crate::names::ServiceName;
+
+impl Runtime {
+    /// Tells the queue what this generation wants to hear. The handler finds the live generation anew for each event.
+    pub(super) async fn follow_topics(&self, generation: &Arc<Generation>) {
+        let topics: Vec<String> = generation.topics.keys().cloned().collect();
+        let handler = Arc::new(Subscriber { runtime: self.myself.clone(), service: generation.service.clone() });
+        if let Err(error) = self.queue.subscribe(&generation.service, topics, handler).await {
+            tracing::error!(service = %generation.service, %error, "cannot subscribe; its events wait in the queue");
+        }
+    }
+
+    /// Calls scheduled functions when they are due, each one alone, until `shutdown`.
+    pub async fn run_schedules(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut due: HashMap<(ServiceName, String), Instant> = HashMap::new();
+        let mut running: HashMap<(ServiceName, String), tokio::task::JoinHandle<()>> = HashMap::new();
+        let mut sweep_at = Instant::now() + Duration::from_millis(limits::INSTANCE_IDLE_MS);
+        while tokio::time::timeout(Duration::from_millis(limits::SCHEDULE_TICK_MS), shutdown.cancelled()).await.is_err() {
+            let now = Instant::now();
+            let catalogue = self.pin();
+            for generation in catalogue.generations() {
+                for (schedule, export) in &generation.schedules {
+                    let key = (generation.service.clone(), schedule.call.clone());
+                    let at = *due.entry(key.clone()).or_insert(now + schedule.every);
+                    if now < at || running.get(&key).is_some_and(|task| !task.is_finished()) {
+                        continue;
+                    }
+                    due.insert(key.clone(), now + schedule.every);
+                    let frame = Frame::root(catalogue.clone(), generation.service.clone());
+                    running.insert(key, tokio::spawn(call_on_schedule(generation.clone(), *export, frame)));
+                }
+            }
+            if now >= sweep_at {
+                catalogue.generations().for_each(|generation| generation.pool.sweep());
+                sweep_at = now + Duration::from_millis(limits::INSTANCE_IDLE_MS);
+            }
+        }
+        for task in running.into_values() {
+            // A scheduled call ends by its own deadline; a panic in it was logged where it happened.
+            let _ = task.await;
+        }
+    }
+}
+
+async fn call_on_schedule(generation: Arc<Generation>, export: usize, frame: Frame) {
+    let context = internal_context("schedule", generation.pool.limits().wall);
+    if let Ok(Val::Result(Err(error))) = call::run(&generation, export, &[], frame, context).await {
+        tracing::warn!(service = %generation.service, function = generation.exports[export].name, ?error, "a scheduled call answers an error");
+    }
+}
+
+struct Subscriber {
+    runtime: Weak<Runtime>,
+    service: ServiceName,
+}
+
+#[async_trait]
+impl Handler for Subscriber {
+    async fn handle(&self, event: &Event) -> Outcome {
+        let later = |reason: String| Outcome::Retry { after: None, reason };
+        let Some(runtime) = self.runtime.upgrade() else { return later("the host is stopping".to_owned()) };
+        let catalogue = runtime.pin();
+        let Some(generation) = catalogue.generation(self.service.as_str()) else {
+            return later(format!("{} is not live", self.service));
+        };
+        let Some(subscription) = generation.topics.get(&event.topic) else {
+            return later(format!("{} {} does not subscribe to {}", self.service, generation.version, event.topic));
+        };
+        let params = match subscription.codec.decode(&event.key, &event.payload) {
+            Ok(params) => params,
+            Err(error) => return Outcome::Reject { reason: format!("the event does not fit: {error}") },
+        };
+        let mut context = internal_context("event", generation.pool.limits().wall);
+        context.correlation_id = event.correlation_id.as_str().into();
+        context.event_id = Some(event.id.to_string().into());
+        let frame = Frame::root(catalogue.clone(), self.service.clone());
+        match call::run(generation, subscription.export, &params, frame, context).await {
+            Ok(reply) => outcome_of(subscription.reply.encode(&reply)),
+            Err(CallError::Invalid(_) | CallError::Unreadable(_)) => Outcome::Reject { reason: "the event does not fit".to_owned() },
+            Err(error) => later(error.to_string()),
+        }
+    }
+}
+
+/// What fails now and may work later is tried again; what is wrong with the event itself is not.
+fn outcome_of(reply: Result<Encoded, EncodeError>) -> Outcome {
+    match reply {
+        Ok(Encoded::Ok { .. }) => Outcome::Done,
+        Ok(Encoded::Declined(error)) => {
+            let reason = format!("{}: {}", error.code, error.message);
+            match error.kind {
+                ErrorKind::Unavailable | ErrorKind::RateLimited | ErrorKind::Locked | ErrorKind::Internal => {
+                    Outcome::Retry { after: error.retry_after, reason }
+                }
+                _ => Outcome::Reject { reason },
+            }
+        }
+        Err(error) => Outcome::Retry { after: None, reason: error.to_string() },
+    }
+}

@@ -1,0 +1,411 @@
+//! A host as an operator starts it, on a data folder of its own and free ports, and people who use it as the API page says.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt, StreamExt};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+/// How long a test waits for what must happen.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running `echod dev`. Dropping it kills it.
+pub struct TestApp {
+    process: Child,
+    pub data: TempDir,
+    pub url: String,
+    pub admin_url: String,
+    pub admin_token: String,
+    pub client: reqwest::Client,
+    settings: Vec<(String, String)>,
+    plugins: PathBuf,
+    arguments: Vec<String>,
+}
+
+/// Where `cargo xtask plugins --guests` puts what it packs.
+pub fn packed(name: &str) -> PathBuf {
+    let target = Path::new(env!("CARGO_BIN_EXE_echod")).parent().and_then(Path::parent).expect("the binary is in target/<profile>");
+    let candidates = [target.join("plugins"), target.join("guests")];
+    let path = candidates.iter().map(|folder| folder.join(format!("{name}.wasm"))).find(|path| path.exists());
+    path.unwrap_or_else(|| panic!("{name} is not packed; run `cargo xtask plugins --guests` first"))
+}
+
+impl TestApp {
+    /// All five services, in development mode.
+    pub async fn start() -> Self {
+        Self::with(&["auth", "location", "message", "notification", "user"], &[]).await
+    }
+
+    /// These services, and these settings as environment variables.
+    pub async fn with(services: &[&str], settings: &[(&str, &str)]) -> Self {
+        Self::launch("dev", services, settings).await
+    }
+
+    /// `mode`: `dev` or `serve`.
+    pub async fn launch(mode: &str, services: &[&str], settings: &[(&str, &str)]) -> Self {
+        let data = TempDir::new().expect("a temporary folder");
+        let plugins = data.path().join("packed");
+        std::fs::create_dir(&plugins).expect("a folder in the temporary one");
+        for service in services {
+            std::fs::copy(packed(service), plugins.join(format!("{service}.wasm"))).expect("a packed file is copied");
+        }
+        let permissions = data.path().join("guests.wit");
+        std::fs::write(&permissions, include_str!("../wit/services.wit")).expect("the guests' permissions");
+        let mut settings: Vec<(String, String)> = settings.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        settings.push(("ECHO_DATA__PERMISSIONS".to_owned(), permissions.display().to_string()));
+        if !settings.iter().any(|(key, _)| key == "ECHO_PASSWORDS__COST") {
+            settings.push(("ECHO_PASSWORDS__COST".to_owned(), "light".to_owned()));
+        }
+        let arguments = vec![mode.to_owned(), "--listen".into(), "127.0.0.1:0".into(), "--admin-listen".into(), "127.0.0.1:0".into()];
+        let process = spawn(&data, &plugins, &arguments, &settings);
+        let mut app = Self {
+            process,
+            data,
+            url: String::new(),
+            admin_url: String::new(),
+            admin_token: String::new(),
+            client: reqwest::Client::new(),
+            settings,
+            plugins,
+            arguments,
+        };
+        app.wait_until_ready().await;
+        app
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What a power failure would do to the process.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("the host is there to be killed");
+        self.process.wait().expect("a killed process ends");
+    }
+
+    /// SIGTERM, and the exit status.
+    pub async fn terminate(&mut self) -> std::process::ExitStatus {
+        Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().expect("kill is there");
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.process.try_wait().expect("our own child") {
+                return status;
+            }
+            assert!(Instant::now() < until, "the host did not end within {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Starts again on the same data.
+    pub async fn restart(&mut self) {
+        let addresses = self.data.path().join("run/addresses.json");
+        let _ = std::fs::remove_file(addresses);
+        self.process = spawn(&self.data, &self.plugins, &self.arguments, &self.settings);
+        self.wait_until_ready().await;
+    }
+
+    async fn wait_until_ready(&mut self) {
+        let file = self.data.path().join("run/addresses.json");
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            assert!(Instant::now() < until, "the host was not ready in time; its log:\n{}", self.log());
+            if let Some(status) = self.process.try_wait().expect("our own child") {
+                panic!("the host ended with {status}; its log:\n{}", self.log());
+            }
+            if let Some(addresses) = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok()) {
+                self.url = format!("http://{}", addresses["public"].as_str().expect("public"));
+                self.admin_url = format!("http://{}", addresses["admin"].as_str().expect("admin"));
+                self.admin_token = addresses["admin_token"].as_str().expect("admin_token").to_owned();
+                if let Ok(reply) = self.client.get(format!("{}/ready", self.url)).send().await
+                    && reply.status() == StatusCode::OK
+                {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.data.path().join("log")).unwrap_or_default()
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> Ask {
+        Ask(self.client.request(method, format!("{}{path}", self.url)))
+    }
+
+    pub fn get(&self, path: &str) -> Ask {
+        self.request(Method::GET, path)
+    }
+
+    pub fn post(&self, path: &str, body: Value) -> Ask {
+        self.request(Method::POST, path).json(body)
+    }
+
+    pub fn put(&self, path: &str, body: Value) -> Ask {
+        self.request(Method::PUT, path).json(body)
+    }
+
+    pub fn patch(&self, path: &str, body: Value) -> Ask {
+        self.request(Method::PATCH, path).json(body)
+    }
+
+    pub fn delete(&self, path: &str) -> Ask {
+        self.request(Method::DELETE, path)
+    }
+
+    /// The operator API, with the operator's token.
+    pub fn admin(&self, method: Method, path: &str) -> Ask {
+        Ask(self.client.request(method, format!("{}{path}", self.admin_url)).bearer_auth(&self.admin_token))
+    }
+
+    /// Uploads a packed file and makes it live; the answer of the last step.
+    pub async fn deploy(&self, service: &str, file: Vec<u8>) -> Reply {
+        let staged = self.admin(Method::POST, &format!("/admin/v1/plugins/{service}/versions")).bytes(file).send().await;
+        if staged.status != StatusCode::CREATED {
+            return staged;
+        }
+        let version = staged.body["version"].clone();
+        self.admin(Method::PUT, &format!("/admin/v1/plugins/{service}/active")).json(json!({ "version": version })).send().await
+    }
+
+    /// The newest code sent to this number.
+    pub async fn code_sent_to(&self, phone: &str) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let outbox = self.get("/dev/outbox").send().await.expect(StatusCode::OK);
+            let items = outbox["items"].as_array().expect("items").clone();
+            if let Some(code) = items.iter().find(|item| item["to"] == phone).and_then(|item| item["code"].as_str()) {
+                return code.to_owned();
+            }
+            assert!(Instant::now() < until, "no code was sent to {phone}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Registers, confirms the number and signs in on a first device.
+    pub async fn sign_up(&self, phone: &str, device: &str) -> Person {
+        let password = "correct horse battery 7";
+        let register = json!({ "phone": phone, "password": password, "name": format!("Person {phone}") });
+        self.post("/api/v1/auth/register", register).send().await.expect(StatusCode::CREATED);
+        let otp = self.code_sent_to(phone).await;
+        let verify = json!({ "phone": phone, "otp": otp, "device": { "id": device } });
+        let tokens = self.post("/api/v1/auth/verify-otp", verify).send().await.expect(StatusCode::OK);
+        Person::new(phone, password, device, &tokens)
+    }
+
+    /// A valid number that no test has used before.
+    pub async fn someone(&self) -> Person {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        // 201-555-xxxx stands in every edition of the North American numbering plan.
+        self.sign_up(&format!("+1201555{:04}", number), "phone").await
+    }
+
+    /// A direct conversation of two; its id.
+    pub async fn conversation(&self, one: &Person, other: &Person) -> String {
+        let request = json!({ "type": "direct", "participant_ids": [other.id] });
+        let reply = self.post("/api/v1/messages/conversations", request).by(one).send().await;
+        assert!(matches!(reply.status, StatusCode::CREATED | StatusCode::OK), "{reply:?}");
+        reply.body["id"].as_str().expect("id").to_owned()
+    }
+
+    pub fn text(&self, person: &Person, conversation: &str, client_message_id: &str, content: &str) -> Ask {
+        let message =
+            json!({ "conversation_id": conversation, "client_message_id": client_message_id, "type": "text", "content": content });
+        self.post("/api/v1/messages", message).by(person)
+    }
+
+    /// Opens a socket with the person's token; `since` resumes.
+    pub async fn socket(&self, person: &Person, since: Option<u64>) -> Socket {
+        self.try_socket(person, since).await.expect("a socket opens")
+    }
+
+    pub async fn try_socket(&self, person: &Person, since: Option<u64>) -> Result<Socket, SocketError> {
+        let query = since.map_or_else(String::new, |since| format!("?since={since}"));
+        let mut request = format!("{}/ws{query}", self.url.replace("http", "ws")).into_client_request()?;
+        request.headers_mut().insert("authorization", format!("Bearer {}", person.access_token).parse().expect("a header"));
+        let (stream, _) = tokio_tungstenite::connect_async(request).await?;
+        Ok(Socket { stream })
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the host's log ---\n{}", self.log());
+        }
+    }
+}
+
+fn spawn(data: &TempDir, plugins: &Path, arguments: &[String], settings: &[(String, String)]) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(data.path().join("log")).expect("a log file");
+    Command::new(env!("CARGO_BIN_EXE_echod"))
+        .args(arguments)
+        .arg("--data")
+        .arg(data.path().join("data"))
+        .arg("--plugins")
+        .arg(plugins)
+        // Not in the source tree: a test's host has no sources to watch.
+        .current_dir(data.path())
+        .envs(settings.iter().map(|(key, value)| (key, value)))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a second handle"))
+        .stderr(log)
+        .spawn()
+        .expect("the host starts")
+}
+
+/// Somebody signed in on one device.
+#[derive(Clone, Debug)]
+pub struct Person {
+    pub id: String,
+    pub phone: String,
+    pub password: String,
+    pub device: String,
+    pub session_id: String,
+    pub access_token: String,
+    pub refresh_token: String,
+}
+
+impl Person {
+    pub fn new(phone: &str, password: &str, device: &str, tokens: &Value) -> Self {
+        let text = |key: &str| tokens[key].as_str().unwrap_or_else(|| panic!("no {key} in {tokens}")).to_owned();
+        Self {
+            id: text("user_id"),
+            phone: phone.to_owned(),
+            password: password.to_owned(),
+            device: device.to_owned(),
+            session_id: text("session_id"),
+            access_token: text("access_token"),
+            refresh_token: text("refresh_token"),
+        }
+    }
+}
+
+/// A request being put together.
+pub struct Ask(reqwest::RequestBuilder);
+
+impl Ask {
+    pub fn by(self, person: &Person) -> Self {
+        self.token(&person.access_token)
+    }
+
+    pub fn token(self, token: &str) -> Self {
+        Self(self.0.bearer_auth(token))
+    }
+
+    pub fn header(self, name: &str, value: &str) -> Self {
+        Self(self.0.header(name, value))
+    }
+
+    pub fn json(self, body: Value) -> Self {
+        Self(self.0.header("content-type", "application/json").body(body.to_string()))
+    }
+
+    /// A body as it is.
+    pub fn bytes(self, body: impl Into<reqwest::Body>) -> Self {
+        Self(self.0.body(body))
+    }
+
+    pub async fn send(self) -> Reply {
+        self.try_send().await.expect("an answer")
+    }
+
+    pub async fn try_send(self) -> reqwest::Result<Reply> {
+        let reply = self.0.send().await?;
+        let (status, headers) = (reply.status(), reply.headers().clone());
+        let bytes = reply.bytes().await?;
+        let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes)));
+        Ok(Reply { status, headers, body })
+    }
+}
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Reply {
+    /// The body, of an answer with this status.
+    #[track_caller]
+    pub fn expect(self, status: StatusCode) -> Value {
+        assert_eq!(self.status, status, "{}", self.body);
+        self.body
+    }
+
+    /// A problem with this status and code.
+    #[track_caller]
+    pub fn expect_problem(self, status: u16, code: &str) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.body);
+        assert_eq!(self.body["code"], code, "{}", self.body);
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        assert_eq!(self.body["status"], status);
+        assert!(self.body["request_id"].is_string(), "{}", self.body);
+        self.body
+    }
+}
+
+/// An open socket, from the client's side.
+pub struct Socket {
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+impl Socket {
+    pub async fn send(&mut self, frame: Value) {
+        self.stream.send(Message::text(frame.to_string())).await.expect("the socket takes a frame");
+    }
+
+    pub async fn send_raw(&mut self, message: Message) {
+        self.stream.send(message).await.expect("the socket takes a frame");
+    }
+
+    /// The next frame, whatever it is.
+    pub async fn next(&mut self) -> Value {
+        self.try_next().await.unwrap_or_else(|close| panic!("the socket closed with {close:?}"))
+    }
+
+    /// The next frame, or the code with which the socket was closed.
+    pub async fn try_next(&mut self) -> Result<Value, Option<u16>> {
+        loop {
+            let message = tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("a frame in time");
+            match message {
+                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(text.as_str()).expect("a frame is JSON")),
+                Some(Ok(Message::Close(close))) => return Err(close.map(|close| close.code.into())),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Err(None),
+            }
+        }
+    }
+
+    /// The next frame of this type; others before it are passed over.
+    pub async fn next_of(&mut self, kind: &str) -> Value {
+        loop {
+            let frame = self.next().await;
+            if frame["type"] == kind {
+                return frame;
+            }
+        }
+    }
+
+    /// Reads until the socket is closed; the code.
+    pub async fn closed(&mut self) -> Option<u16> {
+        loop {
+            if let Err(code) = self.try_next().await {
+                return code;
+            }
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! A service that asks another one: two hops for every request.
+
+#[allow(clippy::all)]
+pub mod bindings {
+    wit_bindgen::generate!({
+        path: ["../../../../wit", "../../wit"],
+        world: "echo:guests/front",
+        generate_all,
+        with: {
+            "echo:types/types@0.1.0": echo_sdk::wit::types,
+        },
+    });
+}
+
+use bindings::echo::location::api;
+use bindings::exports::echo::front::api::Guest;
+use echo_sdk::Error;
+
+struct Front;
+
+impl Guest for Front {
+    fn lookup(request: api::LookupRequest) -> Result<api::Location, Error> {
+        api::lookup(&request)
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+bindings::export!(Front with_types_in bindings);

@@ -1,0 +1,116 @@
+-- Conversations, who takes part, and the messages in them.
+
+CREATE TABLE conversations (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL CHECK (kind IN ('direct', 'group', 'channel')),
+    -- The two users of a direct conversation, sorted: one conversation per pair, for ever.
+    pair_key TEXT UNIQUE,
+    title TEXT,
+    description TEXT,
+    created_by TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    -- When the newest message came, or the conversation was made.
+    active_at INTEGER NOT NULL,
+    -- The seq of the newest message; the next one is taken by raising it.
+    last_seq INTEGER NOT NULL DEFAULT 0,
+    -- Rises with every change of participants and roles: a send that looked at an older roster looks again.
+    roster_version INTEGER NOT NULL DEFAULT 1,
+    -- Seconds.
+    disappearing_after INTEGER,
+    ended_at INTEGER
+) WITHOUT ROWID;
+
+CREATE TABLE participants (
+    conversation_id TEXT NOT NULL REFERENCES conversations (id),
+    user_id TEXT NOT NULL,
+    role TEXT NOT NULL CHECK (role IN ('owner', 'admin', 'member')),
+    joined_at INTEGER NOT NULL,
+    -- Messages up to here were sent before this participant joined, and are not theirs to see.
+    joined_seq INTEGER NOT NULL,
+    -- Watermarks: everything up to there is delivered to a device, or read. They only rise.
+    delivered_seq INTEGER NOT NULL,
+    read_seq INTEGER NOT NULL,
+    -- Not listed while nothing newer than this is there to see.
+    hidden_seq INTEGER,
+    muted_until INTEGER,
+    archived INTEGER NOT NULL DEFAULT 0,
+    pinned INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (conversation_id, user_id)
+) WITHOUT ROWID;
+
+CREATE INDEX participants_by_user ON participants (user_id);
+
+CREATE TABLE messages (
+    id TEXT PRIMARY KEY,
+    conversation_id TEXT NOT NULL REFERENCES conversations (id),
+    seq INTEGER NOT NULL,
+    sender_id TEXT NOT NULL,
+    client_message_id TEXT NOT NULL,
+    -- SHA-256 of everything that was sent, to tell a repetition from another message under the same id.
+    content_hash BLOB NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('text', 'image', 'video', 'audio', 'document', 'location', 'contact')),
+    content TEXT,
+    media_id TEXT,
+    latitude REAL,
+    longitude REAL,
+    place_name TEXT,
+    place_address TEXT,
+    contact_name TEXT,
+    -- One per line.
+    contact_phones TEXT,
+    contact_user_id TEXT,
+    reply_to TEXT,
+    thread_id TEXT,
+    -- User ids, separated by spaces.
+    mentions TEXT,
+    -- JSON as it was sent.
+    metadata TEXT,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER,
+    edited_at INTEGER,
+    edit_count INTEGER NOT NULL DEFAULT 0,
+    deleted_at INTEGER,
+    UNIQUE (conversation_id, seq),
+    UNIQUE (sender_id, client_message_id)
+);
+
+CREATE INDEX messages_expiring ON messages (conversation_id, expires_at) WHERE expires_at IS NOT NULL AND deleted_at IS NULL;
+
+-- What one participant does not see of a conversation: sent while they blocked the sender, or deleted for themselves.
+CREATE TABLE hidden_messages (
+    conversation_id TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    reason TEXT NOT NULL CHECK (reason IN ('blocked', 'deleted')),
+    PRIMARY KEY (conversation_id, user_id, seq)
+) WITHOUT ROWID;
+
+-- When a participant's watermark reached which message. The time of one message is that of the lowest mark at or above it.
+CREATE TABLE receipt_marks (
+    conversation_id TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('delivered', 'read')),
+    up_to_seq INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (conversation_id, user_id, kind, up_to_seq)
+) WITHOUT ROWID;
+
+-- Earlier contents of edited messages.
+CREATE TABLE edits (
+    message_id TEXT NOT NULL REFERENCES messages (id),
+    number INTEGER NOT NULL,
+    content TEXT NOT NULL,
+    -- When this content was written.
+    at INTEGER NOT NULL,
+    PRIMARY KEY (message_id, number)
+) WITHOUT ROWID;
+
+-- A copy of who blocks whom, fed by events of the user service. A row of an older revision never replaces a newer one.
+CREATE TABLE blocks (
+    user_id TEXT NOT NULL,
+    blocked_user_id TEXT NOT NULL,
+    active INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    PRIMARY KEY (user_id, blocked_user_id)
+) WITHOUT ROWID;

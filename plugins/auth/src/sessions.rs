@@ -1,0 +1,239 @@
+//! Sessions of devices, their refresh tokens, and the ways to end them.
+//!
+//! A session is a family of refresh tokens: each use makes the next one and uses up its own; a second use of one means that a copy is about, and
+//! ends the session. What ends a session is committed first and the access tokens are revoked then: a revocation cannot be taken back,
+//! and one that fails can be asked for again.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use echo_sdk::checks::Checks;
+use echo_sdk::sql::{Database, Transaction};
+use echo_sdk::time::SECOND_US;
+use echo_sdk::wit::tokens::{self, Claims};
+use echo_sdk::wit::{context, passwords};
+use echo_sdk::{Error, caller, ids, log, time, transaction};
+
+use crate::bindings::exports::echo::auth::api::{Device, RefreshRequest, Session, SessionRequest, Sessions, Tokens, WsTicket};
+use crate::settings::Settings;
+use crate::store::{self, Account};
+
+const DEVICE_ID_CHARS_MAX: usize = 128;
+const DEVICE_TEXT_CHARS_MAX: usize = 100;
+const REFRESH_TOKEN_BYTES: usize = 32;
+/// 32 bytes in base64url without padding.
+const REFRESH_TOKEN_CHARS: usize = 43;
+
+/// What a sign-in left to do after its commit.
+pub struct Opened {
+    tokens: Tokens,
+    /// Sessions that had to go for it.
+    replaced: Vec<String>,
+}
+
+impl Opened {
+    pub fn finish(self) -> Tokens {
+        for session in &self.replaced {
+            // The sign-in is done; the replaced session has no refresh token any more and its access token ends by itself.
+            if let Err(error) = revoke(session) {
+                log::warn("a replaced session could not be revoked", &[("session", session), ("reason", &error.code)]);
+            }
+        }
+        self.tokens
+    }
+}
+
+pub fn check_device(device: &Device) -> Result<(), Error> {
+    Checks::new()
+        .length("device.id", device.id.as_str(), 1..=DEVICE_ID_CHARS_MAX)
+        .length("device.name", device.name.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
+        .length("device.platform", device.platform.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
+        .length("device.model", device.model.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
+        .length("device.os", device.os.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
+        .length("device.app_version", device.app_version.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
+        .finish()
+}
+
+/// Signs a device in: its old session goes, and the least recently used ones beyond the bound.
+pub fn open(tx: &Transaction, settings: &Settings, account: &Account, device: &Device, now_us: u64) -> Result<Opened, Error> {
+    let mut replaced = store::end_session_of_device(tx, &account.id, &device.id)?;
+    replaced.extend(store::end_expired_sessions(tx, &account.id, now_us)?);
+    replaced.extend(store::end_oldest_sessions(tx, &account.id, settings.sessions_max.saturating_sub(1))?);
+
+    let session = Session {
+        id: ids::uuid_v7(),
+        device: device.clone(),
+        place: place(account.region.as_deref(), account.country.as_deref()),
+        address: context::client_address(),
+        created_at: now_us,
+        last_used_at: now_us,
+        current: false,
+    };
+    let refresh = RefreshToken::new();
+    let ends_us = now_us + settings.refresh_ttl_s * SECOND_US;
+    store::add_session(tx, &account.id, &session, ends_us)?;
+    store::add_refresh_token(tx, &refresh.fingerprint, &session.id, ends_us)?;
+    let tokens = issue(settings, &account.id, &session.id, &device.id, refresh)?;
+    Ok(Opened { tokens, replaced })
+}
+
+pub fn refresh(request: RefreshRequest) -> Result<Tokens, Error> {
+    let settings = Settings::load();
+    let given = RefreshToken::given(&request.refresh_token).ok_or_else(refresh_invalid)?;
+    let now_us = time::now_us();
+    let outcome = transaction(|tx| {
+        let Some(kept) = store::refresh_token(tx, &given.fingerprint)? else { return Err(refresh_invalid()) };
+        // Used before, or by another request in this very moment.
+        if !store::use_refresh_token(tx, &given.fingerprint, now_us)? {
+            store::end_session(tx, &kept.account_id, &kept.session_id)?;
+            return Ok(Refreshed::Reused(kept.session_id));
+        }
+        if now_us >= kept.expires_at {
+            return Err(Error::unauthenticated("refresh_expired", "the session is over; sign in again"));
+        }
+        let next = RefreshToken::new();
+        let ends_us = now_us + settings.refresh_ttl_s * SECOND_US;
+        store::forget_refresh_tokens(tx, &kept.session_id, now_us)?;
+        store::add_refresh_token(tx, &next.fingerprint, &kept.session_id, ends_us)?;
+        store::touch_session(tx, &kept.session_id, context::client_address(), now_us, ends_us)?;
+        Ok(Refreshed::Anew(issue(&settings, &kept.account_id, &kept.session_id, &kept.device_id, next)?))
+    })?;
+    match outcome {
+        Refreshed::Anew(tokens) => Ok(tokens),
+        Refreshed::Reused(session) => {
+            log::warn("a refresh token was used twice; its session was ended", &[("session", &session)]);
+            revoke(&session)?;
+            Err(Error::unauthenticated("refresh_reused", "this refresh token was used before; the session was ended"))
+        }
+    }
+}
+
+pub fn logout() -> Result<(), Error> {
+    let caller = caller()?;
+    transaction(|tx| store::end_session(tx, &caller.user_id, &caller.session_id))?;
+    revoke(&caller.session_id)
+}
+
+pub fn logout_all() -> Result<(), Error> {
+    let caller = caller()?;
+    transaction(|tx| store::end_sessions(tx, &caller.user_id))?;
+    Ok(tokens::revoke_user(&caller.user_id)?)
+}
+
+pub fn list() -> Result<Sessions, Error> {
+    let caller = caller()?;
+    let mut items = store::sessions_of(&Database, &caller.user_id, time::now_us())?;
+    for session in &mut items {
+        session.current = session.id == caller.session_id;
+    }
+    Ok(Sessions { items, next_cursor: None })
+}
+
+pub fn end(request: SessionRequest) -> Result<(), Error> {
+    let caller = caller()?;
+    if !transaction(|tx| store::end_session(tx, &caller.user_id, &request.id))? {
+        return Err(Error::not_found("no such session"));
+    }
+    revoke(&request.id)
+}
+
+pub fn issue_ws_ticket() -> Result<WsTicket, Error> {
+    let caller = caller()?;
+    let claims = Claims { user_id: caller.user_id, device_id: caller.device_id, session_id: caller.session_id, roles: caller.roles };
+    let ticket = tokens::socket_ticket(&claims)?;
+    Ok(WsTicket { ticket: ticket.ticket, expires_in: ticket.expires_in })
+}
+
+/// Ends access tokens and sockets of a session that is no more.
+pub fn revoke(session: &str) -> Result<(), Error> {
+    Ok(tokens::revoke_session(session)?)
+}
+
+enum Refreshed {
+    Anew(Tokens),
+    Reused(String),
+}
+
+struct RefreshToken {
+    token: String,
+    fingerprint: String,
+}
+
+impl RefreshToken {
+    fn new() -> Self {
+        Self::of(URL_SAFE_NO_PAD.encode(ids::random_bytes(REFRESH_TOKEN_BYTES)))
+    }
+
+    /// None for what cannot be one.
+    fn given(token: &str) -> Option<Self> {
+        let bytes = (token.len() == REFRESH_TOKEN_CHARS).then(|| URL_SAFE_NO_PAD.decode(token).ok())??;
+        (bytes.len() == REFRESH_TOKEN_BYTES).then(|| Self::of(token.to_owned()))
+    }
+
+    fn of(token: String) -> Self {
+        let fingerprint = passwords::fingerprint(&format!("refresh:{token}"));
+        Self { token, fingerprint }
+    }
+}
+
+fn issue(settings: &Settings, user: &str, session: &str, device: &str, refresh: RefreshToken) -> Result<Tokens, Error> {
+    let claims = Claims { user_id: user.to_owned(), device_id: device.to_owned(), session_id: session.to_owned(), roles: Vec::new() };
+    let access = tokens::sign(&claims)?;
+    Ok(Tokens {
+        access_token: access.token,
+        refresh_token: refresh.token,
+        token_type: "Bearer".to_owned(),
+        expires_in: access.expires_in,
+        refresh_expires_in: u32::try_from(settings.refresh_ttl_s).unwrap_or(u32::MAX),
+        user_id: user.to_owned(),
+        session_id: session.to_owned(),
+        device_id: device.to_owned(),
+    })
+}
+
+fn refresh_invalid() -> Error {
+    Error::unauthenticated("refresh_invalid", "not a refresh token of a live session")
+}
+
+/// As far as the number says it.
+fn place(region: Option<&str>, country: Option<&str>) -> Option<String> {
+    match (region, country) {
+        (Some(region), Some(country)) => Some(format!("{region}, {country}")),
+        (region, country) => region.or(country).map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_named_as_far_as_it_is_known() {
+        assert_eq!(place(Some("California"), Some("US")).as_deref(), Some("California, US"));
+        assert_eq!(place(None, Some("IN")).as_deref(), Some("IN"));
+        assert_eq!(place(None, None), None);
+    }
+
+    #[test]
+    fn a_device_is_checked_whole() {
+        let long = "x".repeat(129);
+        let device = Device {
+            id: String::new(),
+            name: Some(long.clone()),
+            platform: None,
+            model: None,
+            os: Some("ok".to_owned()),
+            app_version: Some(long),
+        };
+        let error = check_device(&device).expect_err("three are wrong");
+        let fields: Vec<_> = error.fields.iter().map(|field| field.field.as_str()).collect();
+        assert_eq!(fields, ["device.id", "device.name", "device.app_version"]);
+    }
+
+    #[test]
+    fn what_cannot_be_a_refresh_token_is_not_looked_up() {
+        let padded = format!("{}=", "A".repeat(42));
+        for token in ["", "short", &"A".repeat(44), &"*".repeat(43), &padded] {
+            assert!(RefreshToken::given(token).is_none(), "{token}");
+        }
+    }
+}

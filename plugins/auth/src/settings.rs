@@ -1,0 +1,35 @@
+//! The service's settings. What they mean and their defaults are in plugin.toml; the fallbacks here are the same.
+
+use echo_sdk::config;
+
+pub struct Settings {
+    pub otp_ttl_s: u64,
+    pub otp_tries: u64,
+    pub otp_resend_s: u64,
+    pub otp_per_day: u64,
+    pub lockout_failures: u64,
+    pub lockout_s: u64,
+    pub refresh_ttl_s: u64,
+    pub sessions_max: u64,
+    pub refuse_unassigned_numbers: bool,
+}
+
+/// What a year has in seconds, the bound of every time here.
+const YEAR_S: u64 = 366 * 24 * 60 * 60;
+
+impl Settings {
+    pub fn load() -> Self {
+        let seconds = |key, fallback| config::number(key, fallback).min(YEAR_S);
+        Self {
+            otp_ttl_s: seconds("otp_ttl_s", 300).max(1),
+            otp_tries: config::number("otp_tries", 5).max(1),
+            otp_resend_s: seconds("otp_resend_s", 60),
+            otp_per_day: config::number("otp_per_day", 10).max(1),
+            lockout_failures: config::number("lockout_failures", 5).max(1),
+            lockout_s: seconds("lockout_s", 900).max(1),
+            refresh_ttl_s: seconds("refresh_ttl_s", 30 * 24 * 60 * 60).max(60),
+            sessions_max: config::number("sessions_max", 20).clamp(1, 1_000),
+            refuse_unassigned_numbers: config::flag("refuse_unassigned_numbers", true),
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! All SQL of the auth service, one function per question, in the dialect common to SQLite and PostgreSQL.
+
+use echo_sdk::sql::{FromRow, Row, Sql, SqlError, timestamp, uuid};
+use echo_sdk::{Page, from_row, params};
+
+use crate::accounts::Place;
+use crate::bindings::exports::echo::auth::api::{Device, LoginAttempt, LoginOutcome, Session};
+use crate::otp::{Code, KeptCode, Purpose};
+
+/// Later than anything here: where a list begins whose newest comes first (2100-01-01).
+const FAR_FUTURE_US: u64 = 4_102_444_800_000_000;
+/// Above every id.
+const LAST_ID: &str = "ffffffff-ffff-ffff-ffff-ffffffffffff";
+
+// --- Accounts ------------------------------------------------------------------------------------------------------------------------
+
+pub struct Account {
+    pub id: String,
+    pub phone: String,
+    pub name: Option<String>,
+    pub password_hash: String,
+    pub verified: bool,
+    pub country: Option<String>,
+    pub region: Option<String>,
+    pub timezone: Option<String>,
+    pub created_at: u64,
+}
+from_row!(Account { id, phone, name, password_hash, verified, country, region, timezone, created_at });
+
+pub struct NewAccount<'a> {
+    pub id: &'a str,
+    pub phone: &'a str,
+    pub name: Option<&'a str>,
+    pub password_hash: &'a str,
+    pub place: &'a Place,
+}
+
+pub fn account_by_phone(db: &impl Sql, phone: &str) -> Result<Option<Account>, SqlError> {
+    let sql = "SELECT id, phone, name, password_hash, verified, country, region, timezone, created_at FROM accounts WHERE phone = $1";
+    db.row(sql, params![phone])
+}
+
+pub fn account_by_id(db: &impl Sql, id: &str) -> Result<Option<Account>, SqlError> {
+    let sql = "SELECT id, phone, name, password_hash, verified, country, region, timezone, created_at FROM accounts WHERE id = $1";
+    db.row(sql, params![uuid(id)])
+}
+
+/// The id of the account: a new one, or that of an unverified one which gets this password and name. None where a verified one has the number.
+pub fn open_account(db: &impl Sql, account: &NewAccount, now_us: u64) -> Result<Option<String>, SqlError> {
+    let sql = "INSERT INTO accounts (id, phone, name, password_hash, country, region, timezone, created_at) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+        ON CONFLICT (phone) DO UPDATE SET name = excluded.name, password_hash = excluded.password_hash, \
+            country = excluded.country, region = excluded.region, timezone = excluded.timezone \
+        WHERE accounts.verified = FALSE \
+        RETURNING id";
+    let place = account.place;
+    let params = params![
+        uuid(account.id),
+        account.phone,
+        account.name,
+        account.password_hash,
+        place.country.as_deref(),
+        place.region.as_deref(),
+        place.timezone.as_deref(),
+        timestamp(now_us),
+    ];
+    Ok(db.row::<(String,)>(sql, params)?.map(|(id,)| id))
+}
+
+/// Whether this is the first time.
+pub fn verify_account(db: &impl Sql, phone: &str, now_us: u64) -> Result<bool, SqlError> {
+    let sql = "UPDATE accounts SET verified = TRUE, verified_at = $2 WHERE phone = $1 AND verified = FALSE";
+    Ok(db.execute(sql, params![phone, timestamp(now_us)])? == 1)
+}
+
+// --- Passwords -----------------------------------------------------------------------------------------------------------------------
+
+/// Puts another hash of the same password in the old one's place; false if the old one is no longer there.
+pub fn swap_password(db: &impl Sql, account: &str, old_hash: &str, new_hash: &str) -> Result<bool, SqlError> {
+    if old_hash != new_hash {
+        let sql = "UPDATE password_history SET password_hash = $3 WHERE account_id = $1 AND password_hash = $2";
+        db.execute(sql, params![uuid(account), old_hash, new_hash])?;
+    }
+    set_password(db, account, old_hash, new_hash)
+}
+
+/// False if the old one is no longer there.
+pub fn set_password(db: &impl Sql, account: &str, old_hash: &str, new_hash: &str) -> Result<bool, SqlError> {
+    let sql = "UPDATE accounts SET password_hash = $3 WHERE id = $1 AND password_hash = $2";
+    Ok(db.execute(sql, params![uuid(account), old_hash, new_hash])? == 1)
+}
+
+/// Hashes of the newest passwords, the current one first.
+pub fn passwords_of(db: &impl Sql, account: &str, count: u64) -> Result<Vec<String>, SqlError> {
+    let sql = "SELECT password_hash FROM password_history WHERE account_id = $1 ORDER BY set_at DESC, id DESC LIMIT $2";
+    Ok(db.rows::<(String,)>(sql, params![uuid(account), count])?.into_iter().map(|(hash,)| hash).collect())
+}
+
+pub fn remember_password(db: &impl Sql, account: &str, hash: &str, now_us: u64) -> Result<(), SqlError> {
+    let sql = "INSERT INTO password_history (id, account_id, password_hash, set_at) VALUES ($1, $2, $3, $4)";
+    db.execute(sql, params![uuid(echo_sdk::ids::uuid_v7()), uuid(account), hash, timestamp(now_us)])?;
+    Ok(())
+}
+
+/// Keeps the newest ones.
+pub fn trim_passwords(db: &impl Sql, account: &str, count: u64) -> Result<(), SqlError> {
+    let sql = "DELETE FROM password_history WHERE account_id = $1 AND id NOT IN \
+        (SELECT id FROM password_history WHERE account_id = $1 ORDER BY set_at DESC, id DESC LIMIT $2)";
+    db.execute(sql, params![uuid(account), count])?;
+    Ok(())
+}
+
+pub fn forget_passwords(db: &impl Sql, account: &str) -> Result<(), SqlError> {
+    db.execute("DELETE FROM password_history WHERE account_id = $1", params![uuid(account)])?;
+    Ok(())
+}
+
+// --- One-time codes --------------------------------------------------------------------------------------------------------------------
+
+from_row!(KeptCode { fingerprint, tries, expires_at });
+
+/// In place of the one before.
+pub fn put_code(db: &impl Sql, code: &Code, expires_at: u64) -> Result<(), SqlError> {
+    let sql = "INSERT INTO codes (phone, purpose, fingerprint, tries, expires_at) VALUES ($1, $2, $3, 0, $4) \
+        ON CONFLICT (phone, purpose) DO UPDATE SET fingerprint = excluded.fingerprint, tries = 0, expires_at = excluded.expires_at";
+    db.execute(sql, params![code.phone, code.purpose.as_str(), &code.fingerprint, timestamp(expires_at)])?;
+    Ok(())
+}
+
+/// Counts a try and gives the code with it: in one statement, so that tries made at once are all counted.
+pub fn try_code(db: &impl Sql, code: &Code) -> Result<Option<KeptCode>, SqlError> {
+    let sql = "UPDATE codes SET tries = tries + 1 WHERE phone = $1 AND purpose = $2 RETURNING fingerprint, tries, expires_at";
+    db.row(sql, params![code.phone, code.purpose.as_str()])
+}
+
+/// Whether this code was still there.
+pub fn drop_code(db: &impl Sql, code: &Code) -> Result<bool, SqlError> {
+    let sql = "DELETE FROM codes WHERE phone = $1 AND purpose = $2 AND fingerprint = $3";
+    Ok(db.execute(sql, params![code.phone, code.purpose.as_str(), &code.fingerprint])? == 1)
+}
+
+pub fn code_expiry(db: &impl Sql, purpose: Purpose, phone: &str) -> Result<Option<u64>, SqlError> {
+    let sql = "SELECT expires_at FROM codes WHERE phone = $1 AND purpose = $2";
+    Ok(db.row::<(u64,)>(sql, params![phone, purpose.as_str()])?.map(|(at,)| at))
+}
+
+pub fn forget_codes(db: &impl Sql, expired_before_us: u64) -> Result<(), SqlError> {
+    db.execute("DELETE FROM codes WHERE expires_at < $1", params![timestamp(expired_before_us)])?;
+    Ok(())
+}
+
+/// When the last code was sent, and when the day began in which codes are counted.
+#[derive(Default)]
+pub struct CodeQuota {
+    pub sent_at: u64,
+    pub day_started_at: u64,
+}
+from_row!(CodeQuota { sent_at, day_started_at });
+
+pub fn code_quota(db: &impl Sql, phone: &str) -> Result<Option<CodeQuota>, SqlError> {
+    db.row("SELECT sent_at, day_started_at FROM code_quotas WHERE phone = $1", params![phone])
+}
+
+/// Counts a code unless the last one is too recent or the day's number is reached; whether it was counted.
+pub fn count_code(db: &impl Sql, phone: &str, now_us: u64, pause_us: u64, per_day: u64) -> Result<bool, SqlError> {
+    let sql = "INSERT INTO code_quotas (phone, sent_at, day_started_at, sent_count) VALUES ($1, $2, $2, 1) \
+        ON CONFLICT (phone) DO UPDATE SET sent_at = excluded.sent_at, \
+            sent_count = CASE WHEN code_quotas.day_started_at <= $4 THEN 1 ELSE code_quotas.sent_count + 1 END, \
+            day_started_at = CASE WHEN code_quotas.day_started_at <= $4 THEN excluded.day_started_at ELSE code_quotas.day_started_at END \
+        WHERE code_quotas.sent_at <= $3 AND (code_quotas.day_started_at <= $4 OR code_quotas.sent_count < $5)";
+    let pause_since = now_us.saturating_sub(pause_us);
+    let day_since = now_us.saturating_sub(echo_sdk::time::DAY_US);
+    Ok(db.execute(sql, params![phone, timestamp(now_us), timestamp(pause_since), timestamp(day_since), per_day])? == 1)
+}
+
+pub fn forget_code_quotas(db: &impl Sql, sent_before_us: u64) -> Result<(), SqlError> {
+    db.execute("DELETE FROM code_quotas WHERE sent_at < $1", params![timestamp(sent_before_us)])?;
+    Ok(())
+}
+
+// --- Wrong passwords in a row ----------------------------------------------------------------------------------------------------------
+
+/// Until when the number is locked, if it is now.
+pub fn locked_until(db: &impl Sql, phone: &str, now_us: u64) -> Result<Option<u64>, SqlError> {
+    let sql = "SELECT locked_until FROM login_failures WHERE phone = $1 AND locked_until > $2";
+    Ok(db.row::<(u64,)>(sql, params![phone, timestamp(now_us)])?.map(|(until,)| until))
+}
+
+/// How many there are now. A lock that is over counts from the beginning.
+pub fn count_failure(db: &impl Sql, phone: &str, now_us: u64) -> Result<u64, SqlError> {
+    let sql = "INSERT INTO login_failures (phone, failures, failed_at) VALUES ($1, 1, $2) \
+        ON CONFLICT (phone) DO UPDATE SET failed_at = excluded.failed_at, \
+            failures = CASE WHEN login_failures.locked_until <= $2 THEN 1 ELSE login_failures.failures + 1 END, \
+            locked_until = CASE WHEN login_failures.locked_until <= $2 THEN NULL ELSE login_failures.locked_until END \
+        RETURNING failures";
+    Ok(db.one::<(u64,)>(sql, params![phone, timestamp(now_us)])?.0)
+}
+
+pub fn lock(db: &impl Sql, phone: &str, until_us: u64) -> Result<(), SqlError> {
+    db.execute("UPDATE login_failures SET locked_until = $2 WHERE phone = $1", params![phone, timestamp(until_us)])?;
+    Ok(())
+}
+
+pub fn forget_failures_of(db: &impl Sql, phone: &str) -> Result<(), SqlError> {
+    db.execute("DELETE FROM login_failures WHERE phone = $1", params![phone])?;
+    Ok(())
+}
+
+/// Old ones that lock nothing.
+pub fn forget_failures(db: &impl Sql, failed_before_us: u64, now_us: u64) -> Result<(), SqlError> {
+    let sql = "DELETE FROM login_failures WHERE failed_at < $1 AND (locked_until IS NULL OR locked_until <= $2)";
+    db.execute(sql, params![timestamp(failed_before_us), timestamp(now_us)])?;
+    Ok(())
+}
+
+// --- Sessions ----------------------------------------------------------------------------------------------------------------------------
+
+impl FromRow for Session {
+    fn from_row(row: &mut Row) -> Result<Self, SqlError> {
+        Ok(Self {
+            id: row.take()?,
+            device: Device {
+                id: row.take()?,
+                name: row.take()?,
+                platform: row.take()?,
+                model: row.take()?,
+                os: row.take()?,
+                app_version: row.take()?,
+            },
+            place: row.take()?,
+            address: row.take()?,
+            created_at: row.take()?,
+            last_used_at: row.take()?,
+            current: false,
+        })
+    }
+}
+
+pub fn add_session(db: &impl Sql, account: &str, session: &Session, expires_at: u64) -> Result<(), SqlError> {
+    let sql = "INSERT INTO sessions (id, account_id, device_id, device_name, device_platform, device_model, device_os, app_version, \
+            place, address, created_at, last_used_at, expires_at) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)";
+    let device = &session.device;
+    let params = params![
+        uuid(&session.id),
+        uuid(account),
+        &device.id,
+        device.name.as_deref(),
+        device.platform.as_deref(),
+        device.model.as_deref(),
+        device.os.as_deref(),
+        device.app_version.as_deref(),
+        session.place.as_deref(),
+        session.address.as_deref(),
+        timestamp(session.created_at),
+        timestamp(session.last_used_at),
+        timestamp(expires_at),
+    ];
+    db.execute(sql, params)?;
+    Ok(())
+}
+
+/// Live ones, last used first.
+pub fn sessions_of(db: &impl Sql, account: &str, now_us: u64) -> Result<Vec<Session>, SqlError> {
+    let sql = "SELECT id, device_id, device_name, device_platform, device_model, device_os, app_version, place, address, created_at, last_used_at \
+        FROM sessions WHERE account_id = $1 AND expires_at > $2 ORDER BY last_used_at DESC, id DESC";
+    db.rows(sql, params![uuid(account), timestamp(now_us)])
+}
+
+/// A refresh: the only thing, with a sign-in, that counts as use.
+pub fn touch_session(db: &impl Sql, session: &str, address: Option<String>, now_us: u64, expires_at: u64) -> Result<(), SqlError> {
+    let sql = "UPDATE sessions SET last_used_at = $2, expires_at = $3, address = COALESCE($4, address) WHERE id = $1";
+    db.execute(sql, params![uuid(session), timestamp(now_us), timestamp(expires_at), address])?;
+    Ok(())
+}
+
+/// Whether there was one of this account.
+pub fn end_session(db: &impl Sql, account: &str, session: &str) -> Result<bool, SqlError> {
+    Ok(db.execute("DELETE FROM sessions WHERE id = $2 AND account_id = $1", params![uuid(account), uuid(session)])? == 1)
+}
+
+pub fn end_sessions(db: &impl Sql, account: &str) -> Result<(), SqlError> {
+    db.execute("DELETE FROM sessions WHERE account_id = $1", params![uuid(account)])?;
+    Ok(())
+}
+
+/// All but this one; which ones.
+pub fn end_other_sessions(db: &impl Sql, account: &str, session: &str) -> Result<Vec<String>, SqlError> {
+    let sql = "DELETE FROM sessions WHERE account_id = $1 AND id <> $2 RETURNING id";
+    ids(db.rows(sql, params![uuid(account), uuid(session)])?)
+}
+
+pub fn end_session_of_device(db: &impl Sql, account: &str, device: &str) -> Result<Vec<String>, SqlError> {
+    let sql = "DELETE FROM sessions WHERE account_id = $1 AND device_id = $2 RETURNING id";
+    ids(db.rows(sql, params![uuid(account), device])?)
+}
+
+pub fn end_expired_sessions(db: &impl Sql, account: &str, now_us: u64) -> Result<Vec<String>, SqlError> {
+    let sql = "DELETE FROM sessions WHERE account_id = $1 AND expires_at <= $2 RETURNING id";
+    ids(db.rows(sql, params![uuid(account), timestamp(now_us)])?)
+}
+
+/// All but the most recently used ones; which ones.
+pub fn end_oldest_sessions(db: &impl Sql, account: &str, keep: u64) -> Result<Vec<String>, SqlError> {
+    let sql = "DELETE FROM sessions WHERE account_id = $1 AND id NOT IN \
+        (SELECT id FROM sessions WHERE account_id = $1 ORDER BY last_used_at DESC, id DESC LIMIT $2) \
+        RETURNING id";
+    ids(db.rows(sql, params![uuid(account), keep])?)
+}
+
+fn ids(rows: Vec<(String,)>) -> Result<Vec<String>, SqlError> {
+    Ok(rows.into_iter().map(|(id,)| id).collect())
+}
+
+// --- Refresh tokens ------------------------------------------------------------------------------------------------------------------------
+
+/// A refresh token with its session.
+pub struct KeptRefreshToken {
+    pub session_id: String,
+    pub account_id: String,
+    pub device_id: String,
+    pub expires_at: u64,
+}
+from_row!(KeptRefreshToken { session_id, account_id, device_id, expires_at });
+
+pub fn refresh_token(db: &impl Sql, fingerprint: &str) -> Result<Option<KeptRefreshToken>, SqlError> {
+    let sql = "SELECT sessions.id, sessions.account_id, sessions.device_id, refresh_tokens.expires_at \
+        FROM refresh_tokens JOIN sessions ON sessions.id = refresh_tokens.session_id \
+        WHERE refresh_tokens.fingerprint = $1";
+    db.row(sql, params![fingerprint])
+}
+
+/// False if it was used before.
+pub fn use_refresh_token(db: &impl Sql, fingerprint: &str, now_us: u64) -> Result<bool, SqlError> {
+    let sql = "UPDATE refresh_tokens SET used_at = $2 WHERE fingerprint = $1 AND used_at IS NULL";
+    Ok(db.execute(sql, params![fingerprint, timestamp(now_us)])? == 1)
+}
+
+pub fn add_refresh_token(db: &impl Sql, fingerprint: &str, session: &str, expires_at: u64) -> Result<(), SqlError> {
+    let sql = "INSERT INTO refresh_tokens (fingerprint, session_id, expires_at) VALUES ($1, $2, $3)";
+    db.execute(sql, params![fingerprint, uuid(session), timestamp(expires_at)])?;
+    Ok(())
+}
+
+/// Expired ones of a session.
+pub fn forget_refresh_tokens(db: &impl Sql, session: &str, now_us: u64) -> Result<(), SqlError> {
+    db.execute("DELETE FROM refresh_tokens WHERE session_id = $1 AND expires_at <= $2", params![uuid(session), timestamp(now_us)])?;
+    Ok(())
+}
+
+// --- History of sign-ins -------------------------------------------------------------------------------------------------------------------
+
+impl FromRow for LoginAttempt {
+    fn from_row(row: &mut Row) -> Result<Self, SqlError> {
+        Ok(Self {
+            at: row.take()?,
+            outcome: outcome_of(&row.take::<String>()?),
+            device_id: row.take()?,
+            address: row.take()?,
+            user_agent: row.take()?,
+        })
+    }
+}
+
+struct Entry(String, LoginAttempt);
+
+impl FromRow for Entry {
+    fn from_row(row: &mut Row) -> Result<Self, SqlError> {
+        Ok(Self(row.take()?, LoginAttempt::from_row(row)?))
+    }
+}
+
+pub fn add_attempt(db: &impl Sql, id: &str, account: &str, attempt: &LoginAttempt) -> Result<(), SqlError> {
+    let sql =
+        "INSERT INTO login_attempts (id, account_id, at, outcome, device_id, address, user_agent) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let params = params![
+        uuid(id),
+        uuid(account),
+        timestamp(attempt.at),
+        outcome_name(attempt.outcome),
+        &attempt.device_id,
+        attempt.address.as_deref(),
+        attempt.user_agent.as_deref(),
+    ];
+    db.execute(sql, params)?;
+    Ok(())
+}
+
+/// Newest first, each with its id.
+pub fn attempts_of(db: &impl Sql, account: &str, page: &Page<(u64, String)>) -> Result<Vec<(String, LoginAttempt)>, SqlError> {
+    let sql = "SELECT id, at, outcome, device_id, address, user_agent FROM login_attempts \
+        WHERE account_id = $1 AND (at, id) < ($2, $3) ORDER BY at DESC, id DESC LIMIT $4";
+    let (at, id) = page.after.clone().unwrap_or_else(|| (FAR_FUTURE_US, LAST_ID.to_owned()));
+    let found = db.rows::<Entry>(sql, params![uuid(account), timestamp(at), uuid(id), page.fetch()])?;
+    Ok(found.into_iter().map(|Entry(id, attempt)| (id, attempt)).collect())
+}
+
+/// Those that are too old, and those beyond the newest ones.
+pub fn forget_attempts(db: &impl Sql, account: &str, before_us: u64, keep: u64) -> Result<(), SqlError> {
+    let sql = "DELETE FROM login_attempts WHERE account_id = $1 AND (at < $2 OR at < \
+        (SELECT at FROM login_attempts WHERE account_id = $1 ORDER BY at DESC, id DESC LIMIT 1 OFFSET $3))";
+    db.execute(sql, params![uuid(account), timestamp(before_us), keep])?;
+    Ok(())
+}
+
+fn outcome_name(outcome: LoginOutcome) -> &'static str {
+    match outcome {
+        LoginOutcome::Succeeded => "succeeded",
+        LoginOutcome::WrongPassword => "wrong_password",
+        LoginOutcome::Locked => "locked",
+        LoginOutcome::Unverified => "unverified",
+    }
+}
+
+/// The column's CHECK leaves no other.
+fn outcome_of(name: &str) -> LoginOutcome {
+    match name {
+        "succeeded" => LoginOutcome::Succeeded,
+        "locked" => LoginOutcome::Locked,
+        "unverified" => LoginOutcome::Unverified,
+        _ => LoginOutcome::WrongPassword,
+    }
+}

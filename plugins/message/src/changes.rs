@@ -1,0 +1,73 @@
+//! Editing and deleting messages.
+
+use echo_sdk::sql::{Database, transaction};
+use echo_sdk::{Error, caller, config, push, time};
+
+use crate::bindings::exports::echo::message::api::{DeleteRequest, DeleteScope, EditRequest, Message};
+use crate::bounds::EDITS_MAX;
+use crate::history::seen_by;
+use crate::store::conversations::{membership, roster_for};
+use crate::store::messages;
+use crate::{drafts, payload, rules};
+
+/// Where the settings are missing, in seconds: 15 minutes and two days.
+const EDIT_WINDOW_S: u64 = 15 * 60;
+const DELETE_WINDOW_S: u64 = 48 * 60 * 60;
+
+pub fn edit(request: &EditRequest) -> Result<Message, Error> {
+    let me = caller()?.user_id;
+    drafts::check_content(&request.content)?;
+    let mut message = seen_by(&me, &request.id)?;
+    let now = time::now_us();
+    if message.deleted_at.is_some() {
+        return Err(deleted());
+    }
+    rules::may_edit(message.sender_id == me, message.created_at, now, config::number("edit_window_s", EDIT_WINDOW_S))?;
+    if message.content.as_deref() == Some(&request.content) {
+        return Ok(message);
+    }
+    // Who blocks the sender by now is not disturbed by an edit.
+    let roster = roster_for(&Database, &message.conversation_id, &me)?.ok_or_else(rules::no_message)?;
+    let blockers: Vec<String> = roster.members.into_iter().filter(|member| member.blocks).map(|member| member.user_id).collect();
+    transaction(|tx| {
+        let (number, content, written_at) = messages::begin_edit(tx, &message.id)?.ok_or_else(deleted)?;
+        if number > EDITS_MAX {
+            return Err(Error::conflict("too_many_edits", format!("a message is edited at most {EDITS_MAX} times")));
+        }
+        messages::keep_edit(tx, &message.id, number, content.as_deref().unwrap_or_default(), written_at)?;
+        messages::set_content(tx, &message.id, &request.content, now)?;
+        message.content = Some(request.content.clone());
+        message.edited_at = Some(now);
+        let mut users = messages::audience_of(tx, &message)?;
+        users.retain(|user| !blockers.contains(user));
+        push::durable(&users, "message_edited", payload::message(&message), None)
+    })?;
+    Ok(message)
+}
+
+pub fn delete(request: &DeleteRequest) -> Result<(), Error> {
+    let me = caller()?.user_id;
+    let message = seen_by(&me, &request.id)?;
+    match request.for_.unwrap_or(DeleteScope::Me) {
+        DeleteScope::Me => Ok(messages::delete_for(&me, &message)?),
+        DeleteScope::Everyone => delete_for_everyone(&me, &message),
+    }
+}
+
+fn delete_for_everyone(me: &str, message: &Message) -> Result<(), Error> {
+    let membership = membership(&Database, &message.conversation_id, me)?.ok_or_else(rules::no_message)?;
+    let now = time::now_us();
+    let window_s = config::number("delete_window_s", DELETE_WINDOW_S);
+    rules::may_delete_for_everyone(membership.kind, membership.role, message.sender_id == me, message.created_at, now, window_s)?;
+    transaction(|tx| {
+        if !messages::delete_for_everyone(tx, &message.id, now)? {
+            return Ok(());
+        }
+        let users = messages::audience_of(tx, message)?;
+        push::durable(&users, "message_deleted", payload::deleted(message, now), None)
+    })
+}
+
+fn deleted() -> Error {
+    Error::conflict("message_deleted", "the message is deleted")
+}

@@ -1,0 +1,159 @@
+//! The message service: conversations, messages, receipts. Here only the bindings and which function is answered where; the rules are in
+//! the topic files, SQL in `store`. Knows no HTTP, no sockets, and no profile beyond "this id is a user".
+
+mod blocks;
+mod bounds;
+mod changes;
+mod conversations;
+mod drafts;
+mod history;
+mod names;
+mod participants;
+mod payload;
+mod receipts;
+mod rules;
+mod sending;
+mod store;
+
+#[allow(clippy::all)]
+mod bindings {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "echo:services/message",
+        with: {
+            "echo:types/types@0.1.0": echo_sdk::wit::types,
+            "echo:context/context@0.1.0": echo_sdk::wit::context,
+            "echo:sql/sql@0.1.0": echo_sdk::wit::sql,
+            "echo:hub/hub@0.1.0": echo_sdk::wit::hub,
+            "echo:config/config@0.1.0": echo_sdk::wit::config,
+            "echo:log/log@0.1.0": echo_sdk::wit::log,
+            "wasi:clocks/wall-clock@0.2.6": echo_sdk::wit::wall_clock,
+            "wasi:random/random@0.2.6": echo_sdk::wit::random,
+        },
+        generate_all,
+    });
+}
+
+use bindings::exports::echo::hub::events as hub_events;
+use bindings::exports::echo::message::api;
+use bindings::exports::echo::user::events as user_events;
+use echo_sdk::Error;
+
+struct Message;
+
+// Only in the component: the native build of the tests has no use for the exports.
+#[cfg(target_arch = "wasm32")]
+bindings::export!(Message with_types_in bindings);
+
+impl api::Guest for Message {
+    fn open_conversation(request: api::OpenConversationRequest) -> Result<api::OpenedConversation, Error> {
+        conversations::open(request)
+    }
+
+    fn list_conversations(request: api::PageRequest) -> Result<api::Conversations, Error> {
+        conversations::list(&request)
+    }
+
+    fn get_conversation(request: api::ConversationRequest) -> Result<api::Conversation, Error> {
+        conversations::get(&request.id)
+    }
+
+    fn update_conversation(request: api::UpdateConversationRequest) -> Result<api::Conversation, Error> {
+        conversations::update(&request)
+    }
+
+    fn delete_conversation(request: api::ConversationRequest) -> Result<(), Error> {
+        conversations::delete(&request.id)
+    }
+
+    fn update_settings(request: api::UpdateSettingsRequest) -> Result<api::Conversation, Error> {
+        conversations::update_settings(&request)
+    }
+
+    fn list_participants(request: api::ListParticipantsRequest) -> Result<api::Participants, Error> {
+        participants::list(&request)
+    }
+
+    fn add_participants(request: api::AddParticipantsRequest) -> Result<api::Participants, Error> {
+        participants::add(request)
+    }
+
+    fn update_participant(request: api::UpdateParticipantRequest) -> Result<api::Participant, Error> {
+        participants::update(&request)
+    }
+
+    fn remove_participant(request: api::ParticipantRequest) -> Result<(), Error> {
+        participants::remove(&request)
+    }
+
+    fn send(request: api::SendRequest) -> Result<api::Message, Error> {
+        sending::send(request)
+    }
+
+    fn typing(request: api::TypingRequest) -> Result<(), Error> {
+        sending::typing(&request)
+    }
+
+    fn list_messages(request: api::ListMessagesRequest) -> Result<api::Messages, Error> {
+        history::list(&request)
+    }
+
+    fn get_message(request: api::MessageRequest) -> Result<api::Message, Error> {
+        history::get(&request.id)
+    }
+
+    fn list_edits(request: api::MessageRequest) -> Result<api::Edits, Error> {
+        history::edits(&request.id)
+    }
+
+    fn edit_message(request: api::EditRequest) -> Result<api::Message, Error> {
+        changes::edit(&request)
+    }
+
+    fn delete_message(request: api::DeleteRequest) -> Result<(), Error> {
+        changes::delete(&request)
+    }
+
+    fn get_status(request: api::MessageRequest) -> Result<api::Statuses, Error> {
+        receipts::statuses(&request.id)
+    }
+
+    fn mark_read(request: api::ReadRequest) -> Result<api::ReadState, Error> {
+        receipts::mark_read(&request)
+    }
+
+    fn mark_delivered(request: api::ReadRequest) -> Result<(), Error> {
+        receipts::mark_delivered(&request)
+    }
+}
+
+impl user_events::Guest for Message {
+    fn blocked(_key: String, event: user_events::BlockChange) -> Result<(), Error> {
+        blocks::record(&event, true)
+    }
+
+    fn unblocked(_key: String, event: user_events::BlockChange) -> Result<(), Error> {
+        blocks::record(&event, false)
+    }
+
+    /// Not subscribed to.
+    fn registered(_key: String, _event: user_events::Registration) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl hub_events::Guest for Message {
+    fn acknowledged(_key: String, event: hub_events::Acknowledgement) -> Result<(), Error> {
+        receipts::acknowledged(&event)
+    }
+
+    /// Not subscribed to.
+    fn connected(_key: String, _event: hub_events::Connection) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Not subscribed to.
+    fn disconnected(_key: String, _event: hub_events::Connection) -> Result<(), Error> {
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! The enums of the contract as they stand in the database and in pushes.
+
+use crate::bindings::exports::echo::message::api::{ConversationType, MessageStatus, MessageType, Role};
+
+pub fn of_conversation(kind: ConversationType) -> &'static str {
+    match kind {
+        ConversationType::Direct => "direct",
+        ConversationType::Group => "group",
+        ConversationType::Channel => "channel",
+    }
+}
+
+/// What the table's CHECK lets in.
+pub fn conversation(name: &str) -> ConversationType {
+    match name {
+        "direct" => ConversationType::Direct,
+        "channel" => ConversationType::Channel,
+        _ => ConversationType::Group,
+    }
+}
+
+pub fn of_role(role: Role) -> &'static str {
+    match role {
+        Role::Owner => "owner",
+        Role::Admin => "admin",
+        Role::Member => "member",
+    }
+}
+
+/// What the table's CHECK lets in; anything else may do the least.
+pub fn role(name: &str) -> Role {
+    match name {
+        "owner" => Role::Owner,
+        "admin" => Role::Admin,
+        _ => Role::Member,
+    }
+}
+
+pub fn of_message(kind: MessageType) -> &'static str {
+    match kind {
+        MessageType::Text => "text",
+        MessageType::Image => "image",
+        MessageType::Video => "video",
+        MessageType::Audio => "audio",
+        MessageType::Document => "document",
+        MessageType::Location => "location",
+        MessageType::Contact => "contact",
+    }
+}
+
+/// What the table's CHECK lets in.
+pub fn message(name: &str) -> MessageType {
+    match name {
+        "image" => MessageType::Image,
+        "video" => MessageType::Video,
+        "audio" => MessageType::Audio,
+        "document" => MessageType::Document,
+        "location" => MessageType::Location,
+        "contact" => MessageType::Contact,
+        _ => MessageType::Text,
+    }
+}
+
+pub fn of_status(status: MessageStatus) -> &'static str {
+    match status {
+        MessageStatus::Sent => "sent",
+        MessageStatus::Delivered => "delivered",
+        MessageStatus::Read => "read",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_back() {
+        for kind in [ConversationType::Direct, ConversationType::Group, ConversationType::Channel] {
+            assert_eq!(conversation(of_conversation(kind)), kind);
+        }
+        for own in [Role::Owner, Role::Admin, Role::Member] {
+            assert_eq!(role(of_role(own)), own);
+        }
+        use MessageType::*;
+        for kind in [Text, Image, Video, Audio, Document, Location, Contact] {
+            assert_eq!(message(of_message(kind)), kind);
+        }
+    }
+}

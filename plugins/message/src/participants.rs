@@ -1,0 +1,104 @@
+//! Who takes part in groups and channels, and in which role. Every change locks the conversation first, so that two at once see each other.
+
+use echo_sdk::checks::Checks;
+use echo_sdk::sql::{Database, Transaction, transaction};
+use echo_sdk::{Error, Page, caller, push, time};
+
+use crate::bindings::exports::echo::message::api::{
+    AddParticipantsRequest, ListParticipantsRequest, Participant, ParticipantRequest, Participants, Role, UpdateParticipantRequest,
+};
+use crate::bounds::{OTHERS_MAX, PARTICIPANTS_MAX};
+use crate::conversations::{announce, check_known, roster};
+use crate::store::conversations::{self as store, Roster};
+use crate::{payload, rules};
+
+/// Sorts before every user's id.
+const FIRST_ID: &str = "00000000-0000-0000-0000-000000000000";
+
+pub fn list(request: &ListParticipantsRequest) -> Result<Participants, Error> {
+    let me = caller()?.user_id;
+    let page = Page::<(u64, String)>::new(request.limit, request.cursor.as_deref())?;
+    store::membership(&Database, &request.id, &me)?.ok_or_else(rules::no_conversation)?;
+    let after = page.after.clone().unwrap_or_else(|| (0, FIRST_ID.to_owned()));
+    let items = store::participants_of(&request.id, &after, page.fetch())?;
+    let (items, next_cursor) = page.finish(items, |participant| (participant.joined_at, participant.user_id.clone()));
+    Ok(Participants { items, next_cursor })
+}
+
+/// Answers with those who were named.
+pub fn add(request: AddParticipantsRequest) -> Result<Participants, Error> {
+    let me = caller()?.user_id;
+    Checks::new().count("user_ids", request.user_ids.len(), 1..=OTHERS_MAX).finish()?;
+    let place = store::membership(&Database, &request.id, &me)?.ok_or_else(rules::no_conversation)?;
+    rules::may_manage(place.kind, place.role)?;
+    let mut wanted = request.user_ids.clone();
+    wanted.sort_unstable();
+    wanted.dedup();
+    check_known("user_ids", &request.user_ids, &wanted)?;
+    transaction(|tx| {
+        let (last_seq, before) = begin(tx, &request.id, &me)?;
+        rules::may_manage(before.kind, role_in(&before, &me).ok_or_else(rules::no_conversation)?)?;
+        store::insert_participants(tx, &request.id, &wanted, Role::Member, last_seq, time::now_us())?;
+        let roster = roster(tx, &request.id, &me)?;
+        if roster.members.len() as u64 > PARTICIPANTS_MAX {
+            return Err(Error::conflict("too_many_participants", format!("at most {PARTICIPANTS_MAX} participants")));
+        }
+        announce(tx, &request.id, &roster)
+    })?;
+    Ok(Participants { items: store::participants_among(&request.id, &wanted)?, next_cursor: None })
+}
+
+pub fn update(request: &UpdateParticipantRequest) -> Result<Participant, Error> {
+    let me = caller()?.user_id;
+    transaction(|tx| {
+        let (_, before) = begin(tx, &request.id, &me)?;
+        let own_role = role_in(&before, &me).ok_or_else(rules::no_conversation)?;
+        role_in(&before, &request.user_id).ok_or_else(no_participant)?;
+        if let Some(own_role) = rules::may_change_role(before.kind, own_role, request.user_id == me, request.role)? {
+            store::set_role(tx, &request.id, &me, own_role)?;
+        }
+        store::set_role(tx, &request.id, &request.user_id, request.role)?;
+        announce(tx, &request.id, &roster(tx, &request.id, &me)?)
+    })?;
+    let found = store::participants_among(&request.id, std::slice::from_ref(&request.user_id))?;
+    found.into_iter().next().ok_or_else(no_participant)
+}
+
+/// Removes another, or oneself. A leaving owner is followed by the longest admin, else the longest member; the last to leave ends it.
+pub fn remove(request: &ParticipantRequest) -> Result<(), Error> {
+    let me = caller()?.user_id;
+    transaction(|tx| {
+        let (_, before) = begin(tx, &request.id, &me)?;
+        let own_role = role_in(&before, &me).ok_or_else(rules::no_conversation)?;
+        let role = role_in(&before, &request.user_id).ok_or_else(no_participant)?;
+        rules::may_remove(before.kind, own_role, request.user_id == me, role)?;
+        store::delete_participant(tx, &request.id, &request.user_id)?;
+        let others: Vec<(String, Role)> = before
+            .members
+            .into_iter()
+            .filter(|member| member.user_id != request.user_id)
+            .map(|member| (member.user_id, member.role))
+            .collect();
+        match rules::successor(&others) {
+            Some(successor) if role == Role::Owner => store::set_role(tx, &request.id, successor, Role::Owner)?,
+            None if role == Role::Owner => store::end(tx, &request.id, time::now_us())?,
+            _ => {}
+        }
+        push::durable(std::slice::from_ref(&request.user_id), "conversation", payload::conversation_left(&request.id), None)?;
+        if others.is_empty() { Ok(()) } else { announce(tx, &request.id, &roster(tx, &request.id, &me)?) }
+    })
+}
+
+/// The newest seq and the roster, locked against other changes until the transaction ends.
+fn begin(tx: &Transaction, id: &str, me: &str) -> Result<(u64, Roster), Error> {
+    let last_seq = store::begin_roster_change(tx, id, time::now_us())?.ok_or_else(rules::no_conversation)?;
+    Ok((last_seq, roster(tx, id, me)?))
+}
+
+fn role_in(roster: &Roster, user_id: &str) -> Option<Role> {
+    roster.members.iter().find(|member| member.user_id == user_id).map(|member| member.role)
+}
+
+fn no_participant() -> Error {
+    Error::not_found("there is no such participant")
+}

@@ -1,0 +1,193 @@
+//! Sent, delivered, read: watermarks per participant that only rise. A message's status is where its seq stands against them.
+//!
+//! Each step first sees where the watermark is, and moves it only from there; where another was faster, it looks again. So of two receipts
+//! at once each message is told of once.
+
+use echo_sdk::sql::{Database, SqlError, Transaction, transaction};
+use echo_sdk::{Error, Timestamp, caller, push, time};
+
+use crate::bindings::exports::echo::hub::events::Acknowledgement;
+use crate::bindings::exports::echo::message::api::{MessageStatus, ReadRequest, ReadState, RecipientStatus, Statuses};
+use crate::bounds::TRIES_MAX;
+use crate::history::seen_by;
+use crate::store::conversations::{membership, unread_count};
+use crate::store::receipts::{self, Marked};
+use crate::{payload, rules};
+
+/// Why a receipt came to nothing.
+enum Stopped {
+    /// The watermark stands elsewhere by now: look again.
+    Moved,
+    Declined(Error),
+}
+
+impl From<SqlError> for Stopped {
+    fn from(error: SqlError) -> Self {
+        Stopped::Declined(error.into())
+    }
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Stopped::Declined(error)
+    }
+}
+
+fn until_it_holds<T>(mut step: impl FnMut() -> Result<T, Stopped>) -> Result<T, Error> {
+    for _ in 0..TRIES_MAX {
+        match step() {
+            Ok(value) => return Ok(value),
+            Err(Stopped::Moved) => {}
+            Err(Stopped::Declined(error)) => return Err(error),
+        }
+    }
+    Err(Error::unavailable("too many receipts at once"))
+}
+
+// --- From a device's acknowledgement ---------------------------------------------------------------------------------------------------
+
+/// The receipts are ids of messages that reached a device of this user. A feed is in order, so all before them in their conversations did too.
+/// An acknowledgement of one's own messages tells nobody anything.
+pub fn acknowledged(event: &Acknowledgement) -> Result<(), Error> {
+    let ids: Vec<String> = event.receipts.iter().filter(|receipt| is_uuid(receipt)).cloned().collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    until_it_holds(|| {
+        let undelivered = receipts::undelivered_among(&event.user_id, &ids)?;
+        if undelivered.is_empty() {
+            return Ok(());
+        }
+        let now = time::now_us();
+        transaction(|tx| {
+            for of_one in undelivered.chunk_by(|(_, one), (_, other)| one.conversation_id == other.conversation_id) {
+                let [(watermark, _), ..] = of_one else { continue };
+                let [.., (_, newest)] = of_one else { continue };
+                if !receipts::raise_delivered(tx, &newest.conversation_id, &event.user_id, *watermark, newest.seq)? {
+                    return Err(Stopped::Moved);
+                }
+                receipts::mark(tx, &newest.conversation_id, &event.user_id, "delivered", newest.seq, now)?;
+            }
+            for (_, message) in &undelivered {
+                tell(message, &event.user_id, MessageStatus::Delivered, now)?;
+            }
+            Ok(())
+        })
+    })
+}
+
+/// The hub gives receipts back as they were given; an id that is none never came from here.
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+// --- From a person ---------------------------------------------------------------------------------------------------------------------
+
+pub fn mark_read(request: &ReadRequest) -> Result<ReadState, Error> {
+    let me = caller()?.user_id;
+    let id = &request.conversation_id;
+    let read_seq = until_it_holds(|| {
+        let place = membership(&Database, id, &me)?.ok_or_else(rules::no_conversation)?;
+        let to = request.up_to_seq.min(place.last_seq);
+        if to <= place.read_seq {
+            return Ok(place.read_seq);
+        }
+        let now = time::now_us();
+        transaction(|tx| {
+            if !receipts::raise_read(tx, id, &me, place.read_seq, to)? {
+                return Err(Stopped::Moved);
+            }
+            receipts::mark(tx, id, &me, "read", to, now)?;
+            if place.delivered_seq < to {
+                receipts::mark(tx, id, &me, "delivered", to, now)?;
+            }
+            tell_senders(tx, id, &me, place.read_seq, to, MessageStatus::Read, now)?;
+            Ok(to)
+        })
+    })?;
+    Ok(ReadState { conversation_id: id.clone(), read_seq, unread_count: unread_count(&me, id, time::now_us())? })
+}
+
+pub fn mark_delivered(request: &ReadRequest) -> Result<(), Error> {
+    let me = caller()?.user_id;
+    let id = &request.conversation_id;
+    until_it_holds(|| {
+        let place = membership(&Database, id, &me)?.ok_or_else(rules::no_conversation)?;
+        let to = request.up_to_seq.min(place.last_seq);
+        if to <= place.delivered_seq {
+            return Ok(());
+        }
+        let now = time::now_us();
+        transaction(|tx| {
+            if !receipts::raise_delivered(tx, id, &me, place.delivered_seq, to)? {
+                return Err(Stopped::Moved);
+            }
+            receipts::mark(tx, id, &me, "delivered", to, now)?;
+            tell_senders(tx, id, &me, place.delivered_seq, to, MessageStatus::Delivered, now)
+        })
+    })
+}
+
+/// One push per sender: their newest message, and by `up_to_seq` all of theirs before it.
+fn tell_senders(
+    tx: &Transaction,
+    conversation_id: &str,
+    reader: &str,
+    above: u64,
+    up_to: u64,
+    status: MessageStatus,
+    at: Timestamp,
+) -> Result<(), Stopped> {
+    for message in receipts::newest_per_sender(tx, conversation_id, reader, above, up_to)? {
+        tell(&message, reader, status, at)?;
+    }
+    Ok(())
+}
+
+fn tell(message: &Marked, recipient: &str, status: MessageStatus, at: Timestamp) -> Result<(), Error> {
+    let payload = payload::status(&message.conversation_id, &message.id, recipient, status, message.seq, at);
+    push::durable(std::slice::from_ref(&message.sender_id), "message_status", payload, None)
+}
+
+// --- For the sender ----------------------------------------------------------------------------------------------------------------------
+
+pub fn statuses(id: &str) -> Result<Statuses, Error> {
+    let me = caller()?.user_id;
+    let message = seen_by(&me, id)?;
+    if message.sender_id != me {
+        return Err(Error::forbidden("not_allowed", "only the sender sees who has got a message"));
+    }
+    let recipients = receipts::recipients_of(&message.conversation_id, message.seq, &me)?;
+    let items = recipients.into_iter().map(|recipient| {
+        let status = rules::status(message.seq, recipient.delivered_seq, recipient.read_seq, recipient.kept_back);
+        let (read_at, delivered_at) = match status {
+            MessageStatus::Sent => (None, None),
+            MessageStatus::Delivered => (None, recipient.delivered_at),
+            MessageStatus::Read => (recipient.read_at, recipient.delivered_at.or(recipient.read_at)),
+        };
+        RecipientStatus { user_id: recipient.user_id, status, delivered_at, read_at }
+    });
+    Ok(Statuses { items: items.collect(), next_cursor: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receipts_that_are_no_ids_are_passed_over() {
+        for (text, expect) in [
+            ("018f4c5e-7b1a-7c3d-8e9f-0123456789ab", true),
+            ("018f4c5e-7b1a-7c3d-8e9f-0123456789a", false),
+            ("018f4c5e_7b1a_7c3d_8e9f_0123456789ab", false),
+            ("018f4c5e-7b1a-7c3d-8e9f-0123456789ag", false),
+            ("", false),
+        ] {
+            assert_eq!(is_uuid(text), expect, "{text}");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Sending, exactly once: a client id makes one message for ever, whatever is repeated, lost or raced; and typing, which is kept nowhere.
+//!
+//! The hot path. Beside the transaction one statement reads the roster; inside it one takes the seq and one inserts; the push and the event
+//! are the transaction's effects. The roster is read before the transaction, so that the writer is held for little; its version is checked
+//! where the seq is taken, so that nothing is sent by an old roster.
+
+use echo_sdk::sql::{Database, SqlError, Transaction, transaction};
+use echo_sdk::time::SECOND_US;
+use echo_sdk::{Error, FieldError, Timestamp, caller, ids, push, time};
+
+use crate::bindings::echo::message::events::{self, SentMessage};
+use crate::bindings::exports::echo::message::api::{Message, MessageStatus, SendRequest, TypingRequest};
+use crate::bounds::TRIES_MAX;
+use crate::store::conversations::{Roster, roster_for};
+use crate::store::messages;
+use crate::{drafts, payload, rules};
+
+/// Why a try came to nothing.
+enum Stopped {
+    /// The roster changed meanwhile: look again.
+    Stale,
+    /// The client id was used before.
+    Repeated,
+    Declined(Error),
+}
+
+impl From<SqlError> for Stopped {
+    fn from(error: SqlError) -> Self {
+        Stopped::Declined(error.into())
+    }
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Stopped::Declined(error)
+    }
+}
+
+pub fn send(draft: SendRequest) -> Result<Message, Error> {
+    let sender = caller()?.user_id;
+    drafts::check(&draft)?;
+    let fingerprint = drafts::fingerprint(&draft);
+    let mut message = new_message(draft, sender);
+    for _ in 0..TRIES_MAX {
+        match try_to_send(&mut message, &fingerprint) {
+            Ok(()) => return Ok(message),
+            Err(Stopped::Stale) => {}
+            Err(Stopped::Repeated) => {
+                return sent_before(&mut message, &fingerprint)?
+                    .then_some(message)
+                    .ok_or_else(|| Error::unavailable("the message was taken back while it was looked at"));
+            }
+            // What was accepted once stays accepted, even where it would be declined by now.
+            Err(Stopped::Declined(error)) => return if sent_before(&mut message, &fingerprint)? { Ok(message) } else { Err(error) },
+        }
+    }
+    Err(Error::unavailable("the conversation changes too quickly"))
+}
+
+fn try_to_send(message: &mut Message, fingerprint: &[u8]) -> Result<(), Stopped> {
+    let roster = roster_for(&Database, &message.conversation_id, &message.sender_id)?.ok_or_else(rules::no_conversation)?;
+    admit(message, &roster)?;
+    message.created_at = time::now_us();
+    let expires_at = roster.disappearing_after.map(|seconds| message.created_at + u64::from(seconds) * SECOND_US);
+    transaction(|tx| {
+        message.seq = messages::take_seq(tx, &message.conversation_id, roster.version, message.created_at)?.ok_or(Stopped::Stale)?;
+        if !messages::insert(tx, message, fingerprint.to_vec(), expires_at)? {
+            return Err(Stopped::Repeated);
+        }
+        if expires_at.is_some() {
+            messages::empty_expired(tx, &message.conversation_id, message.created_at)?;
+        }
+        announce(tx, message, &roster)
+    })
+}
+
+/// Whether the sender may send this here.
+fn admit(message: &Message, roster: &Roster) -> Result<(), Error> {
+    let own = roster.members.iter().find(|member| member.user_id == message.sender_id).ok_or_else(rules::no_conversation)?;
+    rules::may_send(roster.kind, own.role)?;
+    let mut fields = Vec::new();
+    for (at, mention) in message.mentions.iter().enumerate() {
+        if !roster.members.iter().any(|member| member.user_id == *mention) {
+            fields.push(wrong(format!("mentions[{at}]"), "unknown_participant", "takes no part in this conversation"));
+        }
+    }
+    for (field, id) in [("reply_to", &message.reply_to), ("thread_id", &message.thread_id)] {
+        if let Some(id) = id {
+            let there = messages::visible_to(&Database, &message.sender_id, id, time::now_us())?;
+            if there.is_none_or(|there| there.conversation_id != message.conversation_id) {
+                fields.push(wrong(field.to_owned(), "unknown_message", "no message of this conversation"));
+            }
+        }
+    }
+    if fields.is_empty() {
+        return Ok(());
+    }
+    let mut error = Error::invalid("invalid", "the message refers to what is not there");
+    if let [only] = fields.as_slice() {
+        error.code = only.code.clone();
+    }
+    error.fields = fields;
+    Err(error)
+}
+
+/// One push and one event. Who blocks the sender gets neither, and never sees the message.
+fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), Stopped> {
+    let mut users = Vec::with_capacity(roster.members.len());
+    let mut recipient_ids = Vec::with_capacity(roster.members.len());
+    let mut muted_ids = Vec::new();
+    for member in &roster.members {
+        if member.blocks {
+            messages::keep_back(tx, &message.conversation_id, &member.user_id, message.seq)?;
+            continue;
+        }
+        users.push(member.user_id.clone());
+        if member.user_id != message.sender_id {
+            recipient_ids.push(member.user_id.clone());
+            if member.muted_until.is_some_and(|until| until > message.created_at) {
+                muted_ids.push(member.user_id.clone());
+            }
+        }
+    }
+    push::durable(&users, "message", payload::message(message), Some(&message.id))?;
+    let event = SentMessage {
+        message_id: message.id.clone(),
+        conversation_id: message.conversation_id.clone(),
+        seq: message.seq,
+        sender_id: message.sender_id.clone(),
+        recipient_ids,
+        muted_ids,
+        preview: drafts::preview(message.content.as_deref()),
+        at: message.created_at,
+    };
+    Ok(events::sent(&message.conversation_id, &event)?)
+}
+
+/// Whether the client id was used before; then the message becomes what was answered that time: the content is the same, and so is the rest.
+/// Errors: 409 for another content.
+fn sent_before(message: &mut Message, fingerprint: &[u8]) -> Result<bool, Error> {
+    let Some(before) = messages::sent_before(&message.sender_id, &message.client_message_id)? else {
+        return Ok(false);
+    };
+    if before.content_hash != fingerprint {
+        return Err(Error::conflict("client_message_id_reused", "this client_message_id was used for another message"));
+    }
+    (message.id, message.seq, message.created_at) = (before.id, before.seq, before.created_at);
+    Ok(true)
+}
+
+fn new_message(draft: SendRequest, sender_id: String) -> Message {
+    const NOT_YET: (u64, Timestamp) = (0, 0);
+    Message {
+        id: ids::uuid_v7(),
+        conversation_id: draft.conversation_id,
+        seq: NOT_YET.0,
+        sender_id,
+        client_message_id: draft.client_message_id,
+        type_: draft.type_,
+        content: draft.content,
+        media_id: draft.media_id,
+        location: draft.location,
+        contact: draft.contact,
+        reply_to: draft.reply_to,
+        thread_id: draft.thread_id,
+        mentions: draft.mentions.unwrap_or_default(),
+        metadata: draft.metadata,
+        status: MessageStatus::Sent,
+        created_at: NOT_YET.1,
+        edited_at: None,
+        deleted_at: None,
+    }
+}
+
+fn wrong(field: String, code: &str, detail: &str) -> FieldError {
+    FieldError { field, code: code.to_owned(), detail: detail.to_owned() }
+}
+
+pub fn typing(request: &TypingRequest) -> Result<(), Error> {
+    let me = caller()?.user_id;
+    let roster = roster_for(&Database, &request.conversation_id, &me)?.ok_or_else(rules::no_conversation)?;
+    if !roster.members.iter().any(|member| member.user_id == me) {
+        return Err(rules::no_conversation());
+    }
+    let others = roster.members.into_iter().filter(|member| member.user_id != me && !member.blocks);
+    let others: Vec<String> = others.map(|member| member.user_id).collect();
+    push::ephemeral(&others, "typing", payload::typing(&request.conversation_id, &me, request.is_typing))
+}

@@ -1,0 +1,291 @@
+//! Messages: taking a place in the sequence, what a participant sees, edits and deletions.
+
+use echo_sdk::sql::{Database, FromRow, Row, Sql, SqlError, Transaction, Value, placeholders, timestamp, uuid};
+use echo_sdk::{Timestamp, from_row, params};
+
+use crate::bindings::exports::echo::message::api::{ContactCard, Edit, Message, MessageStatus, Place};
+use crate::names;
+
+// --- Sending -------------------------------------------------------------------------------------------------------------------------
+
+/// The next place in the sequence, held until the commit. None where the roster is another by now.
+pub fn take_seq(tx: &Transaction, conversation_id: &str, roster_version: u64, at: Timestamp) -> Result<Option<u64>, SqlError> {
+    let seq: Option<(u64,)> = tx.row(
+        "UPDATE conversations SET last_seq = last_seq + 1, active_at = $3 WHERE id = $1 AND roster_version = $2 RETURNING last_seq",
+        params![uuid(conversation_id), roster_version, timestamp(at)],
+    )?;
+    Ok(seq.map(|(seq,)| seq))
+}
+
+/// False where the sender used this client id before.
+pub fn insert(tx: &Transaction, message: &Message, content_hash: Vec<u8>, expires_at: Option<Timestamp>) -> Result<bool, SqlError> {
+    let place = message.location.as_ref();
+    let card = message.contact.as_ref();
+    let inserted = tx.execute(
+        "INSERT INTO messages (id, conversation_id, seq, sender_id, client_message_id, content_hash, kind, content, media_id, latitude, \
+         longitude, place_name, place_address, contact_name, contact_phones, contact_user_id, reply_to, thread_id, mentions, metadata, \
+         created_at, expires_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22) \
+         ON CONFLICT (sender_id, client_message_id) DO NOTHING",
+        params![
+            uuid(&message.id),
+            uuid(&message.conversation_id),
+            message.seq,
+            uuid(&message.sender_id),
+            &message.client_message_id,
+            content_hash,
+            names::of_message(message.type_),
+            message.content.as_deref(),
+            message.media_id.as_deref().map(uuid),
+            place.map(|place| place.latitude),
+            place.map(|place| place.longitude),
+            place.and_then(|place| place.name.as_deref()),
+            place.and_then(|place| place.address.as_deref()),
+            card.map(|card| card.name.as_str()),
+            card.map(|card| card.phones.join("\n")),
+            card.and_then(|card| card.user_id.as_deref()).map(uuid),
+            message.reply_to.as_deref().map(uuid),
+            message.thread_id.as_deref().map(uuid),
+            (!message.mentions.is_empty()).then(|| message.mentions.join(" ")),
+            message.metadata.as_deref(),
+            timestamp(message.created_at),
+            expires_at.map(timestamp)
+        ],
+    )?;
+    Ok(inserted == 1)
+}
+
+/// What became of a client id.
+pub struct SentBefore {
+    pub content_hash: Vec<u8>,
+    pub id: String,
+    pub seq: u64,
+    pub created_at: Timestamp,
+}
+
+from_row!(SentBefore { content_hash, id, seq, created_at });
+
+pub fn sent_before(sender_id: &str, client_message_id: &str) -> Result<Option<SentBefore>, SqlError> {
+    Database.row(
+        "SELECT content_hash, id, seq, created_at FROM messages WHERE sender_id = $1 AND client_message_id = $2",
+        params![uuid(sender_id), client_message_id],
+    )
+}
+
+/// Keeps the message from who blocks its sender, and the conversation off their list if it is off now.
+pub fn keep_back(tx: &Transaction, conversation_id: &str, user_id: &str, seq: u64) -> Result<(), SqlError> {
+    tx.execute(
+        "INSERT INTO hidden_messages (conversation_id, user_id, seq, reason) VALUES ($1, $2, $3, 'blocked')",
+        params![uuid(conversation_id), uuid(user_id), seq],
+    )?;
+    tx.execute(
+        "UPDATE participants SET hidden_seq = $3 WHERE conversation_id = $1 AND user_id = $2 AND hidden_seq >= $4",
+        params![uuid(conversation_id), uuid(user_id), seq, seq - 1],
+    )?;
+    Ok(())
+}
+
+// --- What a participant sees -----------------------------------------------------------------------------------------------------------
+
+/// The columns of a `Message` as `$1` sees it. The status is the sender's alone to see: the least of the recipients', where what was kept
+/// from a recipient counts as sent.
+macro_rules! message {
+    () => {
+        "m.id, m.conversation_id, m.seq, m.sender_id, m.client_message_id, m.kind, m.content, m.media_id, m.latitude, m.longitude, \
+         m.place_name, m.place_address, m.contact_name, m.contact_phones, m.contact_user_id, m.reply_to, m.thread_id, m.mentions, \
+         m.metadata, m.created_at, m.edited_at, m.deleted_at, \
+         CASE WHEN m.sender_id = $1 THEN (SELECT MIN(CASE WHEN k.seq IS NOT NULL THEN 0 WHEN r.read_seq >= m.seq THEN 2 \
+         WHEN r.delivered_seq >= m.seq THEN 1 ELSE 0 END) FROM participants r \
+         LEFT JOIN hidden_messages k ON k.conversation_id = r.conversation_id AND k.user_id = r.user_id AND k.seq = m.seq \
+         AND k.reason = 'blocked' \
+         WHERE r.conversation_id = m.conversation_id AND r.user_id <> m.sender_id AND r.joined_seq < m.seq) ELSE 0 END"
+    };
+}
+
+/// The messages that `$1` sees at the time `$2`.
+macro_rules! visible {
+    () => {
+        " FROM messages m JOIN participants me ON me.conversation_id = m.conversation_id AND me.user_id = $1 \
+         JOIN conversations c ON c.id = m.conversation_id AND c.ended_at IS NULL \
+         WHERE m.seq > me.joined_seq AND (m.expires_at IS NULL OR m.expires_at > $2) \
+         AND NOT EXISTS (SELECT 1 FROM hidden_messages h WHERE h.conversation_id = m.conversation_id AND h.user_id = $1 AND h.seq = m.seq) "
+    };
+}
+
+impl FromRow for Message {
+    fn from_row(row: &mut Row) -> Result<Self, SqlError> {
+        let (id, conversation_id, seq, sender_id) = (row.take()?, row.take()?, row.take()?, row.take()?);
+        let (client_message_id, type_) = (row.take()?, names::message(&row.take::<String>()?));
+        let (content, media_id) = (row.take()?, row.take()?);
+        let coordinates: (Option<f64>, Option<f64>) = (row.take()?, row.take()?);
+        let (place_name, place_address) = (row.take()?, row.take()?);
+        let location = match coordinates {
+            (Some(latitude), Some(longitude)) => Some(Place { latitude, longitude, name: place_name, address: place_address }),
+            _ => None,
+        };
+        let (contact_name, phones, user_id): (Option<String>, Option<String>, Option<String>) = (row.take()?, row.take()?, row.take()?);
+        let contact = contact_name.map(|name| ContactCard { name, phones: lines(phones.as_deref()), user_id });
+        let (reply_to, thread_id) = (row.take()?, row.take()?);
+        let mentions: Option<String> = row.take()?;
+        Ok(Self {
+            id,
+            conversation_id,
+            seq,
+            sender_id,
+            client_message_id,
+            type_,
+            content,
+            media_id,
+            location,
+            contact,
+            reply_to,
+            thread_id,
+            mentions: mentions.unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
+            metadata: row.take()?,
+            created_at: row.take()?,
+            edited_at: row.take()?,
+            deleted_at: row.take()?,
+            status: match row.take::<Option<i64>>()? {
+                Some(2) => MessageStatus::Read,
+                Some(1) => MessageStatus::Delivered,
+                // None: there is no recipient.
+                _ => MessageStatus::Sent,
+            },
+        })
+    }
+}
+
+fn lines(text: Option<&str>) -> Vec<String> {
+    text.unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+pub fn visible_to(db: &impl Sql, user_id: &str, id: &str, now: Timestamp) -> Result<Option<Message>, SqlError> {
+    db.row(concat!("SELECT ", message!(), visible!(), "AND m.id = $3"), params![uuid(user_id), timestamp(now), uuid(id)])
+}
+
+/// The messages between the two seqs, both left out.
+pub struct Span<'a> {
+    pub conversation_id: &'a str,
+    pub above: u64,
+    pub below: u64,
+    pub limit: i64,
+}
+
+pub fn newest_first(user_id: &str, span: &Span<'_>, now: Timestamp) -> Result<Vec<Message>, SqlError> {
+    let sql =
+        concat!("SELECT ", message!(), visible!(), "AND m.conversation_id = $3 AND m.seq > $4 AND m.seq < $5 ORDER BY m.seq DESC LIMIT $6");
+    Database.rows(sql, span.params(user_id, now))
+}
+
+pub fn oldest_first(user_id: &str, span: &Span<'_>, now: Timestamp) -> Result<Vec<Message>, SqlError> {
+    let sql =
+        concat!("SELECT ", message!(), visible!(), "AND m.conversation_id = $3 AND m.seq > $4 AND m.seq < $5 ORDER BY m.seq LIMIT $6");
+    Database.rows(sql, span.params(user_id, now))
+}
+
+impl Span<'_> {
+    fn params(&self, user_id: &str, now: Timestamp) -> Vec<Value> {
+        params![uuid(user_id), timestamp(now), uuid(self.conversation_id), self.above, self.below, self.limit]
+    }
+}
+
+/// The newest message that the user sees in each of these conversations, where there is one.
+pub fn last_of_each(user_id: &str, conversation_ids: &[String], now: Timestamp) -> Result<Vec<Message>, SqlError> {
+    if conversation_ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        concat!(
+            "SELECT ",
+            message!(),
+            " FROM participants me JOIN messages m ON m.conversation_id = me.conversation_id AND m.seq = \
+             (SELECT z.seq FROM messages z WHERE z.conversation_id = me.conversation_id AND z.seq > me.joined_seq \
+             AND (z.expires_at IS NULL OR z.expires_at > $2) AND NOT EXISTS (SELECT 1 FROM hidden_messages h \
+             WHERE h.conversation_id = z.conversation_id AND h.user_id = $1 AND h.seq = z.seq) ORDER BY z.seq DESC LIMIT 1) \
+             WHERE me.user_id = $1 AND me.conversation_id IN ({})"
+        ),
+        placeholders(3, conversation_ids.len())
+    );
+    let mut values = params![uuid(user_id), timestamp(now)];
+    values.extend(conversation_ids.iter().map(uuid));
+    Database.rows(&sql, values)
+}
+
+// --- Changing --------------------------------------------------------------------------------------------------------------------------
+
+/// Locks the message for an edit: the number of this edit, and the content that it replaces with the time it was written.
+pub fn begin_edit(tx: &Transaction, id: &str) -> Result<Option<(u64, Option<String>, Timestamp)>, SqlError> {
+    tx.row(
+        "UPDATE messages SET edit_count = edit_count + 1 WHERE id = $1 AND deleted_at IS NULL \
+         RETURNING edit_count, content, COALESCE(edited_at, created_at)",
+        params![uuid(id)],
+    )
+}
+
+pub fn keep_edit(tx: &Transaction, id: &str, number: u64, content: &str, at: Timestamp) -> Result<(), SqlError> {
+    tx.execute(
+        "INSERT INTO edits (message_id, number, content, at) VALUES ($1, $2, $3, $4)",
+        params![uuid(id), number, content, timestamp(at)],
+    )?;
+    Ok(())
+}
+
+pub fn set_content(tx: &Transaction, id: &str, content: &str, at: Timestamp) -> Result<(), SqlError> {
+    tx.execute("UPDATE messages SET content = $2, edited_at = $3 WHERE id = $1", params![uuid(id), content, timestamp(at)])?;
+    Ok(())
+}
+
+/// Oldest first.
+pub fn edits_of(id: &str) -> Result<Vec<Edit>, SqlError> {
+    let rows: Vec<(String, Timestamp)> =
+        Database.rows("SELECT content, at FROM edits WHERE message_id = $1 ORDER BY number", params![uuid(id)])?;
+    Ok(rows.into_iter().map(|(content, at)| Edit { content, at }).collect())
+}
+
+/// Everything that a deletion for all takes away.
+macro_rules! emptied {
+    () => {
+        "content = NULL, media_id = NULL, latitude = NULL, longitude = NULL, place_name = NULL, place_address = NULL, \
+         contact_name = NULL, contact_phones = NULL, contact_user_id = NULL, mentions = NULL, metadata = NULL"
+    };
+}
+
+/// False where it was deleted already.
+pub fn delete_for_everyone(tx: &Transaction, id: &str, at: Timestamp) -> Result<bool, SqlError> {
+    let sql = concat!("UPDATE messages SET deleted_at = $2, ", emptied!(), " WHERE id = $1 AND deleted_at IS NULL");
+    let deleted = tx.execute(sql, params![uuid(id), timestamp(at)])? == 1;
+    if deleted {
+        tx.execute("DELETE FROM edits WHERE message_id = $1", params![uuid(id)])?;
+    }
+    Ok(deleted)
+}
+
+/// Takes the content of messages whose time is over.
+pub fn empty_expired(tx: &Transaction, conversation_id: &str, now: Timestamp) -> Result<(), SqlError> {
+    let sql = concat!(
+        "UPDATE messages SET deleted_at = $2, ",
+        emptied!(),
+        " WHERE conversation_id = $1 AND expires_at IS NOT NULL AND expires_at <= $2 AND deleted_at IS NULL"
+    );
+    tx.execute(sql, params![uuid(conversation_id), timestamp(now)])?;
+    Ok(())
+}
+
+pub fn delete_for(user_id: &str, message: &Message) -> Result<(), SqlError> {
+    Database.execute(
+        "INSERT INTO hidden_messages (conversation_id, user_id, seq, reason) VALUES ($1, $2, $3, 'deleted') \
+         ON CONFLICT (conversation_id, user_id, seq) DO NOTHING",
+        params![uuid(&message.conversation_id), uuid(user_id), message.seq],
+    )?;
+    Ok(())
+}
+
+/// The participants who see this message.
+pub fn audience_of(tx: &Transaction, message: &Message) -> Result<Vec<String>, SqlError> {
+    let users: Vec<(String,)> = tx.rows(
+        "SELECT p.user_id FROM participants p WHERE p.conversation_id = $1 AND p.joined_seq < $2 \
+         AND NOT EXISTS (SELECT 1 FROM hidden_messages h WHERE h.conversation_id = p.conversation_id AND h.user_id = p.user_id AND h.seq = $2)",
+        params![uuid(&message.conversation_id), message.seq],
+    )?;
+    Ok(users.into_iter().map(|(user,)| user).collect())
+}

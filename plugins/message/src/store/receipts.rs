@@ -1,0 +1,99 @@
+//! Watermarks: up to where a participant's messages are delivered and read, and when they got there.
+
+use echo_sdk::sql::{Database, Sql, SqlError, Transaction, placeholders, timestamp, uuid};
+use echo_sdk::{Timestamp, from_row, params};
+
+use crate::bounds::SENDERS_TOLD_MAX;
+
+/// A message that a receipt is about.
+pub struct Marked {
+    pub id: String,
+    pub conversation_id: String,
+    pub seq: u64,
+    pub sender_id: String,
+}
+
+from_row!(Marked { id, conversation_id, seq, sender_id });
+
+/// Of these messages those that others sent and that are beyond what counts as delivered to the user, by conversation and seq; each with the
+/// watermark as it is.
+pub fn undelivered_among(user_id: &str, message_ids: &[String]) -> Result<Vec<(u64, Marked)>, SqlError> {
+    let sql = format!(
+        "SELECT p.delivered_seq, m.id, m.conversation_id, m.seq, m.sender_id FROM messages m \
+         JOIN participants p ON p.conversation_id = m.conversation_id AND p.user_id = $1 \
+         WHERE m.id IN ({}) AND m.sender_id <> $1 AND m.seq > p.delivered_seq ORDER BY m.conversation_id, m.seq",
+        placeholders(2, message_ids.len())
+    );
+    let mut values = params![uuid(user_id)];
+    values.extend(message_ids.iter().map(uuid));
+    let rows: Vec<(u64, String, String, u64, String)> = Database.rows(&sql, values)?;
+    let marked = |(watermark, id, conversation_id, seq, sender_id)| (watermark, Marked { id, conversation_id, seq, sender_id });
+    Ok(rows.into_iter().map(marked).collect())
+}
+
+/// Of each sender the newest message that the user sees between the two seqs, the upper one included; the newest senders first.
+pub fn newest_per_sender(tx: &Transaction, conversation_id: &str, user_id: &str, above: u64, up_to: u64) -> Result<Vec<Marked>, SqlError> {
+    tx.rows(
+        "SELECT m.id, m.conversation_id, m.seq, m.sender_id FROM messages m WHERE m.conversation_id = $1 AND m.seq IN \
+         (SELECT MAX(n.seq) FROM messages n WHERE n.conversation_id = $1 AND n.seq > $3 AND n.seq <= $4 AND n.sender_id <> $2 \
+         AND NOT EXISTS (SELECT 1 FROM hidden_messages h WHERE h.conversation_id = $1 AND h.user_id = $2 AND h.seq = n.seq \
+         AND h.reason = 'blocked') GROUP BY n.sender_id) ORDER BY m.seq DESC LIMIT $5",
+        params![uuid(conversation_id), uuid(user_id), above, up_to, SENDERS_TOLD_MAX],
+    )
+}
+
+/// Moves the watermark on from where it was seen. False where it stands elsewhere by now.
+pub fn raise_delivered(tx: &Transaction, conversation_id: &str, user_id: &str, from: u64, to: u64) -> Result<bool, SqlError> {
+    let raised = tx.execute(
+        "UPDATE participants SET delivered_seq = $4 WHERE conversation_id = $1 AND user_id = $2 AND delivered_seq = $3",
+        params![uuid(conversation_id), uuid(user_id), from, to],
+    )?;
+    Ok(raised == 1)
+}
+
+/// What is read is delivered too.
+pub fn raise_read(tx: &Transaction, conversation_id: &str, user_id: &str, from: u64, to: u64) -> Result<bool, SqlError> {
+    let raised = tx.execute(
+        "UPDATE participants SET read_seq = $4, delivered_seq = CASE WHEN delivered_seq < $4 THEN $4 ELSE delivered_seq END \
+         WHERE conversation_id = $1 AND user_id = $2 AND read_seq = $3",
+        params![uuid(conversation_id), uuid(user_id), from, to],
+    )?;
+    Ok(raised == 1)
+}
+
+/// `kind`: `delivered` or `read`.
+pub fn mark(tx: &Transaction, conversation_id: &str, user_id: &str, kind: &str, up_to_seq: u64, at: Timestamp) -> Result<(), SqlError> {
+    tx.execute(
+        "INSERT INTO receipt_marks (conversation_id, user_id, kind, up_to_seq, at) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (conversation_id, user_id, kind, up_to_seq) DO NOTHING",
+        params![uuid(conversation_id), uuid(user_id), kind, up_to_seq, timestamp(at)],
+    )?;
+    Ok(())
+}
+
+/// One recipient of a message.
+pub struct Recipient {
+    pub user_id: String,
+    pub delivered_seq: u64,
+    pub read_seq: u64,
+    /// The recipient blocked the sender when it was sent.
+    pub kept_back: bool,
+    pub delivered_at: Option<Timestamp>,
+    pub read_at: Option<Timestamp>,
+}
+
+from_row!(Recipient { user_id, delivered_seq, read_seq, kept_back, delivered_at, read_at });
+
+/// The participants but the sender who were there when it was sent, in the order they joined.
+pub fn recipients_of(conversation_id: &str, seq: u64, sender_id: &str) -> Result<Vec<Recipient>, SqlError> {
+    Database.rows(
+        "SELECT p.user_id, p.delivered_seq, p.read_seq, \
+         EXISTS (SELECT 1 FROM hidden_messages h WHERE h.conversation_id = $1 AND h.user_id = p.user_id AND h.seq = $2 AND h.reason = 'blocked'), \
+         (SELECT d.at FROM receipt_marks d WHERE d.conversation_id = $1 AND d.user_id = p.user_id AND d.kind = 'delivered' \
+         AND d.up_to_seq >= $2 ORDER BY d.up_to_seq LIMIT 1), \
+         (SELECT r.at FROM receipt_marks r WHERE r.conversation_id = $1 AND r.user_id = p.user_id AND r.kind = 'read' \
+         AND r.up_to_seq >= $2 ORDER BY r.up_to_seq LIMIT 1) \
+         FROM participants p WHERE p.conversation_id = $1 AND p.user_id <> $3 AND p.joined_seq < $2 ORDER BY p.joined_at, p.user_id",
+        params![uuid(conversation_id), seq, uuid(sender_id)],
+    )
+}

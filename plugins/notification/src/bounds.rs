@@ -1,0 +1,26 @@
+//! Every bound of this service, with its unit. How long is waited and kept are settings (`plugin.toml`).
+
+use std::ops::RangeInclusive;
+
+pub const TOKEN_CHARS: RangeInclusive<usize> = 1..=4_096;
+pub const PLATFORM_CHARS_MAX: usize = 64;
+/// Push devices of one user; the oldest go first.
+pub const DEVICES_PER_USER_MAX: u32 = 20;
+/// Rows that the development outbox shows.
+pub const OUTBOX_SHOWN: u32 = 200;
+/// Rows kept of what is to leave; the oldest go first.
+pub const OUTBOX_KEPT: u32 = 1_000;
+/// Rows of the outbox, of messages and of traces that one run of the schedule clears away.
+pub const CLEARED_PER_RUN: u32 = 5_000;
+/// Messages looked at together, and how many recipients they may have together beyond the first message's.
+pub const DUE_BATCH: u32 = 200;
+pub const DUE_RECIPIENTS_MAX: usize = 2_000;
+/// Batches of one run, and the time that must be left to begin another, in milliseconds.
+pub const DUE_BATCHES_PER_RUN: u32 = 16;
+pub const DUE_TIME_LEFT_MS: u64 = 5_000;
+/// Parameters of one statement that lists ids: the devices of so many users stay within the host's bound of rows.
+pub const LIST_PARAMS_MAX: usize = 500;
+/// Rows of one INSERT.
+pub const INSERT_ROWS_MAX: usize = 200;
+
+const _: () = assert!(LIST_PARAMS_MAX * DEVICES_PER_USER_MAX as usize <= 10_000);

@@ -1,0 +1,162 @@
+//! Whether a message needs a push: it waits for a while, then the hub is asked who has no device that acknowledged it.
+//!
+//! Only recipients who have a push device are asked about: for the others there is nothing to decide, and most messages cost one row and no
+//! question. Those who blocked the sender are no recipients; those who muted the conversation get no push.
+
+use std::collections::HashMap;
+
+use echo_sdk::sql::transaction;
+use echo_sdk::time::{DAY_US, SECOND_US};
+use echo_sdk::wit::{context, hub};
+use echo_sdk::{Error, Timestamp, config, ids, time};
+
+use crate::bindings::exports::echo::message::events::SentMessage;
+use crate::bounds::{DUE_BATCH, DUE_BATCHES_PER_RUN, DUE_RECIPIENTS_MAX, DUE_TIME_LEFT_MS};
+use crate::store::{self, Awaited, Outgoing};
+
+/// Where the settings are missing.
+const ACK_WAIT_S: u64 = 5;
+const TRACE_KEPT_DAYS: u64 = 7;
+
+const TITLE: &str = "New message";
+/// For a message without text.
+const BODY: &str = "You have a new message";
+
+pub fn awaited(event: &SentMessage) -> Result<(), Error> {
+    if event.recipient_ids.is_empty() {
+        return Ok(());
+    }
+    let awaited = Awaited {
+        message_id: event.message_id.clone(),
+        conversation_id: event.conversation_id.clone(),
+        sender_id: event.sender_id.clone(),
+        recipient_ids: event.recipient_ids.join(" "),
+        muted_ids: event.muted_ids.join(" "),
+        preview: event.preview.clone(),
+        sent_at: event.at,
+        due_at: event.at + config::number("ack_wait_s", ACK_WAIT_S) * SECOND_US,
+        decided_at: None,
+    };
+    Ok(store::insert_awaited(&awaited)?)
+}
+
+/// One run of the schedule: decides on what is due and clears away what is old. What it does not manage, the next run does.
+pub fn decide_due() -> Result<(), Error> {
+    for _ in 0..DUE_BATCHES_PER_RUN {
+        let now = time::now_us();
+        let due = store::due(now)?;
+        let whole = due.len() == DUE_BATCH as usize;
+        let taken = take(&due);
+        let more = whole || taken < due.len();
+        decide_batch(&due[..taken], now)?;
+        if !more || context::remaining_ms() < DUE_TIME_LEFT_MS {
+            break;
+        }
+    }
+    store::trim_outbox()?;
+    let kept_us = config::number("trace_kept_days", TRACE_KEPT_DAYS).saturating_mul(DAY_US);
+    Ok(store::forget_before(&ids::uuid_v7_of(time::now_us().saturating_sub(kept_us), 0))?)
+}
+
+/// How many of them may be looked at together: always one, and further ones within the bound of recipients.
+fn take(due: &[Awaited]) -> usize {
+    let mut recipients = 0;
+    let fits = due.iter().take_while(|awaited| {
+        recipients += users(&awaited.recipient_ids).count();
+        recipients <= DUE_RECIPIENTS_MAX
+    });
+    fits.count().max(1).min(due.len())
+}
+
+fn decide_batch(due: &[Awaited], now: Timestamp) -> Result<(), Error> {
+    if due.is_empty() {
+        return Ok(());
+    }
+    let mut reachable: Vec<String> = due.iter().flat_map(unmuted).map(str::to_owned).collect();
+    reachable.sort_unstable();
+    reachable.dedup();
+    let mut tokens: HashMap<String, Vec<String>> = HashMap::new();
+    for (user, token) in store::devices_among(&reachable)? {
+        tokens.entry(user).or_default().push(token);
+    }
+    let (asked, unasked): (Vec<&Awaited>, Vec<&Awaited>) =
+        due.iter().partition(|awaited| unmuted(awaited).any(|user| tokens.contains_key(user)));
+    store::set_decided(&unasked.into_iter().map(|awaited| awaited.message_id.clone()).collect::<Vec<_>>(), now)?;
+    for awaited in asked {
+        let with_device: Vec<String> = unmuted(awaited).filter(|user| tokens.contains_key(*user)).map(str::to_owned).collect();
+        let missed = hub::unacknowledged(&awaited.message_id, &with_device)?;
+        let (missed, reached): (Vec<String>, Vec<String>) = with_device.into_iter().partition(|user| missed.contains(user));
+        let pushes: Vec<_> =
+            missed.iter().flat_map(|user| &tokens[user]).map(|token| (ids::uuid_v7(), push(awaited, token, now))).collect();
+        transaction(|tx| {
+            if store::decide(tx, &awaited.message_id, now)? {
+                store::insert_traces(tx, &awaited.message_id, &missed, "pushed", now)?;
+                store::insert_traces(tx, &awaited.message_id, &reached, "acknowledged", now)?;
+                store::insert_outgoing(tx, &pushes)?;
+            }
+            Ok::<_, Error>(())
+        })?;
+    }
+    Ok(())
+}
+
+fn push(awaited: &Awaited, token: &str, at: Timestamp) -> Outgoing {
+    Outgoing {
+        channel: "push".to_owned(),
+        recipient: token.to_owned(),
+        title: Some(TITLE.to_owned()),
+        body: awaited.preview.clone().unwrap_or_else(|| BODY.to_owned()),
+        code: None,
+        at,
+    }
+}
+
+pub fn users(ids: &str) -> impl Iterator<Item = &str> {
+    ids.split_whitespace()
+}
+
+fn unmuted(awaited: &Awaited) -> impl Iterator<Item = &str> {
+    users(&awaited.recipient_ids).filter(|user| !users(&awaited.muted_ids).any(|muted| muted == *user))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn awaited(recipients: &str, muted: &str) -> Awaited {
+        Awaited {
+            message_id: "m".into(),
+            conversation_id: "c".into(),
+            sender_id: "s".into(),
+            recipient_ids: recipients.into(),
+            muted_ids: muted.into(),
+            preview: None,
+            sent_at: 0,
+            due_at: 0,
+            decided_at: None,
+        }
+    }
+
+    #[test]
+    fn the_muted_get_no_push() {
+        assert_eq!(unmuted(&awaited("a b c", "b")).collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(unmuted(&awaited("a", "a")).count(), 0);
+        assert_eq!(unmuted(&awaited("a b", "")).count(), 2);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_by_recipients() {
+        let crowd = vec!["u"; DUE_RECIPIENTS_MAX / 2 + 1].join(" ");
+        let of = |all: &[&str]| take(&all.iter().map(|recipients| awaited(recipients, "")).collect::<Vec<_>>());
+        assert_eq!(of(&["a", "b c"]), 2);
+        assert_eq!(of(&["a", &crowd, &crowd]), 2);
+        assert_eq!(of(&[&format!("{crowd} {crowd}"), "a"]), 1);
+        assert_eq!(of(&[]), 0);
+    }
+
+    #[test]
+    fn a_push_shows_the_preview() {
+        assert_eq!(push(&Awaited { preview: Some("hi".into()), ..awaited("a", "") }, "t", 1).body, "hi");
+        assert_eq!(push(&awaited("a", ""), "t", 1).body, BODY);
+    }
+}

@@ -1,0 +1,84 @@
+//! Where a user's pushes go.
+
+use echo_sdk::checks::Checks;
+use echo_sdk::sql::transaction;
+use echo_sdk::{Error, caller, time};
+use sha2::{Digest, Sha256};
+
+use crate::bindings::exports::echo::notification::api::{AddDeviceRequest, Provider, PushDevice, PushDevices};
+use crate::bounds::{PLATFORM_CHARS_MAX, TOKEN_CHARS};
+use crate::store::{self, Device};
+
+pub fn list() -> Result<PushDevices, Error> {
+    let devices = store::devices_of(&caller()?.user_id)?;
+    Ok(PushDevices { items: devices.into_iter().map(view).collect(), next_cursor: None })
+}
+
+pub fn add(request: AddDeviceRequest) -> Result<PushDevice, Error> {
+    let me = caller()?.user_id;
+    let printable = |text: &str| !text.chars().any(char::is_control);
+    Checks::new()
+        .length("token", request.token.as_str(), TOKEN_CHARS)
+        .require(printable(&request.token), "token", "invalid_character", "no control characters")
+        .length("platform", request.platform.as_deref(), 0..=PLATFORM_CHARS_MAX)
+        .require(request.platform.as_deref().is_none_or(printable), "platform", "invalid_character", "no control characters")
+        .finish()?;
+    let device = Device {
+        token: request.token,
+        provider: name(request.provider).to_owned(),
+        platform: request.platform,
+        created_at: time::now_us(),
+    };
+    transaction(|tx| store::put_device(tx, &hash(&device.token), &me, &device))?;
+    Ok(view(device))
+}
+
+pub fn remove(token: &str) -> Result<(), Error> {
+    let me = caller()?.user_id;
+    if store::delete_device(&hash(token), &me)? { Ok(()) } else { Err(Error::not_found("there is no such device")) }
+}
+
+fn view(device: Device) -> PushDevice {
+    let Device { token, provider, platform, created_at } = device;
+    PushDevice { token, provider: provider_of(&provider), platform, created_at }
+}
+
+fn name(provider: Provider) -> &'static str {
+    match provider {
+        Provider::Fcm => "fcm",
+        Provider::Apns => "apns",
+        Provider::Webpush => "webpush",
+    }
+}
+
+/// What the table's CHECK lets in.
+fn provider_of(name: &str) -> Provider {
+    match name {
+        "apns" => Provider::Apns,
+        "webpush" => Provider::Webpush,
+        _ => Provider::Fcm,
+    }
+}
+
+/// SHA-256 in hexadecimal.
+fn hash(token: &str) -> String {
+    Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_has_its_hash() {
+        // FIPS 180-4's example "abc".
+        assert_eq!(hash("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn providers_lead_back() {
+        for provider in [Provider::Fcm, Provider::Apns, Provider::Webpush] {
+            assert_eq!(provider_of(name(provider)), provider);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The notification service: push devices, whether a message needs a push, text messages. Here only the bindings and which function is
+//! answered where; the rules are in the topic files, SQL in `store.rs`. Knows no conversations and no profiles.
+
+mod bounds;
+mod decisions;
+mod devices;
+mod outbox;
+mod store;
+mod traces;
+
+#[allow(clippy::all)]
+mod bindings {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "echo:services/notification",
+        with: {
+            "echo:types/types@0.1.0": echo_sdk::wit::types,
+            "echo:context/context@0.1.0": echo_sdk::wit::context,
+            "echo:sql/sql@0.1.0": echo_sdk::wit::sql,
+            "echo:hub/hub@0.1.0": echo_sdk::wit::hub,
+            "echo:config/config@0.1.0": echo_sdk::wit::config,
+            "echo:log/log@0.1.0": echo_sdk::wit::log,
+            "wasi:clocks/wall-clock@0.2.6": echo_sdk::wit::wall_clock,
+            "wasi:random/random@0.2.6": echo_sdk::wit::random,
+        },
+        generate_all,
+    });
+}
+
+use bindings::exports::echo::auth::events as auth_events;
+use bindings::exports::echo::message::events as message_events;
+use bindings::exports::echo::notification::{api, events};
+use echo_sdk::Error;
+
+struct Notification;
+
+// Only in the component: the native build of the tests has no use for the exports.
+#[cfg(target_arch = "wasm32")]
+bindings::export!(Notification with_types_in bindings);
+
+impl api::Guest for Notification {
+    fn list_devices() -> Result<api::PushDevices, Error> {
+        devices::list()
+    }
+
+    fn add_device(request: api::AddDeviceRequest) -> Result<api::PushDevice, Error> {
+        devices::add(request)
+    }
+
+    fn remove_device(request: api::RemoveDeviceRequest) -> Result<(), Error> {
+        devices::remove(&request.token)
+    }
+
+    fn trace(request: api::TraceRequest) -> Result<api::Traces, Error> {
+        traces::trace(&request.message_id)
+    }
+
+    fn dev_outbox() -> Result<api::Outbox, Error> {
+        outbox::shown()
+    }
+
+    fn decide_due() -> Result<(), Error> {
+        decisions::decide_due()
+    }
+}
+
+impl message_events::Guest for Notification {
+    fn sent(_key: String, event: message_events::SentMessage) -> Result<(), Error> {
+        decisions::awaited(&event)
+    }
+}
+
+impl events::Guest for Notification {
+    fn sms_requested(_key: String, event: events::TextMessage) -> Result<(), Error> {
+        outbox::text_message(&event.to, &event.body, event.code.as_deref(), event.at)
+    }
+}
+
+impl auth_events::Guest for Notification {
+    fn password_changed(_key: String, event: auth_events::PasswordChange) -> Result<(), Error> {
+        outbox::text_message(&event.phone, "Your password was changed. If this was not you, reset it now.", None, event.at)
+    }
+}

@@ -1,0 +1,201 @@
+//! All SQL of the notification service, one function per question.
+
+use echo_sdk::sql::{Database, Sql, SqlError, Transaction, Value, placeholders, row_placeholders, timestamp, uuid};
+use echo_sdk::{Timestamp, from_row, params};
+
+use crate::bounds::{CLEARED_PER_RUN, DEVICES_PER_USER_MAX, DUE_BATCH, INSERT_ROWS_MAX, LIST_PARAMS_MAX, OUTBOX_KEPT, OUTBOX_SHOWN};
+
+// --- Devices -----------------------------------------------------------------------------------------------------------------------
+
+pub struct Device {
+    pub token: String,
+    pub provider: String,
+    pub platform: Option<String>,
+    pub created_at: Timestamp,
+}
+
+from_row!(Device { token, provider, platform, created_at });
+
+/// Newest first.
+pub fn devices_of(user_id: &str) -> Result<Vec<Device>, SqlError> {
+    Database.rows(
+        "SELECT token, provider, platform, created_at FROM devices WHERE user_id = $1 ORDER BY created_at DESC, token_hash LIMIT $2",
+        params![uuid(user_id), DEVICES_PER_USER_MAX],
+    )
+}
+
+/// Whose it was before, it is this user's now.
+pub fn put_device(tx: &Transaction, token_hash: &str, user_id: &str, device: &Device) -> Result<(), SqlError> {
+    tx.execute(
+        "INSERT INTO devices (token_hash, token, user_id, provider, platform, created_at) VALUES ($1, $2, $3, $4, $5, $6) \
+         ON CONFLICT (token_hash) DO UPDATE SET user_id = excluded.user_id, provider = excluded.provider, \
+         platform = excluded.platform, created_at = excluded.created_at",
+        params![token_hash, &device.token, uuid(user_id), &device.provider, device.platform.as_deref(), timestamp(device.created_at)],
+    )?;
+    tx.execute(
+        "DELETE FROM devices WHERE user_id = $1 AND token_hash NOT IN \
+         (SELECT token_hash FROM devices WHERE user_id = $1 ORDER BY created_at DESC, token_hash LIMIT $2)",
+        params![uuid(user_id), DEVICES_PER_USER_MAX],
+    )?;
+    Ok(())
+}
+
+/// Whether the user had it.
+pub fn delete_device(token_hash: &str, user_id: &str) -> Result<bool, SqlError> {
+    let sql = "DELETE FROM devices WHERE token_hash = $1 AND user_id = $2";
+    Ok(Database.execute(sql, params![token_hash, uuid(user_id)])? == 1)
+}
+
+/// `(user, token)` of all devices of these users.
+pub fn devices_among(user_ids: &[String]) -> Result<Vec<(String, String)>, SqlError> {
+    let mut devices = Vec::new();
+    for user_ids in user_ids.chunks(LIST_PARAMS_MAX) {
+        let sql = format!("SELECT user_id, token FROM devices WHERE user_id IN ({})", placeholders(1, user_ids.len()));
+        devices.extend(Database.rows::<(String, String)>(&sql, user_ids.iter().map(uuid).collect())?);
+    }
+    Ok(devices)
+}
+
+// --- Messages whose acknowledgement is awaited -----------------------------------------------------------------------------------------
+
+pub struct Awaited {
+    pub message_id: String,
+    pub conversation_id: String,
+    pub sender_id: String,
+    /// Separated by spaces.
+    pub recipient_ids: String,
+    pub muted_ids: String,
+    pub preview: Option<String>,
+    pub sent_at: Timestamp,
+    pub due_at: Timestamp,
+    pub decided_at: Option<Timestamp>,
+}
+
+from_row!(Awaited { message_id, conversation_id, sender_id, recipient_ids, muted_ids, preview, sent_at, due_at, decided_at });
+
+/// An event that comes again changes nothing.
+pub fn insert_awaited(awaited: &Awaited) -> Result<(), SqlError> {
+    Database.execute(
+        "INSERT INTO awaited_messages (message_id, conversation_id, sender_id, recipient_ids, muted_ids, preview, sent_at, due_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (message_id) DO NOTHING",
+        params![
+            uuid(&awaited.message_id),
+            uuid(&awaited.conversation_id),
+            uuid(&awaited.sender_id),
+            &awaited.recipient_ids,
+            &awaited.muted_ids,
+            awaited.preview.as_deref(),
+            timestamp(awaited.sent_at),
+            timestamp(awaited.due_at)
+        ],
+    )?;
+    Ok(())
+}
+
+/// Those whose time is over and that are not decided, the longest waiting first.
+pub fn due(now: Timestamp) -> Result<Vec<Awaited>, SqlError> {
+    Database.rows(
+        "SELECT message_id, conversation_id, sender_id, recipient_ids, muted_ids, preview, sent_at, due_at, decided_at \
+         FROM awaited_messages WHERE decided_at IS NULL AND due_at <= $1 ORDER BY due_at LIMIT $2",
+        params![timestamp(now), DUE_BATCH],
+    )
+}
+
+pub fn awaited(message_id: &str) -> Result<Option<Awaited>, SqlError> {
+    Database.row(
+        "SELECT message_id, conversation_id, sender_id, recipient_ids, muted_ids, preview, sent_at, due_at, decided_at \
+         FROM awaited_messages WHERE message_id = $1",
+        params![uuid(message_id)],
+    )
+}
+
+/// Of messages for which there was nothing to ask.
+pub fn set_decided(message_ids: &[String], at: Timestamp) -> Result<(), SqlError> {
+    if message_ids.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "UPDATE awaited_messages SET decided_at = $1 WHERE decided_at IS NULL AND message_id IN ({})",
+        placeholders(2, message_ids.len())
+    );
+    let mut values = params![timestamp(at)];
+    values.extend(message_ids.iter().map(uuid));
+    Database.execute(&sql, values)?;
+    Ok(())
+}
+
+/// False where it was decided meanwhile.
+pub fn decide(tx: &Transaction, message_id: &str, at: Timestamp) -> Result<bool, SqlError> {
+    let sql = "UPDATE awaited_messages SET decided_at = $2 WHERE message_id = $1 AND decided_at IS NULL";
+    Ok(tx.execute(sql, params![uuid(message_id), timestamp(at)])? == 1)
+}
+
+pub fn insert_traces(tx: &Transaction, message_id: &str, users: &[String], decision: &str, at: Timestamp) -> Result<(), SqlError> {
+    for users in users.chunks(INSERT_ROWS_MAX) {
+        let sql = format!("INSERT INTO traces (message_id, user_id, decision, at) VALUES {}", row_placeholders(users.len(), 4));
+        let rows = users.iter().flat_map(|user| [uuid(message_id), uuid(user), Value::from(decision), timestamp(at)]);
+        tx.execute(&sql, rows.collect())?;
+    }
+    Ok(())
+}
+
+/// `(user, decision, time)`.
+pub fn traces_of(message_id: &str) -> Result<Vec<(String, String, Timestamp)>, SqlError> {
+    Database.rows("SELECT user_id, decision, at FROM traces WHERE message_id = $1", params![uuid(message_id)])
+}
+
+/// Drops decided messages and traces below this id: ids rise with time.
+pub fn forget_before(message_id: &str) -> Result<(), SqlError> {
+    Database.execute(
+        "DELETE FROM traces WHERE (message_id, user_id) IN \
+         (SELECT message_id, user_id FROM traces WHERE message_id < $1 ORDER BY message_id, user_id LIMIT $2)",
+        params![uuid(message_id), CLEARED_PER_RUN],
+    )?;
+    Database.execute(
+        "DELETE FROM awaited_messages WHERE message_id IN \
+         (SELECT message_id FROM awaited_messages WHERE message_id < $1 AND decided_at IS NOT NULL ORDER BY message_id LIMIT $2)",
+        params![uuid(message_id), CLEARED_PER_RUN],
+    )?;
+    Ok(())
+}
+
+// --- What is to leave --------------------------------------------------------------------------------------------------------------------
+
+pub struct Outgoing {
+    pub channel: String,
+    pub recipient: String,
+    pub title: Option<String>,
+    pub body: String,
+    pub code: Option<String>,
+    pub at: Timestamp,
+}
+
+from_row!(Outgoing { channel, recipient, title, body, code, at });
+
+/// One that is there already, by its id, is not sent again.
+pub fn insert_outgoing(db: &impl Sql, rows: &[(String, Outgoing)]) -> Result<(), SqlError> {
+    for rows in rows.chunks(INSERT_ROWS_MAX) {
+        let sql = format!(
+            "INSERT INTO outbox (id, channel, recipient, title, body, code, at) VALUES {} ON CONFLICT (id) DO NOTHING",
+            row_placeholders(rows.len(), 7)
+        );
+        let values = rows.iter().flat_map(|(id, row)| {
+            params![uuid(id), &row.channel, &row.recipient, row.title.as_deref(), &row.body, row.code.as_deref(), timestamp(row.at)]
+        });
+        db.execute(&sql, values.collect())?;
+    }
+    Ok(())
+}
+
+/// Newest first.
+pub fn newest_outgoing() -> Result<Vec<Outgoing>, SqlError> {
+    Database.rows("SELECT channel, recipient, title, body, code, at FROM outbox ORDER BY at DESC, id DESC LIMIT $1", params![OUTBOX_SHOWN])
+}
+
+pub fn trim_outbox() -> Result<(), SqlError> {
+    Database.execute(
+        "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox ORDER BY at DESC, id DESC LIMIT $1 OFFSET $2)",
+        params![CLEARED_PER_RUN, OUTBOX_KEPT],
+    )?;
+    Ok(())
+}

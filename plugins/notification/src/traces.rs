@@ -1,0 +1,111 @@
+//! Why a push was sent for a message or not.
+
+use echo_sdk::wit::hub;
+use echo_sdk::{Error, Timestamp, caller};
+
+use crate::bindings::exports::echo::notification::api::{Decision, TraceLine, Traces};
+use crate::decisions::users;
+use crate::store::{self, Awaited};
+
+/// The caller's own line, or every recipient's for the sender. To others the message does not exist.
+pub fn trace(message_id: &str) -> Result<Traces, Error> {
+    let me = caller()?.user_id;
+    let awaited = store::awaited(message_id)?.ok_or_else(no_trace)?;
+    let recipients: Vec<String> =
+        users(&awaited.recipient_ids).filter(|user| awaited.sender_id == me || *user == me).map(str::to_owned).collect();
+    if recipients.is_empty() {
+        return Err(no_trace());
+    }
+    let mut lines = Lines { known: store::traces_of(message_id)?, awaited };
+    let open: Vec<String> = recipients.iter().filter(|user| lines.line(user).is_none()).cloned().collect();
+    if !open.is_empty() {
+        // They had no push device when it was due, so nobody asked then whether it reached them.
+        let missed = hub::unacknowledged(message_id, &open)?;
+        lines.add(open, &missed);
+    }
+    let items = recipients.iter().filter_map(|user| lines.line(user)).collect();
+    Ok(Traces { items, next_cursor: None })
+}
+
+fn no_trace() -> Error {
+    Error::not_found("there is no such message, or it is too long ago")
+}
+
+/// What is known of one message.
+struct Lines {
+    awaited: Awaited,
+    known: Vec<(String, String, Timestamp)>,
+}
+
+impl Lines {
+    /// None: decided, and without a device when it was.
+    fn line(&self, user_id: &str) -> Option<TraceLine> {
+        let line = |decision, at| Some(TraceLine { user_id: user_id.to_owned(), decision, at });
+        if users(&self.awaited.muted_ids).any(|muted| muted == user_id) {
+            return line(Decision::Muted, self.awaited.sent_at);
+        }
+        if self.awaited.decided_at.is_none() {
+            return line(Decision::Waiting, self.awaited.sent_at);
+        }
+        let (_, decision, at) = self.known.iter().find(|(user, _, _)| user == user_id)?;
+        line(decision_of(decision), *at)
+    }
+
+    fn add(&mut self, users: Vec<String>, missed: &[String]) {
+        let at = self.awaited.decided_at.unwrap_or(self.awaited.due_at);
+        self.known.extend(users.into_iter().map(|user| {
+            let decision = if missed.contains(&user) { "no-device" } else { "acknowledged" };
+            (user, decision.to_owned(), at)
+        }));
+    }
+}
+
+fn decision_of(name: &str) -> Decision {
+    match name {
+        "pushed" => Decision::Pushed,
+        "acknowledged" => Decision::Acknowledged,
+        _ => Decision::NoDevice,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(decided_at: Option<Timestamp>) -> Lines {
+        let awaited = Awaited {
+            message_id: "m".into(),
+            conversation_id: "c".into(),
+            sender_id: "s".into(),
+            recipient_ids: "a b c d".into(),
+            muted_ids: "b".into(),
+            preview: None,
+            sent_at: 1,
+            due_at: 6,
+            decided_at,
+        };
+        Lines { awaited, known: vec![("a".into(), "pushed".into(), 7)] }
+    }
+
+    fn decision(lines: &Lines, user: &str) -> Option<(Decision, Timestamp)> {
+        lines.line(user).map(|line| (line.decision, line.at))
+    }
+
+    #[test]
+    fn before_it_is_due_all_wait_but_the_muted() {
+        let lines = lines(None);
+        assert_eq!(decision(&lines, "a"), Some((Decision::Waiting, 1)));
+        assert_eq!(decision(&lines, "b"), Some((Decision::Muted, 1)));
+    }
+
+    #[test]
+    fn afterwards_each_has_a_reason() {
+        let mut lines = lines(Some(7));
+        assert_eq!(decision(&lines, "a"), Some((Decision::Pushed, 7)));
+        assert_eq!(decision(&lines, "b"), Some((Decision::Muted, 1)));
+        assert_eq!(decision(&lines, "c"), None);
+        lines.add(vec!["c".into(), "d".into()], &["d".to_owned()]);
+        assert_eq!(decision(&lines, "c"), Some((Decision::Acknowledged, 7)));
+        assert_eq!(decision(&lines, "d"), Some((Decision::NoDevice, 7)));
+    }
+}

@@ -1,0 +1,175 @@
+//! Pages of a list: the limit, and opaque cursors over the typed keys by which the list is ordered.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::{Cursor, Error};
+
+pub const LIMIT_DEFAULT: u32 = 50;
+pub const LIMIT_MAX: u32 = 100;
+/// Longest cursor accepted, in characters.
+pub const CURSOR_CHARS_MAX: usize = 512;
+
+/// Which page is wanted, with a cursor over keys of type `K` (the columns of ORDER BY: `u64`, `i64`, `String`, or tuples of them).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<K> {
+    pub limit: u32,
+    /// The last key of the page before; none for the first page.
+    pub after: Option<K>,
+}
+
+impl<K: CursorKey> Page<K> {
+    /// Errors: 422 on `limit` outside 1 to 100, on a `cursor` that is none of this list's.
+    pub fn new(limit: Option<u32>, cursor: Option<&str>) -> Result<Self, Error> {
+        let limit = limit.unwrap_or(LIMIT_DEFAULT);
+        if limit == 0 || limit > LIMIT_MAX {
+            return Err(Error::invalid_field("limit", "out_of_range", format!("1 to {LIMIT_MAX}")));
+        }
+        let after = match cursor {
+            None => None,
+            Some(cursor) => {
+                Some(decode(cursor).ok_or_else(|| Error::invalid_field("cursor", "invalid_cursor", "not a cursor of this list"))?)
+            }
+        };
+        Ok(Self { limit, after })
+    }
+
+    /// How many rows to ask for: one more than the page holds, to know whether there is another.
+    pub fn fetch(&self) -> i64 {
+        i64::from(self.limit) + 1
+    }
+
+    /// Cuts the extra row off; the next page starts after the key of the last one kept.
+    pub fn finish<T>(&self, mut items: Vec<T>, key: impl Fn(&T) -> K) -> (Vec<T>, Option<Cursor>) {
+        let limit = self.limit as usize;
+        if items.len() <= limit {
+            return (items, None);
+        }
+        items.truncate(limit);
+        let next = items.last().map(|last| encode(&key(last)));
+        (items, next)
+    }
+}
+
+/// What a cursor can carry.
+pub trait CursorKey: Sized {
+    fn write(&self, bytes: &mut Vec<u8>);
+    fn read(bytes: &mut &[u8]) -> Option<Self>;
+}
+
+impl CursorKey for u64 {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.to_be_bytes());
+    }
+
+    fn read(bytes: &mut &[u8]) -> Option<Self> {
+        let (head, rest) = bytes.split_first_chunk()?;
+        *bytes = rest;
+        Some(Self::from_be_bytes(*head))
+    }
+}
+
+impl CursorKey for i64 {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.to_be_bytes());
+    }
+
+    fn read(bytes: &mut &[u8]) -> Option<Self> {
+        let (head, rest) = bytes.split_first_chunk()?;
+        *bytes = rest;
+        Some(Self::from_be_bytes(*head))
+    }
+}
+
+impl CursorKey for String {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&u16::try_from(self.len()).unwrap_or(u16::MAX).to_be_bytes());
+        bytes.extend_from_slice(&self.as_bytes()[..self.len().min(u16::MAX.into())]);
+    }
+
+    fn read(bytes: &mut &[u8]) -> Option<Self> {
+        let (length, rest) = bytes.split_first_chunk()?;
+        let (text, rest) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
+        *bytes = rest;
+        String::from_utf8(text.to_vec()).ok()
+    }
+}
+
+impl<A: CursorKey, B: CursorKey> CursorKey for (A, B) {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        self.0.write(bytes);
+        self.1.write(bytes);
+    }
+
+    fn read(bytes: &mut &[u8]) -> Option<Self> {
+        Some((A::read(bytes)?, B::read(bytes)?))
+    }
+}
+
+impl<A: CursorKey, B: CursorKey, C: CursorKey> CursorKey for (A, B, C) {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        self.0.write(bytes);
+        self.1.write(bytes);
+        self.2.write(bytes);
+    }
+
+    fn read(bytes: &mut &[u8]) -> Option<Self> {
+        Some((A::read(bytes)?, B::read(bytes)?, C::read(bytes)?))
+    }
+}
+
+fn encode(key: &impl CursorKey) -> Cursor {
+    let mut bytes = Vec::new();
+    key.write(&mut bytes);
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn decode<K: CursorKey>(cursor: &str) -> Option<K> {
+    if cursor.len() > CURSOR_CHARS_MAX {
+        return None;
+    }
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+    let mut rest = bytes.as_slice();
+    let key = K::read(&mut rest)?;
+    rest.is_empty().then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    type Key = (u64, String);
+
+    #[test]
+    fn a_page_leads_to_the_next() {
+        let page = Page::<Key>::new(Some(2), None).unwrap();
+        assert_eq!((page.fetch(), page.after.clone()), (3, None));
+        let (items, next) = page.finish(vec![(9, "a"), (8, "b"), (7, "c")], |(at, id)| (*at, (*id).to_owned()));
+        assert_eq!(items, [(9, "a"), (8, "b")]);
+        let following = Page::<Key>::new(None, next.as_deref()).unwrap();
+        assert_eq!(following, Page { limit: LIMIT_DEFAULT, after: Some((8, "b".to_owned())) });
+    }
+
+    #[test]
+    fn the_last_page_has_no_cursor() {
+        let page = Page::<u64>::new(Some(3), None).unwrap();
+        assert_eq!(page.finish(vec![1, 2, 3], |item| *item).1, None);
+    }
+
+    #[test]
+    fn bad_pages_are_refused_by_field() {
+        let field = |limit, cursor: Option<&str>| {
+            let error = Page::<Key>::new(limit, cursor).expect_err("refused");
+            assert_eq!(error.kind, ErrorKind::Invalid);
+            error.fields[0].field.clone()
+        };
+        assert_eq!(field(Some(0), None), "limit");
+        assert_eq!(field(Some(101), None), "limit");
+        let long = "A".repeat(600);
+        // No base64, too short, a text longer than what follows, something left over, too long.
+        for cursor in ["*", "AAAA", "AAAAAAAAAAAAMg", "AAAAAAAAAAAAAAA", &long] {
+            assert_eq!(field(None, Some(cursor)), "cursor", "{cursor}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Who sees what of a profile. A blocked viewer is in nobody's audience, so that a block cannot be told from a choice of privacy.
+
+use echo_sdk::{Error, caller, time};
+
+use crate::bindings::exports::echo::user::api::{Audience, Privacy, Profile, UpdatePrivacyRequest};
+use crate::store::{self, PrivacyChange, Seen};
+use crate::{profiles, store::Privacy as Row};
+
+pub fn get() -> Result<Privacy, Error> {
+    let me = caller()?.user_id;
+    read(&me)
+}
+
+pub fn update(request: &UpdatePrivacyRequest) -> Result<Privacy, Error> {
+    let me = caller()?.user_id;
+    profiles::own(&me)?;
+    let change = PrivacyChange {
+        phone_visible: request.phone_visible.map(name),
+        profile_visible: request.profile_visible.map(name),
+        last_seen_visible: request.last_seen_visible.map(name),
+        presence_visible: request.presence_visible.map(name),
+        read_receipts: request.read_receipts.map(name),
+    };
+    store::update_privacy(&me, &change, time::now_us())?;
+    read(&me)
+}
+
+fn read(me: &str) -> Result<Privacy, Error> {
+    profiles::own(me)?;
+    let Row { phone_visible, profile_visible, last_seen_visible, presence_visible, read_receipts } =
+        store::privacy_of(me)?.ok_or_else(|| Error::internal("a profile that was just there has no privacy"))?;
+    Ok(Privacy {
+        phone_visible: audience(&phone_visible),
+        profile_visible: audience(&profile_visible),
+        last_seen_visible: audience(&last_seen_visible),
+        presence_visible: audience(&presence_visible),
+        read_receipts: audience(&read_receipts),
+    })
+}
+
+/// The profile as the viewer may see it: all of it for its owner, the name alone for who is outside its audience.
+pub fn shown(seen: Seen, viewer: &str) -> Profile {
+    let Seen { profile, viewer_is_contact, viewer_is_blocked } = seen;
+    let own = profile.id == viewer;
+    let in_audience = |visible: &str| own || admits(audience(visible), viewer_is_contact, viewer_is_blocked);
+    let (whole, with_phone) = (in_audience(&profile.profile_visible), in_audience(&profile.phone_visible));
+    Profile {
+        phone: profile.phone.filter(|_| with_phone),
+        bio: profile.bio.filter(|_| whole),
+        avatar_url: profile.avatar_url.filter(|_| whole),
+        status: profile.status.filter(|_| whole),
+        status_text: profile.status_text.filter(|_| whole),
+        locale: profile.locale.filter(|_| whole),
+        timezone: profile.timezone.filter(|_| whole),
+        country: profile.country.filter(|_| whole),
+        // When something changed that the viewer does not see is not theirs to know either.
+        updated_at: if whole { profile.updated_at } else { profile.created_at },
+        id: profile.id,
+        display_name: profile.display_name,
+        created_at: profile.created_at,
+    }
+}
+
+fn admits(audience: Audience, viewer_is_contact: bool, viewer_is_blocked: bool) -> bool {
+    !viewer_is_blocked
+        && match audience {
+            Audience::Everyone => true,
+            Audience::Contacts => viewer_is_contact,
+            Audience::Nobody => false,
+        }
+}
+
+fn name(audience: Audience) -> &'static str {
+    match audience {
+        Audience::Everyone => "everyone",
+        Audience::Contacts => "contacts",
+        Audience::Nobody => "nobody",
+    }
+}
+
+/// What the table's CHECK lets in; anything else shows nothing.
+fn audience(name: &str) -> Audience {
+    match name {
+        "everyone" => Audience::Everyone,
+        "contacts" => Audience::Contacts,
+        _ => Audience::Nobody,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(phone_visible: &str, profile_visible: &str, viewer_is_contact: bool, viewer_is_blocked: bool) -> Seen {
+        let profile = store::Profile {
+            id: "owner".into(),
+            phone: Some("+12025550100".into()),
+            display_name: "Ada".into(),
+            bio: Some("numbers".into()),
+            avatar_url: None,
+            status: None,
+            status_text: None,
+            locale: None,
+            timezone: Some("Europe/London".into()),
+            country: Some("GB".into()),
+            created_at: 1,
+            updated_at: 9,
+            phone_visible: phone_visible.into(),
+            profile_visible: profile_visible.into(),
+        };
+        Seen { profile, viewer_is_contact, viewer_is_blocked }
+    }
+
+    /// Whether the phone and the rest are shown.
+    fn check(phone: &str, profile: &str, contact: bool, blocked: bool, viewer: &str, expect: (bool, bool)) {
+        let shown = shown(seen(phone, profile, contact, blocked), viewer);
+        assert_eq!((shown.phone.is_some(), shown.bio.is_some()), expect, "{phone} {profile} {contact} {blocked} {viewer}");
+        assert_eq!(shown.updated_at, if expect.1 { 9 } else { 1 });
+        assert_eq!(shown.display_name, "Ada");
+    }
+
+    #[test]
+    fn audiences_are_kept() {
+        check("contacts", "everyone", false, false, "other", (false, true));
+        check("contacts", "everyone", true, false, "other", (true, true));
+        check("everyone", "contacts", false, false, "other", (true, false));
+        check("nobody", "nobody", true, false, "other", (false, false));
+        check("nobody", "nobody", false, false, "owner", (true, true));
+    }
+
+    #[test]
+    fn a_block_looks_like_privacy() {
+        let blocked = shown(seen("everyone", "everyone", true, true), "other");
+        let private = shown(seen("nobody", "nobody", false, false), "other");
+        assert_eq!(format!("{blocked:?}"), format!("{private:?}"));
+    }
+}
