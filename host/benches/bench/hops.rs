@@ -6,43 +6,46 @@ use anyhow::{Result, bail};
 
 use crate::{
     Arguments,
-    http::{self, Load},
+    http::{self, Load, Method, Route},
     native::{self, Native},
     server::{Process, Server},
     table::{Goal, Row, Table, milliseconds, thousands},
 };
 
-/// Rounds, in which all three take turns, so that a machine that slows down slows all of them.
+/// Rounds, in which all take turns, so that a machine that slows down slows all of them.
 const ROUNDS: u32 = 5;
 const ONE_HOP: &str = "/api/v1/location/lookup";
-const TWO_HOPS: &str = "/api/v1/relay/lookup";
+/// `front` asks `location`.
+const TWO_HOPS: &str = "/api/v1/front/lookup";
 
 struct Subject {
     name: &'static str,
-    address: std::net::SocketAddr,
-    path: &'static str,
+    route: Route,
     process: Process,
     load: Load,
     cpu: Duration,
 }
 
 pub async fn measure(arguments: &Arguments, server: &Server, native: &Native, table: &mut Table) -> Result<()> {
-    let subject = |name, address, path, process| Subject { name, address, path, process, load: Load::empty(), cpu: Duration::ZERO };
-    let mut subjects = [
-        subject("native", native.address, native::LOOKUP, native.process),
-        subject("one hop", server.public, ONE_HOP, server.process),
-        subject("two hops", server.public, TWO_HOPS, server.process),
-    ];
-    same_answers(server, native).await?;
+    let native = |method| {
+        let route = Route { address: native.address, method, path: native::LOOKUP };
+        Subject { name: "native", route, process: native.process, load: Load::empty(), cpu: Duration::ZERO }
+    };
+    let echo = |name, method, path| {
+        let route = Route { address: server.public, method, path };
+        Subject { name, route, process: server.process, load: Load::empty(), cpu: Duration::ZERO }
+    };
+    // In pairs: each hop after the native handler that reads its request as it does.
+    let mut subjects =
+        [native(Method::Get), echo("one hop", Method::Get, ONE_HOP), native(Method::Post), echo("two hops", Method::Post, TWO_HOPS)];
+    same_answers(server, &subjects).await?;
     for subject in &subjects {
-        http::saturate(subject.address, subject.path, arguments.connections, Duration::from_secs(1), 0).await?;
+        http::saturate(subject.route, arguments.connections, Duration::from_secs(1), 0).await?;
     }
     for round in 1..=ROUNDS {
         for subject in &mut subjects {
             let cpu = subject.process.cpu()?;
-            let load =
-                http::saturate(subject.address, subject.path, arguments.connections, arguments.duration() / ROUNDS, u64::from(round))
-                    .await?;
+            let load = http::saturate(subject.route, arguments.connections, arguments.duration() / ROUNDS, u64::from(round)).await?;
             if let Some(error) = &load.error {
                 bail!("{}: {} of {} requests failed, the first with {error}", subject.name, load.errors, load.errors + load.answered);
             }
@@ -51,8 +54,8 @@ pub async fn measure(arguments: &Arguments, server: &Server, native: &Native, ta
             subject.load.add(load);
         }
     }
-    let [native, hops @ ..] = &subjects;
-    for (hop, goal) in hops.iter().zip([Some(0.5), None]) {
+    for (pair, goal) in subjects.chunks_exact(2).zip([Some(0.5), None]) {
+        let (native, hop) = (&pair[0], &pair[1]);
         let (rate, native_rate) = (hop.load.per_second(), native.load.per_second());
         let ratio = rate / native_rate;
         table.add(Row {
@@ -91,10 +94,15 @@ fn cpu_per_request(subject: &Subject) -> f64 {
 }
 
 /// Only those who do the same work are compared.
-async fn same_answers(server: &Server, native: &Native) -> Result<()> {
+async fn same_answers(server: &Server, subjects: &[Subject]) -> Result<()> {
     let mut answers = Vec::new();
-    for (address, path) in [(native.address, native::LOOKUP), (server.public, ONE_HOP), (server.public, TWO_HOPS)] {
-        let answer = server.client.get(format!("http://{address}{path}?phone=%2B14152000001")).send().await?;
+    for Subject { route: Route { address, method, path }, .. } in subjects {
+        let (url, phone) = (format!("http://{address}{path}"), "+14152000001");
+        let request = match method {
+            Method::Get => server.client.get(format!("{url}?phone=%2B{}", &phone[1..])),
+            Method::Post => server.client.post(url).json(&serde_json::json!({"phone": phone})),
+        };
+        let answer = request.send().await?;
         let status = answer.status();
         let text = answer.text().await?;
         if !status.is_success() {

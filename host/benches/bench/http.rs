@@ -1,6 +1,10 @@
 //! A small HTTP/1.1 client for load: one connection kept alive, requests as bytes, nothing but the status taken from the answers.
 
-use std::{net::SocketAddr, time::Duration, time::Instant};
+use std::{
+    io::Write,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
@@ -12,6 +16,7 @@ use tokio::{
 
 pub struct Connection {
     stream: TcpStream,
+    request: Vec<u8>,
     buffer: Vec<u8>,
 }
 
@@ -22,12 +27,13 @@ impl Connection {
     pub async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await.with_context(|| address.to_string())?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(4 * 1024) })
+        Ok(Self { stream, request: Vec::with_capacity(256), buffer: Vec::with_capacity(4 * 1024) })
     }
 
     /// One request, one answer, read whole; gives its status.
-    pub async fn send(&mut self, request: &[u8]) -> Result<u16> {
-        self.stream.write_all(request).await?;
+    pub async fn look_up(&mut self, route: &Route, number: u64) -> Result<u16> {
+        route.write(&mut self.request, number);
+        self.stream.write_all(&self.request).await?;
         self.buffer.clear();
         loop {
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
@@ -75,15 +81,44 @@ fn head(buffer: &[u8]) -> Result<Option<Head>> {
     bail!("an answer without Content-Length")
 }
 
-/// A GET with what a plain client sends.
-pub fn get(request: &mut Vec<u8>, path: std::fmt::Arguments<'_>) {
-    use std::io::Write;
-    request.clear();
-    write!(request, "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\r\n").expect("a Vec takes everything");
+/// A lookup, as one route or another takes it.
+#[derive(Clone, Copy)]
+pub struct Route {
+    pub address: SocketAddr,
+    pub method: Method,
+    pub path: &'static str,
+}
+
+#[derive(Clone, Copy)]
+pub enum Method {
+    /// The number stands in the query.
+    Get,
+    /// The number stands in a JSON body.
+    Post,
+}
+
+impl Route {
+    /// The request with what a plain client sends.
+    fn write(&self, request: &mut Vec<u8>, number: u64) {
+        let (path, phone) = (self.path, phone(number));
+        request.clear();
+        match self.method {
+            Method::Get => write!(request, "GET {path}?phone=%2B{phone} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\r\n"),
+            Method::Post => {
+                let body = format!("{{\"phone\":\"+{phone}\"}}");
+                let bytes = body.len();
+                write!(
+                    request,
+                    "POST {path} HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\nContent-Type: application/json\r\nContent-Length: {bytes}\r\n\r\n{body}"
+                )
+            }
+        }
+        .expect("a Vec takes everything");
+    }
 }
 
 /// A number to look up that nobody has asked for before, so that no cache of answers is measured.
-pub fn phone(number: u64) -> String {
+fn phone(number: u64) -> String {
     format!("1415{:07}", 2_000_000 + number % 8_000_000)
 }
 
@@ -137,25 +172,23 @@ pub fn latency_histogram() -> Histogram<u64> {
 }
 
 /// Closed loop: every connection asks again as soon as it has its answer. Says how much the server can do, not how long a client waits.
-pub async fn saturate(address: SocketAddr, path: &'static str, connections: usize, duration: Duration, round: u64) -> Result<Load> {
+pub async fn saturate(route: Route, connections: usize, duration: Duration, round: u64) -> Result<Load> {
     let mut tasks = JoinSet::new();
     let begin = Instant::now();
     for index in 0..connections as u64 {
         tasks.spawn(async move {
-            let mut connection = Connection::open(address).await?;
+            let mut connection = Connection::open(route.address).await?;
             let mut load = Load::empty();
-            let mut request = Vec::with_capacity(256);
             // Every connection has numbers of its own.
             let mut number = (round * connections as u64 + index) * 20_011;
             while begin.elapsed() < duration {
                 number += 1;
-                get(&mut request, format_args!("{path}?phone=%2B{}", phone(number)));
                 let sent = Instant::now();
-                let outcome = connection.send(&request).await;
+                let outcome = connection.look_up(&route, number).await;
                 let broken = outcome.is_err();
                 load.record(outcome, sent.elapsed());
                 if broken {
-                    connection = Connection::open(address).await?;
+                    connection = Connection::open(route.address).await?;
                 }
             }
             anyhow::Ok(load)

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use axum::{
     Router,
+    body::Bytes,
     extract::{
         Query, State,
         ws::{Message, WebSocket, WebSocketUpgrade},
@@ -65,7 +66,7 @@ pub async fn serve() -> Result<()> {
     let template: Location =
         serde_json::from_str(&std::env::var(ANSWER)?).context("location's answer has another shape than the API page says")?;
     let state = Arc::new(Plain { template, sockets: Mutex::default() });
-    let router = Router::new().route(LOOKUP, get(lookup)).route("/ws", get(relay)).with_state(state);
+    let router = Router::new().route(LOOKUP, get(get_lookup).post(post_lookup)).route("/ws", get(relay)).with_state(state);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
     axum::serve(listener, router).await.context("the native server")
@@ -95,7 +96,18 @@ struct Location {
     kind: String,
 }
 
-async fn lookup(State(plain): State<Arc<Plain>>, Query(request): Query<Lookup>) -> Response {
+async fn get_lookup(State(plain): State<Arc<Plain>>, Query(request): Query<Lookup>) -> Response {
+    lookup(&plain, request)
+}
+
+async fn post_lookup(State(plain): State<Arc<Plain>>, body: Bytes) -> Response {
+    match serde_json::from_slice(&body) {
+        Ok(request) => lookup(&plain, request),
+        Err(_) => StatusCode::BAD_REQUEST.into_response(),
+    }
+}
+
+fn lookup(plain: &Plain, request: Lookup) -> Response {
     let digits = request.phone.strip_prefix('+').unwrap_or_default();
     if !(7..=15).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return StatusCode::UNPROCESSABLE_ENTITY.into_response();

@@ -2,7 +2,6 @@
 //! stands still is seen by everything that would have come meanwhile (no coordinated omission).
 
 use std::{
-    net::SocketAddr,
     thread,
     time::{Duration, Instant},
 };
@@ -10,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use crate::http::{self, Connection, Load};
+use crate::http::{Connection, Load, Route};
 
 /// Calls `due(number, when)` for each piece of work at its time, from a thread of its own (tokio's timers are a millisecond coarse). Ends after `duration`
 /// and gives how many there were.
@@ -34,7 +33,7 @@ pub fn at(number: u64, rate: u64) -> Duration {
 }
 
 /// HTTP requests at a fixed rate over some connections. A connection that is behind sends what is due as soon as it can.
-pub async fn requests(address: SocketAddr, path: &'static str, connections: usize, rate: u64, duration: Duration) -> Result<Load> {
+pub async fn requests(route: Route, connections: usize, rate: u64, duration: Duration) -> Result<Load> {
     let mut tasks = JoinSet::new();
     let mut queues = Vec::new();
     // All that can fall due fits, so the pace never waits for a connection.
@@ -42,17 +41,15 @@ pub async fn requests(address: SocketAddr, path: &'static str, connections: usiz
     for _ in 0..connections {
         let (queue, mut due) = mpsc::channel::<(u64, Instant)>(depth);
         queues.push(queue);
-        let mut connection = Connection::open(address).await?;
+        let mut connection = Connection::open(route.address).await?;
         tasks.spawn(async move {
             let mut load = Load::empty();
-            let mut request = Vec::with_capacity(256);
             while let Some((number, when)) = due.recv().await {
-                http::get(&mut request, format_args!("{path}?phone=%2B{}", http::phone(number * 7)));
-                let outcome = connection.send(&request).await;
+                let outcome = connection.look_up(&route, number * 7).await;
                 let broken = outcome.is_err();
                 load.record(outcome, when.elapsed());
                 if broken {
-                    connection = Connection::open(address).await?;
+                    connection = Connection::open(route.address).await?;
                 }
             }
             anyhow::Ok(load)

@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use tokio::process::{Child, Command};
 
+use crate::repository;
+
 /// What is needed to start servers on one data folder, again and again.
 pub struct Host {
     pub binary: PathBuf,
@@ -29,10 +31,8 @@ impl Host {
         for file in packed(&path_of("ECHOD_PLUGINS")?)? {
             fs::copy(&file, plugins.join(file.file_name().expect("listed")))?;
         }
-        let relay = path_of("ECHOD_GUESTS")?.join(RELAY_FILE);
-        if relay.is_file() {
-            fs::copy(&relay, plugins.join(RELAY_FILE))?;
-        }
+        let front = path_of("ECHOD_GUESTS")?.join(FRONT_FILE);
+        fs::copy(&front, plugins.join(FRONT_FILE)).with_context(|| front.display().to_string())?;
         Ok(Self { binary: path_of("ECHOD")?, components: path_of("ECHOD_COMPONENTS")?, folder })
     }
 
@@ -42,7 +42,9 @@ impl Host {
 }
 
 /// The guest whose one function asks `location`: a second hop.
-const RELAY_FILE: &str = "relay.wasm";
+const FRONT_FILE: &str = "front.wasm";
+/// What the guests may import.
+const GUEST_PERMISSIONS: &str = "host/tests/wit/services.wit";
 
 pub struct Server {
     pub public: SocketAddr,
@@ -78,6 +80,9 @@ impl Server {
             .current_dir(&host.folder)
             // Thousands of accounts are made here, and none of them needs a strong password.
             .env("ECHO_PASSWORDS__COST", "light")
+            // All clients have one address: limits are counted, and never reached.
+            .env("ECHO_GATEWAY__RATE_SCALE", "1000000")
+            .env("ECHO_DATA__PERMISSIONS", repository().join(GUEST_PERMISSIONS))
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)

@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::{
     Arguments,
-    http::Load,
+    http::{Load, Method, Route},
     open_loop, repository,
     server::{Host, Server},
     table::{Goal, Row, Table, milliseconds, thousands},
@@ -24,18 +24,19 @@ const GOAL_P99_RATIO: f64 = 2.0;
 pub async fn measure(arguments: &Arguments, host: &Host, server: &Server, table: &mut Table) -> Result<()> {
     // The first two are swapped to and fro; each of the others is a new version, deployed and made live.
     let versions = packed_versions(host, 2 + arguments.seconds as usize).await?;
-    let quiet_load = || open_loop::requests(server.public, PATH, arguments.connections, RATE, arguments.duration());
-    open_loop::requests(server.public, PATH, arguments.connections, RATE, Duration::from_secs(2)).await?;
-    let quiet = quiet_load().await?;
+    let route = Route { address: server.public, method: Method::Get, path: PATH };
+    let load = || open_loop::requests(route, arguments.connections, RATE, arguments.duration());
+    open_loop::requests(route, arguments.connections, RATE, Duration::from_secs(2)).await?;
+    let quiet = load().await?;
     refuse_errors("quiet", &quiet)?;
     for version in &versions[..2] {
         deploy(server, version).await?;
     }
     // One fewer than the seconds of the load, so that the last swap lies within it.
     let swaps = (arguments.seconds as usize).saturating_sub(1).max(1);
-    let (swapped, ()) = tokio::try_join!(quiet_load(), swap_every_second(server, &versions[..2], swaps, Deploy::Before))?;
+    let (swapped, ()) = tokio::try_join!(load(), swap_every_second(server, &versions[..2], swaps, Deploy::Before))?;
     add(&format!("swapped once a second ({swaps} times)"), &swapped, &quiet, true, table);
-    let (deployed, ()) = tokio::try_join!(quiet_load(), swap_every_second(server, &versions[2..], swaps, Deploy::Each))?;
+    let (deployed, ()) = tokio::try_join!(load(), swap_every_second(server, &versions[2..], swaps, Deploy::Each))?;
     add(&format!("a new version deployed once a second ({swaps} times)"), &deployed, &quiet, false, table);
     Ok(())
 }
