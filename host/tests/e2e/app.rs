@@ -134,16 +134,20 @@ impl TestApp {
         }
     }
 
-    /// Starts again on the same data.
+    /// Starts again on the same data, at other addresses.
     pub async fn restart(&mut self) {
-        let addresses = self.data.path().join("run/addresses.json");
-        let _ = std::fs::remove_file(addresses);
-        self.process = spawn(&self.data, &self.plugins, &self.arguments, &self.settings);
+        self.begin_restart();
         self.wait_until_ready().await;
     }
 
+    /// Starts again on the same data and waits for nothing.
+    pub fn begin_restart(&mut self) {
+        let _ = std::fs::remove_file(self.addresses());
+        self.process = spawn(&self.data, &self.plugins, &self.arguments, &self.settings);
+    }
+
     async fn wait_until_ready(&mut self) {
-        let file = self.data.path().join("run/addresses.json");
+        let file = self.addresses();
         let until = Instant::now() + Duration::from_secs(60);
         loop {
             assert!(Instant::now() < until, "the host was not ready in time; its log:\n{}", self.log());
@@ -162,6 +166,10 @@ impl TestApp {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    pub fn addresses(&self) -> PathBuf {
+        self.data.path().join("data/run/addresses.json")
     }
 
     pub fn log(&self) -> String {
@@ -312,19 +320,12 @@ impl TestApp {
     }
 
     pub async fn try_socket(&self, person: &Person, since: Option<u64>) -> Result<Socket, SocketError> {
-        let query = since.map_or_else(String::new, |since| format!("?since={since}"));
-        self.open_socket(&query, &[("authorization", &format!("Bearer {}", person.access_token))]).await
+        Socket::open(&self.url, person, since).await
     }
 
     /// With this query (`?` included) and these headers and no others.
     pub async fn open_socket(&self, query: &str, headers: &[(&'static str, &str)]) -> Result<Socket, SocketError> {
-        let mut request = format!("{}/ws{query}", self.url.replacen("http", "ws", 1)).into_client_request()?;
-        for (name, value) in headers {
-            request.headers_mut().insert(*name, value.parse().expect("a header"));
-        }
-        let (stream, response) = tokio_tungstenite::connect_async(request).await?;
-        let protocol = response.headers().get("sec-websocket-protocol").map(|protocol| protocol.to_str().expect("text").to_owned());
-        Ok(Socket { stream, protocol, cursor: None, kept: VecDeque::new() })
+        Socket::open_with(&self.url, query, headers).await
     }
 }
 
@@ -494,8 +495,29 @@ pub struct Socket {
 }
 
 impl Socket {
+    /// With the person's token, at the host with this public address.
+    pub async fn open(url: &str, person: &Person, since: Option<u64>) -> Result<Self, SocketError> {
+        let query = since.map_or_else(String::new, |since| format!("?since={since}"));
+        Self::open_with(url, &query, &[("authorization", &format!("Bearer {}", person.access_token))]).await
+    }
+
+    /// With this query (`?` included) and these headers and no others.
+    pub async fn open_with(url: &str, query: &str, headers: &[(&'static str, &str)]) -> Result<Self, SocketError> {
+        let mut request = format!("{}/ws{query}", url.replacen("http", "ws", 1)).into_client_request()?;
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().expect("a header"));
+        }
+        let (stream, response) = tokio_tungstenite::connect_async(request).await?;
+        let protocol = response.headers().get("sec-websocket-protocol").map(|protocol| protocol.to_str().expect("text").to_owned());
+        Ok(Self { stream, protocol, cursor: None, kept: VecDeque::new() })
+    }
+
     pub async fn send(&mut self, frame: Value) {
-        self.send_raw(Message::text(frame.to_string())).await;
+        self.try_send(frame).await.expect("the socket takes a frame");
+    }
+
+    pub async fn try_send(&mut self, frame: Value) -> Result<(), SocketError> {
+        self.stream.send(Message::text(frame.to_string())).await
     }
 
     pub async fn send_raw(&mut self, message: Message) {

@@ -1,7 +1,14 @@
-//! Echo from outside: every test drives the real binary over HTTP and sockets, as a client or an operator would.
+//! End to end: hosts as an operator starts them, and people who use them as the API page says.
+//! Wants the packed services (`cargo xtask plugins --guests`).
 
 mod app;
 mod bad_input;
+mod candidate;
 mod edge;
+mod gate;
+mod hostile;
+mod kill;
+mod load;
 mod socket;
 mod story;
+mod swap;

@@ -3,7 +3,7 @@
 #[allow(clippy::all)]
 pub mod bindings {
     wit_bindgen::generate!({
-        path: ["../../../../wit", "../../wit"],
+        path: "../../wit",
         world: "echo:guests/front",
         generate_all,
         with: {
@@ -12,6 +12,7 @@ pub mod bindings {
     });
 }
 
+use bindings::echo::hostile::api as hostile;
 use bindings::echo::location::api;
 use bindings::exports::echo::front::api::Guest;
 use echo_sdk::Error;
@@ -21,6 +22,11 @@ struct Front;
 impl Guest for Front {
     fn lookup(request: api::LookupRequest) -> Result<api::Location, Error> {
         api::lookup(&request)
+    }
+
+    fn hold_then_label(request: hostile::Amount) -> Result<hostile::Answer, Error> {
+        hostile::hold(request)?;
+        hostile::label()
     }
 }
 

@@ -3,13 +3,14 @@
 #[allow(clippy::all)]
 pub mod bindings {
     wit_bindgen::generate!({
-        path: ["../../../../wit", "../../wit"],
+        path: "../../wit",
         world: "echo:guests/hostile",
         generate_all,
         with: {
             "echo:types/types@0.1.0": echo_sdk::wit::types,
             "echo:sql/sql@0.1.0": echo_sdk::wit::sql,
             "echo:hub/hub@0.1.0": echo_sdk::wit::hub,
+            "echo:config/config@0.1.0": echo_sdk::wit::config,
         },
     });
 }
@@ -86,6 +87,20 @@ impl Guest for Hostile {
     fn marks() -> Result<Amount, Error> {
         let count: Option<(i64,)> = Database.row("SELECT count(*) FROM marks", Vec::new())?;
         Ok(Amount { count: count.map_or(0, |(count,)| count as u32) })
+    }
+
+    fn mark() -> Result<(), Error> {
+        Database.execute("INSERT INTO marks DEFAULT VALUES", Vec::new())?;
+        Ok(())
+    }
+
+    fn label() -> Result<Answer, Error> {
+        answer(&echo_sdk::config::text("label").unwrap_or_default())
+    }
+
+    fn hold(request: Amount) -> Result<Answer, Error> {
+        while Self::marks()?.count < request.count {}
+        Self::label()
     }
 
     fn cycle() -> Result<Answer, Error> {

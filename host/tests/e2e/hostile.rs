@@ -1,0 +1,169 @@
+//! A service that misbehaves in every way it can: each time a clear answer within a bounded time, and nobody else is hurt.
+
+use std::time::{Duration, Instant};
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::app::{PATIENCE, Reply, TestApp};
+use crate::candidate::repacked;
+
+/// What a call may take until the host has answered for the service, whatever the service does: far above any of its bounds but `wall`,
+/// and far below the request's time-out.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+
+async fn start() -> TestApp {
+    TestApp::with(&["hostile", "location"], &[]).await
+}
+
+async fn call(app: &TestApp, function: &str, body: Value) -> Reply {
+    let begin = Instant::now();
+    let reply = app.post(&format!("/api/v1/hostile/{function}"), body).send().await;
+    let took = begin.elapsed();
+    assert!(took < ANSWER_TIME, "{function} was answered after {took:?}");
+    println!("{function}: {} {} after {took:?}", reply.status.as_u16(), reply.body["code"].as_str().unwrap_or_default());
+    reply
+}
+
+async fn is_fine(app: &TestApp) {
+    assert_eq!(call(app, "fine", json!({})).await.expect(StatusCode::OK), json!({ "text": "fine" }));
+}
+
+/// This function is answered with this problem, again and again, and the service is well after each time.
+async fn check(function: &str, body: Value, status: u16, code: &str) {
+    let app = start().await;
+    for _ in 0..5 {
+        let problem = call(&app, function, body.clone()).await.expect_problem(status, code);
+        let text = problem.to_string();
+        assert!(!text.contains("wasm") && !text.contains("backtrace"), "a client learns nothing of the inside: {text}");
+        is_fine(&app).await;
+    }
+    let view = app.admin(Method::GET, "/admin/v1/plugins/hostile").send().await.expect(StatusCode::OK);
+    assert_eq!((&view["active"], &view["generation"]), (&json!("0.1.0"), &view["generation"]));
+    assert_eq!(app.get("/ready").send().await.expect(StatusCode::OK)["status"], "up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endless_loop_is_ended_by_its_cpu_time() {
+    check("spin", json!({}), 504, "service_timed_out").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_memory_bomb_is_ended_at_its_bound() {
+    check("bomb", json!({}), 500, "service_failed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recursion_without_end_is_ended_at_the_stack() {
+    check("recurse", json!({}), 500, "service_failed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trap_costs_its_own_call_alone() {
+    check("trap", json!({}), 500, "service_failed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_over_the_bound_is_not_sent() {
+    check("huge-reply", json!({ "count": 6_000 }), 500, "service_failed").await;
+    check("huge-reply", json!({ "count": 4_000_000_000_u32 }), 500, "service_failed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_cannot_call_itself_in_a_circle() {
+    check("cycle", json!({}), 500, "service_failed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_left_open_is_rolled_back() {
+    let app = start().await;
+    let marks = async || app.get("/api/v1/hostile/marks").send().await.expect(StatusCode::OK)["count"].clone();
+    for marked in 0..5 {
+        call(&app, "leave-open", json!({})).await.expect_problem(500, "service_failed");
+        assert_eq!(marks().await, marked, "what the transaction wrote is not there");
+        // Nobody holds the writer any more.
+        call(&app, "mark", json!({})).await.expect(StatusCode::NO_CONTENT);
+        assert_eq!(marks().await, marked + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_pushes_is_cut_off() {
+    let app = TestApp::with(&["auth", "hostile", "location", "notification", "user"], &[]).await;
+    let (person, bystander) = (app.someone().await, app.someone().await);
+    let mut socket = app.socket(&person, None).await;
+    let flood = json!({ "users": [person.id], "count": 1_000_000 });
+    call(&app, "flood", flood).await.expect_problem(503, "unavailable");
+    is_fine(&app).await;
+
+    // What was taken before the bound arrives in order, and the flooded one's socket lives on.
+    let (mut seen, most) = (0, echod::limits::EFFECTS_PER_CALL_MAX);
+    while seen < most {
+        let frame = socket.next().await;
+        if frame["type"] == "flood" {
+            assert_eq!(frame["payload"]["number"], seen);
+            seen += 1;
+        }
+    }
+    socket.send(json!({ "type": "ping" })).await;
+    assert_eq!(socket.next().await["type"], "pong", "and nothing came after the bound");
+    let feed = app.get("/api/v1/sync?since=0").by(&bystander).send().await.expect(StatusCode::OK);
+    assert_eq!(feed["items"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_fails_everybody_is_left_alone_for_a_while() {
+    // Behind a proxy, so that the test can be several callers: one alone could not close a service to the others.
+    let app = TestApp::with(&["hostile", "location"], &[("ECHO_SERVER__TRUSTED_PROXIES_COUNT", "1")]).await;
+    let from = |caller: usize, function: &str| {
+        let ask = app.post(&format!("/api/v1/hostile/{function}"), json!({}));
+        ask.header("x-forwarded-for", &format!("192.0.2.{}", 1 + caller)).send()
+    };
+    for _ in 0..3 * echod::limits::BREAKER_CALLS_MIN {
+        from(0, "trap").await.expect_problem(500, "service_failed");
+    }
+    let until = Instant::now() + PATIENCE;
+    let mut caller = 0;
+    let resting = loop {
+        assert!(Instant::now() < until, "the breaker never opens");
+        caller += 1;
+        let reply = from(caller % 8, "trap").await;
+        if reply.status == StatusCode::SERVICE_UNAVAILABLE {
+            break reply;
+        }
+        reply.expect_problem(500, "service_failed");
+    };
+    assert!(resting.headers.contains_key("retry-after"));
+    resting.expect_problem(503, "service_resting");
+    // The route alone, not the service, and no other service.
+    from(0, "fine").await.expect(StatusCode::OK);
+    app.get("/api/v1/location/lookup?phone=%2B12015550123").send().await.expect(StatusCode::OK);
+
+    // A version that can be trusted again begins with a clean sheet.
+    app.deploy("hostile", repacked("hostile", &[("0.1.0", "0.1.1")])).await.expect(StatusCode::OK);
+    from(0, "trap").await.expect_problem(500, "service_failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_beyond_the_services_slots_are_answered_at_once() {
+    // One slot, held by a call that waits: the next one is told so within the time for a slot.
+    let app = start().await;
+    app.deploy("hostile", repacked("hostile", &[("0.1.0", "0.1.1"), ("concurrency = 16", "concurrency = 1"), ("cpu = \"50ms\"", "cpu = \"10s\"")]))
+        .await
+        .expect(StatusCode::OK);
+    let hold = app.post("/api/v1/hostile/hold", json!({ "count": 1 })).send();
+    let busy = async {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < until, "the slot is never taken");
+            let reply = call(&app, "fine", json!({})).await;
+            if reply.status != StatusCode::OK {
+                break reply;
+            }
+        }
+    };
+    let (held, busy) = tokio::join!(hold, busy);
+    busy.expect_problem(503, "service_busy");
+    held.expect_problem(504, "service_timed_out");
+    is_fine(&app).await;
+}
