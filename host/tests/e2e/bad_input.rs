@@ -159,7 +159,8 @@ async fn every_wrong_field_is_named() {
     message["reply_to"] = json!("01890000-0000-7000-8000-000000000000");
     message["mentions"] = json!([bala.id, "01890000-0000-7000-8000-000000000000"]);
     check("what is not there", send(message), 422, "invalid", &["mentions[1]", "reply_to"]).await;
-    let place = json!({ "conversation_id": talk, "client_message_id": "p", "type": "location", "location": { "latitude": 91, "longitude": -181 } });
+    let place =
+        json!({ "conversation_id": talk, "client_message_id": "p", "type": "location", "location": { "latitude": 91, "longitude": -181 } });
     check("nowhere on earth", send(place), 422, "invalid", &["location.latitude", "location.longitude"]).await;
 
     let open = |body: Value| app.post(CONVERSATIONS, body).by(&ada);
@@ -227,7 +228,9 @@ async fn pages_and_paths_are_checked() {
 async fn what_is_not_there_is_not_found_and_what_is_there_says_how_to_ask() {
     let app = TestApp::shared().await;
     let ada = app.someone().await;
-    for path in ["/", "/api", "/api/v1", "/api/v1/auth", "/api/v1/nothing", "/api/v1/auth/register/more", "/API/V1/AUTH/REGISTER", "/../etc/passwd"] {
+    for path in
+        ["/", "/api", "/api/v1", "/api/v1/auth", "/api/v1/nothing", "/api/v1/auth/register/more", "/API/V1/AUTH/REGISTER", "/../etc/passwd"]
+    {
         check(path, app.get(path), 404, "not_found", &[]).await;
     }
     let nobody = "01890000-0000-7000-8000-000000000000";

@@ -331,9 +331,7 @@ async fn an_idempotency_key_makes_a_request_once() {
     let app = TestApp::shared().await;
     let (ada, bala) = app.two().await;
     let group = |title: &str| json!({ "type": "group", "title": title, "participant_ids": [bala.id] });
-    let open = |key: &str, title: &str| {
-        app.post("/api/v1/messages/conversations", group(title)).by(&ada).header("idempotency-key", key)
-    };
+    let open = |key: &str, title: &str| app.post("/api/v1/messages/conversations", group(title)).by(&ada).header("idempotency-key", key);
     let first = open("key-1", "one").send().await;
     assert!(!first.headers.contains_key("idempotent-replayed"));
     let first = first.expect(StatusCode::CREATED);
@@ -447,13 +445,7 @@ async fn the_host_ends_in_order_and_begins_again_where_it_was() {
     let (first, second) = body.split_at(body.len() / 2);
     let mut connection = app.connect().await;
     connection.write_all(format!("{head}{first}").as_bytes()).await.expect("the host reads");
-    until("the request is in flight", async || {
-        let metrics = app.get("/metrics").send().await;
-        let line = metrics.body.as_str().expect("text").lines().find_map(|line| line.strip_prefix("echo_http_requests_in_flight "));
-        // The question itself is one.
-        line.and_then(|count| count.trim().parse::<f64>().ok()).filter(|count| *count >= 2.0)
-    })
-    .await;
+    in_flight(&app).await;
 
     app.signal("TERM");
     let goodbye = socket.next_of("goodbye").await;
@@ -482,11 +474,23 @@ async fn the_host_ends_in_order_and_begins_again_where_it_was() {
 
 #[tokio::test]
 async fn a_request_without_end_does_not_hold_up_the_end() {
-    let mut app = TestApp::with(&["location"], &[("ECHO_SERVER__DRAIN_TIMEOUT", "1s")]).await;
+    let services = ["auth", "location", "notification"];
+    let mut app = TestApp::with(&services, &[("ECHO_SERVER__DRAIN_TIMEOUT", "1s")]).await;
     let mut connection = app.connect().await;
-    let head = "POST /api/v1/location/lookup HTTP/1.1\r\nhost: echo\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    let head = "POST /api/v1/auth/register HTTP/1.1\r\nhost: echo\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
     connection.write_all(head.as_bytes()).await.expect("the host reads");
+    in_flight(&app).await;
     app.signal("INT");
     let status = app.ended().await;
     assert_eq!(status.code(), Some(0), "{}", app.log());
+}
+
+/// Waits until the host has begun another request than the question itself.
+async fn in_flight(app: &TestApp) {
+    until("the request is in flight", async || {
+        let metrics = app.get("/metrics").send().await;
+        let line = metrics.body.as_str().expect("text").lines().find_map(|line| line.strip_prefix("echo_http_requests_in_flight "));
+        line.and_then(|count| count.trim().parse::<f64>().ok()).filter(|count| *count >= 2.0)
+    })
+    .await;
 }

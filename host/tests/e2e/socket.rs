@@ -93,7 +93,18 @@ async fn a_bad_frame_is_answered_and_the_socket_stays() {
     let talk = app.conversation(&ada, &bala).await;
     let mut socket = app.socket(&ada, None).await;
 
-    for text in ["", "{", "hello", "[]", "7", "null", r#"{"type":7}"#, r#"{"payload":{}}"#, r#"{"type":"ping","more":1}"#, r#"{"type":"ping","id":{}}"#] {
+    for text in [
+        "",
+        "{",
+        "hello",
+        "[]",
+        "7",
+        "null",
+        r#"{"type":7}"#,
+        r#"{"payload":{}}"#,
+        r#"{"type":"ping","more":1}"#,
+        r#"{"type":"ping","id":{}}"#,
+    ] {
         socket.send_raw(Message::text(text)).await;
         let frame = refused(&mut socket, 400, "bad_frame").await;
         assert!(frame.get("id").is_none(), "{text}: {frame}");

@@ -844,9 +844,8 @@ async fn a_password_is_changed_forgotten_and_reset() {
     // A code for resetting confirms no number.
     let verify = json!({ "phone": ada.phone, "otp": code, "device": { "id": "phone" } });
     app.post("/api/v1/auth/verify-otp", verify).send().await.expect_problem(422, "invalid_otp");
-    let reset = |code: &str, new: &str| {
-        app.post("/api/v1/auth/password/reset", json!({ "phone": ada.phone, "otp": code, "new_password": new }))
-    };
+    let reset =
+        |code: &str, new: &str| app.post("/api/v1/auth/password/reset", json!({ "phone": ada.phone, "otp": code, "new_password": new }));
     reset(&code, &ada.password).send().await.expect_problem(422, "password_reused");
     reset(&code, "yet another one 9").send().await.expect(StatusCode::NO_CONTENT);
     app.get("/api/v1/users/me").by(&ada).send().await.expect_problem(401, "token_revoked");
