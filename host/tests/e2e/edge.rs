@@ -271,6 +271,8 @@ async fn a_request_has_its_ids_and_every_answer_its_headers() {
         assert_eq!((reply.header("x-request-id"), reply.header("x-correlation-id")), ("my-request-1", "my-journey"), "{what}");
         if !reply.status.is_success() {
             assert_eq!(reply["request_id"], "my-request-1", "{what}");
+            let other = app.get(path).send().await;
+            assert_eq!(other["request_id"], other.header("x-request-id"), "{what}: an id that was made");
         }
         for (name, value) in [("x-content-type-options", "nosniff"), ("x-frame-options", "DENY"), ("referrer-policy", "no-referrer")] {
             assert_eq!(reply.header(name), value, "{what}");
