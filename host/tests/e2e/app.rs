@@ -81,6 +81,16 @@ impl TestApp {
         app
     }
 
+    /// Its `--data`.
+    pub fn data_folder(&self) -> PathBuf {
+        data_folder(&self.data)
+    }
+
+    /// Its `--plugins`.
+    pub fn plugins(&self) -> &Path {
+        &self.plugins
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
@@ -106,14 +116,14 @@ impl TestApp {
 
     /// Starts again on the same data.
     pub async fn restart(&mut self) {
-        let addresses = self.data.path().join("run/addresses.json");
+        let addresses = self.data_folder().join("run/addresses.json");
         let _ = std::fs::remove_file(addresses);
         self.process = spawn(&self.data, &self.plugins, &self.arguments, &self.settings);
         self.wait_until_ready().await;
     }
 
     async fn wait_until_ready(&mut self) {
-        let file = self.data.path().join("run/addresses.json");
+        let file = self.data_folder().join("run/addresses.json");
         let until = Instant::now() + Duration::from_secs(60);
         loop {
             assert!(Instant::now() < until, "the host was not ready in time; its log:\n{}", self.log());
@@ -248,12 +258,16 @@ impl Drop for TestApp {
     }
 }
 
+fn data_folder(data: &TempDir) -> PathBuf {
+    data.path().join("data")
+}
+
 fn spawn(data: &TempDir, plugins: &Path, arguments: &[String], settings: &[(String, String)]) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(data.path().join("log")).expect("a log file");
     Command::new(env!("CARGO_BIN_EXE_echod"))
         .args(arguments)
         .arg("--data")
-        .arg(data.path().join("data"))
+        .arg(data_folder(data))
         .arg("--plugins")
         .arg(plugins)
         // Not in the source tree: a test's host has no sources to watch.
