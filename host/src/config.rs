@@ -64,6 +64,8 @@ pub struct DataConfig {
     pub dir: PathBuf,
     /// Empty: none; what was deployed is in `dir`. See `Config::plugins`.
     pub plugins: PathBuf,
+    /// Empty: the permission map that the host was built with alone. See `Config::permissions`.
+    pub permissions: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -170,7 +172,11 @@ impl Config {
                 request_timeout: Duration::from_millis(limits::REQUEST_TIMEOUT_MS),
                 drain_timeout: Duration::from_millis(limits::DRAIN_TIMEOUT_MS),
             },
-            data: DataConfig { dir: PathBuf::from("./data"), plugins: if dev { PathBuf::from("target/plugins") } else { PathBuf::new() } },
+            data: DataConfig {
+                dir: PathBuf::from("./data"),
+                plugins: if dev { PathBuf::from("target/plugins") } else { PathBuf::new() },
+                permissions: PathBuf::new(),
+            },
             gateway: GatewayConfig { rate_scale: if dev { 1_000 } else { 1 } },
             tokens: TokensConfig {
                 issuer: "echo".to_owned(),
@@ -189,6 +195,11 @@ impl Config {
     /// The folder of packed services that are loaded at the start; none unless there is one.
     pub fn plugins(&self) -> Option<&Path> {
         Some(self.data.plugins.as_path()).filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// A `services.wit` whose worlds are granted besides those that the host was built with.
+    pub fn permissions(&self) -> Option<&Path> {
+        Some(self.data.permissions.as_path()).filter(|path| !path.as_os_str().is_empty())
     }
 
     /// The operator's `[services.<name>]` over the manifest's defaults.

@@ -2,6 +2,7 @@
 //! See `docs/ARCHITECTURE.md`.
 
 pub mod admin;
+pub mod app;
 pub mod capabilities;
 pub mod cli;
 pub mod config;
@@ -14,5 +15,5 @@ pub mod private_file;
 pub mod problem;
 pub mod relay;
 pub mod runtime;
-pub mod watch;
 pub mod telemetry;
+pub mod watch;

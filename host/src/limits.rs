@@ -170,6 +170,19 @@ pub const EVENT_BYTES_MAX: usize = 256 * 1024;
 pub const RELAY_BATCH: usize = 256;
 /// Partitions of a topic: events of the same key are handled in order, of different ones side by side.
 pub const QUEUE_PARTITIONS: u32 = 8;
+/// Events of one partition of one consumer that are in memory, and their bytes; what is beyond waits in the file.
+pub const QUEUE_LANE_EVENTS_MAX: usize = 256;
+pub const QUEUE_LANE_BYTES_MAX: usize = 1024 * 1024;
+/// What has been handled is written down together, at most this long after the first, in milliseconds, ...
+pub const QUEUE_SETTLE_MS: u64 = 5;
+/// ... and handling pauses while so many events are not written down (the disk is full or gone).
+pub const QUEUE_UNSETTLED_MAX: usize = 10_000;
+/// A consumer looks for events at least this often, in milliseconds, though nobody called it.
+pub const QUEUE_TICK_MS: u64 = 5_000;
+/// The longest pause before a retry that a subscriber may ask for, in milliseconds.
+pub const EVENT_RETRY_ASKED_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Why an event failed, as kept with a dead letter, in bytes.
+pub const EVENT_REASON_BYTES_MAX: usize = 1_024;
 /// Tries of an event before it goes to the dead letters, and the pauses between, in milliseconds (doubling).
 pub const EVENT_TRIES_MAX: u32 = 10;
 pub const EVENT_RETRY_FIRST_MS: u64 = 50;
@@ -195,6 +208,8 @@ pub const FEED_EVENTS_MAX: u64 = 10_000;
 pub const FEED_USERS_KEPT: usize = 100_000;
 /// Rows of one transaction of the clean-up, so that it never holds others up for long.
 pub const FEED_EXPIRE_BATCH: u64 = 1_000;
+/// How often old events leave the feeds, in seconds.
+pub const FEED_EXPIRY_INTERVAL_S: u64 = 10 * 60;
 /// Events of one page of GET /api/v1/sync.
 pub const FEED_PAGE_MAX: usize = 500;
 pub const SYNC_PAGE_DEFAULT: usize = 50;
@@ -277,8 +292,6 @@ pub const SOCKET_CLOSE_MS: u64 = 2_000;
 /// `retry_after_ms` of a goodbye lies between the first and the last, spread by a millisecond per open socket.
 pub const RECONNECT_FIRST_MS: u64 = 200;
 pub const RECONNECT_LAST_MS: u64 = 30_000;
-/// Acknowledgements written in one transaction.
-pub const ACK_BATCH_MAX: usize = 1_000;
 pub const DEVICES_PER_USER_MAX: usize = 20;
 
 // --- The operator's command line ------------------------------------------------------------------------------------------------------

@@ -1,1 +1,131 @@
-fn main() {}
+//! `echod`: reads the command line and the settings, starts the logs, and hands over to `app` or to the operator's client.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use echod::admin::client::{AdminClient, read_packed};
+use echod::cli::{Admin, Cli, Command, Host, Plugin};
+use echod::config::{Config, Mode};
+use echod::names::ServiceName;
+use echod::runtime::artifact::{Artifact, pack_directory};
+use echod::{app, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("echod: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(serve) if serve.check => {
+            load(Mode::Serve, &serve.host)?;
+            println!("the settings are good");
+            Ok(())
+        }
+        Command::Serve(serve) => run_host(load(Mode::Serve, &serve.host)?),
+        Command::Dev(host) => run_host(load(Mode::Dev, &host)?),
+        Command::Plugin { command } => run_plugin(command),
+    }
+}
+
+fn load(mode: Mode, host: &Host) -> anyhow::Result<Config> {
+    Ok(Config::load(mode, host.config_file().as_deref(), host.overrides())?)
+}
+
+fn run_host(config: Config) -> anyhow::Result<()> {
+    let _logs = telemetry::init_logs(&config.log)?;
+    // Before anything counts.
+    telemetry::metrics();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the threads")?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        tokio::spawn(end_on_signal(shutdown.clone()));
+        app::run(config, shutdown).await
+    })
+}
+
+/// The first SIGTERM or SIGINT begins the graceful end; a second one ends at once.
+async fn end_on_signal(shutdown: CancellationToken) {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return tracing::error!("signals cannot be listened to; end this host by killing it");
+    };
+    for _ in 0..2 {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        if shutdown.is_cancelled() {
+            tracing::warn!("a second signal: ending at once");
+            std::process::exit(1);
+        }
+        shutdown.cancel();
+    }
+}
+
+fn run_plugin(command: Plugin) -> anyhow::Result<()> {
+    match command {
+        Plugin::Pack(pack) => {
+            let component = std::fs::read(pack.component()).with_context(|| format!("{}", pack.component().display()))?;
+            let packed = pack_directory(&pack.dir, &component, &contracts_of(&pack.dir)?, &migrations_of(&pack.dir)?)?;
+            std::fs::write(&pack.output, &packed).with_context(|| format!("{}", pack.output.display()))?;
+            let artifact = Artifact::read(packed)?;
+            println!("{} {}  {}  {}", artifact.manifest.name, artifact.manifest.version, artifact.sha256, pack.output.display());
+            Ok(())
+        }
+        Plugin::Inspect { file } => {
+            let artifact = Artifact::read(read_packed(&file)?)?;
+            print!("{}", echod::runtime::inspect::describe(&artifact)?);
+            Ok(())
+        }
+        Plugin::Deploy { file, dry_run, admin } => {
+            let file = read_packed(&file)?;
+            let service = Artifact::read(file.clone())?.manifest.service();
+            ask(&admin, async |client| Ok(client.deploy(&service, file, dry_run).await?))
+        }
+        Plugin::List { admin } => ask(&admin, async |client| Ok(client.list().await?)),
+        Plugin::History { name, admin } => {
+            let service = ServiceName::parse(&name)?;
+            ask(&admin, async |client| Ok(client.history(&service).await?))
+        }
+        Plugin::Rollback { name, admin } => {
+            let service = ServiceName::parse(&name)?;
+            ask(&admin, async |client| Ok(client.rollback(&service).await?))
+        }
+    }
+}
+
+/// The nearest `wit/` with a `services.wit`, from the plugin's folder upwards.
+fn contracts_of(plugin: &Path) -> anyhow::Result<PathBuf> {
+    let plugin = plugin.canonicalize().with_context(|| format!("{}", plugin.display()))?;
+    let found = plugin.ancestors().map(|folder| folder.join("wit")).find(|folder| folder.join("services.wit").exists());
+    found.with_context(|| format!("no wit/services.wit in {} or above it", plugin.display()))
+}
+
+/// The plugin's own `migrations/`, else `migrations/<name>/` beside the contracts.
+fn migrations_of(plugin: &Path) -> anyhow::Result<PathBuf> {
+    let own = plugin.join("migrations");
+    if own.is_dir() {
+        return Ok(own);
+    }
+    let plugin = plugin.canonicalize().with_context(|| format!("{}", plugin.display()))?;
+    let name = plugin.file_name().context("the plugin's folder has a name")?;
+    let contracts = contracts_of(&plugin)?;
+    Ok(contracts.with_file_name("migrations").join(name))
+}
+
+fn ask(admin: &Admin, request: impl AsyncFnOnce(AdminClient) -> anyhow::Result<String>) -> anyhow::Result<()> {
+    let client = AdminClient::find(admin.admin.as_deref(), admin.token.as_deref(), &admin.data)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("a thread")?;
+    print!("{}", runtime.block_on(request(client))?);
+    Ok(())
+}

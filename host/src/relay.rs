@@ -106,3 +106,243 @@ impl Relay {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
+
+    use async_trait::async_trait;
+    use parking_lot::Mutex;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::capabilities::events::embedded::EmbeddedQueue;
+    use crate::capabilities::events::{ConsumerState, DeadLetter, Handler, Outcome, QueueError};
+    use crate::capabilities::hub::FeedEntry;
+    use crate::capabilities::hub::embedded::EmbeddedFeed;
+    use crate::capabilities::sql::contract::killed;
+    use crate::capabilities::sql::sqlite::{Durability, SqliteBackend};
+    use crate::capabilities::sql::{Database, SqlBackend};
+    use crate::names::ServiceName;
+
+    /// Everything that arrives, at sockets and at a subscriber.
+    #[derive(Default)]
+    struct Arrivals {
+        entries: Mutex<Vec<FeedEntry>>,
+        ephemeral: Mutex<Vec<String>>,
+        events: Mutex<Vec<String>>,
+    }
+
+    impl Sockets for Arrivals {
+        fn deliver(&self, entries: &[FeedEntry]) {
+            self.entries.lock().extend_from_slice(entries);
+        }
+
+        fn deliver_ephemeral(&self, push: &Push) {
+            self.ephemeral.lock().push(push.payload.clone());
+        }
+
+        fn online(&self, _: &[Uuid]) -> Vec<Uuid> {
+            Vec::new()
+        }
+
+        fn disconnect_session(&self, _: Uuid) {}
+
+        fn disconnect_user(&self, _: Uuid) {}
+    }
+
+    struct Subscriber(Arc<Arrivals>);
+
+    #[async_trait]
+    impl Handler for Subscriber {
+        async fn handle(&self, event: &Event) -> Outcome {
+            self.0.events.lock().push(event.payload.clone());
+            Outcome::Done
+        }
+    }
+
+    /// Refuses a few times before it passes on.
+    struct Shaky {
+        queue: Arc<dyn Queue>,
+        refusals: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl Queue for Shaky {
+        async fn publish(&self, source: &str, events: &[(i64, Event)]) -> Result<(), QueueError> {
+            if self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+                return Err(QueueError::Unavailable("not now".to_owned()));
+            }
+            self.queue.publish(source, events).await
+        }
+
+        async fn subscribe(&self, consumer: &ServiceName, topics: Vec<String>, handler: Arc<dyn Handler>) -> Result<(), QueueError> {
+            self.queue.subscribe(consumer, topics, handler).await
+        }
+
+        async fn stop(&self) {
+            self.queue.stop().await;
+        }
+
+        async fn state(&self) -> Result<Vec<ConsumerState>, QueueError> {
+            self.queue.state().await
+        }
+
+        async fn dead_letters(&self, consumer: Option<&str>, limit: usize) -> Result<Vec<DeadLetter>, QueueError> {
+            self.queue.dead_letters(consumer, limit).await
+        }
+
+        async fn replay(&self, id: i64) -> Result<(), QueueError> {
+            self.queue.replay(id).await
+        }
+
+        async fn drop_letter(&self, id: i64) -> Result<(), QueueError> {
+            self.queue.drop_letter(id).await
+        }
+
+        async fn ping(&self) -> Result<(), QueueError> {
+            self.queue.ping().await
+        }
+    }
+
+    struct House {
+        database: Arc<dyn Database>,
+        feed: Arc<EmbeddedFeed>,
+        arrivals: Arc<Arrivals>,
+        shutdown: CancellationToken,
+        relay: JoinHandle<()>,
+    }
+
+    async fn house(folder: &Path, refusals: usize, handler: Option<Arc<dyn Handler>>) -> House {
+        let backend = SqliteBackend::new(folder);
+        let database = backend.open(&ServiceName::parse("alpha").expect("a good name")).await.expect("opens");
+        let queue = Arc::new(EmbeddedQueue::open(folder, Durability::default()).await.expect("opens"));
+        let feed = Arc::new(EmbeddedFeed::open(folder, Durability::default()).await.expect("opens"));
+        let arrivals = Arc::new(Arrivals::default());
+        let handler = handler.unwrap_or_else(|| Arc::new(Subscriber(arrivals.clone())));
+        let subscriber = ServiceName::parse("beta").expect("a good name");
+        queue.subscribe(&subscriber, vec!["a.a".to_owned()], handler).await.expect("subscribes");
+        let queue = Arc::new(Shaky { queue, refusals: AtomicUsize::new(refusals) });
+        let shutdown = CancellationToken::new();
+        let relay = Relay::spawn(database.clone(), queue, feed.clone(), arrivals.clone(), shutdown.clone());
+        House { database, feed, arrivals, shutdown, relay }
+    }
+
+    fn event(payload: &str) -> Effect {
+        Effect::Event(Event {
+            id: Uuid::now_v7(),
+            topic: "a.a".to_owned(),
+            key: "k".to_owned(),
+            payload: payload.to_owned(),
+            at_us: 1,
+            correlation_id: String::new(),
+        })
+    }
+
+    fn push(user: Uuid, payload: &str, class: Class) -> Effect {
+        Effect::Push(Push { users: vec![user], event: "message".to_owned(), payload: payload.to_owned(), class, receipt: None })
+    }
+
+    async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+        let begin = Instant::now();
+        while !condition() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "{what} never came");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_committed_arrives_once_and_in_order_though_the_queue_is_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let House { database, arrivals, shutdown, relay, .. } = house(folder.path(), 3, None).await;
+        let user = Uuid::now_v7();
+        // More than one batch.
+        let count = limits::RELAY_BATCH + 20;
+        for number in 0..count {
+            let mut transaction = database.begin().await.expect("begins");
+            transaction.emit(event(&number.to_string())).await.expect("emits");
+            transaction.emit(push(user, &number.to_string(), Class::Durable)).await.expect("emits");
+            transaction.emit(push(user, &number.to_string(), Class::Ephemeral)).await.expect("emits");
+            transaction.commit().await.expect("commits");
+        }
+        until("the last event", || arrivals.events.lock().len() >= count).await;
+        let expect: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+        assert_eq!(*arrivals.events.lock(), expect);
+        assert_eq!(*arrivals.ephemeral.lock(), expect);
+        let entries: Vec<(u64, String)> =
+            arrivals.entries.lock().iter().map(|entry| (entry.seq, entry.payload.as_ref().to_owned())).collect();
+        assert_eq!(entries, (1..).zip(expect).collect::<Vec<_>>());
+
+        // The end: what is committed before it still leaves.
+        database.emit(vec![push(user, "\"last\"", Class::Durable)]).await.expect("emits");
+        shutdown.cancel();
+        tokio::time::timeout(Duration::from_secs(10), relay).await.expect("it ends").expect("no panic");
+        assert_eq!(arrivals.entries.lock().last().map(|entry| entry.seq), Some(count as u64 + 1));
+        assert_eq!(database.peek(1).await.expect("peeks"), []);
+    }
+
+    /// Says what it handled to the process that will kill this one.
+    struct Teller;
+
+    #[async_trait]
+    impl Handler for Teller {
+        async fn handle(&self, event: &Event) -> Outcome {
+            killed::acknowledge(format!("handled {}", event.payload));
+            Outcome::Done
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_killed_process_loses_nothing_between_the_commit_and_the_subscriber() {
+        const TEST: &str = "relay::tests::a_killed_process_loses_nothing_between_the_commit_and_the_subscriber";
+        let user = Uuid::from_u128(7);
+        if let Some(folder) = killed::folder() {
+            let House { database, .. } = house(&folder, 0, Some(Arc::new(Teller))).await;
+            loop {
+                let id = Uuid::now_v7().to_string();
+                let mut transaction = database.begin().await.expect("begins");
+                transaction.emit(event(&id)).await.expect("emits");
+                transaction.emit(push(user, &id, Class::Durable)).await.expect("emits");
+                transaction.commit().await.expect("commits");
+                killed::acknowledge(format!("committed {id}"));
+            }
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut committed, mut handled) = (BTreeSet::new(), BTreeSet::new());
+        for _ in 0..4 {
+            for line in killed::run(TEST, folder.path(), rand::random_range(1..600)) {
+                match line.split_once(' ').expect("a word and an id") {
+                    ("committed", id) => committed.insert(id.to_owned()),
+                    (_, id) => handled.insert(id.to_owned()),
+                };
+            }
+        }
+        let House { database, feed, arrivals, shutdown, relay } = house(folder.path(), 0, None).await;
+        shutdown.cancel();
+        tokio::time::timeout(Duration::from_secs(20), relay).await.expect("it ends").expect("no panic");
+        assert_eq!(database.peek(1).await.expect("peeks"), []);
+        until("every committed event", || {
+            let rest: BTreeSet<String> = arrivals.events.lock().iter().cloned().collect();
+            committed.iter().all(|id| handled.contains(id) || rest.contains(id))
+        })
+        .await;
+
+        let mut fed = Vec::new();
+        loop {
+            let page = feed.read(user, fed.len() as u64, limits::FEED_PAGE_MAX).await.expect("reads");
+            if page.entries.is_empty() {
+                break;
+            }
+            for entry in page.entries {
+                assert_eq!(entry.seq, fed.len() as u64 + 1, "a gap in the feed");
+                fed.push(entry.payload.as_ref().to_owned());
+            }
+        }
+        let unique: BTreeSet<String> = fed.iter().cloned().collect();
+        assert_eq!(unique.len(), fed.len(), "a push stands in the feed twice");
+        assert!(committed.is_subset(&unique), "a committed push is lost");
+    }
+}

@@ -66,7 +66,8 @@ async fn settled(first: PathBuf, changes: &mut mpsc::Receiver<PathBuf>) -> BTree
 }
 
 fn is_packed(path: &Path, packed: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "wasm") && path.parent().is_some_and(|parent| parent.ends_with(packed) || parent == packed)
+    path.extension().is_some_and(|extension| extension == "wasm")
+        && path.parent().is_some_and(|parent| parent.ends_with(packed) || parent == packed)
 }
 
 async fn deploy(runtime: &Runtime, path: &Path) {
@@ -131,7 +132,10 @@ impl SourceTree {
         tracing::info!(plugins = ?stale, "rebuilding");
         match command.output().await {
             Ok(output) if output.status.success() => {}
-            Ok(output) => tracing::error!("the plugins do not build; the running versions go on\n{}", String::from_utf8_lossy(&output.stderr).trim_end()),
+            Ok(output) => tracing::error!(
+                "the plugins do not build; the running versions go on\n{}",
+                String::from_utf8_lossy(&output.stderr).trim_end()
+            ),
             Err(error) => tracing::error!(%error, "cargo cannot be started"),
         }
     }

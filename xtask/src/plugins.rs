@@ -15,7 +15,7 @@ use clap::Args;
 use crate::{
     setup::{Setup, TARGET, Toolchain},
     step::{self, say},
-    workspace::{self, Component, Workspace},
+    workspace::{Component, Workspace},
 };
 
 /// Build the services (plugins/*) and pack each into target/plugins/NAME.wasm.
@@ -35,6 +35,9 @@ pub struct Plugins {
     /// Stop after the compiler: no packed files.
     #[arg(long)]
     unpacked: bool,
+    /// Somebody has just built echod.
+    #[arg(skip)]
+    echod_is_built: bool,
 }
 
 impl Plugins {
@@ -42,31 +45,46 @@ impl Plugins {
         Self::default()
     }
 
+    /// With the components of the tests; the caller has built echod.
     pub fn with_guests() -> Self {
+        Self { guests: true, echod_is_built: true, ..Self::default() }
+    }
+
+    pub fn with_guests_and_echod() -> Self {
         Self { guests: true, ..Self::default() }
     }
 
+    /// The comparison alone.
     pub fn checked() -> Self {
-        Self { check: true, ..Self::default() }
+        Self { check: true, unpacked: true, ..Self::default() }
     }
 
     pub fn run(&self, workspace: &Workspace) -> Result<()> {
         let toolchain = Setup::default().run(workspace)?;
         let plugins = self.chosen(&workspace.plugins)?;
-        let place = Place { root: &workspace.root, target: workspace.target.join("components") };
+        let place = Place::usual(workspace);
         place.build(&toolchain, &plugins)?;
         // In a build of their own: what they ask of shared crates must not change the services' bytes.
         let guests: &[Component] = if self.guests { &workspace.guests } else { &[] };
         place.build(&toolchain, guests)?;
         if !self.unpacked {
-            if !plugins.is_empty() || !guests.is_empty() {
-                say("building echod, which packs");
-                step::run(workspace::cargo().current_dir(&workspace.root).args(["build", "--locked", "--package", "echod"]))?;
-            }
-            pack(workspace, &place, &plugins, &workspace.packed_plugins())?;
-            pack(workspace, &place, guests, &workspace.packed_guests())?;
+            let echod = self.packer(workspace)?;
+            pack(&echod, &place, &plugins, &workspace.packed_plugins())?;
+            pack(&echod, &place, guests, &workspace.packed_guests())?;
         }
         if self.check { check(workspace, &toolchain, &place, &plugins) } else { Ok(()) }
+    }
+
+    /// A running host that rebuilds a plugin names itself; nobody else has to build it first.
+    fn packer(&self, workspace: &Workspace) -> Result<PathBuf> {
+        if let Some(echod) = env::var_os("ECHOD") {
+            return Ok(echod.into());
+        }
+        if !self.echod_is_built {
+            say("building echod");
+            step::run(workspace.cargo().args(["build", "--locked"]).args(ECHOD_PACKAGES))?;
+        }
+        Ok(workspace.echod())
     }
 
     fn chosen(&self, plugins: &[Component]) -> Result<Vec<Component>> {
@@ -78,6 +96,15 @@ impl Plugins {
     }
 }
 
+/// The SDK is named with echod because a feature of one of its macros' dependencies changes how wasmtime is built: with it, this build
+/// and that of the whole workspace share every dependency.
+pub const ECHOD_PACKAGES: [&str; 4] = ["--package", "echod", "--package", "echo-sdk"];
+
+/// Folder of the components as the compiler left them.
+pub fn bare_components(workspace: &Workspace) -> PathBuf {
+    Place::usual(workspace).outcome()
+}
+
 /// A copy of the sources and where its components are built. Not cargo's usual target folder, because two compilers share
 /// neither fingerprints nor a lock.
 struct Place<'a> {
@@ -85,9 +112,17 @@ struct Place<'a> {
     target: PathBuf,
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    fn usual(workspace: &'a Workspace) -> Self {
+        Self { root: &workspace.root, target: workspace.target.join("components") }
+    }
+
+    fn outcome(&self) -> PathBuf {
+        self.target.join(TARGET).join("plugin")
+    }
+
     fn component(&self, component: &Component) -> PathBuf {
-        self.target.join(TARGET).join("plugin").join(&component.artifact)
+        self.outcome().join(&component.artifact)
     }
 
     /// All in one run of cargo, so that the standard library and shared crates are built once.
@@ -148,12 +183,12 @@ fn dependency_folders() -> Vec<PathBuf> {
     folders
 }
 
-fn pack(workspace: &Workspace, place: &Place, components: &[Component], into: &Path) -> Result<()> {
+fn pack(echod: &Path, place: &Place, components: &[Component], into: &Path) -> Result<()> {
     fs::create_dir_all(into).with_context(|| into.display().to_string())?;
     for component in components {
         let file = into.join(&component.name).with_extension("wasm");
         let fresh = into.join(format!(".{}.new", component.name));
-        pack_one(workspace, component, &place.component(component), &fresh)?;
+        pack_one(echod, place, component, &fresh)?;
         let bytes = fs::read(&fresh)?;
         if fs::read(&file).is_ok_and(|old| old == bytes) {
             fs::remove_file(&fresh)?;
@@ -167,10 +202,10 @@ fn pack(workspace: &Workspace, place: &Place, components: &[Component], into: &P
     Ok(())
 }
 
-fn pack_one(workspace: &Workspace, component: &Component, bare: &Path, packed: &Path) -> Result<()> {
-    let mut command = Command::new(workspace.echod());
-    command.current_dir(&workspace.root).args(["plugin", "pack"]).arg(&component.folder);
-    step::run(command.arg("--component").arg(bare).arg("-o").arg(packed))
+fn pack_one(echod: &Path, place: &Place, component: &Component, packed: &Path) -> Result<()> {
+    let mut command = Command::new(echod);
+    command.current_dir(place.root).args(["plugin", "pack"]).arg(&component.folder);
+    step::run(command.arg("--component").arg(place.component(component)).arg("-o").arg(packed))
 }
 
 fn check(workspace: &Workspace, toolchain: &Toolchain, place: &Place, plugins: &[Component]) -> Result<()> {

@@ -161,14 +161,13 @@ fn debian(workspace: &Workspace) -> Result<Toolchain> {
         }
     };
     let sysroot = PathBuf::from(step::output(Command::new("rustc").args(["--print", "sysroot"]))?);
-    let sources = fs::canonicalize(DEBIAN_LIBRARY).context(DEBIAN_LIBRARY)?;
     Ok(Toolchain {
         description: format!("Debian's {version}, the standard library built from {DEBIAN_LIBRARY}"),
         cargo: DEBIAN_CARGO.into(),
         rustc: Some(DEBIAN_RUSTC.into()),
         build_std: true,
         linker: linker(&sysroot)?,
-        library_sources: sources.parent().map(Path::to_owned),
+        library_sources: Path::new(DEBIAN_LIBRARY).parent().map(Path::to_owned),
     })
 }
 
@@ -199,7 +198,9 @@ fn apt_install() -> Result<()> {
             // Nobody is there to type a password.
             command.arg("-n");
         }
-        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", "-o", "Acquire::Retries=3"]).args(arguments);
+        command
+            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", "-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=120"])
+            .args(arguments);
         command
     };
     say("wasm target: apt-get update");

@@ -1,19 +1,144 @@
-//! `cargo xtask test`: everything that must hold, stage by stage.
+//! `cargo xtask test`: everything that must hold, stage by stage, with the time of each and a summary.
 
-use anyhow::Result;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::workspace::Workspace;
+use crate::{
+    plugins::Plugins,
+    step::{self, say},
+    workspace::Workspace,
+};
 
-/// Run everything that must hold.
+/// Run everything that must hold: formatting, lints, unit, contract and end-to-end tests, and the components' bytes.
+///
+/// A stage that fails does not stop those that do not need it; the summary names every one, and the command fails with them.
+/// One test alone: `cargo test -p echod NAME` (after `cargo xtask plugins --guests`, where it needs the services).
 #[derive(Args)]
 pub struct Test {
+    /// Leave out what takes long and seldom fails: lints, and the second build that compares bytes.
     #[arg(long)]
     fast: bool,
 }
 
+struct Stage {
+    name: &'static str,
+    /// A stage without which this one says nothing.
+    needs: Option<&'static str>,
+    slow: bool,
+    run: fn(&Workspace) -> Result<()>,
+}
+
+const STAGES: [Stage; 6] = [
+    Stage { name: "formatting", needs: None, slow: false, run: formatting },
+    Stage { name: "build", needs: None, slow: false, run: build },
+    Stage { name: "plugins", needs: Some("build"), slow: false, run: plugins },
+    Stage { name: "tests", needs: Some("plugins"), slow: false, run: tests },
+    Stage { name: "lints", needs: None, slow: true, run: lints },
+    Stage { name: "bytes", needs: Some("plugins"), slow: true, run: bytes },
+];
+
+fn formatting(workspace: &Workspace) -> Result<()> {
+    step::run(workspace.cargo().args(["fmt", "--all", "--check"]))
+}
+
+/// All targets, so that the tests' build has nothing left to do and every dependency is built once.
+fn build(workspace: &Workspace) -> Result<()> {
+    step::run(workspace.cargo().args(["build", "--locked", "--workspace", "--all-targets"]))
+}
+
+fn plugins(workspace: &Workspace) -> Result<()> {
+    Plugins::with_guests().run(workspace)
+}
+
+fn tests(workspace: &Workspace) -> Result<()> {
+    step::run(workspace.cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]))
+}
+
+fn lints(workspace: &Workspace) -> Result<()> {
+    step::run(workspace.cargo().args(["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+fn bytes(workspace: &Workspace) -> Result<()> {
+    Plugins::checked().run(workspace)
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Passed,
+    Failed(String),
+    NotRun(String),
+}
+
 impl Test {
-    pub fn run(&self, _workspace: &Workspace) -> Result<()> {
-        anyhow::bail!("not written yet")
+    pub fn run(&self, workspace: &Workspace) -> Result<()> {
+        let stages: Vec<&Stage> = STAGES.iter().filter(|stage| !(self.fast && stage.slow)).collect();
+        let mut results: Vec<(&Stage, Outcome, Duration)> = Vec::new();
+        for (index, stage) in stages.iter().enumerate() {
+            say(format_args!("[{}/{}] {}", index + 1, stages.len(), stage.name));
+            let begin = Instant::now();
+            let held_up = stage.needs.filter(|needed| !passed(&results, needed));
+            let outcome = match held_up {
+                Some(needed) => Outcome::NotRun(format!("it needs {needed}")),
+                None => match (stage.run)(workspace) {
+                    Ok(()) => Outcome::Passed,
+                    Err(error) => Outcome::Failed(format!("{error:#}")),
+                },
+            };
+            say(line(stage.name, &outcome, begin.elapsed()));
+            results.push((stage, outcome, begin.elapsed()));
+        }
+        say("summary");
+        for (stage, outcome, taken) in &results {
+            eprintln!("    {}", line(stage.name, outcome, *taken));
+        }
+        let total = results.iter().map(|(_, _, taken)| *taken).sum();
+        let bad: Vec<_> =
+            results.iter().filter(|(_, outcome, _)| !matches!(outcome, Outcome::Passed)).map(|(stage, ..)| stage.name).collect();
+        if !bad.is_empty() {
+            bail!("not passed: {} (of {} stages, {})", bad.join(", "), results.len(), step::duration(total));
+        }
+        say(format_args!("all {} stages passed in {}", results.len(), step::duration(total)));
+        Ok(())
+    }
+}
+
+fn passed(results: &[(&Stage, Outcome, Duration)], name: &str) -> bool {
+    results.iter().any(|(stage, outcome, _)| stage.name == name && matches!(outcome, Outcome::Passed))
+}
+
+fn line(name: &str, outcome: &Outcome, taken: Duration) -> String {
+    let taken = step::duration(taken);
+    match outcome {
+        Outcome::Passed => format!("{name:<12} passed   {taken:>12}"),
+        Outcome::Failed(reason) => format!("{name:<12} FAILED   {taken:>12}   {reason}"),
+        Outcome::NotRun(reason) => format!("{name:<12} not run                 {reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_stands_after_what_it_needs() {
+        for (index, stage) in STAGES.iter().enumerate() {
+            if let Some(needed) = stage.needs {
+                let before = STAGES[..index].iter().find(|other| other.name == needed).expect("named and earlier");
+                assert!(!before.slow || stage.slow, "--fast would leave {} without {needed}", stage.name);
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_pass_counts_as_one() {
+        let results = [
+            (&STAGES[0], Outcome::Passed, Duration::ZERO),
+            (&STAGES[1], Outcome::Failed("why".to_owned()), Duration::ZERO),
+            (&STAGES[2], Outcome::NotRun("why".to_owned()), Duration::ZERO),
+        ];
+        let passing = ["formatting", "build", "plugins", "tests"].map(|name| passed(&results, name));
+        assert_eq!(passing, [true, false, false, false]);
     }
 }

@@ -1,7 +1,7 @@
 //! Where things are: the sources, the target folder, the components to build. Asks `cargo metadata`, guesses nothing.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -48,6 +48,13 @@ impl Workspace {
         let plugins = components(packages, &root.join("plugins"))?;
         let guests = components(packages, &root.join("host/tests/guests"))?;
         Ok(Self { root, target, plugins, guests, rust_version })
+    }
+
+    /// A cargo that works here.
+    pub fn cargo(&self) -> Command {
+        let mut command = cargo();
+        command.current_dir(&self.root);
+        command
     }
 
     /// Where the packed services are.
@@ -107,6 +114,12 @@ fn components(packages: &[Value], parent: &Path) -> Result<Vec<Component>> {
             package: package["name"].as_str().context("a package without a name")?.to_owned(),
             artifact: format!("{}.wasm", library.replace('-', "_")),
         });
+    }
+    // A component that nobody builds must not go unnoticed.
+    for folder in fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if folder.join("plugin.toml").is_file() && !found.iter().any(|component: &Component| component.folder == folder) {
+            bail!("{} is not among the workspace's members (Cargo.toml)", folder.display());
+        }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)

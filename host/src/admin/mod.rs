@@ -66,8 +66,11 @@ async fn only_operators(State(state): State<Arc<AdminState>>, request: Request, 
     match given {
         Some(token) if token_sha256(token) == state.token_sha256 => next.run(request).await,
         Some(_) => Problem::unauthenticated("token_invalid", "This is not the operator's token.").into_response(),
-        None => Problem::unauthenticated("token_missing", "The operator's token is wanted as a bearer token; it is in run/addresses.json of the data folder.")
-            .into_response(),
+        None => Problem::unauthenticated(
+            "token_missing",
+            "The operator's token is wanted as a bearer token; it is in run/addresses.json of the data folder.",
+        )
+        .into_response(),
     }
 }
 
@@ -114,8 +117,9 @@ struct Activate {
 }
 
 async fn activate(State(state): State<Arc<AdminState>>, Path(name): Path<String>, body: Bytes) -> Result<Response, AdminError> {
-    let wanted: Activate = serde_json::from_slice(&body)
-        .map_err(|error| AdminError(Problem::new(StatusCode::BAD_REQUEST, "unreadable", format!("The body is {{\"version\": \"…\"}}: {error}."))))?;
+    let wanted: Activate = serde_json::from_slice(&body).map_err(|error| {
+        AdminError(Problem::new(StatusCode::BAD_REQUEST, "unreadable", format!("The body is {{\"version\": \"…\"}}: {error}.")))
+    })?;
     let activation = state.runtime.activate(&service_name(&name)?, &wanted.version).await?;
     Ok(Json(activation).into_response())
 }
@@ -129,7 +133,10 @@ async fn history(State(state): State<Arc<AdminState>>, Path(name): Path<String>)
     Ok(Json(json!({ "items": entries, "next_cursor": null })).into_response())
 }
 
-async fn remove_version(State(state): State<Arc<AdminState>>, Path((name, version)): Path<(String, String)>) -> Result<Response, AdminError> {
+async fn remove_version(
+    State(state): State<Arc<AdminState>>,
+    Path((name, version)): Path<(String, String)>,
+) -> Result<Response, AdminError> {
     state.runtime.remove_version(&service_name(&name)?, &version).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -45,8 +45,8 @@ pub mod server;
 #[cfg(test)]
 mod tests;
 
-pub use health::{CheckState, Readiness};
 pub use crate::problem::{self, Problem};
+pub use health::{CheckState, Readiness};
 pub use request::{PeerAddress, RequestInfo};
 pub use server::{ServeOutcome, serve};
 

@@ -518,6 +518,10 @@ impl Socket {
         let reason = close.map_or("left", Close::reason);
         metrics::counter!("echo_hub_closed_total", "reason" => reason).increment(1);
         tracing::debug!(connection_id = %self.connection.id, reason, "a socket ends");
+        if close.is_none() {
+            // The client waits for this end of the connection, not for its requests.
+            _ = self.stream.get_mut().shutdown().await;
+        }
         if close.is_none_or(Close::lets_calls_finish) {
             // What was accepted is done, even when its sender is gone: half a second later it would have been.
             let finish_timeout = self.hub.settings.finish_timeout;

@@ -243,9 +243,8 @@ impl Stats {
             Err(_) => drop(self.failed.fetch_add(1, Ordering::Relaxed)),
         }
         let mut durations = self.durations_us.lock();
-        let durations = durations.get_or_insert_with(|| {
-            hdrhistogram::Histogram::new_with_bounds(1, 60_000_000, 2).expect("these bounds are valid")
-        });
+        let durations =
+            durations.get_or_insert_with(|| hdrhistogram::Histogram::new_with_bounds(1, 60_000_000, 2).expect("these bounds are valid"));
         durations.saturating_record(duration.as_micros().max(1) as u64);
     }
 

@@ -133,7 +133,8 @@ impl Catalogue {
             for unfit in compat::check_dependent(&importer.contract, &exporter.contract) {
                 reasons.push(format!("{} calls {}: {unfit}", importer.service, exporter.service));
             }
-            let exported = exporter.contract.exports().iter().find(|export| role_of(export) == Role::ServiceApi && export.package == import.package);
+            let exported =
+                exporter.contract.exports().iter().find(|export| role_of(export) == Role::ServiceApi && export.package == import.package);
             for function in &import.functions {
                 let Some(target) = exported.and_then(|export| export.function(&function.name)) else { continue };
                 match Adapter::compile(&import.id, function, target) {

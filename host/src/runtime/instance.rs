@@ -165,4 +165,3 @@ impl WasiView for InstanceState {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.guest.table }
     }
 }
-

@@ -122,11 +122,9 @@ async fn forward(
 ) -> Result<Val, CallError> {
     let state = store.data();
     let frame = state.frame.as_ref().ok_or_else(|| CallError::Failed("a call to another service outside a call".to_owned()))?;
-    let generation = frame.catalogue.generation(callee.as_str()).ok_or_else(|| CallError::Unavailable(format!("no service {callee}")))?.clone();
-    let export = *generation
-        .api
-        .get(function)
-        .ok_or_else(|| CallError::Unavailable(format!("{callee} has no function {function}")))?;
+    let generation =
+        frame.catalogue.generation(callee.as_str()).ok_or_else(|| CallError::Unavailable(format!("no service {callee}")))?.clone();
+    let export = *generation.api.get(function).ok_or_else(|| CallError::Unavailable(format!("{callee} has no function {function}")))?;
     let callee_frame = frame.call(callee).map_err(CallError::Failed)?;
     let context = state.guest.context.clone();
     match frame.catalogue.adapter(&state.guest.service, adapter_key) {
@@ -165,10 +163,15 @@ async fn publish(
     topic: &str,
     params: &[Val],
 ) -> Result<(), ServiceError> {
-    let refused = |kind, code: &str, message: String| ServiceError { kind, code: code.to_owned(), message, fields: Vec::new(), retry_after: None };
+    let refused =
+        |kind, code: &str, message: String| ServiceError { kind, code: code.to_owned(), message, fields: Vec::new(), retry_after: None };
     let (key, payload) = codec.encode(params).map_err(|error| refused(ErrorKind::Invalid, "invalid_event", error.to_string()))?;
     if payload.len() > crate::limits::EVENT_BYTES_MAX {
-        return Err(refused(ErrorKind::TooLarge, "event_too_large", format!("an event has at most {} bytes", crate::limits::EVENT_BYTES_MAX)));
+        return Err(refused(
+            ErrorKind::TooLarge,
+            "event_too_large",
+            format!("an event has at most {} bytes", crate::limits::EVENT_BYTES_MAX),
+        ));
     }
     let guest = &mut store.data_mut().guest;
     let event = Event {

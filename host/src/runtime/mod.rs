@@ -23,6 +23,7 @@ pub mod artifact;
 mod call;
 mod catalogue;
 pub mod engine;
+pub mod inspect;
 mod instance;
 mod linking;
 pub mod manifest;

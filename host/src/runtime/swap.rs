@@ -251,7 +251,9 @@ impl Runtime {
         if let Some(version) = operators_choice {
             match self.activate_locked(&mut versions, &service, &version, "start").await {
                 Ok(_) => return Ok(service),
-                Err(error) => tracing::error!(%service, version, %error, "the version that was live does not start; the packed file is tried"),
+                Err(error) => {
+                    tracing::error!(%service, version, %error, "the version that was live does not start; the packed file is tried")
+                }
             }
         }
         let version = self.version_name(&versions, &service, &artifact)?;
@@ -299,7 +301,8 @@ impl Runtime {
         match versions.artifact(service, version) {
             Some(kept) if kept.sha256 != artifact.sha256 && self.dev_mode => Ok(format!("{version}+{}", &artifact.sha256[..8])),
             Some(kept) if kept.sha256 != artifact.sha256 => {
-                let reason = format!("version {version} of {service} is there already with other bytes; give this one a version of its own");
+                let reason =
+                    format!("version {version} of {service} is there already with other bytes; give this one a version of its own");
                 Err(Gate::Version.refuses(vec![reason]).into())
             }
             _ => Ok(version.clone()),
@@ -357,7 +360,9 @@ impl Runtime {
         for export in &parts.exports {
             let interface = component.get_export_index(None, &export.interface);
             let function = interface.and_then(|interface| component.get_export_index(Some(&interface), &export.name));
-            indices.push(function.ok_or_else(|| Gate::Bindings.refuses(vec![format!("{} {} is not exported", export.interface, export.name)]))?);
+            indices.push(
+                function.ok_or_else(|| Gate::Bindings.refuses(vec![format!("{} {} is not exported", export.interface, export.name)]))?,
+            );
         }
         let plan = Plan {
             replaces: live.map(|live| live.version.clone()),
@@ -412,7 +417,9 @@ impl Runtime {
 
 async fn read(bytes: Vec<u8>) -> Result<Arc<Artifact>, Refusal> {
     // Hashing and parsing megabytes takes milliseconds.
-    let artifact = tokio::task::spawn_blocking(move || Artifact::read(bytes)).await.map_err(|error| Gate::Component.refuses(vec![error.to_string()]))?;
+    let artifact = tokio::task::spawn_blocking(move || Artifact::read(bytes))
+        .await
+        .map_err(|error| Gate::Component.refuses(vec![error.to_string()]))?;
     artifact.map(Arc::new).map_err(|error| {
         let gate = if error.is_about_the_manifest() { Gate::Manifest } else { Gate::Component };
         gate.refuses(vec![error.to_string()])
@@ -515,14 +522,7 @@ impl Parts {
         if reasons.is_empty() { Ok(parts) } else { Err(reasons) }
     }
 
-    fn bind_call(
-        &mut self,
-        api: &Interface,
-        name: &str,
-        variables: &[&str],
-        source: Source,
-        flag: Option<&str>,
-    ) -> Result<usize, String> {
+    fn bind_call(&mut self, api: &Interface, name: &str, variables: &[&str], source: Source, flag: Option<&str>) -> Result<usize, String> {
         let function = api.function(name).ok_or_else(|| format!("{} has no function {name}", api.id))?;
         let request = RequestCodec::compile(function, variables, source).map_err(|error| error.to_string())?;
         let reply = ReplyCodec::compile(function, flag).map_err(|error| error.to_string())?;

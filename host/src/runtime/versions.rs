@@ -143,7 +143,9 @@ impl Versions {
         }
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
-            let Some(version) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".wasm")) else { continue };
+            let Some(version) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".wasm")) else {
+                continue;
+            };
             match Artifact::read(fs::read(&path)?) {
                 Ok(artifact) => drop(versions.artifacts.insert(version.to_owned(), Arc::new(artifact))),
                 Err(error) => tracing::error!(path = %path.display(), %error, "a kept version cannot be read and is left out"),
@@ -157,7 +159,8 @@ impl Versions {
         while self.artifacts.len() > limits::VERSIONS_KEPT_MAX {
             let last_live = |version: &str| self.state.history.iter().rposition(|entry| entry.version == version);
             let spared = |version: &str| version == newest || self.state.active.as_deref() == Some(version);
-            let Some(oldest) = self.artifacts.keys().filter(|version| !spared(version)).min_by_key(|version| last_live(version)).cloned() else {
+            let Some(oldest) = self.artifacts.keys().filter(|version| !spared(version)).min_by_key(|version| last_live(version)).cloned()
+            else {
                 return;
             };
             self.artifacts.remove(&oldest);

@@ -1,8 +1,10 @@
-//! End to end: hosts as an operator starts them, used from outside. Wants the packed services (`cargo xtask plugins --guests`).
+//! End to end: hosts as an operator starts them, and people who use them as the API page says.
+//! Wants the packed services (`cargo xtask plugins --guests`).
 
 mod app;
 mod candidate;
 mod gate;
 mod hostile;
+mod kill;
 mod load;
 mod swap;

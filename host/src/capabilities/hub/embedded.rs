@@ -154,17 +154,18 @@ impl EmbeddedFeed {
             return Ok(());
         }
         *memory = Memory::default();
-        let mut reader = self.file.reader().await?;
+        // On the writer: a write whose future was dropped has come to its end before this lease is given.
+        let mut writer = self.file.writer().await?;
         // A payload's id is never given twice, even when all payloads have expired: `reached` remembers the highest that mattered.
         let sql = "SELECT coalesce((SELECT max(id) FROM feed_user), 0),
             max(coalesce((SELECT max(id) FROM feed_payload), 0), coalesce((SELECT max(reached) FROM feed_user), 0))";
-        each(&mut reader, &Script::new(sql, 1), vec![], |row| {
+        each(&mut writer, &Script::new(sql, 1), vec![], |row| {
             memory.next_user = values::integer(row, 0)? + 1;
             memory.next_payload = values::integer(row, 1)? + 1;
             Ok(true)
         })
         .await?;
-        each(&mut reader, &Script::new("SELECT name, position FROM feed_source", 1), vec![], |row| {
+        each(&mut writer, &Script::new("SELECT name, position FROM feed_source", 1), vec![], |row| {
             memory.sources.insert(values::text(row, 0)?, values::integer(row, 1)?);
             Ok(true)
         })

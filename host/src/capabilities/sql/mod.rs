@@ -11,7 +11,7 @@ use super::hub::Push;
 use crate::names::ServiceName;
 
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 pub mod host;
 pub mod sqlite;
 

@@ -1,0 +1,128 @@
+//! Accounts as clients make them: register, take the code from the development outbox, verify.
+
+use std::{
+    collections::HashMap,
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::server::Server;
+
+pub struct Account {
+    pub user_id: String,
+    pub access_token: String,
+    refresh_token: String,
+    obtained: Instant,
+}
+
+/// The outbox shows the newest 200.
+const BATCH: usize = 100;
+const CONCURRENCY: usize = 8;
+/// Half of what an access token lives.
+const OLD: Duration = Duration::from_secs(450);
+
+#[derive(Deserialize)]
+struct Tokens {
+    user_id: String,
+    access_token: String,
+    refresh_token: String,
+}
+
+pub async fn create(server: &Server, count: usize) -> Result<Vec<Account>> {
+    let begin = Instant::now();
+    let mut accounts = Vec::with_capacity(count);
+    while accounts.len() < count {
+        let numbers = accounts.len()..count.min(accounts.len() + BATCH);
+        let phones: Vec<String> = numbers.map(|number| format!("+1212{:07}", 2_000_000 + number)).collect();
+        let registrations = phones.iter().map(|phone| register(server, phone));
+        stream::iter(registrations).buffer_unordered(CONCURRENCY).try_collect::<Vec<()>>().await?;
+        let codes = codes(server, &phones).await?;
+        let verifications = phones.iter().map(|phone| verify(server, phone, &codes[phone]));
+        // In order, so that account 0 is number 0 in every run.
+        accounts.extend(stream::iter(verifications).buffered(CONCURRENCY).try_collect::<Vec<_>>().await?);
+        print!("\raccounts: {} of {count}", accounts.len());
+        std::io::stdout().flush()?;
+    }
+    println!(" in {:.0} s", begin.elapsed().as_secs_f64());
+    Ok(accounts)
+}
+
+/// New tokens for those whose access token is half through its life.
+pub async fn refresh_old(server: &Server, accounts: &mut [Account]) -> Result<()> {
+    let old = accounts.iter_mut().filter(|account| account.obtained.elapsed() > OLD);
+    let refreshed = old.map(|account| async move {
+        let body = json!({"refresh_token": account.refresh_token});
+        *account = account_of(post(server, "/api/v1/auth/refresh", None, &body).await?)?;
+        anyhow::Ok(())
+    });
+    stream::iter(refreshed).buffer_unordered(CONCURRENCY).try_collect::<Vec<()>>().await.map(drop)
+}
+
+/// A POST that must succeed.
+pub async fn post(server: &Server, path: &str, token: Option<&str>, body: &Value) -> Result<Value> {
+    let mut request = server.client.post(server.url(path)).json(body);
+    if let Some(token) = token {
+        request = request.bearer_auth(token);
+    }
+    let answer = request.send().await.with_context(|| path.to_owned())?;
+    let status = answer.status();
+    let text = answer.text().await?;
+    if !status.is_success() {
+        bail!("POST {path} answers {status}: {text}");
+    }
+    if text.is_empty() { Ok(Value::Null) } else { serde_json::from_str(&text).with_context(|| format!("POST {path}: {text}")) }
+}
+
+async fn register(server: &Server, phone: &str) -> Result<()> {
+    let body = json!({"phone": phone, "password": "tuba-Granite-41-window", "name": format!("Bench {phone}")});
+    post(server, "/api/v1/auth/register", None, &body).await.map(drop)
+}
+
+/// Codes arrive through the queue, so soon after the answer, not with it.
+async fn codes(server: &Server, phones: &[String]) -> Result<HashMap<String, String>> {
+    #[derive(Deserialize)]
+    struct Outbox {
+        items: Vec<Item>,
+    }
+    #[derive(Deserialize)]
+    struct Item {
+        to: Option<String>,
+        code: Option<String>,
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut found = HashMap::new();
+    loop {
+        let answer = server.client.get(server.url("/dev/outbox")).send().await?.error_for_status().context("/dev/outbox")?;
+        let outbox: Outbox = serde_json::from_slice(&answer.bytes().await?).context("/dev/outbox")?;
+        for item in outbox.items {
+            if let (Some(to), Some(code)) = (item.to, item.code)
+                && phones.contains(&to)
+            {
+                // The newest stands first.
+                found.entry(to).or_insert(code);
+            }
+        }
+        if found.len() == phones.len() {
+            return Ok(found);
+        }
+        if Instant::now() > deadline {
+            bail!("{} of {} codes are in the development outbox after 60 s", found.len(), phones.len());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn verify(server: &Server, phone: &str, code: &str) -> Result<Account> {
+    let body = json!({"phone": phone, "otp": code, "device": {"id": "bench", "platform": "linux"}});
+    account_of(post(server, "/api/v1/auth/verify-otp", None, &body).await?)
+}
+
+fn account_of(tokens: Value) -> Result<Account> {
+    let Tokens { user_id, access_token, refresh_token } = serde_json::from_value(tokens).context("tokens")?;
+    Ok(Account { user_id, access_token, refresh_token, obtained: Instant::now() })
+}

@@ -1,0 +1,374 @@
+//! Where the layers are joined: backends are opened, given to the services as their powers, put behind the gateway and the hub, and ended
+//! in order. The one file that knows them all; nothing else is decided here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::client::Addresses;
+use crate::admin::{self, AdminState};
+use crate::capabilities::cache::Cache;
+use crate::capabilities::cache::memory::MemoryCache;
+use crate::capabilities::events::Queue;
+use crate::capabilities::events::embedded::EmbeddedQueue;
+use crate::capabilities::guest::Powers;
+use crate::capabilities::hub::embedded::EmbeddedFeed;
+use crate::capabilities::hub::{Feed, Sockets};
+use crate::capabilities::passwords::Passwords;
+use crate::capabilities::passwords::native::{Cost, NativePasswords};
+use crate::capabilities::sql::sqlite::{Durability, SqliteBackend};
+use crate::capabilities::sql::{Database, SqlBackend};
+use crate::capabilities::tokens::embedded::EmbeddedTokens;
+use crate::capabilities::tokens::{TokenSettings, Tokens};
+use crate::config::{Config, Mode, PasswordCost, Synchronous};
+use crate::gateway::{self, CheckState, GatewaySettings, GatewayState, Readiness};
+use crate::hub::{self, Hub, HubSettings, Registry};
+use crate::limits;
+use crate::names::ServiceName;
+use crate::private_file;
+use crate::relay::Relay;
+use crate::runtime::engine::Engine;
+use crate::runtime::permissions::Permissions;
+use crate::runtime::{PowersSource, Runtime, RuntimeSettings};
+use crate::telemetry;
+use crate::watch::{self, SourceTree};
+
+/// Runs a host until `shutdown`, and ends it in order: no new connections, then the open ones, the queue, the stores.
+/// Errors: what keeps it from starting, in words for the operator.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let listener = bind(config.server.listen, "server.listen").await?;
+    let admin_listener = bind(config.server.admin_listen, "server.admin_listen").await?;
+    let host = Host::open(config, shutdown.clone()).await?;
+    host.serve(listener, admin_listener, shutdown).await
+}
+
+async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({setting}); is another host running there?"))
+}
+
+struct Host {
+    config: Arc<Config>,
+    runtime: Arc<Runtime>,
+    hub: Arc<Hub>,
+    registry: Arc<Registry>,
+    readiness: Arc<Readiness>,
+    tokens: Arc<EmbeddedTokens>,
+    cache: Arc<dyn Cache>,
+    feed: Arc<EmbeddedFeed>,
+    queue: Arc<EmbeddedQueue>,
+    backends: Arc<Backends>,
+    /// Ends schedules, upkeep and watching.
+    upkeep_stop: CancellationToken,
+    upkeep: TaskTracker,
+}
+
+impl Host {
+    async fn open(config: Config, shutdown: CancellationToken) -> anyhow::Result<Self> {
+        let config = Arc::new(config);
+        let data = &config.data.dir;
+        private_file::create_folder(data).with_context(|| format!("the data folder {}", data.display()))?;
+        let durability = match config.sql.synchronous {
+            Synchronous::Normal => Durability::Process,
+            Synchronous::Full => Durability::Power,
+        };
+        let token_settings = TokenSettings {
+            issuer: config.tokens.issuer.clone(),
+            audience: config.tokens.audience.clone(),
+            access_ttl: config.tokens.access_ttl,
+            rotate_every: config.tokens.rotate_every,
+        };
+        let cost = match config.passwords.cost {
+            PasswordCost::Production => Cost::production(),
+            PasswordCost::Light => Cost::light(),
+        };
+        let tokens = EmbeddedTokens::open(data, token_settings).await.context("the tokens")?;
+        let cache: Arc<dyn Cache> = Arc::new(MemoryCache::new(config.cache.bytes_max));
+        let feed = Arc::new(EmbeddedFeed::open(data, durability).await.context("the feeds")?);
+        let queue = Arc::new(EmbeddedQueue::open(data, durability).await.context("the queue")?);
+        let registry = Registry::new(None);
+        let relays_stop = CancellationToken::new();
+        let relay_feed = Relay::spawn(feed.clone(), queue.clone(), feed.clone(), registry.clone(), relays_stop.clone());
+        let backends = Arc::new(Backends {
+            config: config.clone(),
+            sql: SqliteBackend::with_durability(data.join("services"), durability),
+            databases: tokio::sync::Mutex::default(),
+            relays: parking_lot::Mutex::new(vec![relay_feed]),
+            relays_stop,
+            cache: cache.clone(),
+            feed: feed.clone(),
+            queue: queue.clone(),
+            sockets: registry.clone(),
+            passwords: Arc::new(NativePasswords::new(config.fingerprint_key()?, cost)),
+            tokens: tokens.clone(),
+        });
+        let engine = Engine::start(&data.join("code"))?;
+        let versions_folder = data.join("plugins");
+        let settings =
+            RuntimeSettings { versions_folder: &versions_folder, permissions: permissions(&config)?, dev_mode: config.mode == Mode::Dev };
+        let runtime = Runtime::new(engine, backends.clone(), queue.clone(), settings).context("the folder of versions")?;
+        let hub_settings = HubSettings { allowed_origins: config.server.allowed_origins.clone(), ..HubSettings::default() };
+        let hub = Hub::new(hub_settings, registry.clone(), tokens.clone(), feed.clone(), runtime.clone());
+        let readiness = Arc::new(Readiness::default());
+        register_checks(&readiness, &cache, &feed, &queue);
+
+        let upkeep_stop = CancellationToken::new();
+        let upkeep = TaskTracker::new();
+        let stop = upkeep_stop.clone();
+        upkeep.spawn(async move { telemetry::metrics().upkeep(stop).await });
+        let (keeper, stop) = (tokens.clone(), upkeep_stop.clone());
+        upkeep.spawn(async move { keeper.upkeep(stop).await });
+        upkeep.spawn(expire_feeds(feed.clone(), upkeep_stop.clone()));
+
+        for (what, error) in runtime.start_services(config.plugins().unwrap_or(&PathBuf::new())).await? {
+            tracing::error!(file = %what.display(), %error, "this service is left out");
+        }
+        upkeep.spawn(runtime.clone().run_schedules(upkeep_stop.clone()));
+        if let (Mode::Dev, Some(packed)) = (config.mode, config.plugins()) {
+            let sources = std::env::current_dir().ok().and_then(|folder| SourceTree::at(&folder));
+            let (runtime, packed, stop) = (runtime.clone(), packed.to_owned(), shutdown.clone());
+            upkeep.spawn(async move {
+                if let Err(error) = watch::run(runtime, packed, sources, stop).await {
+                    tracing::error!(%error, "changes of the plugins cannot be watched");
+                }
+            });
+        }
+        Ok(Self { config, runtime, hub, registry, readiness, tokens, cache, feed, queue, backends, upkeep_stop, upkeep })
+    }
+
+    async fn serve(self, listener: TcpListener, admin_listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let (public, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
+        let admin_token = self.config.admin_token()?;
+        let background = TaskTracker::new();
+        let router = gateway::router(self.gateway_state(background.clone()), hub::routes(self.hub.clone()));
+        let admin_router = admin::router(self.admin_state(&admin_token, shutdown.clone()));
+
+        let addresses =
+            Addresses { public: public.to_string(), admin: admin.to_string(), admin_token: admin_token.clone(), pid: std::process::id() };
+        let addresses_path = Addresses::path(&self.config.data.dir);
+        write_addresses(&addresses_path, &addresses)?;
+        announce(&self.config, &addresses);
+
+        let drain_timeout = self.config.server.drain_timeout;
+        // The operator's side outlives the public one, so that a drain can be looked at.
+        let admin_shutdown = CancellationToken::new();
+        let admin_server = tokio::spawn(gateway::serve(admin_listener, admin_router, admin_shutdown.clone(), drain_timeout));
+        let public_server = tokio::spawn(gateway::serve(listener, router, shutdown.clone(), drain_timeout));
+
+        shutdown.cancelled().await;
+        tracing::info!(connections = self.registry.count(), "ending: no new connections, the open ones are drained");
+        self.readiness.drain();
+        let (cut, sockets_left) = tokio::join!(public_server, self.hub.drain(drain_timeout));
+        let cut_count = cut.map_or(0, |outcome| outcome.cut_count);
+        background.close();
+        if tokio::time::timeout(drain_timeout, background.wait()).await.is_err() {
+            tracing::warn!("requests that had outlived their clients were ended");
+        }
+        if cut_count > 0 || sockets_left > 0 {
+            tracing::warn!(cut_count, sockets_left, "the drain time was over before all were done");
+        }
+        self.end().await;
+        admin_shutdown.cancel();
+        // A panic of the operator's server was logged; the end goes on.
+        let _ = admin_server.await;
+        std::fs::remove_file(&addresses_path).with_context(|| format!("{}", addresses_path.display()))?;
+        tracing::info!("ended");
+        Ok(())
+    }
+
+    /// What is behind the edges, from the outside in: who makes work, who moves it on, where it is kept.
+    async fn end(self) {
+        self.upkeep_stop.cancel();
+        self.upkeep.close();
+        self.upkeep.wait().await;
+        self.queue.stop().await;
+        self.backends.end_relays().await;
+        self.backends.sql.close().await;
+        self.feed.close().await;
+        self.queue.close().await;
+        self.tokens.close().await;
+    }
+
+    fn gateway_state(&self, background: TaskTracker) -> GatewayState {
+        let config = &self.config;
+        GatewayState {
+            runtime: self.runtime.clone(),
+            tokens: self.tokens.clone(),
+            idempotency_cache: self.cache.clone(),
+            response_cache: Arc::new(MemoryCache::new(limits::RESPONSE_CACHE_BYTES_MAX)),
+            settings: GatewaySettings {
+                dev_mode: config.mode == Mode::Dev,
+                rate_scale: config.gateway.rate_scale,
+                allowed_origins: config.server.allowed_origins.clone(),
+                request_timeout: config.server.request_timeout,
+                body_bytes_max: config.server.body_bytes_max,
+                public_metrics: config.server.public_metrics,
+                trusted_proxies_count: config.server.trusted_proxies_count,
+                ..GatewaySettings::default()
+            },
+            readiness: self.readiness.clone(),
+            render_metrics: Arc::new(telemetry::render_metrics),
+            background,
+        }
+    }
+
+    fn admin_state(&self, admin_token: &str, shutdown: CancellationToken) -> AdminState {
+        let registry = self.registry.clone();
+        AdminState {
+            runtime: self.runtime.clone(),
+            queue: self.queue.clone(),
+            token_sha256: admin::token_sha256(admin_token),
+            connections: Box::new(move || connections_view(&registry)),
+            metrics: Box::new(telemetry::render_metrics),
+            shutdown,
+        }
+    }
+}
+
+fn permissions(config: &Config) -> anyhow::Result<Permissions> {
+    let Some(path) = config.permissions() else { return Ok(Permissions::built_in()) };
+    let text = std::fs::read_to_string(path).with_context(|| format!("data.permissions {}", path.display()))?;
+    let more = Permissions::parse(&text).map_err(|reason| anyhow::anyhow!("data.permissions {}: {reason}", path.display()))?;
+    Ok(Permissions::built_in().extended(more))
+}
+
+fn register_checks(readiness: &Readiness, cache: &Arc<dyn Cache>, feed: &Arc<EmbeddedFeed>, queue: &Arc<EmbeddedQueue>) {
+    let feed = feed.clone();
+    readiness.register(
+        "database",
+        Arc::new(move || {
+            let feed = feed.clone();
+            Box::pin(async move {
+                // Any read of the feeds' file; no user has the nil id.
+                feed.read(uuid::Uuid::nil(), 0, 1).await.map(|_| CheckState::Up).map_err(|error| error.to_string())
+            })
+        }),
+    );
+    let cache = cache.clone();
+    readiness.register(
+        "cache",
+        Arc::new(move || {
+            let cache = cache.clone();
+            Box::pin(async move { cache.ping().await.map(|()| CheckState::Up).map_err(|error| error.to_string()) })
+        }),
+    );
+    let queue = queue.clone();
+    readiness.register(
+        "queue",
+        Arc::new(move || {
+            let queue = queue.clone();
+            Box::pin(async move { queue.ping().await.map(|()| CheckState::Up).map_err(|error| error.to_string()) })
+        }),
+    );
+}
+
+async fn expire_feeds(feed: Arc<EmbeddedFeed>, stop: CancellationToken) {
+    let mut interval = tokio::time::interval(Duration::from_secs(limits::FEED_EXPIRY_INTERVAL_S));
+    while stop.run_until_cancelled(interval.tick()).await.is_some() {
+        match feed.expire(jiff::Timestamp::now().as_microsecond().max(0) as u64).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "old events left the feeds"),
+            Err(error) => tracing::error!(%error, "old events could not leave the feeds"),
+        }
+    }
+}
+
+fn connections_view(registry: &Registry) -> serde_json::Value {
+    let items: Vec<_> = registry
+        .connections(limits::PAGE_MAX)
+        .into_iter()
+        .map(|connection| {
+            serde_json::json!({
+                "connection_id": connection.connection_id,
+                "user_id": connection.user_id,
+                "device_id": connection.device_id,
+                "session_id": connection.session_id,
+            })
+        })
+        .collect();
+    serde_json::json!({ "nodes": [{ "node": "local", "count": registry.count() }], "items": items, "next_cursor": null })
+}
+
+fn write_addresses(path: &std::path::Path, addresses: &Addresses) -> anyhow::Result<()> {
+    let text = serde_json::to_vec(addresses).context("the addresses as JSON")?;
+    let folder = path.parent().context("the addresses have a folder")?;
+    private_file::create_folder(folder).and_then(|()| private_file::write(path, &text)).with_context(|| format!("{}", path.display()))
+}
+
+fn announce(config: &Config, addresses: &Addresses) {
+    if config.mode == Mode::Dev {
+        println!("Echo serves on      http://{}", addresses.public);
+        println!("  API to read       http://{}/docs", addresses.public);
+        println!("  outgoing texts    http://{}/dev/outbox", addresses.public);
+        println!("  operator          http://{}  token {}", addresses.admin, addresses.admin_token);
+        println!("  data              {}", config.data.dir.display());
+    }
+    tracing::info!(public = addresses.public, admin = addresses.admin, "serving");
+}
+
+/// The embedded backends, and what each service gets of them.
+struct Backends {
+    config: Arc<Config>,
+    sql: SqliteBackend,
+    databases: tokio::sync::Mutex<HashMap<ServiceName, Arc<dyn Database>>>,
+    relays: parking_lot::Mutex<Vec<JoinHandle<()>>>,
+    relays_stop: CancellationToken,
+    cache: Arc<dyn Cache>,
+    feed: Arc<dyn Feed>,
+    queue: Arc<dyn Queue>,
+    sockets: Arc<dyn Sockets>,
+    passwords: Arc<dyn Passwords>,
+    tokens: Arc<dyn Tokens>,
+}
+
+impl Backends {
+    /// The service's database; its outbox is relayed from the first time on.
+    async fn database(&self, service: &ServiceName) -> Result<Arc<dyn Database>, String> {
+        let mut databases = self.databases.lock().await;
+        if let Some(database) = databases.get(service) {
+            return Ok(database.clone());
+        }
+        let database = self.sql.open(service).await.map_err(|error| error.to_string())?;
+        let outbox = database.clone();
+        let relay = Relay::spawn(outbox, self.queue.clone(), self.feed.clone(), self.sockets.clone(), self.relays_stop.clone());
+        self.relays.lock().push(relay);
+        databases.insert(service.clone(), database.clone());
+        Ok(database)
+    }
+
+    async fn end_relays(&self) {
+        self.relays_stop.cancel();
+        let relays = std::mem::take(&mut *self.relays.lock());
+        for relay in relays {
+            // A relay's panic was logged where it happened; what it left stays in the outbox.
+            let _ = relay.await;
+        }
+    }
+}
+
+#[async_trait]
+impl PowersSource for Backends {
+    async fn powers(&self, service: &ServiceName, defaults: &BTreeMap<String, toml::Value>) -> Result<Arc<Powers>, String> {
+        Ok(Arc::new(Powers {
+            database: self.database(service).await?,
+            cache: self.cache.clone(),
+            feed: self.feed.clone(),
+            sockets: self.sockets.clone(),
+            passwords: self.passwords.clone(),
+            tokens: self.tokens.clone(),
+            settings: self.config.service_settings(service, defaults),
+        }))
+    }
+
+    fn dialect(&self) -> &'static str {
+        self.sql.dialect()
+    }
+}

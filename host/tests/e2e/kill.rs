@@ -1,0 +1,217 @@
+//! kill -9 of the host at random points while people write to each other: what was answered is there, once, and reached every device, once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use reqwest::{Method, StatusCode};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::app::TestApp;
+use town::{Answered, Expected, Town, name_of, set_to_work, settle};
+
+mod town;
+
+const SEED: u64 = 20_260_913;
+const KILLS: usize = 50;
+const PEOPLE: usize = 20;
+/// How long the host serves before it is killed, in milliseconds.
+const LIFE_MS: std::ops::Range<u64> = 100..900;
+/// Every so many kills the host is killed while it still starts, after this long, in milliseconds.
+const EARLY_KILL_EVERY: usize = 5;
+const EARLY_LIFE_MS: std::ops::Range<u64> = 5..400;
+/// For what must become true in the end.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_kills_lose_nothing_and_double_nothing() {
+    let begun = Instant::now();
+    println!("seed {SEED}");
+    let mut app = TestApp::with(
+        &["auth", "location", "message", "notification", "user"],
+        // So soon that decisions fall due while the host is being killed.
+        &[("ECHO_SERVICES__NOTIFICATION__ACK_WAIT_S", "1")],
+    )
+    .await;
+    let (address, _) = watch::channel(Some(app.url.clone()));
+    let town = Arc::new(settle(&app, address.subscribe()).await);
+
+    let mut crowd = set_to_work(&town);
+    let restarts = kill_again_and_again(&mut app, &address, &town).await;
+
+    town.stop.send_replace(true);
+    finish(&mut crowd.writers).await;
+    town.until("every message to be answered", || town.unanswered.load(Ordering::SeqCst) == 0).await;
+    let answered: Vec<Answered> = town.answered.lock().clone();
+    let expected = town.expected_by_person(&answered);
+    town.until("every device to have every message and every receipt", || {
+        town.devices.iter().all(|device| device.received.lock().is_at_least(&expected[device.person]))
+    })
+    .await;
+    town.done.send_replace(true);
+    finish(&mut crowd.devices).await;
+
+    let retries = town.retries.load(Ordering::SeqCst);
+    println!(
+        "{KILLS} kills in {:.1?}; {} messages answered, {retries} requests cut off and repeated, {} connections of devices; restart {}",
+        begun.elapsed(),
+        answered.len(),
+        town.connections.load(Ordering::SeqCst),
+        summary(&restarts),
+    );
+    // Otherwise the kills met nobody.
+    assert!(answered.len() > KILLS * PEOPLE, "only {} messages in {KILLS} lives of the host", answered.len());
+    assert!(retries > KILLS as u64 / 2, "only {retries} requests were cut off by {KILLS} kills");
+
+    conversations_hold_what_was_answered(&app, &town, &answered).await;
+    feeds_hold_what_devices_received(&app, &town, &expected).await;
+    statuses_and_traces_are_there(&app, &town, &answered).await;
+    the_queue_is_empty(&app).await;
+    println!("all checks done after {:.1?}", begun.elapsed());
+}
+
+// --- Killing ---------------------------------------------------------------------------------------------------------------------------
+
+/// How long each start took until the host was ready.
+async fn kill_again_and_again(app: &mut TestApp, address: &watch::Sender<Option<String>>, town: &Town) -> Vec<Duration> {
+    let mut random = StdRng::seed_from_u64(SEED);
+    let mut restarts = Vec::new();
+    for kill in 1..=KILLS {
+        tokio::time::sleep(Duration::from_millis(random.random_range(LIFE_MS))).await;
+        let before = town.answered.lock().len();
+        // Who is cut off waits for the next address instead of knocking at a port that may be another's by then.
+        address.send_replace(None);
+        app.kill();
+        if kill.is_multiple_of(EARLY_KILL_EVERY) {
+            app.begin_restart();
+            tokio::time::sleep(Duration::from_millis(random.random_range(EARLY_LIFE_MS))).await;
+            app.kill();
+        }
+        let started = Instant::now();
+        app.restart().await;
+        restarts.push(started.elapsed());
+        address.send_replace(Some(app.url.clone()));
+        if kill.is_multiple_of(10) {
+            println!("{kill} kills, {before} messages answered, restart {:.0?}", restarts[kill - 1]);
+        }
+    }
+    restarts
+}
+
+fn summary(durations: &[Duration]) -> String {
+    let mut sorted = durations.to_vec();
+    sorted.sort();
+    format!("median {:.0?}, longest {:.0?}", sorted[sorted.len() / 2], sorted[sorted.len() - 1])
+}
+
+async fn finish(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        ended.expect("people do as they are told");
+    }
+}
+
+// --- What is left in the end -----------------------------------------------------------------------------------------------------------
+
+async fn conversations_hold_what_was_answered(app: &TestApp, town: &Town, answered: &[Answered]) {
+    let mut by_conversation: HashMap<usize, BTreeMap<u64, &Answered>> = HashMap::new();
+    for message in answered {
+        let double = by_conversation.entry(message.conversation).or_default().insert(message.seq, message);
+        assert!(double.is_none(), "one seq for two messages: {message:?} and {double:?}");
+    }
+    for (at, conversation) in town.conversations.iter().enumerate() {
+        let expected = by_conversation.remove(&at).unwrap_or_default();
+        let seqs: Vec<u64> = expected.keys().copied().collect();
+        assert_eq!(seqs, (1..=expected.len() as u64).collect::<Vec<_>>(), "the sequence of {} has a gap", conversation.id);
+        for member in &conversation.members {
+            let mut listed = Vec::new();
+            loop {
+                let path = format!("/api/v1/messages?conversation_id={}&after_seq={}&limit=100", conversation.id, listed.len());
+                let page = app.get(&path).by(&town.people[*member]).send().await.expect(StatusCode::OK);
+                let items = page["items"].as_array().expect("items").clone();
+                if items.is_empty() {
+                    break;
+                }
+                listed.extend(items);
+            }
+            assert_eq!(listed.len(), expected.len(), "messages of {}", conversation.id);
+            for (item, message) in listed.iter().zip(expected.values()) {
+                assert_eq!(item["seq"], message.seq, "{item}");
+                assert_eq!(item["id"], message.id, "{item}");
+                assert_eq!(item["client_message_id"], message.client_message_id, "{item}");
+                assert_eq!(item["sender_id"], town.people[message.sender].id, "{item}");
+            }
+        }
+    }
+}
+
+/// The feed over REST is what came over the sockets, event for event, and its messages and receipts are those that must be.
+async fn feeds_hold_what_devices_received(app: &TestApp, town: &Town, expected: &[Expected]) {
+    for (at, person) in town.people.iter().enumerate() {
+        let mut feed = Vec::new();
+        loop {
+            let page = app.get(&format!("/api/v1/sync?since={}&limit=500", feed.len())).by(person).send().await.expect(StatusCode::OK);
+            for item in page["items"].as_array().expect("items") {
+                assert_eq!(item["seq"], feed.len() as u64 + 1, "the feed of {} has a gap", person.id);
+                feed.push(name_of(item));
+            }
+            if page["next_cursor"].is_null() {
+                break;
+            }
+        }
+        for device in town.devices.iter().filter(|device| device.person == at) {
+            let received = device.received.lock();
+            assert!(received.feed.len() <= feed.len() && feed[..received.feed.len()] == received.feed, "{} got another feed", person.id);
+            assert_eq!(received.messages.iter().cloned().collect::<BTreeSet<_>>(), expected[at].messages, "messages of {}", person.id);
+            assert_eq!(received.receipts.iter().cloned().collect::<BTreeSet<_>>(), expected[at].receipts, "receipts of {}", person.id);
+        }
+        let distinct: HashSet<&String> = feed.iter().filter(|name| name.starts_with("message ")).collect();
+        assert_eq!(distinct.len(), expected[at].messages.len(), "messages in the feed of {}", person.id);
+        assert_eq!(feed.iter().filter(|name| name.starts_with("message ")).count(), distinct.len(), "{} has one twice", person.id);
+    }
+}
+
+/// `hub.acknowledged` reached the message service for every message, and `message.sent` the notification service, which decided on each.
+async fn statuses_and_traces_are_there(app: &TestApp, town: &Town, answered: &[Answered]) {
+    for message in answered {
+        let sender = &town.people[message.sender];
+        let members = &town.conversations[message.conversation].members;
+        let recipients: BTreeSet<&str> = members.iter().filter(|at| **at != message.sender).map(|at| town.people[*at].id.as_str()).collect();
+
+        let statuses = app.get(&format!("/api/v1/messages/{}/status", message.id)).by(sender).send().await.expect(StatusCode::OK);
+        let items = statuses["items"].as_array().expect("items");
+        assert!(items.iter().all(|item| item["status"] == "delivered"), "{message:?}: {statuses}");
+        assert_eq!(items.iter().filter_map(|item| item["user_id"].as_str()).collect::<BTreeSet<_>>(), recipients, "{message:?}");
+
+        let until = Instant::now() + SETTLED_WITHIN;
+        loop {
+            let trace = app.get(&format!("/api/v1/notifications/trace/{}", message.id)).by(sender).send().await.expect(StatusCode::OK);
+            let items = trace["items"].as_array().expect("items");
+            assert_eq!(items.iter().filter_map(|item| item["user_id"].as_str()).collect::<BTreeSet<_>>(), recipients, "{message:?}");
+            if items.iter().all(|item| item["decision"] != "waiting") {
+                break;
+            }
+            assert!(Instant::now() < until, "nobody decided on {message:?}: {trace}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+async fn the_queue_is_empty(app: &TestApp) {
+    let until = Instant::now() + SETTLED_WITHIN;
+    loop {
+        let state = app.admin(Method::GET, "/admin/v1/queue").send().await.expect(StatusCode::OK);
+        let consumers = state["consumers"].as_array().expect("consumers");
+        let topics: BTreeSet<&str> = consumers.iter().filter_map(|consumer| consumer["topic"].as_str()).collect();
+        assert!(topics.contains("message.sent") && topics.contains("hub.acknowledged"), "{state}");
+        assert!(consumers.iter().all(|consumer| consumer["dead_letters"] == 0), "an event was given up: {state}");
+        if consumers.iter().all(|consumer| consumer["lag"] == 0) {
+            return;
+        }
+        assert!(Instant::now() < until, "events stay in the queue: {state}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

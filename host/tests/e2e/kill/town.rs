@@ -1,0 +1,406 @@
+//! Twenty people in pairs and groups. Half of them send over REST, half over their socket, each message under the same
+//! `client_message_id` until it is answered; some have a second device. Devices come back with `?since=` and acknowledge what they have.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::{PEOPLE, SEED, SETTLED_WITHIN};
+use crate::app::{Person, Socket, TestApp};
+
+const GROUP: usize = 5;
+const SECOND_DEVICES: usize = 5;
+/// Between an answer and the next message, in milliseconds.
+const PAUSE_MS: std::ops::Range<u64> = 0..60;
+/// One message in so many is sent again after its answer.
+const REPEAT_EVERY: usize = 10;
+/// How long a device collects before it acknowledges.
+const ACK_EVERY: Duration = Duration::from_millis(40);
+
+pub struct Town {
+    pub people: Vec<Person>,
+    pub devices: Vec<Device>,
+    pub conversations: Vec<Conversation>,
+    client: reqwest::Client,
+    /// Where the host is; none while it is down.
+    address: watch::Receiver<Option<String>>,
+    /// No new messages from here on.
+    pub stop: watch::Sender<bool>,
+    /// Devices may go.
+    pub done: watch::Sender<bool>,
+    pub answered: Mutex<Vec<Answered>>,
+    pub unanswered: AtomicU64,
+    pub retries: AtomicU64,
+    pub connections: AtomicU64,
+}
+
+pub struct Device {
+    pub person: usize,
+    /// Of a person's devices, the one that writes.
+    first: bool,
+    signed_in: Person,
+    pub received: Mutex<Received>,
+}
+
+pub struct Conversation {
+    pub id: String,
+    pub members: Vec<usize>,
+}
+
+/// A message that the host said it has.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    pub sender: usize,
+    pub conversation: usize,
+    pub client_message_id: String,
+    pub id: String,
+    pub seq: u64,
+}
+
+/// What a device has of its person's feed.
+#[derive(Default)]
+pub struct Received {
+    /// The event of `seq` n + 1 stands at n.
+    pub feed: Vec<String>,
+    pub messages: HashSet<String>,
+    pub receipts: HashSet<String>,
+}
+
+/// What must be in a person's feed, by name as `name_of` makes it.
+#[derive(Default)]
+pub struct Expected {
+    pub messages: BTreeSet<String>,
+    pub receipts: BTreeSet<String>,
+}
+
+impl Received {
+    fn take(&mut self, frame: &Value) {
+        let name = name_of(frame);
+        let names = match frame["type"].as_str() {
+            Some("message") => &mut self.messages,
+            Some("message_status") => &mut self.receipts,
+            _ => return self.feed.push(name),
+        };
+        assert!(names.insert(name.clone()), "a device was told twice of {name}");
+        self.feed.push(name);
+    }
+
+    fn is_at_least(&self, expected: &Expected) -> bool {
+        self.messages.len() >= expected.messages.len() && self.receipts.len() >= expected.receipts.len()
+    }
+}
+
+/// What a feed's event is about, the same in a frame and in a page of the feed.
+pub fn name_of(event: &Value) -> String {
+    let text = |key: &str| event["payload"][key].as_str().unwrap_or_default();
+    match event["type"].as_str() {
+        Some("message") => message_name(text("sender_id"), text("client_message_id")),
+        Some("message_status") => receipt_name(text("message_id"), text("user_id"), text("status")),
+        kind => format!("{kind:?} {}", text("id")),
+    }
+}
+
+fn message_name(sender_id: &str, client_message_id: &str) -> String {
+    format!("message {client_message_id} of {sender_id}")
+}
+
+fn receipt_name(message_id: &str, user_id: &str, status: &str) -> String {
+    format!("{message_id} {status} to {user_id}")
+}
+
+/// What everybody is doing.
+pub struct Crowd {
+    pub writers: JoinSet<()>,
+    pub devices: JoinSet<()>,
+}
+
+/// Everybody connects and writes.
+pub fn set_to_work(town: &Arc<Town>) -> Crowd {
+    let mut crowd = Crowd { writers: JoinSet::new(), devices: JoinSet::new() };
+    for (at, device) in town.devices.iter().enumerate() {
+        let over_rest = device.person.is_multiple_of(2);
+        if device.first && over_rest {
+            crowd.writers.spawn(write_over_rest(town.clone(), Pen::new(device.person)));
+        }
+        let pen = (device.first && !over_rest).then(|| Pen::new(device.person));
+        crowd.devices.spawn(use_device(town.clone(), at, pen));
+    }
+    crowd
+}
+
+/// People sign up, find together in pairs and groups, and some take a second device and register for pushes.
+pub async fn settle(app: &TestApp, address: watch::Receiver<Option<String>>) -> Town {
+    let mut people = Vec::new();
+    for _ in 0..PEOPLE {
+        people.push(app.someone().await);
+    }
+    let mut devices: Vec<Device> = people.iter().enumerate().map(|(at, person)| device(at, true, person.clone())).collect();
+    for (at, person) in people.iter().enumerate().take(SECOND_DEVICES) {
+        let login = json!({ "phone": person.phone, "password": person.password, "device": { "id": "tablet" } });
+        let tokens = app.post("/api/v1/auth/login", login).send().await.expect(StatusCode::OK);
+        devices.push(device(at, false, Person::new(&person.phone, &person.password, "tablet", &tokens)));
+    }
+    for person in people.iter().step_by(3) {
+        let token = json!({ "token": format!("token of {}", person.id), "provider": "fcm" });
+        app.post("/api/v1/notifications/devices", token).by(person).send().await.expect(StatusCode::CREATED);
+    }
+    let mut conversations = Vec::new();
+    for at in (0..PEOPLE).step_by(2) {
+        let id = app.conversation(&people[at], &people[at + 1]).await;
+        conversations.push(Conversation { id, members: vec![at, at + 1] });
+    }
+    for group in 0..PEOPLE / GROUP {
+        let members: Vec<usize> = (0..PEOPLE).filter(|at| at % (PEOPLE / GROUP) == group).collect();
+        let others: Vec<&str> = members[1..].iter().map(|at| people[*at].id.as_str()).collect();
+        let request = json!({ "type": "group", "title": format!("group {group}"), "participant_ids": others });
+        let opened = app.post("/api/v1/messages/conversations", request).by(&people[members[0]]).send().await.expect(StatusCode::CREATED);
+        conversations.push(Conversation { id: opened["id"].as_str().expect("id").to_owned(), members });
+    }
+    Town {
+        people,
+        devices,
+        conversations,
+        client: app.client.clone(),
+        address,
+        stop: watch::Sender::new(false),
+        done: watch::Sender::new(false),
+        answered: Mutex::default(),
+        unanswered: AtomicU64::new(0),
+        retries: AtomicU64::new(0),
+        connections: AtomicU64::new(0),
+    }
+}
+
+fn device(person: usize, first: bool, signed_in: Person) -> Device {
+    Device { person, first, signed_in, received: Mutex::default() }
+}
+
+impl Town {
+    fn stopped(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Where the host is, once it is up.
+    async fn url(&self) -> String {
+        let mut address = self.address.clone();
+        let url = address.wait_for(Option::is_some).await.expect("the test outlives its people");
+        url.clone().expect("waited for")
+    }
+
+    /// Each person's messages are all of their conversations; receipts come for their own, from each who got one.
+    pub fn expected_by_person(&self, answered: &[Answered]) -> Vec<Expected> {
+        let mut expected: Vec<Expected> = self.people.iter().map(|_| Expected::default()).collect();
+        for message in answered {
+            let sender = &self.people[message.sender].id;
+            for member in &self.conversations[message.conversation].members {
+                expected[*member].messages.insert(message_name(sender, &message.client_message_id));
+                if *member != message.sender {
+                    let receipt = receipt_name(&message.id, &self.people[*member].id, "delivered");
+                    expected[message.sender].receipts.insert(receipt);
+                }
+            }
+        }
+        expected
+    }
+
+    pub async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let until = Instant::now() + SETTLED_WITHIN;
+        while !holds() {
+            assert!(Instant::now() < until, "waited {SETTLED_WITHIN:?} in vain for {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+// --- Writing ---------------------------------------------------------------------------------------------------------------------------
+
+/// Thinks up one person's messages.
+struct Pen {
+    person: usize,
+    random: StdRng,
+    count: usize,
+}
+
+struct Draft {
+    conversation: usize,
+    client_message_id: String,
+    body: Value,
+}
+
+impl Pen {
+    fn new(person: usize) -> Self {
+        Self { person, random: StdRng::seed_from_u64(SEED + 1 + person as u64), count: 0 }
+    }
+
+    fn next(&mut self, town: &Town) -> Draft {
+        self.count += 1;
+        let own: Vec<usize> = (0..town.conversations.len()).filter(|at| town.conversations[*at].members.contains(&self.person)).collect();
+        let conversation = own[self.random.random_range(0..own.len())];
+        let client_message_id = format!("{}-{}", self.person, self.count);
+        let body = json!({
+            "conversation_id": town.conversations[conversation].id,
+            "client_message_id": client_message_id,
+            "type": "text",
+            "content": format!("message {} of person {}", self.count, self.person),
+        });
+        town.unanswered.fetch_add(1, Ordering::SeqCst);
+        Draft { conversation, client_message_id, body }
+    }
+
+    fn pause(&mut self) -> Duration {
+        Duration::from_millis(self.random.random_range(PAUSE_MS))
+    }
+
+    fn answered(&self, town: &Town, draft: &Draft, message: &Value) -> Answered {
+        assert_eq!(message["client_message_id"], draft.client_message_id, "{message}");
+        assert_eq!(message["conversation_id"], draft.body["conversation_id"], "{message}");
+        let answered = Answered {
+            sender: self.person,
+            conversation: draft.conversation,
+            client_message_id: draft.client_message_id.clone(),
+            id: message["id"].as_str().expect("id").to_owned(),
+            seq: message["seq"].as_u64().expect("seq"),
+        };
+        town.answered.lock().push(answered.clone());
+        town.unanswered.fetch_sub(1, Ordering::SeqCst);
+        answered
+    }
+}
+
+async fn write_over_rest(town: Arc<Town>, mut pen: Pen) {
+    while !town.stopped() {
+        let draft = pen.next(&town);
+        let message = post_until_answered(&town, pen.person, &draft).await;
+        let first = pen.answered(&town, &draft, &message);
+        if pen.count.is_multiple_of(REPEAT_EVERY) {
+            let again = post_until_answered(&town, pen.person, &draft).await;
+            assert_eq!((again["id"].as_str(), again["seq"].as_u64()), (Some(first.id.as_str()), Some(first.seq)), "sent again: {again}");
+        }
+        tokio::time::sleep(pen.pause()).await;
+    }
+}
+
+async fn post_until_answered(town: &Town, person: usize, draft: &Draft) -> Value {
+    loop {
+        let url = town.url().await;
+        let request = town.client.post(format!("{url}/api/v1/messages")).bearer_auth(&town.people[person].access_token);
+        let answer = async {
+            let reply = request.json(&draft.body).send().await?;
+            Ok::<_, reqwest::Error>((reply.status(), reply.text().await?))
+        };
+        match answer.await {
+            Ok((StatusCode::CREATED, body)) => return serde_json::from_str(&body).expect("a message"),
+            // Starting up, or just going down.
+            Ok((StatusCode::SERVICE_UNAVAILABLE, _)) => {}
+            Ok((status, body)) => panic!("{status} for {}: {body}", draft.client_message_id),
+            Err(_) => {
+                town.retries.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+// --- A device --------------------------------------------------------------------------------------------------------------------------
+
+/// A message under way over a socket.
+struct UnderWay {
+    pen: Pen,
+    draft: Option<Draft>,
+    /// When the next one is thought up.
+    next: tokio::time::Instant,
+}
+
+/// Connects, takes what comes in order, acknowledges, and comes back from where it was, until all is over.
+async fn use_device(town: Arc<Town>, at: usize, pen: Option<Pen>) {
+    let device = &town.devices[at];
+    let mut writing = pen.map(|pen| UnderWay { pen, draft: None, next: tokio::time::Instant::now() });
+    let mut done = town.done.subscribe();
+    loop {
+        let url = tokio::select! {
+            url = town.url() => url,
+            _ = done.wait_for(|done| *done) => return,
+        };
+        let since = device.received.lock().feed.len() as u64;
+        if let Ok(socket) = Socket::open(&url, &device.signed_in, Some(since)).await {
+            town.connections.fetch_add(1, Ordering::SeqCst);
+            if stay_connected(&town, device, socket, &mut writing).await {
+                return;
+            }
+        } else {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        if writing.as_ref().is_some_and(|writing| writing.draft.is_some()) {
+            town.retries.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Until the socket closes; true when all is over.
+async fn stay_connected(town: &Town, device: &Device, mut socket: Socket, writing: &mut Option<UnderWay>) -> bool {
+    let mut done = town.done.subscribe();
+    let mut acknowledged = 0;
+    let mut acknowledge = tokio::time::interval(ACK_EVERY);
+    if let Some(draft) = writing.as_ref().and_then(|writing| writing.draft.as_ref())
+        && socket.try_send(frame_of(draft)).await.is_err()
+    {
+        return false;
+    }
+    loop {
+        let next = writing.as_ref().filter(|writing| writing.draft.is_none() && !town.stopped()).map(|writing| writing.next);
+        tokio::select! {
+            frame = socket.try_next() => match frame {
+                Ok(frame) => take(town, device, &frame, writing),
+                Err(None) => return false,
+                Err(Some(code)) => panic!("{} on {}: the socket was closed with {code}", device.signed_in.phone, device.signed_in.device),
+            },
+            _ = acknowledge.tick() => {
+                let seq = device.received.lock().feed.len();
+                if seq > acknowledged && socket.try_send(json!({ "type": "ack", "payload": { "seq": seq } })).await.is_err() {
+                    return false;
+                }
+                acknowledged = seq;
+            }
+            () = tokio::time::sleep_until(next.unwrap_or_else(tokio::time::Instant::now)), if next.is_some() => {
+                let writing = writing.as_mut().expect("there is a next one only for who writes");
+                let draft = writing.draft.insert(writing.pen.next(town));
+                if socket.try_send(frame_of(draft)).await.is_err() {
+                    return false;
+                }
+            }
+            _ = done.wait_for(|done| *done) => return true,
+        }
+    }
+}
+
+fn frame_of(draft: &Draft) -> Value {
+    json!({ "type": "message", "id": draft.client_message_id, "payload": draft.body })
+}
+
+fn take(town: &Town, device: &Device, frame: &Value, writing: &mut Option<UnderWay>) {
+    if let Some(seq) = frame["seq"].as_u64() {
+        let mut received = device.received.lock();
+        assert_eq!(seq, received.feed.len() as u64 + 1, "{} on {}: {frame}", device.signed_in.phone, device.signed_in.device);
+        return received.take(frame);
+    }
+    match frame["type"].as_str() {
+        Some("connection_ack" | "caught_up") => {}
+        Some("reply") => {
+            let writing = writing.as_mut().expect("only who asks is answered");
+            let draft = writing.draft.take().expect("a reply to the message under way");
+            assert_eq!(frame["id"], draft.client_message_id, "{frame}");
+            writing.pen.answered(town, &draft, &frame["payload"]);
+            writing.next = tokio::time::Instant::now() + writing.pen.pause();
+        }
+        _ => panic!("{} on {}: {frame}", device.signed_in.phone, device.signed_in.device),
+    }
+}

@@ -1,0 +1,551 @@
+//! The architecture, held by a test: which module may know which, the shape of the folders, the twins among the migrations, and that the
+//! pages under `host/docs` speak of what is there. It reads the sources as text; see `docs/ARCHITECTURE.md` for the reasons.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// `host/src/<module>` and what it may name of the others: dependencies point one way.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("limits", &[]),
+    ("names", &[]),
+    ("private_file", &[]),
+    ("contract", &["limits"]),
+    ("capabilities", &["limits", "names", "private_file"]),
+    ("runtime", &["capabilities", "contract", "limits", "names"]),
+    ("relay", &["capabilities", "limits"]),
+    ("problem", &["limits", "runtime"]),
+    // The three edges never know each other.
+    ("gateway", &["capabilities", "limits", "names", "problem", "runtime"]),
+    ("hub", &["capabilities", "limits", "runtime"]),
+    ("admin", &["capabilities", "contract", "limits", "names", "problem", "runtime"]),
+    ("config", &["capabilities", "limits", "names", "private_file", "runtime"]),
+    ("telemetry", &["config", "limits"]),
+    ("watch", &["limits", "runtime"]),
+    // The one place that joins layers, and what is above it.
+    ("app", &["admin", "capabilities", "config", "gateway", "hub", "limits", "names", "private_file", "relay", "runtime", "telemetry", "watch"]),
+    ("cli", &["admin", "app", "config", "limits", "names", "runtime", "telemetry"]),
+];
+
+/// A library and the only places that may name it, below `host/src`.
+const LIBRARIES: &[(&str, &[&str])] = &[
+    // `contract` knows a component's types and values and nothing that runs; `host.rs` is where a capability meets its guests.
+    ("wasmtime", &["runtime/", "contract/", "capabilities/guest.rs", "*/host.rs"]),
+    ("wasmtime_wasi", &["runtime/"]),
+    ("wit_parser", &["contract/", "runtime/"]),
+    ("wit_component", &["contract/", "runtime/"]),
+    ("axum", &["gateway/", "hub/", "admin/", "problem.rs", "app.rs"]),
+    ("hyper", &["gateway/", "hub/", "admin/", "app.rs"]),
+    ("hyper_util", &["gateway/", "hub/", "admin/", "app.rs"]),
+    ("tower", &["gateway/", "hub/", "admin/", "app.rs"]),
+    ("tower_http", &["gateway/", "app.rs"]),
+    // `config` reads an origin with it.
+    ("http", &["gateway/", "hub/", "admin/", "problem.rs", "app.rs", "config.rs"]),
+    ("tokio_tungstenite", &["hub/"]),
+    ("sqlx", &["capabilities/"]),
+    ("libsqlite3_sys", &["capabilities/sql/"]),
+    ("jsonwebtoken", &["capabilities/tokens/"]),
+    ("ed25519_dalek", &["capabilities/tokens/"]),
+    ("argon2", &["capabilities/passwords/"]),
+    ("bcrypt", &["capabilities/passwords/"]),
+    ("scrypt", &["capabilities/passwords/"]),
+    ("metrics_exporter_prometheus", &["telemetry.rs"]),
+    ("tracing_subscriber", &["telemetry.rs", "config.rs"]),
+    ("notify", &["watch.rs"]),
+    ("reqwest", &["admin/client.rs"]),
+    ("clap", &["cli.rs"]),
+    ("anyhow", &["main.rs", "cli.rs", "app.rs"]),
+];
+
+/// What is text in the sources and not the name of a library, and who may write it.
+const WORDS: &[(&str, &[&str], &str)] = &[
+    ("std::env", &["config.rs", "watch.rs"], "settings are read by config.rs alone; watch.rs asks which cargo started it"),
+    ("StatusCode::", &["problem.rs", "gateway/", "hub/", "admin/"], "a status code is the edges' word"),
+    ("wasmtime::Store", &["runtime/"], "only the runtime runs guests"),
+    ("wasmtime::Engine", &["runtime/", "contract/"], "only the runtime runs guests; the contract reads types with an engine"),
+    ("thread::sleep", &["runtime/engine.rs", "telemetry.rs"], "only a thread of its own may sleep: the epoch's and the log's"),
+    ("println!", &["cli.rs", "main.rs", "app.rs"], "what the host has to say goes to the log, but for the command line"),
+];
+
+/// Capabilities without functions that a guest calls: events are the services' own packages.
+const WITHOUT_HOST_RS: &[&str] = &["events"];
+
+/// Files over `LINES_MAX` and why they stay whole.
+const LINES_MAX: usize = 600;
+const LONG_FILES: &[(&str, &str)] = &[
+    ("host/src/capabilities/events/embedded.rs", "the queue's tables, its memory and its lanes' life belong together"),
+    ("host/src/config.rs", "every setting with its reading and its checks, and their tests"),
+    ("host/src/hub/socket.rs", "one socket's loop, from the first frame to the close"),
+];
+
+#[test]
+fn dependencies_point_one_way() {
+    let layers: BTreeMap<&str, &[&str]> = LAYERS.iter().copied().collect();
+    let mut wrong = Vec::new();
+    let mut used: BTreeSet<(String, String)> = BTreeSet::new();
+    for source in host_sources() {
+        let own = source.module[0].as_str();
+        if matches!(own, "lib" | "main") {
+            continue;
+        }
+        let Some(allowed) = layers.get(own) else {
+            wrong.push(format!("{}: no line in LAYERS for {own}", source.path));
+            continue;
+        };
+        for path in source.paths() {
+            let other = path[0].as_str();
+            if other == own || !layers.contains_key(other) {
+                continue;
+            }
+            used.insert((own.to_owned(), other.to_owned()));
+            if !allowed.contains(&other) {
+                wrong.push(format!("{}: {own} must not know {other} ({})", source.path, path.join("::")));
+            }
+        }
+    }
+    // A permission that nobody uses would only wait to be misused.
+    let present: BTreeSet<String> = host_sources().into_iter().map(|source| source.module[0].clone()).collect();
+    for (own, others) in LAYERS.iter().filter(|(own, _)| present.contains(*own) && *own != "app" && *own != "cli") {
+        for other in others.iter().filter(|other| !used.contains(&(own.to_string(), other.to_string()))) {
+            wrong.push(format!("LAYERS allows {own} to know {other}, which it does not"));
+        }
+    }
+    none(wrong);
+}
+
+#[test]
+fn backends_are_named_where_layers_are_joined_and_nowhere_else() {
+    let mut wrong = Vec::new();
+    for source in host_sources() {
+        let (own, file) = (source.module[0].as_str(), source.path.as_str());
+        for path in source.paths().into_iter().filter(|path| path[0] == "capabilities" && path.len() > 2) {
+            let (power, part) = (path[1].as_str(), path[2].as_str());
+            if !is_module(&["capabilities", power, part]) {
+                continue;
+            }
+            let same_power = own == "capabilities" && source.module.get(1).is_some_and(|own| own == power);
+            let good = match part {
+                "host" => own == "runtime" || same_power,
+                _ => own == "app" || same_power || (own == "capabilities" && is_backend(&source)),
+            };
+            if !good {
+                wrong.push(format!("{file} names capabilities::{power}::{part}"));
+            }
+        }
+        if own == "capabilities" && (file.ends_with("/mod.rs") || file.ends_with("/host.rs")) {
+            let reaches = source.paths().into_iter().filter(|path| {
+                let part = path.get(2).map_or("", String::as_str);
+                path[0] == "capabilities" && !matches!(part, "host" | "contract") && is_module(&["capabilities", &path[1], part])
+            });
+            wrong.extend(reaches.map(|path| format!("{file} knows a backend: {}", path.join("::"))));
+        }
+    }
+    none(wrong);
+}
+
+#[test]
+fn libraries_stay_where_they_belong() {
+    let mut wrong = Vec::new();
+    for source in host_sources() {
+        let file = source.path.trim_start_matches("host/src/");
+        for (library, places) in LIBRARIES {
+            if source.names_crate(library) && !within(file, places) {
+                wrong.push(format!("{}: {library} belongs to {}", source.path, places.join(", ")));
+            }
+        }
+        for (word, places, reason) in WORDS {
+            if source.code.contains(word) && !within(file, places) {
+                wrong.push(format!("{}: {word} ({reason})", source.path));
+            }
+        }
+    }
+    none(wrong);
+}
+
+#[test]
+fn capabilities_have_one_shape() {
+    let mut wrong = Vec::new();
+    for folder in folders("host/src/capabilities") {
+        let files = file_names(&folder);
+        let name = name_of(&folder);
+        let mut wants = |there: bool, what: &str| {
+            if !there {
+                wrong.push(format!("capabilities/{name}: {what}"));
+            }
+        };
+        wants(files.contains("mod.rs"), "no mod.rs");
+        let has_host = !WITHOUT_HOST_RS.contains(&name.as_str());
+        wants(files.contains("host.rs") == has_host, "host.rs where guests call it, and only there");
+        let backends = files.iter().filter(|file| !matches!(file.as_str(), "mod.rs" | "host.rs" | "contract.rs")).count();
+        wants(files.contains("contract.rs") == (backends > 0), "a backend and contract.rs go together");
+    }
+    none(wrong);
+}
+
+#[test]
+fn migrations_are_twins() {
+    let mut wrong = Vec::new();
+    let guests = folders("host/tests/guests").into_iter().map(|guest| guest.join("migrations")).filter(|folder| folder.exists());
+    for folder in folders("migrations").into_iter().chain(guests) {
+        let shown = folder.display();
+        let mut twins: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for file in file_names(&folder) {
+            match file.split('.').collect::<Vec<_>>().as_slice() {
+                [name, dialect @ ("sqlite" | "postgres"), "sql"] => {
+                    twins.entry((*name).to_owned()).or_default().insert((*dialect).to_owned());
+                }
+                _ => wrong.push(format!("{shown}: {file} is not NNNN_name.<dialect>.sql")),
+            }
+        }
+        for (at, (name, dialects)) in twins.iter().enumerate() {
+            if dialects.len() != 2 {
+                wrong.push(format!("{shown}: {name} is there for {dialects:?} only"));
+            }
+            if !name.starts_with(&format!("{:04}_", at + 1)) {
+                wrong.push(format!("{shown}: {name} stands at {:04}", at + 1));
+            }
+        }
+    }
+    none(wrong);
+}
+
+#[test]
+fn services_are_whole() {
+    let mut wrong = Vec::new();
+    let worlds = read("wit/services.wit");
+    for folder in folders("plugins") {
+        let name = name_of(&folder);
+        let wanted: &[&str] = match name.as_str() {
+            "sdk" => &["Cargo.toml", "README.md", "src/lib.rs"],
+            _ => &["Cargo.toml", "README.md", "plugin.toml", "src/lib.rs"],
+        };
+        wrong.extend(wanted.iter().filter(|file| !folder.join(file).exists()).map(|file| format!("plugins/{name} has no {file}")));
+        if name == "sdk" {
+            continue;
+        }
+        if !worlds.contains(&format!("world {name} {{")) {
+            wrong.push(format!("wit/services.wit has no world {name}"));
+        }
+        // Whoever asks for a database brings its tables.
+        let world = worlds.split(&format!("world {name} {{")).nth(1).and_then(|rest| rest.split("\n}").next()).unwrap_or_default();
+        if world.contains("import echo:sql/") != root().join("migrations").join(&name).exists() {
+            wrong.push(format!("{name}: the import of echo:sql and migrations/{name} go together"));
+        }
+    }
+    none(wrong);
+}
+
+#[test]
+fn every_function_of_the_contracts_is_documented() {
+    let mut wrong = Vec::new();
+    for folder in folders("wit/deps").into_iter().filter(|folder| !name_of(folder).starts_with("wasi-")) {
+        for file in file_names(&folder) {
+            let text = fs::read_to_string(folder.join(&file)).expect("a contract");
+            let lines: Vec<&str> = text.lines().map(str::trim).collect();
+            for pair in lines.windows(2).filter(|pair| pair[1].contains(" func(") && !pair[0].starts_with("///")) {
+                wrong.push(format!("{file}: {} has no `///`", pair[1].split(':').next().unwrap_or_default()));
+            }
+        }
+    }
+    none(wrong);
+}
+
+#[test]
+fn every_file_says_first_what_it_is_and_is_not_too_long() {
+    let mut wrong = Vec::new();
+    let mut long = BTreeSet::new();
+    for folder in ["host/src", "host/tests", "host/examples", "host/benches", "plugins", "xtask"] {
+        for path in rust_files(&root().join(folder)) {
+            let (shown, text) = (shown(&path), fs::read_to_string(&path).expect("a source"));
+            if !text.starts_with("//! ") || text.lines().next().is_some_and(|line| line.len() < 16) {
+                wrong.push(format!("{shown}: the first line is to say what this is"));
+            }
+            if text.lines().count() > LINES_MAX {
+                if !LONG_FILES.iter().any(|(file, _)| *file == shown) {
+                    wrong.push(format!("{shown}: more than {LINES_MAX} lines"));
+                }
+                long.insert(shown);
+            }
+        }
+    }
+    let gone = LONG_FILES.iter().filter(|(file, _)| !long.contains(*file));
+    wrong.extend(gone.map(|(file, _)| format!("{file} is not long any more: strike it from LONG_FILES")));
+    none(wrong);
+}
+
+#[test]
+fn every_bound_is_used() {
+    let all: String = rust_files(&root().join("host")).into_iter().filter(|path| !path.ends_with("limits.rs")).map(read_path).collect();
+    let words: BTreeSet<&str> = all.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let limits = read("host/src/limits.rs");
+    let bounds = limits.lines().filter_map(|line| line.strip_prefix("pub const ")?.split(':').next());
+    none(bounds.filter(|bound| !words.contains(bound)).map(|bound| format!("limits.rs: nobody keeps to {bound}")).collect());
+}
+
+#[test]
+fn the_pages_speak_of_what_is_there() {
+    let mut wrong = Vec::new();
+    // `path.rs::test_name` in the page of invariants.
+    let invariants = read("host/docs/INVARIANTS.md");
+    let mut named = 0;
+    for (file, test) in invariants.split('`').filter_map(|quoted| quoted.split_once(".rs::")) {
+        named += 1;
+        let path = root().join(format!("{file}.rs"));
+        if !fs::read_to_string(&path).is_ok_and(|text| text.contains(&format!("fn {test}("))) {
+            wrong.push(format!("INVARIANTS.md: there is no {file}.rs::{test}"));
+        }
+    }
+    assert!(named > 30, "INVARIANTS.md names {named} tests only");
+    for guarantee in 1..=10 {
+        if !invariants.contains(&format!("\n| G{guarantee} |")) {
+            wrong.push(format!("INVARIANTS.md has no row for G{guarantee}"));
+        }
+    }
+    // Paths in the page of the architecture.
+    let architecture = read("host/docs/ARCHITECTURE.md");
+    let paths = architecture.split('`').skip(1).step_by(2).filter(|quoted| is_path(quoted));
+    for path in paths.filter(|path| ![&root(), &root().join("host"), &root().join("host/src")].iter().any(|from| from.join(path).exists())) {
+        wrong.push(format!("ARCHITECTURE.md: there is no {path}"));
+    }
+    for module in file_names(&root().join("host/src")).iter().map(|file| file.trim_end_matches(".rs")) {
+        let listed = [format!("`{module}.rs`"), format!("`{module}/`")].iter().any(|name| architecture.contains(name));
+        if !listed && module != "lib" {
+            wrong.push(format!("ARCHITECTURE.md does not say what {module} is"));
+        }
+    }
+    // Decisions are numbered in the order they were taken.
+    for (at, file) in file_names(&root().join("host/docs/adr")).iter().enumerate() {
+        let text = read(&format!("host/docs/adr/{file}"));
+        let parts = ["## Context", "## Decision", "## Consequences"];
+        if !file.starts_with(&format!("{:04}-", at + 1)) || !parts.iter().all(|part| text.contains(part)) {
+            wrong.push(format!("adr/{file}: number {:04}, and {parts:?}", at + 1));
+        }
+    }
+    none(wrong);
+}
+
+#[test]
+fn paths_are_read_out_of_imports() {
+    let module = ["hub", "socket"].map(str::to_owned).to_vec();
+    let code = "use crate::{a::{B, c::*}, d as e};\nuse super::super::f::G;\nuse super::{h, i::{self, J}};\nlet k = crate::l::m();".to_owned();
+    let source = Source { path: "hub/socket.rs".to_owned(), module, code };
+    let paths: BTreeSet<String> = source.paths().into_iter().map(|path| path.join("::")).collect();
+    let wanted = ["a::B", "a::c", "d", "f::G", "hub::h", "hub::i", "hub::i::J", "l::m"];
+    assert_eq!(paths, wanted.map(str::to_owned).into());
+    assert!(within("hub/socket.rs", &["hub/"]) && within("capabilities/sql/host.rs", &["*/host.rs"]) && !within("hub.rs", &["hub/"]));
+    assert_eq!(code_of("a // b\n#[cfg(test)]\nmod tests {\n}"), "a ");
+}
+
+// --- Reading the sources ---------------------------------------------------------------------------------------------------------------
+
+struct Source {
+    /// From the root of the repository.
+    path: String,
+    /// `["capabilities", "sql", "sqlite", "outbox"]`.
+    module: Vec<String>,
+    /// Without comments and tests.
+    code: String,
+}
+
+/// What is compiled into the host: modules for tests alone are left out.
+fn host_sources() -> Vec<Source> {
+    let folder = root().join("host/src");
+    let files = rust_files(&folder);
+    let tests: BTreeSet<PathBuf> = files.iter().flat_map(|file| test_modules_of(file)).collect();
+    let files = files.into_iter().filter(|file| !tests.iter().any(|test| file.starts_with(test) || *file == test.with_extension("rs")));
+    let sources = files.map(|file| {
+        let inside = file.strip_prefix(&folder).expect("below the folder").with_extension("");
+        let mut module: Vec<String> = inside.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        if module.len() > 1 && module.last().is_some_and(|last| last == "mod") {
+            module.pop();
+        }
+        Source { path: shown(&file), module, code: code_of(&read_path(file)) }
+    });
+    let sources: Vec<Source> = sources.collect();
+    assert!(sources.len() > 60, "only {} sources were found", sources.len());
+    sources
+}
+
+impl Source {
+    /// Every path from `crate::` or `super::` on, as modules and items from the crate's root.
+    fn paths(&self) -> Vec<Vec<String>> {
+        let mut paths = Vec::new();
+        for (at, _) in self.code.match_indices("crate::") {
+            if !self.code[..at].ends_with(is_word) {
+                grow(Vec::new(), &self.code[at + "crate::".len()..], &mut paths);
+            }
+        }
+        for (at, _) in self.code.match_indices("super::") {
+            let before = &self.code[..at];
+            if before.ends_with(is_word) || before.ends_with("super::") {
+                continue;
+            }
+            let mut base = self.module.clone();
+            let mut rest = &self.code[at..];
+            while let Some(after) = rest.strip_prefix("super::") {
+                base.pop();
+                rest = after;
+            }
+            grow(base, rest, &mut paths);
+        }
+        paths.retain(|path| !path.is_empty());
+        paths
+    }
+
+    fn names_crate(&self, library: &str) -> bool {
+        let path = format!("{library}::");
+        self.code.match_indices(&path).any(|(at, _)| {
+            let before = &self.code[..at];
+            // `axum::http::…` is axum's, `super::http::…` our own.
+            !before.ends_with(is_word) && !before.ends_with("::")
+        })
+    }
+}
+
+/// Follows a path, and each branch of a `{group}`. Returns what stands behind it.
+fn grow<'a>(mut base: Vec<String>, text: &'a str, paths: &mut Vec<Vec<String>>) -> &'a str {
+    let text = text.trim_start();
+    if let Some(mut rest) = text.strip_prefix('{') {
+        loop {
+            rest = rest.trim_start();
+            if let Some(after) = rest.strip_prefix('}') {
+                return after;
+            }
+            rest = grow(base.clone(), rest, paths).trim_start();
+            rest = rest.strip_prefix(',').unwrap_or(rest);
+            if rest.is_empty() {
+                return rest;
+            }
+        }
+    }
+    let end = text.find(|c| !is_word(c)).unwrap_or(text.len());
+    let (word, rest) = text.split_at(end);
+    match word {
+        "" => {
+            paths.push(base);
+            // `*` and what else may stand there; never at the same place again.
+            let mut rest = rest.chars();
+            if !rest.as_str().starts_with(['}', ',']) {
+                rest.next();
+            }
+            return rest.as_str();
+        }
+        "self" => {}
+        _ => base.push(word.to_owned()),
+    }
+    if let Some(rest) = rest.strip_prefix("::") {
+        return grow(base, rest, paths);
+    }
+    paths.push(base);
+    // A renamed import.
+    match rest.strip_prefix(" as ") {
+        Some(rest) => rest.trim_start_matches(is_word),
+        None => rest,
+    }
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Without comments and without the module of tests at the end.
+fn code_of(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    code.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+/// The modules that this file declares for tests, as paths without an extension.
+fn test_modules_of(file: &Path) -> Vec<PathBuf> {
+    let text = fs::read_to_string(file).expect("a source");
+    let folder = match file.file_name().and_then(|name| name.to_str()) {
+        Some("mod.rs" | "lib.rs" | "main.rs") => file.parent().expect("in a folder").to_owned(),
+        _ => file.with_extension(""),
+    };
+    let declared = text.split("#[cfg(test)]\n").skip(1).filter_map(|after| {
+        let line = after.lines().next()?;
+        let name = line.trim_end_matches(';').split("mod ").nth(1)?;
+        line.ends_with(';').then(|| folder.join(name))
+    });
+    declared.collect()
+}
+
+fn is_module(path: &[&str]) -> bool {
+    if path.iter().any(|part| part.is_empty()) {
+        return false;
+    }
+    let path = root().join("host/src").join(path.iter().collect::<PathBuf>());
+    path.is_dir() || path.with_extension("rs").exists()
+}
+
+/// `capabilities/<power>/<backend>…`.
+fn is_backend(source: &Source) -> bool {
+    source.module.len() > 2 && !matches!(source.module[2].as_str(), "host" | "contract")
+}
+
+fn within(file: &str, places: &[&str]) -> bool {
+    places.iter().any(|place| match place.strip_prefix('*') {
+        Some(end) => file.ends_with(end),
+        None => file == *place || (place.ends_with('/') && file.starts_with(place)),
+    })
+}
+
+/// A quoted word of a page that can only be a path of this repository.
+fn is_path(quoted: &str) -> bool {
+    let plain = quoted.chars().all(|c| is_word(c) || matches!(c, '/' | '.' | '-'));
+    let of_a_kind = [".rs", ".md", ".wit", ".toml"].iter().any(|end| quoted.ends_with(end)) || quoted.ends_with('/');
+    plain && of_a_kind && !quoted.starts_with(['/', '.'])
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the host is a folder of the repository").to_owned()
+}
+
+fn shown(path: &Path) -> String {
+    path.strip_prefix(root()).expect("in the repository").display().to_string()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn read_path(path: PathBuf) -> String {
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().expect("a name").to_string_lossy().into_owned()
+}
+
+fn folders(path: &str) -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = entries(&root().join(path)).into_iter().filter(|path| path.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
+/// Files and folders, by name.
+fn file_names(folder: &Path) -> BTreeSet<String> {
+    entries(folder).iter().map(|path| name_of(path)).collect()
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for path in entries(folder) {
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    entries.map(|entry| entry.expect("a readable folder").path()).collect()
+}
+
+#[track_caller]
+fn none(wrong: Vec<String>) {
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
