@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmtime::component::Val;
-
 use super::artifact::Artifact;
 use super::call::{self, Frame, Stats, StatsView};
 use super::catalogue::{Call, Catalogue, Export, Generation, Subscription};
@@ -16,8 +14,7 @@ use super::manifest::{Manifest, Route};
 use super::pool::Pool;
 use super::versions::{HistoryEntry, VersionStore};
 use super::{CallError, Runtime, internal_context};
-use crate::capabilities::sql::MigrateError;
-use crate::contract::codec::{EventCodec, ReplyCodec, RequestCodec, Source};
+use crate::contract::codec::{Encoded, EventCodec, ReplyCodec, RequestCodec, Source};
 use crate::contract::compat;
 use crate::contract::wit::{Contract, Interface};
 use crate::limits;
@@ -343,13 +340,10 @@ impl Runtime {
         let powers = self.powers.powers(&service, &manifest.config).await.map_err(|reason| Gate::Migrations.refuses(vec![reason]))?;
         let migrations: Vec<_> = artifact.migrations.iter().filter(|step| step.dialect == self.powers.dialect()).cloned().collect();
         let applied = match depth {
-            Depth::Look => migrations.iter().map(|step| step.name.clone()).collect(),
-            Depth::Prepare => powers
-                .database
-                .migrate(&migrations)
-                .await
-                .map_err(|error: MigrateError| Gate::Migrations.refuses(vec![error.to_string()]))?,
+            Depth::Look => powers.database.pending(&migrations).await,
+            Depth::Prepare => powers.database.migrate(&migrations).await,
         };
+        let applied = applied.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?;
 
         let component = {
             let (engine, artifact) = (self.engine.clone(), artifact.clone());
@@ -400,18 +394,21 @@ impl Runtime {
         // The first instance stays, so that the first call finds a warm one.
         let first = generation.pool.make(internal_context("gate", generation.pool.limits().wall)).await.map_err(fails)?;
         generation.pool.put_back(first);
-        if let (Depth::Prepare, Some(probe)) = (depth, parts.probe) {
-            self.probe(&generation, probe, Arc::new(catalogue)).await.map_err(|reason| Gate::Probe.refuses(vec![reason]))?;
+        if let (Depth::Prepare, Some((probe, reply))) = (depth, parts.probe) {
+            self.probe(&generation, probe, &reply, Arc::new(catalogue)).await.map_err(|reason| Gate::Probe.refuses(vec![reason]))?;
         }
         Ok((generation, plan))
     }
 
-    async fn probe(&self, generation: &Arc<Generation>, export: usize, catalogue: Arc<Catalogue>) -> Result<(), String> {
+    async fn probe(&self, generation: &Arc<Generation>, export: usize, reply: &ReplyCodec, catalogue: Arc<Catalogue>) -> Result<(), String> {
         let frame = Frame::root(catalogue, generation.service.clone());
         let context = internal_context("probe", generation.pool.limits().wall);
         match call::run(generation, export, &[], frame, context).await {
-            Ok(Val::Result(Err(error))) => Err(format!("its health probe answers an error: {error:?}")),
-            Ok(_) => Ok(()),
+            Ok(value) => match reply.encode(&value) {
+                Ok(Encoded::Ok { .. }) => Ok(()),
+                Ok(Encoded::Declined(error)) => Err(format!("its health probe answers an error: {}: {}", error.code, error.message)),
+                Err(error) => Err(format!("its health probe's reply cannot be read: {error}")),
+            },
             Err(CallError::Failed(reason) | CallError::TimedOut(reason)) => Err(format!("its health probe fails: {reason}")),
             Err(error) => Err(format!("its health probe fails: {error}")),
         }
@@ -470,7 +467,7 @@ struct Parts {
     sockets: Vec<(String, usize)>,
     schedules: Vec<(super::manifest::Schedule, usize)>,
     topics: HashMap<String, Subscription>,
-    probe: Option<usize>,
+    probe: Option<(usize, ReplyCodec)>,
 }
 
 impl Parts {
@@ -512,13 +509,13 @@ impl Parts {
         }
         for schedule in &manifest.schedules {
             match parts.without_parameters(api, &schedule.call) {
-                Ok(export) => parts.schedules.push((schedule.clone(), export)),
+                Ok((export, _)) => parts.schedules.push((schedule.clone(), export)),
                 Err(reason) => reasons.push(format!("schedule: {reason}")),
             }
         }
         if let Some(probe) = &manifest.probe {
             match parts.without_parameters(api, probe) {
-                Ok(export) => parts.probe = Some(export),
+                Ok(found) => parts.probe = Some(found),
                 Err(reason) => reasons.push(format!("probe: {reason}")),
             }
         }
@@ -533,12 +530,12 @@ impl Parts {
         Ok(self.calls.len() - 1)
     }
 
-    fn without_parameters(&self, api: &Interface, name: &str) -> Result<usize, String> {
-        match api.function(name) {
-            Some(function) if function.params.is_empty() => Ok(self.api[name]),
-            Some(_) => Err(format!("{name} takes a parameter, and the host has none to give")),
-            None => Err(format!("{} has no function {name}", api.id)),
+    fn without_parameters(&self, api: &Interface, name: &str) -> Result<(usize, ReplyCodec), String> {
+        let function = api.function(name).ok_or_else(|| format!("{} has no function {name}", api.id))?;
+        if !function.params.is_empty() {
+            return Err(format!("{name} takes a parameter, and the host has none to give"));
         }
+        Ok((self.api[name], ReplyCodec::compile(function, None).map_err(|error| error.to_string())?))
     }
 
     /// A topic for every function of the exported `events` interfaces, or for those that the manifest wants.

@@ -100,6 +100,16 @@ impl TestApp {
         app
     }
 
+    /// Its `--data`.
+    pub fn data_folder(&self) -> PathBuf {
+        data_folder(&self.data)
+    }
+
+    /// Its `--plugins`.
+    pub fn plugins(&self) -> &Path {
+        &self.plugins
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
@@ -357,12 +367,16 @@ impl Drop for TestApp {
     }
 }
 
+fn data_folder(data: &TempDir) -> PathBuf {
+    data.path().join("data")
+}
+
 fn spawn(data: &TempDir, plugins: &Path, arguments: &[String], settings: &[(String, String)]) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(data.path().join("log")).expect("a log file");
     Command::new(env!("CARGO_BIN_EXE_echod"))
         .args(arguments)
         .arg("--data")
-        .arg(data.path().join("data"))
+        .arg(data_folder(data))
         .arg("--plugins")
         .arg(plugins)
         // Not in the source tree: a test's host has no sources to watch.

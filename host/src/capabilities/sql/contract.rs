@@ -304,7 +304,10 @@ async fn migrations_apply_once(backend: Arc<dyn SqlBackend>) {
     let mut other = first.clone();
     other.dialect = "another".to_owned();
     other.sql = "not for this backend".to_owned();
-    assert_eq!(database.migrate(&[first.clone(), other]).await.expect("applies"), ["0001_people"]);
+    let both = [first.clone(), other];
+    assert_eq!(database.pending(&both).await.expect("looks"), ["0001_people"]);
+    assert_eq!(database.migrate(&both).await.expect("applies"), ["0001_people"]);
+    assert_eq!(database.pending(&both).await.expect("looks"), [""; 0]);
     assert_eq!(database.migrate(std::slice::from_ref(&first)).await.expect("known"), [""; 0]);
     insert(database.as_ref(), "a").await;
     let all = "SELECT * FROM person";
@@ -316,9 +319,13 @@ async fn migrations_apply_once(backend: Arc<dyn SqlBackend>) {
     assert_eq!((rows.columns.len(), rows.rows[0].len()), (4, 4));
 
     let changed = migration(backend.as_ref(), "0001_people", "CREATE TABLE other (a TEXT)");
+    assert!(matches!(database.pending(std::slice::from_ref(&changed)).await, Err(MigrateError::Changed { .. })));
     assert!(matches!(database.migrate(&[changed]).await, Err(MigrateError::Changed { name }) if name == "0001_people"));
-    let dropping = migration(backend.as_ref(), "0003_drop", "DROP TABLE pet");
-    assert!(matches!(database.migrate(&[dropping]).await, Err(MigrateError::NotAdditive { .. })));
+    let adding = migration(backend.as_ref(), "0003_add", "CREATE TABLE added (a TEXT)");
+    let dropping = [adding, migration(backend.as_ref(), "0004_drop", "DROP TABLE pet")];
+    assert!(matches!(database.pending(&dropping).await, Err(MigrateError::NotAdditive { .. })));
+    assert!(matches!(database.migrate(&dropping).await, Err(MigrateError::NotAdditive { .. })));
+    database.query("SELECT * FROM added", vec![]).await.expect_err("all are looked at before the first is applied");
     let broken = migration(backend.as_ref(), "0003_broken", "CREATE TABLE half (a TEXT); INSERT INTO nowhere VALUES (1);");
     assert!(matches!(database.migrate(&[broken]).await, Err(MigrateError::Failed { .. })));
     database.query("SELECT * FROM half", vec![]).await.expect_err("half a migration is none");

@@ -83,6 +83,8 @@ pub trait Database: Outbox {
     /// Applies what is missing of these migrations, in order, each in a transaction of its own.
     /// A migration already applied with another text is an error.
     async fn migrate(&self, migrations: &[Migration]) -> Result<Vec<String>, MigrateError>;
+    /// What `migrate` would apply, with all of its errors but those that only applying can show. Changes nothing.
+    async fn pending(&self, migrations: &[Migration]) -> Result<Vec<String>, MigrateError>;
     async fn ping(&self) -> Result<(), SqlError>;
 }
 

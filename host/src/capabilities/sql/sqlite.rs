@@ -228,6 +228,10 @@ impl Database for SqliteDatabase {
         migrate::migrate(&self.0.file, migrations).await
     }
 
+    async fn pending(&self, migrations: &[Migration]) -> Result<Vec<String>, MigrateError> {
+        migrate::pending(&self.0.file, migrations).await
+    }
+
     async fn ping(&self) -> Result<(), SqlError> {
         let script = Script::new("SELECT 1 FROM _echo_meta", 1);
         self.0.file.reader().await?.run(&script, SqliteArguments::default()).await.map(drop)

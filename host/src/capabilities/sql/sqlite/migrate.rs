@@ -18,25 +18,42 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS _echo_migrations
 /// The names of those that were applied now.
 pub async fn migrate(file: &File, migrations: &[Migration]) -> Result<Vec<String>, MigrateError> {
     let mut writer = file.writer().await?;
-    writer.run(&Script::new(TABLE, 1), SqliteArguments::default()).await?;
-    let known = applied(&mut writer).await?;
-    let mut fresh = Vec::new();
-    for migration in migrations.iter().filter(|migration| migration.dialect == "sqlite") {
-        let digest = digest(&migration.sql);
-        match known.get(&migration.name) {
-            Some(before) if *before == digest => continue,
-            Some(_) => return Err(MigrateError::Changed { name: migration.name.clone() }),
-            None => {}
-        }
-        check_additive(&migration.sql).map_err(|reason| MigrateError::NotAdditive { name: migration.name.clone(), reason })?;
-        apply(&mut writer, migration, &digest).await.map_err(|source| MigrateError::Failed { name: migration.name.clone(), source })?;
-        fresh.push(migration.name.clone());
+    let fresh = missing(&mut writer, migrations).await?;
+    for migration in &fresh {
+        apply(&mut writer, migration).await.map_err(|source| MigrateError::Failed { name: migration.name.clone(), source })?;
     }
     drop(writer);
     if !fresh.is_empty() {
         file.forget_statements().await?;
     }
+    Ok(names(&fresh))
+}
+
+/// The names of those that would be applied.
+pub async fn pending(file: &File, migrations: &[Migration]) -> Result<Vec<String>, MigrateError> {
+    let mut writer = file.writer().await?;
+    Ok(names(&missing(&mut writer, migrations).await?))
+}
+
+/// Those that were not applied yet. All are looked at before the first is applied.
+async fn missing<'a>(writer: &mut Lease, migrations: &'a [Migration]) -> Result<Vec<&'a Migration>, MigrateError> {
+    writer.run(&Script::new(TABLE, 1), SqliteArguments::default()).await?;
+    let known = applied(writer).await?;
+    let mut fresh = Vec::new();
+    for migration in migrations.iter().filter(|migration| migration.dialect == "sqlite") {
+        match known.get(&migration.name) {
+            Some(before) if *before == digest(&migration.sql) => continue,
+            Some(_) => return Err(MigrateError::Changed { name: migration.name.clone() }),
+            None => {}
+        }
+        check_additive(&migration.sql).map_err(|reason| MigrateError::NotAdditive { name: migration.name.clone(), reason })?;
+        fresh.push(migration);
+    }
     Ok(fresh)
+}
+
+fn names(migrations: &[&Migration]) -> Vec<String> {
+    migrations.iter().map(|migration| migration.name.clone()).collect()
 }
 
 async fn applied(writer: &mut Lease) -> Result<HashMap<String, String>, SqlError> {
@@ -51,7 +68,7 @@ async fn applied(writer: &mut Lease) -> Result<HashMap<String, String>, SqlError
     Ok(known)
 }
 
-async fn apply(writer: &mut Lease, migration: &Migration, digest: &str) -> Result<(), SqlError> {
+async fn apply(writer: &mut Lease, migration: &Migration) -> Result<(), SqlError> {
     let once = |sql: &str, statements| Script { sql: sql.into(), statements, keep: false };
     writer.opened();
     writer.run(&once("BEGIN IMMEDIATE", 1), SqliteArguments::default()).await?;
@@ -59,7 +76,7 @@ async fn apply(writer: &mut Lease, migration: &Migration, digest: &str) -> Resul
     let time = Duration::from_millis(limits::SQL_MIGRATION_TIMEOUT_MS);
     writer.each(&once(&migration.sql, usize::MAX), SqliteArguments::default(), time, |_| Ok(true)).await?;
     let record = once("INSERT INTO _echo_migrations (name, sha256, applied_at) VALUES ($1, $2, unixepoch()); COMMIT", 2);
-    writer.run(&record, values::bind([migration.name.as_str().into(), digest.into()])?).await?;
+    writer.run(&record, values::bind([migration.name.as_str().into(), digest(&migration.sql).as_str().into()])?).await?;
     writer.ended();
     Ok(())
 }
