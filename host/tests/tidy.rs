@@ -23,7 +23,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "limits"]),
     ("watch", &["limits", "runtime"]),
     // The one place that joins layers, and what is above it.
-    ("app", &["admin", "capabilities", "config", "gateway", "hub", "limits", "names", "private_file", "relay", "runtime", "telemetry", "watch"]),
+    (
+        "app",
+        &["admin", "capabilities", "config", "gateway", "hub", "limits", "names", "private_file", "relay", "runtime", "telemetry", "watch"],
+    ),
     ("cli", &["admin", "app", "config", "limits", "names", "runtime", "telemetry"]),
 ];
 
@@ -304,7 +307,8 @@ fn the_pages_speak_of_what_is_there() {
     // Paths in the page of the architecture.
     let architecture = read("host/docs/ARCHITECTURE.md");
     let paths = architecture.split('`').skip(1).step_by(2).filter(|quoted| is_path(quoted));
-    for path in paths.filter(|path| ![&root(), &root().join("host"), &root().join("host/src")].iter().any(|from| from.join(path).exists())) {
+    for path in paths.filter(|path| ![&root(), &root().join("host"), &root().join("host/src")].iter().any(|from| from.join(path).exists()))
+    {
         wrong.push(format!("ARCHITECTURE.md: there is no {path}"));
     }
     for module in file_names(&root().join("host/src")).iter().map(|file| file.trim_end_matches(".rs")) {
@@ -327,7 +331,8 @@ fn the_pages_speak_of_what_is_there() {
 #[test]
 fn paths_are_read_out_of_imports() {
     let module = ["hub", "socket"].map(str::to_owned).to_vec();
-    let code = "use crate::{a::{B, c::*}, d as e};\nuse super::super::f::G;\nuse super::{h, i::{self, J}};\nlet k = crate::l::m();".to_owned();
+    let code =
+        "use crate::{a::{B, c::*}, d as e};\nuse super::super::f::G;\nuse super::{h, i::{self, J}};\nlet k = crate::l::m();".to_owned();
     let source = Source { path: "hub/socket.rs".to_owned(), module, code };
     let paths: BTreeSet<String> = source.paths().into_iter().map(|path| path.join("::")).collect();
     let wanted = ["a::B", "a::c", "d", "f::G", "hub::h", "hub::i", "hub::i::J", "l::m"];

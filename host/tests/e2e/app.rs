@@ -104,7 +104,7 @@ impl TestApp {
         }
     }
 
-    /// Starts again on the same data, at other addresses.
+    /// Starts again on the same data.
     pub async fn restart(&mut self) {
         self.begin_restart();
         self.wait_until_ready().await;
@@ -112,12 +112,12 @@ impl TestApp {
 
     /// Starts again on the same data and waits for nothing.
     pub fn begin_restart(&mut self) {
-        let _ = std::fs::remove_file(self.addresses());
+        let _ = std::fs::remove_file(self.data.path().join("data/run/addresses.json"));
         self.process = spawn(&self.data, &self.plugins, &self.arguments, &self.settings);
     }
 
     async fn wait_until_ready(&mut self) {
-        let file = self.addresses();
+        let file = self.data.path().join("data/run/addresses.json");
         let until = Instant::now() + Duration::from_secs(60);
         loop {
             assert!(Instant::now() < until, "the host was not ready in time; its log:\n{}", self.log());
@@ -136,10 +136,6 @@ impl TestApp {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    }
-
-    fn addresses(&self) -> PathBuf {
-        self.data.path().join("data/run/addresses.json")
     }
 
     pub fn log(&self) -> String {
@@ -238,7 +234,11 @@ impl TestApp {
     }
 
     pub async fn try_socket(&self, person: &Person, since: Option<u64>) -> Result<Socket, SocketError> {
-        Socket::open(&self.url, person, since).await
+        let query = since.map_or_else(String::new, |since| format!("?since={since}"));
+        let mut request = format!("{}/ws{query}", self.url.replace("http", "ws")).into_client_request()?;
+        request.headers_mut().insert("authorization", format!("Bearer {}", person.access_token).parse().expect("a header"));
+        let (stream, _) = tokio_tungstenite::connect_async(request).await?;
+        Ok(Socket { stream })
     }
 }
 
@@ -368,21 +368,8 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// With the person's token, at the host with this public address.
-    pub async fn open(url: &str, person: &Person, since: Option<u64>) -> Result<Self, SocketError> {
-        let query = since.map_or_else(String::new, |since| format!("?since={since}"));
-        let mut request = format!("{}/ws{query}", url.replace("http", "ws")).into_client_request()?;
-        request.headers_mut().insert("authorization", format!("Bearer {}", person.access_token).parse().expect("a header"));
-        let (stream, _) = tokio_tungstenite::connect_async(request).await?;
-        Ok(Self { stream })
-    }
-
     pub async fn send(&mut self, frame: Value) {
-        self.try_send(frame).await.expect("the socket takes a frame");
-    }
-
-    pub async fn try_send(&mut self, frame: Value) -> Result<(), SocketError> {
-        self.stream.send(Message::text(frame.to_string())).await
+        self.stream.send(Message::text(frame.to_string())).await.expect("the socket takes a frame");
     }
 
     pub async fn send_raw(&mut self, message: Message) {
