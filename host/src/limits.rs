@@ -187,19 +187,6 @@ pub const EVENT_REASON_BYTES_MAX: usize = 1_024;
 pub const EVENT_TRIES_MAX: u32 = 10;
 pub const EVENT_RETRY_FIRST_MS: u64 = 50;
 pub const EVENT_RETRY_LAST_MS: u64 = 30_000;
-/// Events of one partition of one consumer that are in memory, and their bytes; what is beyond waits in the file.
-pub const QUEUE_LANE_EVENTS_MAX: usize = 256;
-pub const QUEUE_LANE_BYTES_MAX: usize = 1024 * 1024;
-/// What has been handled is written down together, at most this long after the first, in milliseconds, ...
-pub const QUEUE_SETTLE_MS: u64 = 5;
-/// ... and handling pauses while so many events are not written down (the disk is full or gone).
-pub const QUEUE_UNSETTLED_MAX: usize = 10_000;
-/// A consumer looks for events at least this often, in milliseconds, though nobody called it.
-pub const QUEUE_TICK_MS: u64 = 5_000;
-/// The longest pause before a retry that a subscriber may ask for, in milliseconds.
-pub const EVENT_RETRY_ASKED_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
-/// Why an event failed, as kept with a dead letter, in bytes.
-pub const EVENT_REASON_BYTES_MAX: usize = 1_024;
 /// Dead letters kept per consumer; the oldest are dropped, with a line in the log.
 pub const DEAD_LETTERS_MAX: usize = 10_000;
 /// Users of one push.
