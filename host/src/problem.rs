@@ -1,6 +1,7 @@
 //! Every failure's one form: problem+json (RFC 9457). The only file that names the status of a kind of failure.
 //!
 //! A handler returns a `Problem`; its answer leaves the handler without a body, and the edge writes the body once it knows the request's id.
+//! A socket sends the same document in a frame.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -11,10 +12,12 @@ use http::header::{ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
+use crate::capabilities::tokens::TokenError;
 use crate::limits;
 use crate::runtime::{CallError, ErrorKind, FieldError};
 
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+const WRONG_FIELDS: &str = "the request has wrong fields";
 
 /// One failure as a client sees it.
 #[derive(Clone, Debug)]
@@ -27,11 +30,19 @@ pub struct Problem {
     pub errors: Vec<FieldError>,
     pub retry_after: Option<Duration>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// Where a feed goes on that cannot go on where the client wanted.
+    cursor: Option<u64>,
 }
 
 impl Problem {
     pub fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code: code.into(), detail: detail.into(), errors: Vec::new(), retry_after: None, headers: Vec::new() }
+        Self { status, code: code.into(), detail: detail.into(), errors: Vec::new(), retry_after: None, headers: Vec::new(), cursor: None }
+    }
+
+    /// 422 for one wrong field.
+    pub fn invalid(field: &str, code: &str, detail: impl Into<String>) -> Self {
+        let error = FieldError { field: field.to_owned(), code: code.to_owned(), detail: detail.into() };
+        Self { errors: vec![error], ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", WRONG_FIELDS) }
     }
 
     pub fn not_found() -> Self {
@@ -45,6 +56,10 @@ impl Problem {
     /// 401 with the challenge that RFC 6750 wants.
     pub fn unauthenticated(code: &'static str, detail: &'static str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, code, detail)
+    }
+
+    pub fn token_missing() -> Self {
+        Self::unauthenticated("token_missing", "this wants an access token: Authorization: Bearer <token>")
     }
 
     /// 503 with Retry-After.
@@ -67,22 +82,25 @@ impl Problem {
         self
     }
 
+    pub fn with_cursor(mut self, cursor: u64) -> Self {
+        self.cursor = Some(cursor);
+        self
+    }
+
     /// The JSON document.
     pub fn render(&self, request_id: Option<&str>) -> Vec<u8> {
-        #[derive(Serialize)]
-        struct Document<'a> {
-            r#type: String,
-            title: &'a str,
-            status: u16,
-            code: &'a str,
-            #[serde(skip_serializing_if = "str::is_empty")]
-            detail: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            request_id: Option<&'a str>,
-            #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
-            errors: &'a [FieldError],
-        }
-        let document = Document {
+        serde_json::to_vec(&self.document(request_id)).expect("strings and numbers always serialise")
+    }
+
+    /// The JSON document as a frame carries it: what an answer says in its headers is in there.
+    pub fn render_for_frame(&self, request_id: &str) -> String {
+        let retry_after = self.retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+        let document = Document { retry_after_ms: retry_after, ..self.document(Some(request_id)) };
+        serde_json::to_string(&document).expect("strings and numbers always serialise")
+    }
+
+    fn document<'a>(&'a self, request_id: Option<&'a str>) -> Document<'a> {
+        Document {
             r#type: format!("urn:echo:problem:{}", self.code),
             title: self.status.canonical_reason().unwrap_or("Failure"),
             status: self.status.as_u16(),
@@ -90,8 +108,9 @@ impl Problem {
             detail: &self.detail,
             request_id,
             errors: &self.errors,
-        };
-        serde_json::to_vec(&document).expect("strings and numbers always serialise")
+            cursor: self.cursor,
+            retry_after_ms: None,
+        }
     }
 
     /// The whole answer, for whoever serves without the gateway's edge.
@@ -112,6 +131,24 @@ impl Problem {
             headers.insert(WWW_AUTHENTICATE, challenge(&self.code));
         }
     }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    code: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
+    errors: &'a [FieldError],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
 }
 
 impl IntoResponse for Problem {
@@ -147,7 +184,7 @@ impl From<CallError> for Problem {
         match error {
             CallError::Unreadable(detail) => Problem::new(StatusCode::BAD_REQUEST, "unreadable", detail),
             CallError::Invalid(fields) => {
-                let mut problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "the request has wrong fields");
+                let mut problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", WRONG_FIELDS);
                 problem.errors = bounded(fields);
                 problem
             }
@@ -166,6 +203,19 @@ impl From<CallError> for Problem {
             }
             CallError::TimedOut(_) => Problem::new(StatusCode::GATEWAY_TIMEOUT, "service_timed_out", "the service did not answer in time"),
             CallError::Failed(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "service_failed", ""),
+        }
+    }
+}
+
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Invalid => Problem::unauthenticated(error.code(), "this is no access token of this service"),
+            TokenError::Expired => Problem::unauthenticated(error.code(), "the access token has expired; refresh it"),
+            TokenError::Revoked => Problem::unauthenticated(error.code(), "the access token was revoked; log in again"),
+            TokenError::Unavailable => {
+                Problem::unavailable(error.code(), "tokens cannot be checked now", Duration::from_secs(1))
+            }
         }
     }
 }

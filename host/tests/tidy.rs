@@ -14,10 +14,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("capabilities", &["limits", "names", "private_file"]),
     ("runtime", &["capabilities", "contract", "limits", "names"]),
     ("relay", &["capabilities", "limits"]),
-    ("problem", &["limits", "runtime"]),
+    ("problem", &["capabilities", "limits", "runtime"]),
     // The three edges never know each other.
     ("gateway", &["capabilities", "limits", "names", "problem", "runtime"]),
-    ("hub", &["capabilities", "limits", "runtime"]),
+    ("hub", &["capabilities", "limits", "problem", "runtime"]),
     ("admin", &["capabilities", "contract", "limits", "names", "problem", "runtime"]),
     ("config", &["capabilities", "limits", "names", "private_file", "runtime"]),
     ("telemetry", &["config", "limits"]),

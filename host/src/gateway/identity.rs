@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::problem::Problem;
 use crate::capabilities::context::Caller;
-use crate::capabilities::tokens::{TokenError, Tokens};
+use crate::capabilities::tokens::Tokens;
 use crate::runtime::manifest::Access;
 
 /// The caller, if the access rule lets one through.
@@ -30,8 +30,7 @@ pub fn caller(access: &Access, tokens: &dyn Tokens, headers: &HeaderMap) -> Resu
 
 /// The owner of the request's token, or 401 with what is wrong with it.
 pub fn required(tokens: &dyn Tokens, headers: &HeaderMap) -> Result<Arc<Caller>, Problem> {
-    let token = bearer(headers)
-        .ok_or_else(|| Problem::unauthenticated("token_missing", "this wants an access token: Authorization: Bearer <token>"))?;
+    let token = bearer(headers).ok_or_else(Problem::token_missing)?;
     tokens.verify(token).map_err(Problem::from)
 }
 
@@ -40,19 +39,6 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
-}
-
-impl From<TokenError> for Problem {
-    fn from(error: TokenError) -> Self {
-        match error {
-            TokenError::Invalid => Problem::unauthenticated(error.code(), "this is no access token of this service"),
-            TokenError::Expired => Problem::unauthenticated(error.code(), "the access token has expired; refresh it"),
-            TokenError::Revoked => Problem::unauthenticated(error.code(), "the access token was revoked; log in again"),
-            TokenError::Unavailable => {
-                Problem::unavailable(error.code(), "tokens cannot be checked now", std::time::Duration::from_secs(1))
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! From a request to an open socket: origin, identity, cursor, a place in the registry, and the upgrade (RFC 6455, section 4).
 //! Whoever is refused is refused before the upgrade, with a problem.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Query, Request, State};
-use axum::response::Response;
+use axum::extract::{Query, Request, State};
+use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -19,15 +19,15 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use uuid::Uuid;
 
 use super::connection::Connection;
-use super::problem::Problem;
 use super::registry::{Refused, Registration};
 use super::resume::{Delivery, Start};
 use super::socket::Socket;
-use super::{ClientAddress, Hub};
-use crate::capabilities::context::Caller;
+use super::Hub;
+use crate::capabilities::context::{Caller, ClientAddress};
 use crate::capabilities::hub::FeedPage;
 use crate::capabilities::tokens::{Revocation, TokenError};
 use crate::limits;
+use crate::problem::Problem;
 
 /// The subprotocol that a client offers and the server picks.
 const SUBPROTOCOL: &str = "echo.v1";
@@ -48,14 +48,10 @@ struct Parameters {
 
 /// `GET /ws`.
 pub(super) async fn open(State(hub): State<Arc<Hub>>, request: Request) -> Response {
-    let request_id = request_id(request.headers());
-    match hub.open(request).await {
-        Ok(response) => response,
-        Err(problem) => {
-            metrics::counter!("echo_hub_refused_total", "code" => problem.code.clone()).increment(1);
-            problem.into_response(&request_id)
-        }
-    }
+    hub.open(request).await.unwrap_or_else(|problem| {
+        metrics::counter!("echo_hub_refused_total", "code" => problem.code.clone()).increment(1);
+        problem.into_response()
+    })
 }
 
 impl Hub {
@@ -70,7 +66,8 @@ impl Hub {
         let revocations = self.tokens.revocations();
         let caller = self.identify(request.headers(), parameters.ticket.as_deref())?;
         let mut response = create_response_with_body(&request, Body::empty)
-            .map_err(|error| Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", format!("open a WebSocket here: {error}")))?;
+            .map_err(|error| Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", format!("open a WebSocket here: {error}")))
+            .map_err(|problem| problem.with(header::UPGRADE, HeaderValue::from_static("websocket")))?;
         if protocols(request.headers()).any(|protocol| protocol == SUBPROTOCOL) {
             response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         }
@@ -130,16 +127,16 @@ impl Hub {
         match ticket {
             Some(ticket) if ticket.len() <= limits::TOKEN_BYTES_MAX => Ok(self.tokens.redeem_ticket(ticket)?),
             Some(_) => Err(TokenError::Invalid.into()),
-            None => Err(unauthenticated()),
+            None => Err(Problem::token_missing()),
         }
     }
 
     /// Who `Authorization: Bearer` says.
     pub(super) fn verify_bearer(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Problem> {
-        let header = headers.get(header::AUTHORIZATION).and_then(|header| header.to_str().ok()).ok_or_else(unauthenticated)?;
+        let header = headers.get(header::AUTHORIZATION).and_then(|header| header.to_str().ok()).ok_or_else(Problem::token_missing)?;
         match header.split_once(' ') {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => self.verify(token.trim()),
-            Some(_) | None => Err(unauthenticated()),
+            Some(_) | None => Err(Problem::token_missing()),
         }
     }
 
@@ -183,15 +180,6 @@ pub(super) fn feed_unavailable(error: crate::capabilities::hub::FeedError) -> Pr
     Problem::unavailable("feed_unavailable", "the feed cannot be read now", Duration::from_secs(1))
 }
 
-/// The client's own, where it is a sane one.
-pub(super) fn request_id(headers: &HeaderMap) -> String {
-    headers
-        .get("x-request-id")
-        .and_then(|id| id.to_str().ok())
-        .filter(|id| !id.is_empty() && id.len() <= limits::REQUEST_ID_BYTES_MAX && id.bytes().all(|byte| byte.is_ascii_graphic()))
-        .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
-}
-
 fn check_not_revoked(mut revocations: broadcast::Receiver<Revocation>, caller: &Caller) -> Result<(), Problem> {
     loop {
         match revocations.try_recv() {
@@ -209,21 +197,16 @@ fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     all.iter().filter_map(|header| header.to_str().ok()).flat_map(|header| header.split(',')).map(str::trim)
 }
 
-fn unauthenticated() -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", "an access token is needed")
-}
-
 fn going_down() -> Problem {
     Problem::unavailable("going_down", "this host is going down", Duration::from_secs(1))
 }
 
 impl Client {
     fn of(request: &Request) -> Self {
-        let given = request.extensions().get::<ClientAddress>().map(|address| address.0);
-        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
+        let address = request.extensions().get::<ClientAddress>().map(|address| address.0);
         let user_agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
         // ASCII, as `to_str` takes no other: any byte is a good place to cut.
         let user_agent = user_agent.map(|agent| Arc::from(&agent[..agent.len().min(limits::USER_AGENT_BYTES_MAX)]));
-        Self { address: given.or(peer), user_agent }
+        Self { address, user_agent }
     }
 }

@@ -1,7 +1,6 @@
 //! The WebSocket edge: `GET /ws`, and the same feed over REST at `GET /api/v1/sync`. One socket's loop, who is connected, feed and
 //! resume, slow clients. Knows no SQL, no wasmtime and no domain noun: what a frame's type means is for the service that binds it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +22,6 @@ mod close;
 mod connection;
 mod frame;
 mod handshake;
-mod problem;
 mod registry;
 mod resume;
 mod socket;
@@ -93,11 +91,6 @@ impl Calls for Runtime {
         Some(Runtime::call(self, &catalogue, target, Input::Json(payload), context).await)
     }
 }
-
-/// The client's network address, where an outer layer knows better than the connection (a trusted proxy's header).
-/// As an extension of the request it goes before axum's `ConnectInfo`.
-#[derive(Clone, Copy, Debug)]
-pub struct ClientAddress(pub IpAddr);
 
 /// All sockets of this host, and what they need.
 pub struct Hub {

@@ -27,12 +27,12 @@ use super::close::Close;
 use super::connection::Connection;
 use super::frame;
 use super::handshake::Client;
-use super::problem::Problem;
 use super::registry::Registration;
 use super::resume::{Delivery, Start, Step};
 use crate::capabilities::context::{CallContext, Caller};
 use crate::capabilities::hub::{FeedError, FeedPage};
 use crate::limits;
+use crate::problem::Problem;
 
 type FrameStream = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -395,7 +395,7 @@ impl Socket {
         }
         match message {
             Message::Text(text) => self.take_text(&text),
-            Message::Binary(_) => self.refuse(None, &Problem::bad_frame("binary_frame", "frames are JSON text")),
+            Message::Binary(_) => self.refuse(None, &bad_frame("binary_frame", "frames are JSON text".to_owned())),
             // The stream has made the pong; it leaves with the next flush.
             Message::Ping(_) => self.unflushed = true,
             Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
@@ -406,7 +406,7 @@ impl Socket {
     fn take_text(&mut self, text: &str) {
         let frame = match frame::parse(text) {
             Ok(frame) => frame,
-            Err(unreadable) => return self.refuse(unreadable.id, &Problem::bad_frame("bad_frame", &unreadable.detail)),
+            Err(unreadable) => return self.refuse(unreadable.id, &bad_frame("bad_frame", unreadable.detail)),
         };
         match frame.kind.as_ref() {
             "ack" => self.acknowledge(frame.id, frame.payload),
@@ -438,7 +438,7 @@ impl Socket {
                 self.hub.acknowledger.note(&self.connection, ack.seq.min(super::resume::ABOVE_ALL));
                 self.answer(id, "{}");
             }
-            Err(error) => self.refuse(id, &Problem::invalid("payload", "invalid", &format!("`ack` takes {{\"seq\"}}: {error}"))),
+            Err(error) => self.refuse(id, &Problem::invalid("payload", "invalid", format!("`ack` takes {{\"seq\"}}: {error}"))),
         }
     }
 
@@ -475,7 +475,7 @@ impl Socket {
     }
 
     fn refuse(&mut self, id: Option<&str>, problem: &Problem) {
-        self.answers.push_back(frame::error(id, &problem.to_json(&Uuid::now_v7().to_string())).into());
+        self.answers.push_back(frame::error(id, &problem.render_for_frame(&Uuid::now_v7().to_string())).into());
     }
 
     fn start_call(&mut self) {
@@ -580,11 +580,15 @@ impl PendingCall {
             Some(Err(error)) => Problem::from(error),
             Some(Ok(reply)) => match reply.body.as_deref().map_or(Ok("null"), std::str::from_utf8) {
                 Ok(payload) => return id.map(|id| frame::reply(id, payload).into()),
-                Err(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the service failed"),
+                Err(_) => Problem::internal(),
             },
         };
-        Some(frame::error(id, &problem.to_json(request_id)).into())
+        Some(frame::error(id, &problem.render_for_frame(request_id)).into())
     }
+}
+
+fn bad_frame(code: &'static str, detail: String) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, code, detail)
 }
 
 /// When the caller's token ends, on the clock that cannot be set back.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Query, Request, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
@@ -14,10 +14,10 @@ use serde_json::value::RawValue;
 
 use super::Hub;
 use super::frame::rfc3339;
-use super::handshake::{feed_unavailable, parse_cursor, request_id};
-use super::problem::Problem;
+use super::handshake::{feed_unavailable, parse_cursor};
 use crate::capabilities::hub::FeedPage;
 use crate::limits;
+use crate::problem::Problem;
 
 #[derive(Deserialize)]
 struct Parameters {
@@ -28,7 +28,6 @@ struct Parameters {
 pub(super) async fn sync(State(hub): State<Arc<Hub>>, request: Request) -> Response {
     // Without its body: what is held across an await must be shareable.
     let (request, _) = request.into_parts();
-    let request_id = request_id(&request.headers);
     match page(&hub, &request).await {
         Ok(body) => {
             let mut response = Response::new(body.into());
@@ -36,7 +35,7 @@ pub(super) async fn sync(State(hub): State<Arc<Hub>>, request: Request) -> Respo
             response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response
         }
-        Err(problem) => problem.into_response(&request_id),
+        Err(problem) => problem.into_response(),
     }
 }
 
@@ -48,18 +47,24 @@ async fn page(hub: &Hub, request: &Parts) -> Result<String, Problem> {
     let limit = parameters.limit.as_deref().map_or(Ok(limits::SYNC_PAGE_DEFAULT), parse_limit)?;
     let page = hub.feed.read(caller.user_id, since, limit).await.map_err(feed_unavailable)?;
     if since > page.head || (page.head > since && page.oldest > since + 1) {
-        return Err(Problem::resync_required(page.head));
+        return Err(resync_required(page.head));
     }
     encode(&page).map_err(|error| {
         tracing::error!(%error, "a feed holds what is no JSON");
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the feed cannot be written out")
+        Problem::internal()
     })
+}
+
+/// `head` is where it goes on.
+fn resync_required(head: u64) -> Problem {
+    let detail = "the feed no longer holds what follows this cursor; load the state anew and go on from `cursor`";
+    Problem::new(StatusCode::GONE, "resync_required", detail).with_cursor(head)
 }
 
 fn parse_limit(limit: &str) -> Result<usize, Problem> {
     match limit.parse() {
         Ok(limit) if (1..=limits::FEED_PAGE_MAX).contains(&limit) => Ok(limit),
-        Ok(_) | Err(_) => Err(Problem::invalid("limit", "out_of_range", &format!("an integer from 1 to {}", limits::FEED_PAGE_MAX))),
+        Ok(_) | Err(_) => Err(Problem::invalid("limit", "out_of_range", format!("an integer from 1 to {}", limits::FEED_PAGE_MAX))),
     }
 }
 

@@ -22,6 +22,7 @@ use crate::capabilities::context::Caller;
 use crate::capabilities::hub::{Acknowledgement, Class, FeedEntry, FeedError, FeedPage, Push};
 use crate::capabilities::sql::{Effect, Outbox, SqlError};
 use crate::capabilities::tokens::{AccessToken, Claims, TokenError};
+use crate::problem;
 use crate::runtime::{ErrorKind, ServiceError};
 
 /// Longer than anything here takes; a test that waits this long has failed.
@@ -287,7 +288,8 @@ impl TestHub {
         let hub = Hub::new(settings, registry.clone(), tokens.clone(), feed.clone(), Arc::new(services.clone()));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let app = routes(hub.clone());
+        // The edge writes a refusal's body; here nobody knows an id.
+        let app = routes(hub.clone()).layer(axum::middleware::map_response(async |response| problem::finish(response, None)));
         let server = tokio::spawn(async move { axum::serve(listener, app).await.expect("serves") });
         Self { address, hub, registry, feed, tokens, services, changes, server }
     }
@@ -475,14 +477,14 @@ async fn whoever_is_nobody_is_refused_before_the_upgrade() {
 
     type Headers<'a> = &'a [(&'a str, &'a str)];
     let refusals: &[(&str, Headers<'_>, u16, &str)] = &[
-        ("", &[], 401, "unauthenticated"),
-        ("", &[("authorization", "Basic eDp5")], 401, "unauthenticated"),
+        ("", &[], 401, "token_missing"),
+        ("", &[("authorization", "Basic eDp5")], 401, "token_missing"),
         ("", &[("authorization", "Bearer nonsense")], 401, "token_invalid"),
         ("", &[("authorization", &expired)], 401, "token_expired"),
         ("", &[("authorization", &revoked)], 401, "token_revoked"),
         ("", &[("authorization", &long)], 401, "token_invalid"),
         ("", &[("sec-websocket-protocol", "echo.v1, bearer.nonsense")], 401, "token_invalid"),
-        ("", &[("sec-websocket-protocol", "echo.v1")], 401, "unauthenticated"),
+        ("", &[("sec-websocket-protocol", "echo.v1")], 401, "token_missing"),
         ("?ticket=nonsense", &[], 401, "token_invalid"),
         ("?since=abc", &[("authorization", &good)], 422, "invalid"),
         ("?since=-1", &[("authorization", &good)], 422, "invalid"),

@@ -20,6 +20,10 @@ pub struct Caller {
     pub expires_at_us: u64,
 }
 
+/// The client's network address, seen through the proxies that the operator trusts: an extension of every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddress(pub IpAddr);
+
 /// Cheap to clone; one per root request.
 #[derive(Clone, Debug)]
 pub struct CallContext {
