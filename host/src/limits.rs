@@ -19,6 +19,9 @@ pub const DRAIN_TIMEOUT_MS: u64 = 10_000;
 pub const CLIENT_TEXT_BYTES_MAX: usize = 256;
 /// A request's head, and an idle connection until its next request, in milliseconds; then it is closed.
 pub const HEADER_READ_TIMEOUT_MS: u64 = 30_000;
+/// How long, in milliseconds, and how much is still read of a client that has its last answer and goes on sending.
+pub const LINGER_MS: u64 = 2_000;
+pub const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Largest request head, and the most that one connection buffers of a body, in bytes.
 pub const HTTP_BUFFER_BYTES_MAX: usize = 16 * 1024;
 /// Answers below this many bytes are not compressed.

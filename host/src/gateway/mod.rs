@@ -28,6 +28,7 @@ use crate::runtime::manifest::Rate;
 
 pub mod backend;
 mod breaker;
+mod connection;
 mod dispatch;
 mod docs;
 mod edge;

