@@ -99,7 +99,7 @@ impl Received {
         self.feed.push(name);
     }
 
-    fn is_at_least(&self, expected: &Expected) -> bool {
+    pub fn is_at_least(&self, expected: &Expected) -> bool {
         self.messages.len() >= expected.messages.len() && self.receipts.len() >= expected.receipts.len()
     }
 }
@@ -333,7 +333,7 @@ async fn use_device(town: Arc<Town>, at: usize, pen: Option<Pen>) {
     loop {
         let url = tokio::select! {
             url = town.url() => url,
-            _ = done.wait_for(|done| *done) => return,
+            () = over(&mut done) => return,
         };
         let since = device.received.lock().feed.len() as u64;
         if let Ok(socket) = Socket::connect(&url, &device.signed_in, since).await {
@@ -348,6 +348,11 @@ async fn use_device(town: Arc<Town>, at: usize, pen: Option<Pen>) {
             town.retries.fetch_add(1, Ordering::SeqCst);
         }
     }
+}
+
+/// Until all is over. The guard that `wait_for` gives must not be held over another await.
+async fn over(done: &mut watch::Receiver<bool>) {
+    let _ = done.wait_for(|done| *done).await.map(drop);
 }
 
 /// Until the socket closes; true when all is over.
@@ -381,7 +386,7 @@ async fn stay_connected(town: &Town, device: &Device, mut socket: Socket, writin
                     return false;
                 }
             }
-            _ = done.wait_for(|done| *done) => return true,
+            () = over(&mut done) => return true,
         }
     }
 }
