@@ -126,6 +126,6 @@ fn migrations_of(plugin: &Path) -> anyhow::Result<PathBuf> {
 fn ask(admin: &Admin, request: impl AsyncFnOnce(AdminClient) -> anyhow::Result<String>) -> anyhow::Result<()> {
     let client = AdminClient::find(admin.admin.as_deref(), admin.token.as_deref(), &admin.data)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("a thread")?;
-    print!("{}", runtime.block_on(request(client))?);
+    println!("{}", runtime.block_on(request(client))?);
     Ok(())
 }

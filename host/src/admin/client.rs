@@ -211,23 +211,23 @@ fn plan(plan: &Value) -> String {
     lines.iter().map(|line| format!("\n  {line}")).collect()
 }
 
-/// A column's heading and the member it shows.
+/// A column's heading and the member it shows (a JSON pointer, RFC 6901).
 type Column = (&'static str, &'static str);
 
-const LIST_COLUMNS: [Column; 9] = [
-    ("SERVICE", "name"),
-    ("VERSION", "version"),
-    ("STATE", "state"),
-    ("CALLS", "calls"),
-    ("ERRORS", "errors"),
-    ("TRAPS", "traps"),
-    ("P50 MS", "p50_ms"),
-    ("P99 MS", "p99_ms"),
-    ("INSTANCES", "instances"),
+const LIST_COLUMNS: [Column; 10] = [
+    ("SERVICE", "/name"),
+    ("VERSION", "/active"),
+    ("STATE", "/state"),
+    ("GENERATION", "/generation"),
+    ("CALLS", "/traffic/calls"),
+    ("ERRORS", "/traffic/errors"),
+    ("TRAPS", "/traffic/traps"),
+    ("P50_US", "/traffic/p50_us"),
+    ("P99_US", "/traffic/p99_us"),
+    ("INSTANCES", "/instances"),
 ];
 
-const HISTORY_COLUMNS: [Column; 5] =
-    [("AT", "at"), ("ACTION", "action"), ("VERSION", "version"), ("SHA256", "sha256"), ("DETAIL", "detail")];
+const HISTORY_COLUMNS: [Column; 4] = [("AT", "/at"), ("ACTION", "/action"), ("VERSION", "/version"), ("SHA256", "/sha256")];
 
 /// The list's items, one line each, in those columns that any of them has; none for an empty list.
 fn table(columns: &[Column], list: &Value) -> Option<String> {
@@ -235,9 +235,9 @@ fn table(columns: &[Column], list: &Value) -> Option<String> {
     if items.is_empty() {
         return None;
     }
-    let columns: Vec<_> = columns.iter().filter(|(_, member)| items.iter().any(|item| !item[*member].is_null())).collect();
+    let columns: Vec<_> = columns.iter().filter(|(_, member)| items.iter().any(|item| !member_of(item, member).is_null())).collect();
     let heading = columns.iter().map(|(heading, _)| heading.to_string()).collect();
-    let rows = items.iter().map(|item| columns.iter().map(|(_, member)| cell(&item[*member])).collect());
+    let rows = items.iter().map(|item| columns.iter().map(|(_, member)| cell(member_of(item, member))).collect());
     let rows: Vec<Vec<String>> = std::iter::once(heading).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let widths: Vec<usize> = (0..columns.len()).map(width).collect();
@@ -246,6 +246,10 @@ fn table(columns: &[Column], list: &Value) -> Option<String> {
         cells.join("  ").trim_end().to_owned()
     };
     Some(rows.iter().map(line).collect::<Vec<_>>().join("\n"))
+}
+
+fn member_of<'a>(item: &'a Value, pointer: &str) -> &'a Value {
+    item.pointer(pointer).unwrap_or(&Value::Null)
 }
 
 fn cell(value: &Value) -> String {
@@ -349,7 +353,7 @@ mod tests {
     #[tokio::test]
     async fn lists_are_tables_of_what_is_known() {
         let host = host(vec![
-            (200, json!({ "items": [{ "name": "auth", "version": "0.1.0", "errors": 0 }, { "name": "message", "version": "0.10.0" }] })),
+            (200, json!({ "items": [{ "name": "auth", "active": "0.1.0", "traffic": { "errors": 0 } }, { "name": "message", "active": "0.10.0" }] })),
             (200, json!({ "items": [] })),
             (200, json!({ "items": [{ "at": "2026-01-31T12:00:00Z", "action": "deploy", "version": "0.1.0" }] })),
             (200, json!({ "version": "0.1.0" })),

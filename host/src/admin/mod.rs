@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
@@ -14,13 +14,15 @@ use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::capabilities::events::{Queue, QueueError};
 use crate::limits;
 use crate::names::ServiceName;
-use crate::problem::Problem;
+use crate::problem::{self, Problem};
 use crate::runtime::Runtime;
 use crate::runtime::swap::SwapError;
+use crate::runtime::versions::HistoryEntry;
 
 pub mod client;
 
@@ -58,7 +60,15 @@ pub fn router(state: AdminState) -> Router {
         .route_layer(middleware::from_fn_with_state(state.clone(), only_operators))
         .route("/metrics", get(metrics))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "The operator API has no such path.") });
-    guarded.with_state(state)
+    guarded.layer(middleware::from_fn(finish)).with_state(state)
+}
+
+/// A failure, whoever gave it, is a problem with the request's id.
+async fn finish(request: Request, next: Next) -> Response {
+    let request_id = Uuid::now_v7().to_string();
+    let mut response = problem::finish(next.run(request).await, Some(&request_id));
+    response.headers_mut().insert("x-request-id", HeaderValue::from_str(&request_id).expect("hexadecimal and hyphens"));
+    response
 }
 
 async fn only_operators(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Response {
@@ -130,7 +140,13 @@ async fn roll_back(State(state): State<Arc<AdminState>>, Path(name): Path<String
 
 async fn history(State(state): State<Arc<AdminState>>, Path(name): Path<String>) -> Result<Response, AdminError> {
     let entries = state.runtime.history(&service_name(&name)?).await?;
-    Ok(Json(json!({ "items": entries, "next_cursor": null })).into_response())
+    let items: Vec<_> = entries.iter().rev().map(history_item).collect();
+    Ok(Json(json!({ "items": items, "next_cursor": null })).into_response())
+}
+
+fn history_item(entry: &HistoryEntry) -> serde_json::Value {
+    let at = jiff::Timestamp::from_microsecond(i64::try_from(entry.at_us).unwrap_or(i64::MAX)).unwrap_or(jiff::Timestamp::MAX);
+    json!({ "at": format!("{at:.6}"), "action": entry.action, "version": entry.version, "sha256": entry.sha256 })
 }
 
 async fn remove_version(

@@ -123,6 +123,8 @@ enum Depth {
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct ServiceView {
     pub name: String,
+    /// `live`, or `off` where no version could be started.
+    pub state: &'static str,
     pub active: Option<String>,
     pub sha256: Option<String>,
     pub generation: Option<u64>,
@@ -442,6 +444,7 @@ async fn drain(old: Arc<Generation>) {
 fn view(service: &ServiceName, versions: &VersionStore, live: Option<&Arc<Generation>>) -> ServiceView {
     ServiceView {
         name: service.to_string(),
+        state: if live.is_some() { "live" } else { "off" },
         active: live.map(|live| live.version.clone()),
         sha256: live.map(|live| live.artifact.sha256.clone()),
         generation: live.map(|live| live.number),

@@ -32,7 +32,7 @@ struct State {
     history: Vec<HistoryEntry>,
 }
 
-/// One activation.
+/// One activation, as it is kept.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct HistoryEntry {
     pub version: String,
