@@ -402,9 +402,9 @@ async fn the_operators_commands_do_it_all() {
     let mut lines = text.lines();
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let heading = words(lines.next().expect("a heading"));
-    assert_eq!(heading[..6], ["SERVICE", "VERSION", "GENERATION", "CALLS", "ERRORS", "TRAPS"], "{text}");
+    assert_eq!(heading[..7], ["SERVICE", "VERSION", "STATE", "GENERATION", "CALLS", "ERRORS", "TRAPS"], "{text}");
     let hostile = words(lines.next().expect("hostile"));
-    assert_eq!((hostile[0].as_str(), hostile[1].as_str(), hostile[3].as_str(), hostile[5].as_str()), ("hostile", "0.1.1", "1", "1"), "{text}");
+    assert_eq!((hostile[0].as_str(), hostile[1].as_str(), hostile[4].as_str(), hostile[6].as_str()), ("hostile", "0.1.1", "1", "1"), "{text}");
     assert_eq!(words(lines.next().expect("location"))[..2], ["location", "0.1.0"], "{text}");
 
     let (good, text) = run(&["rollback", "hostile"]);
