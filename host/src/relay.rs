@@ -210,6 +210,8 @@ mod tests {
 
     struct House {
         database: Arc<dyn Database>,
+        /// Its lanes end with it.
+        queue: Arc<dyn Queue>,
         feed: Arc<EmbeddedFeed>,
         arrivals: Arc<Arrivals>,
         shutdown: CancellationToken,
@@ -225,10 +227,10 @@ mod tests {
         let handler = handler.unwrap_or_else(|| Arc::new(Subscriber(arrivals.clone())));
         let subscriber = ServiceName::parse("beta").expect("a good name");
         queue.subscribe(&subscriber, vec!["a.a".to_owned()], handler).await.expect("subscribes");
-        let queue = Arc::new(Shaky { queue, refusals: AtomicUsize::new(refusals) });
+        let queue: Arc<dyn Queue> = Arc::new(Shaky { queue, refusals: AtomicUsize::new(refusals) });
         let shutdown = CancellationToken::new();
-        let relay = Relay::spawn(database.clone(), queue, feed.clone(), arrivals.clone(), shutdown.clone());
-        House { database, feed, arrivals, shutdown, relay }
+        let relay = Relay::spawn(database.clone(), queue.clone(), feed.clone(), arrivals.clone(), shutdown.clone());
+        House { database, queue, feed, arrivals, shutdown, relay }
     }
 
     fn event(payload: &str) -> Effect {
@@ -257,7 +259,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_is_committed_arrives_once_and_in_order_though_the_queue_is_away() {
         let folder = tempfile::tempdir().expect("a folder");
-        let House { database, arrivals, shutdown, relay, .. } = house(folder.path(), 3, None).await;
+        let House { database, queue: _queue, arrivals, shutdown, relay, .. } = house(folder.path(), 3, None).await;
         let user = Uuid::now_v7();
         // More than one batch.
         let count = limits::RELAY_BATCH + 20;
@@ -300,7 +302,7 @@ mod tests {
         const TEST: &str = "relay::tests::a_killed_process_loses_nothing_between_the_commit_and_the_subscriber";
         let user = Uuid::from_u128(7);
         if let Some(folder) = killed::folder() {
-            let House { database, .. } = house(&folder, 0, Some(Arc::new(Teller))).await;
+            let House { database, queue: _queue, .. } = house(&folder, 0, Some(Arc::new(Teller))).await;
             loop {
                 let id = Uuid::now_v7().to_string();
                 let mut transaction = database.begin().await.expect("begins");
@@ -320,7 +322,7 @@ mod tests {
                 };
             }
         }
-        let House { database, feed, arrivals, shutdown, relay } = house(folder.path(), 0, None).await;
+        let House { database, queue: _queue, feed, arrivals, shutdown, relay } = house(folder.path(), 0, None).await;
         shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(20), relay).await.expect("it ends").expect("no panic");
         assert_eq!(database.peek(1).await.expect("peeks"), []);

@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(call(&breaker, 0, 100, 3, Verdict::Fault, 1), u64::from(limits::BREAKER_CALLS_MIN));
         assert_eq!(breaker.admit(0, 1).err(), Some(Duration::from_millis(PAUSE)));
 
-        let probe = breaker.admit(0, 1 + PAUSE).ok().expect("the probe");
+        let Ok(probe) = breaker.admit(0, 1 + PAUSE) else { panic!("no probe") };
         assert!(breaker.admit(0, 1 + PAUSE).is_err(), "one probe at a time");
         probe.settle(Verdict::Fault, 0, 1 + PAUSE);
         assert!(breaker.admit(0, 2 + PAUSE).is_err(), "a failed probe opens it again");
@@ -225,7 +225,7 @@ mod tests {
     fn a_probe_without_a_verdict_makes_room_for_the_next() {
         let breaker = breaker(1);
         call(&breaker, 0, 100, 3, Verdict::Fault, 1);
-        drop(breaker.admit(0, 1 + PAUSE).ok().expect("the probe"));
+        assert!(breaker.admit(0, 1 + PAUSE).is_ok(), "the probe, dropped at once");
         assert_eq!(call(&breaker, 0, 1, 1, Verdict::Good, 1 + PAUSE), 1);
         assert_eq!(call(&breaker, 0, 10, 3, Verdict::Good, 1 + PAUSE), 10);
     }

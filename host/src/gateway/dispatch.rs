@@ -314,6 +314,8 @@ fn respond(status: StatusCode, body: Bytes, content_type: HeaderValue) -> Respon
     let has_body = !body.is_empty();
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
+    // Room for what the layers add: the map would else be grown and hashed anew three times on its way out.
+    *response.headers_mut() = HeaderMap::with_capacity(24);
     if has_body {
         response.headers_mut().insert(CONTENT_TYPE, content_type);
     }

@@ -32,7 +32,7 @@ mod dispatch;
 mod docs;
 mod edge;
 #[cfg(test)]
-mod fakes;
+pub(crate) mod fakes;
 pub mod health;
 mod idempotency;
 pub mod identity;

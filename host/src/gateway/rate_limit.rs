@@ -291,7 +291,8 @@ mod tests {
                 assert!(!limiter.check(&rule, 7, ALICE, 0).is_allowed, "forgotten after {i} others");
             }
         }
-        let kept: usize = limiter.shards.iter().map(|shard| shard.lock().young.len() + shard.lock().old.len()).sum();
+        let shards = limiter.shards.iter().map(|shard| shard.lock());
+        let kept: usize = shards.map(|shard| shard.young.len() + shard.old.len()).sum();
         assert!(kept <= keys_max, "{kept} counters");
     }
 

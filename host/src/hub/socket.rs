@@ -406,7 +406,7 @@ impl Socket {
     fn take_text(&mut self, text: &str) {
         let frame = match frame::parse(text) {
             Ok(frame) => frame,
-            Err(unreadable) => return self.refuse(unreadable.id, &unreadable.problem),
+            Err(unreadable) => return self.refuse(unreadable.id, &Problem::bad_frame("bad_frame", &unreadable.detail)),
         };
         match frame.kind.as_ref() {
             "ack" => self.acknowledge(frame.id, frame.payload),

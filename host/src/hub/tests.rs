@@ -473,7 +473,8 @@ async fn whoever_is_nobody_is_refused_before_the_upgrade() {
     host.tokens.revoke_session(ended.session).await.expect("revoked");
     let long = format!("Bearer {}", "x".repeat(limits::TOKEN_BYTES_MAX + 1));
 
-    let refusals: &[(&str, &[(&str, &str)], u16, &str)] = &[
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let refusals: &[(&str, Headers<'_>, u16, &str)] = &[
         ("", &[], 401, "unauthenticated"),
         ("", &[("authorization", "Basic eDp5")], 401, "unauthenticated"),
         ("", &[("authorization", "Bearer nonsense")], 401, "token_invalid"),

@@ -1,14 +1,17 @@
 //! A host as an operator starts it, on a data folder of its own and free ports, and people who use it as the API page says.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
@@ -42,6 +45,22 @@ impl TestApp {
     /// All five services, in development mode.
     pub async fn start() -> Self {
         Self::with(&["auth", "location", "message", "notification", "user"], &[]).await
+    }
+
+    /// The host that tests share which neither stop it nor set it up otherwise, and do not mind other people on it. It runs as long as one
+    /// of them does.
+    pub async fn shared() -> Arc<Self> {
+        static SHARED: tokio::sync::Mutex<Weak<TestApp>> = tokio::sync::Mutex::const_new(Weak::new());
+        let mut shared = SHARED.lock().await;
+        if let Some(app) = shared.upgrade() {
+            return app;
+        }
+        let mut app = Self::start().await;
+        // A kept connection belongs to the test that opened it, and ends with that test.
+        app.client = reqwest::Client::builder().pool_max_idle_per_host(0).build().expect("a client");
+        let app = Arc::new(app);
+        *shared = Arc::downgrade(&app);
+        app
     }
 
     /// These services, and these settings as environment variables.
@@ -103,7 +122,18 @@ impl TestApp {
 
     /// SIGTERM, and the exit status.
     pub async fn terminate(&mut self) -> std::process::ExitStatus {
-        Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().expect("kill is there");
+        self.signal("TERM");
+        self.ended().await
+    }
+
+    /// `TERM`, `INT`, …
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().expect("kill is there");
+        assert!(sent.success(), "the host is there to be told");
+    }
+
+    /// Waits until the process is gone; how it ended.
+    pub async fn ended(&mut self) -> std::process::ExitStatus {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.process.try_wait().expect("our own child") {
@@ -148,7 +178,7 @@ impl TestApp {
         }
     }
 
-    fn addresses(&self) -> PathBuf {
+    pub fn addresses(&self) -> PathBuf {
         self.data.path().join("data/run/addresses.json")
     }
 
@@ -178,6 +208,35 @@ impl TestApp {
 
     pub fn delete(&self, path: &str) -> Ask {
         self.request(Method::DELETE, path)
+    }
+
+    /// Sends a body in pieces whose sum nobody says beforehand; the whole answer as text.
+    pub async fn chunked(&self, method: &str, path: &str, body: &[u8]) -> String {
+        let (mut from, mut to) = self.connect().await.into_split();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: echo\r\nconnection: close\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+        );
+        let sending = async {
+            // The host may answer and close before it has seen all: what it says is what counts.
+            let _ = to.write_all(head.as_bytes()).await;
+            for piece in body.chunks(16 * 1024) {
+                let piece = [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
+                if to.write_all(&piece).await.is_err() {
+                    break;
+                }
+            }
+            let _ = to.write_all(b"0\r\n\r\n").await;
+        };
+        let mut answer = Vec::new();
+        let reading = tokio::time::timeout(PATIENCE, from.read_to_end(&mut answer));
+        let ((), read) = tokio::join!(sending, reading);
+        read.expect("an answer in time").expect("an answer");
+        String::from_utf8(answer).expect("an answer is text")
+    }
+
+    /// A bare connection, for what no client library would send.
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.url.trim_start_matches("http://")).await.expect("the host listens")
     }
 
     /// The operator API, with the operator's token.
@@ -220,12 +279,35 @@ impl TestApp {
         Person::new(phone, password, device, &tokens)
     }
 
-    /// A valid number that no test has used before.
+    /// Signed up with a number that nobody else has.
     pub async fn someone(&self) -> Person {
+        self.sign_up(&unused_phone(), "phone").await
+    }
+
+    pub async fn two(&self) -> (Person, Person) {
+        (self.someone().await, self.someone().await)
+    }
+
+    /// The same person on another device.
+    pub async fn log_in(&self, person: &Person, device: &str) -> Person {
+        let login = json!({ "phone": person.phone, "password": person.password, "device": { "id": device } });
+        let tokens = self.post("/api/v1/auth/login", login).send().await.expect(StatusCode::OK);
+        Person::new(&person.phone, &person.password, device, &tokens)
+    }
+
+    /// A group of the person and others; its id.
+    pub async fn group(&self, owner: &Person, members: &[&Person]) -> String {
+        let ids: Vec<&str> = members.iter().map(|member| member.id.as_str()).collect();
+        let request = json!({ "type": "group", "title": "A group", "participant_ids": ids });
+        let group = self.post("/api/v1/messages/conversations", request).by(owner).send().await.expect(StatusCode::CREATED);
+        group["id"].as_str().expect("id").to_owned()
+    }
+
+    /// Sends a text and gives the message.
+    pub async fn say(&self, person: &Person, conversation: &str, content: &str) -> Value {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        // 201-555-xxxx stands in every edition of the North American numbering plan.
-        self.sign_up(&format!("+1201555{:04}", number), "phone").await
+        let client_message_id = format!("said-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.text(person, conversation, &client_message_id, content).send().await.expect(StatusCode::CREATED)
     }
 
     /// A direct conversation of two; its id.
@@ -249,6 +331,29 @@ impl TestApp {
 
     pub async fn try_socket(&self, person: &Person, since: Option<u64>) -> Result<Socket, SocketError> {
         Socket::open(&self.url, person, since).await
+    }
+
+    /// With this query (`?` included) and these headers and no others.
+    pub async fn open_socket(&self, query: &str, headers: &[(&'static str, &str)]) -> Result<Socket, SocketError> {
+        Socket::open_with(&self.url, query, headers).await
+    }
+}
+
+/// A number that is good in the plan and that no test has used before: 201-555-xxxx stands in every edition of the North American plan.
+pub fn unused_phone() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("+1201555{:04}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Asks until the answer is there.
+pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -285,7 +390,7 @@ fn spawn(data: &TempDir, plugins: &Path, arguments: &[String], settings: &[(Stri
 }
 
 /// Somebody signed in on one device.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
     pub id: String,
     pub phone: String,
@@ -297,6 +402,7 @@ pub struct Person {
 }
 
 impl Person {
+    /// From the answer that signed them in.
     pub fn new(phone: &str, password: &str, device: &str, tokens: &Value) -> Self {
         let text = |key: &str| tokens[key].as_str().unwrap_or_else(|| panic!("no {key} in {tokens}")).to_owned();
         Self {
@@ -356,7 +462,21 @@ pub struct Reply {
     pub body: Value,
 }
 
+impl std::ops::Index<&str> for Reply {
+    type Output = Value;
+
+    fn index(&self, key: &str) -> &Value {
+        &self.body[key]
+    }
+}
+
 impl Reply {
+    #[track_caller]
+    pub fn header(&self, name: &str) -> &str {
+        let value = self.headers.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.headers));
+        value.to_str().expect("a header is text")
+    }
+
     /// The body, of an answer with this status.
     #[track_caller]
     pub fn expect(self, status: StatusCode) -> Value {
@@ -376,19 +496,34 @@ impl Reply {
     }
 }
 
-/// An open socket, from the client's side.
+/// An open socket, from the client's side. It looks at every frame's `seq` by itself: whatever a test is about, the feed has no hole and
+/// says nothing twice.
 pub struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// The subprotocol that the server picked.
+    pub protocol: Option<String>,
+    /// The seq of the last durable event, beginning with what `connection_ack` says.
+    cursor: Option<u64>,
+    /// Read while something else was waited for.
+    kept: VecDeque<Value>,
 }
 
 impl Socket {
     /// With the person's token, at the host with this public address.
     pub async fn open(url: &str, person: &Person, since: Option<u64>) -> Result<Self, SocketError> {
         let query = since.map_or_else(String::new, |since| format!("?since={since}"));
-        let mut request = format!("{}/ws{query}", url.replace("http", "ws")).into_client_request()?;
-        request.headers_mut().insert("authorization", format!("Bearer {}", person.access_token).parse().expect("a header"));
-        let (stream, _) = tokio_tungstenite::connect_async(request).await?;
-        Ok(Self { stream })
+        Self::open_with(url, &query, &[("authorization", &format!("Bearer {}", person.access_token))]).await
+    }
+
+    /// With this query (`?` included) and these headers and no others.
+    pub async fn open_with(url: &str, query: &str, headers: &[(&'static str, &str)]) -> Result<Self, SocketError> {
+        let mut request = format!("{}/ws{query}", url.replacen("http", "ws", 1)).into_client_request()?;
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().expect("a header"));
+        }
+        let (stream, response) = tokio_tungstenite::connect_async(request).await?;
+        let protocol = response.headers().get("sec-websocket-protocol").map(|protocol| protocol.to_str().expect("text").to_owned());
+        Ok(Self { stream, protocol, cursor: None, kept: VecDeque::new() })
     }
 
     pub async fn send(&mut self, frame: Value) {
@@ -400,7 +535,42 @@ impl Socket {
     }
 
     pub async fn send_raw(&mut self, message: Message) {
-        self.stream.send(message).await.expect("the socket takes a frame");
+        self.try_send_raw(message).await.expect("the socket takes a frame");
+    }
+
+    pub async fn try_send_raw(&mut self, message: Message) -> Result<(), SocketError> {
+        self.stream.send(message).await
+    }
+
+    /// Sends a request; the payload of the reply.
+    pub async fn call(&mut self, kind: &str, payload: Value) -> Value {
+        let answer = self.ask(kind, payload).await;
+        assert_eq!(answer["type"], "reply", "{answer}");
+        answer["payload"].clone()
+    }
+
+    /// Sends a request; the frame that answers it, a `reply` or an `error`. What comes before it is kept for later.
+    pub async fn ask(&mut self, kind: &str, payload: Value) -> Value {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let id = format!("request {}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.send(json!({ "type": kind, "id": id, "payload": payload })).await;
+        loop {
+            let frame = self.read().await.unwrap_or_else(|close| panic!("the socket closed with {close:?}"));
+            if frame["id"] == id {
+                return frame;
+            }
+            self.kept.push_back(frame);
+        }
+    }
+
+    /// Everything up to this event has reached the device.
+    pub async fn ack(&mut self, event: &Value) {
+        self.send(json!({ "type": "ack", "payload": { "seq": event["seq"] } })).await;
+    }
+
+    /// The seq of the last durable event that was read.
+    pub fn cursor(&self) -> u64 {
+        self.cursor.expect("connection_ack was read")
     }
 
     /// The next frame, whatever it is.
@@ -410,14 +580,9 @@ impl Socket {
 
     /// The next frame, or the code with which the socket was closed.
     pub async fn try_next(&mut self) -> Result<Value, Option<u16>> {
-        loop {
-            let message = tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("a frame in time");
-            match message {
-                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(text.as_str()).expect("a frame is JSON")),
-                Some(Ok(Message::Close(close))) => return Err(close.map(|close| close.code.into())),
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Err(None),
-            }
+        match self.kept.pop_front() {
+            Some(frame) => Ok(frame),
+            None => self.read().await,
         }
     }
 
@@ -436,6 +601,40 @@ impl Socket {
         loop {
             if let Err(code) = self.try_next().await {
                 return code;
+            }
+        }
+    }
+
+    /// Breaks the connection as a lost network does: without a word.
+    pub fn cut(self) {
+        drop(self);
+    }
+
+    async fn read(&mut self) -> Result<Value, Option<u16>> {
+        loop {
+            let message = tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("a frame in time");
+            let text = match message {
+                Some(Ok(Message::Text(text))) => text,
+                Some(Ok(Message::Close(close))) => return Err(close.map(|close| close.code.into())),
+                Some(Ok(_)) => continue,
+                Some(Err(_)) | None => return Err(None),
+            };
+            let frame: Value = serde_json::from_str(text.as_str()).expect("a frame is JSON");
+            self.note(&frame);
+            return Ok(frame);
+        }
+    }
+
+    #[track_caller]
+    fn note(&mut self, frame: &Value) {
+        match frame["type"].as_str().expect("a frame has a type") {
+            "connection_ack" | "resync_required" => self.cursor = frame["payload"]["cursor"].as_u64(),
+            "caught_up" => assert_eq!(frame["payload"]["cursor"].as_u64(), self.cursor, "{frame}"),
+            _ => {
+                if let Some(seq) = frame["seq"].as_u64() {
+                    assert_eq!(Some(seq), self.cursor.map(|cursor| cursor + 1), "the feed has a hole or repeats itself: {frame}");
+                    self.cursor = Some(seq);
+                }
             }
         }
     }

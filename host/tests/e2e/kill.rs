@@ -179,7 +179,8 @@ async fn statuses_and_traces_are_there(app: &TestApp, town: &Town, answered: &[A
     for message in answered {
         let sender = &town.people[message.sender];
         let members = &town.conversations[message.conversation].members;
-        let recipients: BTreeSet<&str> = members.iter().filter(|at| **at != message.sender).map(|at| town.people[*at].id.as_str()).collect();
+        let recipients: BTreeSet<&str> =
+            members.iter().filter(|at| **at != message.sender).map(|at| town.people[*at].id.as_str()).collect();
 
         let statuses = app.get(&format!("/api/v1/messages/{}/status", message.id)).by(sender).send().await.expect(StatusCode::OK);
         let items = statuses["items"].as_array().expect("items");

@@ -2,9 +2,13 @@
 //! Wants the packed services (`cargo xtask plugins --guests`).
 
 mod app;
+mod bad_input;
 mod candidate;
+mod edge;
 mod gate;
 mod hostile;
 mod kill;
 mod load;
+mod socket;
+mod story;
 mod swap;

@@ -76,7 +76,10 @@ async fn read(
             frame = socket.try_next() => frame.unwrap_or_else(|code| panic!("the socket was closed with {code:?}")),
         };
         match frame["type"].as_str() {
-            Some("reply" | "error") => answers.send(frame).await.expect("somebody waits for it"),
+            Some("reply" | "error") => {
+                answers.send(frame).await.expect("somebody waits for it");
+                continue;
+            }
             Some("message") => drop(messages.fetch_add(1, Ordering::Relaxed)),
             _ => {}
         }

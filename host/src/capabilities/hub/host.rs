@@ -131,7 +131,10 @@ impl From<SqlError> for wit::HubError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::capabilities::sql::host::tests::{Screen, two_guests};
 
     fn push() -> wit::PushRequest {
         wit::PushRequest {
@@ -169,6 +172,45 @@ mod tests {
         check(|push| push.users = vec![push.users[0].clone(); limits::PUSH_USERS_MAX + 1], Some(TooLarge));
         check(|push| push.receipt = Some(String::new()), Some(Invalid));
         check(|push| push.receipt = Some("r".repeat(limits::PUSH_RECEIPT_BYTES_MAX + 1)), Some(Invalid));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn pushes_wait_for_the_commit_and_ephemeral_ones_only_in_a_transaction() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let screen = Arc::new(Screen::default());
+        let [mut guest, _] = two_guests(folder.path(), screen.clone()).await;
+        let database = guest.powers.database.clone();
+        let waiting = || async { database.peek(10).await.expect("peeks").len() };
+        let ephemeral = || wit::PushRequest { class: wit::Class::Ephemeral, payload: "\"e\"".to_owned(), ..push() };
+
+        wit::Host::push(&mut guest, ephemeral()).await.expect("no trap").expect("pushes");
+        assert_eq!((screen.shown.lock().len(), waiting().await), (1, 0), "outside a transaction it goes at once");
+        wit::Host::push(&mut guest, push()).await.expect("no trap").expect("pushes");
+        assert_eq!((screen.shown.lock().len(), waiting().await), (1, 1), "a durable one goes through the outbox");
+
+        guest.transaction = Some(database.begin().await.expect("begins"));
+        wit::Host::push(&mut guest, ephemeral()).await.expect("no trap").expect("pushes");
+        wit::Host::push(&mut guest, push()).await.expect("no trap").expect("pushes");
+        assert_eq!((screen.shown.lock().len(), waiting().await), (1, 1), "inside a transaction nothing leaves");
+        guest.transaction = None;
+        assert_eq!(waiting().await, 1, "what was rolled back leaves never");
+        guest.transaction = Some(database.begin().await.expect("begins"));
+        wit::Host::push(&mut guest, ephemeral()).await.expect("no trap").expect("pushes");
+        guest.transaction.take().expect("open").commit().await.expect("commits");
+        assert_eq!((screen.shown.lock().len(), waiting().await), (1, 2));
+
+        guest.effects_count = limits::EFFECTS_PER_CALL_MAX;
+        for flood in [ephemeral(), push()] {
+            let error = wit::Host::push(&mut guest, flood).await.expect("no trap").expect_err("too many");
+            assert_eq!(error as u8, wit::HubError::TooLarge as u8);
+        }
+        let session = Uuid::now_v7();
+        wit::Host::disconnect(&mut guest, session.to_string()).await.expect("no trap").expect("disconnects");
+        assert_eq!(screen.shown.lock().last(), Some(&format!("bye {session}")));
+        let users = push().users;
+        assert_eq!(wit::Host::online(&mut guest, users.clone()).await.expect("no trap").expect("answers"), users);
+        let asked = wit::Host::unacknowledged(&mut guest, "r".to_owned(), users.clone()).await.expect("no trap");
+        assert_eq!(asked.expect("answers"), users);
     }
 
     #[test]

@@ -362,7 +362,8 @@ pub mod killed {
     /// In that process: tells that this is done and must never be lost.
     pub fn acknowledge(id: impl std::fmt::Display) {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "done {id}").and_then(|()| out.flush()).expect("the parent reads");
+        // A line of its own: the test runner may have begun one.
+        writeln!(out, "\ndone {id}").and_then(|()| out.flush()).expect("the parent reads");
     }
 
     /// Runs this test (by its full name) in a process of its own, kills that after so many acknowledgements, and returns all of them.

@@ -243,3 +243,6 @@ impl From<SqlError> for wit::SqlError {
         Self { class, constraint: error.constraint, sqlstate: error.sqlstate, message: error.message }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

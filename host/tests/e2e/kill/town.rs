@@ -6,16 +6,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::{SinkExt, StreamExt};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::{PEOPLE, SEED, SETTLED_WITHIN};
-use crate::app::{Person, Socket, TestApp};
+use crate::app::{Person, TestApp};
 
 const GROUP: usize = 5;
 const SECOND_DEVICES: usize = 5;
@@ -94,7 +99,7 @@ impl Received {
         self.feed.push(name);
     }
 
-    fn is_at_least(&self, expected: &Expected) -> bool {
+    pub fn is_at_least(&self, expected: &Expected) -> bool {
         self.messages.len() >= expected.messages.len() && self.receipts.len() >= expected.receipts.len()
     }
 }
@@ -328,10 +333,10 @@ async fn use_device(town: Arc<Town>, at: usize, pen: Option<Pen>) {
     loop {
         let url = tokio::select! {
             url = town.url() => url,
-            _ = done.wait_for(|done| *done) => return,
+            () = over(&mut done) => return,
         };
         let since = device.received.lock().feed.len() as u64;
-        if let Ok(socket) = Socket::open(&url, &device.signed_in, Some(since)).await {
+        if let Ok(socket) = Socket::connect(&url, &device.signed_in, since).await {
             town.connections.fetch_add(1, Ordering::SeqCst);
             if stay_connected(&town, device, socket, &mut writing).await {
                 return;
@@ -345,27 +350,31 @@ async fn use_device(town: Arc<Town>, at: usize, pen: Option<Pen>) {
     }
 }
 
+/// Until all is over. The guard that `wait_for` gives must not be held over another await.
+async fn over(done: &mut watch::Receiver<bool>) {
+    let _ = done.wait_for(|done| *done).await.map(drop);
+}
+
 /// Until the socket closes; true when all is over.
 async fn stay_connected(town: &Town, device: &Device, mut socket: Socket, writing: &mut Option<UnderWay>) -> bool {
     let mut done = town.done.subscribe();
     let mut acknowledged = 0;
     let mut acknowledge = tokio::time::interval(ACK_EVERY);
     if let Some(draft) = writing.as_ref().and_then(|writing| writing.draft.as_ref())
-        && socket.try_send(frame_of(draft)).await.is_err()
+        && socket.send(frame_of(draft)).await.is_err()
     {
         return false;
     }
     loop {
         let next = writing.as_ref().filter(|writing| writing.draft.is_none() && !town.stopped()).map(|writing| writing.next);
         tokio::select! {
-            frame = socket.try_next() => match frame {
-                Ok(frame) => take(town, device, &frame, writing),
-                Err(None) => return false,
-                Err(Some(code)) => panic!("{} on {}: the socket was closed with {code}", device.signed_in.phone, device.signed_in.device),
+            frame = socket.next() => match frame {
+                Some(frame) => take(town, device, &frame, writing),
+                None => return false,
             },
             _ = acknowledge.tick() => {
                 let seq = device.received.lock().feed.len();
-                if seq > acknowledged && socket.try_send(json!({ "type": "ack", "payload": { "seq": seq } })).await.is_err() {
+                if seq > acknowledged && socket.send(json!({ "type": "ack", "payload": { "seq": seq } })).await.is_err() {
                     return false;
                 }
                 acknowledged = seq;
@@ -373,11 +382,11 @@ async fn stay_connected(town: &Town, device: &Device, mut socket: Socket, writin
             () = tokio::time::sleep_until(next.unwrap_or_else(tokio::time::Instant::now)), if next.is_some() => {
                 let writing = writing.as_mut().expect("there is a next one only for who writes");
                 let draft = writing.draft.insert(writing.pen.next(town));
-                if socket.try_send(frame_of(draft)).await.is_err() {
+                if socket.send(frame_of(draft)).await.is_err() {
                     return false;
                 }
             }
-            _ = done.wait_for(|done| *done) => return true,
+            () = over(&mut done) => return true,
         }
     }
 }
@@ -402,5 +411,33 @@ fn take(town: &Town, device: &Device, frame: &Value, writing: &mut Option<UnderW
             writing.next = tokio::time::Instant::now() + writing.pen.pause();
         }
         _ => panic!("{} on {}: {frame}", device.signed_in.phone, device.signed_in.device),
+    }
+}
+
+/// One that may be cut at any moment.
+struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Socket {
+    async fn connect(url: &str, person: &Person, since: u64) -> Result<Self, SocketError> {
+        let mut request = format!("{}/ws?since={since}", url.replacen("http", "ws", 1)).into_client_request()?;
+        request.headers_mut().insert("authorization", format!("Bearer {}", person.access_token).parse().expect("a header"));
+        let (stream, _) = tokio_tungstenite::connect_async(request).await?;
+        Ok(Self(stream))
+    }
+
+    async fn send(&mut self, frame: Value) -> Result<(), SocketError> {
+        self.0.send(Message::text(frame.to_string())).await
+    }
+
+    /// None when the connection was cut. A host that is killed closes no socket, so a close is a mistake.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            match self.0.next().await? {
+                Ok(Message::Text(text)) => return Some(serde_json::from_str(text.as_str()).expect("a frame is JSON")),
+                Ok(Message::Close(close)) => panic!("a socket was closed: {close:?}"),
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
     }
 }
