@@ -121,6 +121,8 @@ pub const LOG_FIELD_VALUE_BYTES_MAX: usize = 1024;
 pub const LOG_QUEUE_LINES_MAX: usize = 16_384;
 /// How long the end of the process waits for the last of them, in milliseconds.
 pub const LOG_FLUSH_TIMEOUT_MS: u64 = 2_000;
+/// How long lines gather before they are written together, in milliseconds.
+pub const LOG_GATHER_MS: u64 = 5;
 /// How often the metrics' histograms are folded, in milliseconds.
 pub const METRICS_UPKEEP_INTERVAL_MS: u64 = 5_000;
 

@@ -151,7 +151,12 @@ fn write_lines(lines: &Receiver<Message>, output: impl Write) {
             // Nothing waits: now is the time to show what is there.
             Err(TryRecvError::Empty) => {
                 let _ = output.flush();
-                lines.recv().ok()
+                let first = lines.recv().ok();
+                if let Some(Message::Line(_)) = first {
+                    // Being woken for every line costs the requests more than writing it: let some gather.
+                    std::thread::sleep(Duration::from_millis(limits::LOG_GATHER_MS));
+                }
+                first
             }
             message => message.ok(),
         };
