@@ -54,7 +54,7 @@ async fn there_are_three_ways_to_say_who_one_is() {
 async fn nobody_gets_a_socket_without_a_reason() {
     let app = TestApp::shared().await;
     let ada = app.someone().await;
-    handshake(&app, "").send().await.expect_problem(401, "unauthenticated");
+    handshake(&app, "").send().await.expect_problem(401, "token_missing");
     handshake(&app, "").token("nonsense").send().await.expect_problem(401, "token_invalid");
     handshake(&app, "?ticket=nonsense").send().await.expect_problem(401, "token_invalid");
     handshake(&app, "").header("sec-websocket-protocol", "echo.v1, bearer.a.b.c").send().await.expect_problem(401, "token_invalid");
