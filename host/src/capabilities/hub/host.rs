@@ -180,24 +180,25 @@ mod tests {
         let screen = Arc::new(Screen::default());
         let [mut guest, _] = two_guests(folder.path(), screen.clone()).await;
         let database = guest.powers.database.clone();
+        let shown = || screen.shown.lock().len();
         let waiting = || async { database.peek(10).await.expect("peeks").len() };
         let ephemeral = || wit::PushRequest { class: wit::Class::Ephemeral, payload: "\"e\"".to_owned(), ..push() };
 
         wit::Host::push(&mut guest, ephemeral()).await.expect("no trap").expect("pushes");
-        assert_eq!((screen.shown.lock().len(), waiting().await), (1, 0), "outside a transaction it goes at once");
+        assert_eq!((shown(), waiting().await), (1, 0), "outside a transaction it goes at once");
         wit::Host::push(&mut guest, push()).await.expect("no trap").expect("pushes");
-        assert_eq!((screen.shown.lock().len(), waiting().await), (1, 1), "a durable one goes through the outbox");
+        assert_eq!((shown(), waiting().await), (1, 1), "a durable one goes through the outbox");
 
         guest.transaction = Some(database.begin().await.expect("begins"));
         wit::Host::push(&mut guest, ephemeral()).await.expect("no trap").expect("pushes");
         wit::Host::push(&mut guest, push()).await.expect("no trap").expect("pushes");
-        assert_eq!((screen.shown.lock().len(), waiting().await), (1, 1), "inside a transaction nothing leaves");
+        assert_eq!((shown(), waiting().await), (1, 1), "inside a transaction nothing leaves");
         guest.transaction = None;
         assert_eq!(waiting().await, 1, "what was rolled back leaves never");
         guest.transaction = Some(database.begin().await.expect("begins"));
         wit::Host::push(&mut guest, ephemeral()).await.expect("no trap").expect("pushes");
         guest.transaction.take().expect("open").commit().await.expect("commits");
-        assert_eq!((screen.shown.lock().len(), waiting().await), (1, 2));
+        assert_eq!((shown(), waiting().await), (1, 2));
 
         guest.effects_count = limits::EFFECTS_PER_CALL_MAX;
         for flood in [ephemeral(), push()] {

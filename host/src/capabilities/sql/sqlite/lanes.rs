@@ -113,6 +113,9 @@ impl File {
     pub async fn close(&self) {
         self.closing.cancel();
         for lane in [&self.readers, &self.writer] {
+            // All places are ours when nobody is at work; who takes longer than a statement may is not waited for.
+            let all = lane.places.acquire_many(lane.size as u32);
+            drop(tokio::time::timeout(Duration::from_millis(limits::SQL_TIMEOUT_MS), all).await);
             lane.places.close();
         }
         self.repairs.close();
