@@ -213,9 +213,7 @@ impl From<TokenError> for Problem {
             TokenError::Invalid => Problem::unauthenticated(error.code(), "this is no access token of this service"),
             TokenError::Expired => Problem::unauthenticated(error.code(), "the access token has expired; refresh it"),
             TokenError::Revoked => Problem::unauthenticated(error.code(), "the access token was revoked; log in again"),
-            TokenError::Unavailable => {
-                Problem::unavailable(error.code(), "tokens cannot be checked now", Duration::from_secs(1))
-            }
+            TokenError::Unavailable => Problem::unavailable(error.code(), "tokens cannot be checked now", Duration::from_secs(1)),
         }
     }
 }

@@ -62,7 +62,11 @@ const LIBRARIES: &[(&str, &[&str])] = &[
 
 /// What is text in the sources and not the name of a library, and who may write it.
 const WORDS: &[(&str, &[&str], &str)] = &[
-    ("std::env", &["config.rs", "app.rs", "watch.rs"], "settings are read by config.rs alone; the others ask for the folder and the cargo they run in"),
+    (
+        "std::env",
+        &["config.rs", "app.rs", "watch.rs"],
+        "settings are read by config.rs alone; the others ask for the folder and the cargo they run in",
+    ),
     ("StatusCode::", &["problem.rs", "gateway/", "hub/", "admin/"], "a status code is the edges' word"),
     ("wasmtime::Store", &["runtime/"], "only the runtime runs guests"),
     ("wasmtime::Engine", &["runtime/", "contract/"], "only the runtime runs guests; the contract reads types with an engine"),

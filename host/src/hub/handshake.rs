@@ -18,11 +18,11 @@ use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use uuid::Uuid;
 
+use super::Hub;
 use super::connection::Connection;
 use super::registry::{Refused, Registration};
 use super::resume::{Delivery, Start};
 use super::socket::Socket;
-use super::Hub;
 use crate::capabilities::context::{Caller, ClientAddress};
 use crate::capabilities::hub::FeedPage;
 use crate::capabilities::tokens::{Revocation, TokenError};

@@ -402,7 +402,13 @@ impl Runtime {
         Ok((generation, plan))
     }
 
-    async fn probe(&self, generation: &Arc<Generation>, export: usize, reply: &ReplyCodec, catalogue: Arc<Catalogue>) -> Result<(), String> {
+    async fn probe(
+        &self,
+        generation: &Arc<Generation>,
+        export: usize,
+        reply: &ReplyCodec,
+        catalogue: Arc<Catalogue>,
+    ) -> Result<(), String> {
         let frame = Frame::root(catalogue, generation.service.clone());
         let context = internal_context("probe", generation.pool.limits().wall);
         match call::run(generation, export, &[], frame, context).await {

@@ -165,9 +165,11 @@ async fn changed_types_are_refused_and_additions_are_not() {
         ("valid: bool,", "valid: string,", &["lookup: reply.valid was bool and is string"]),
         ("region: option<string>,", "region: string,", &["lookup: reply.region was option<string> and is string"]),
         ("    pager,\n", "", &["lookup: reply.type: enum number-type changed (-pager)"]),
-        ("    phone: string,\n  }\n\n  record location {", "    phone: string,\n    carrier: bool,\n  }\n\n  record location {", &[
-            "lookup: request.carrier of record lookup-request is new and not an option",
-        ]),
+        (
+            "    phone: string,\n  }\n\n  record location {",
+            "    phone: string,\n    carrier: bool,\n  }\n\n  record location {",
+            &["lookup: request.carrier of record lookup-request is new and not an option"],
+        ),
     ] {
         let changed = Candidate::of("location").contract(from, to).packed();
         gate.refuses("location", changed, "compatibility", When::Uploading, reasons).await;
@@ -283,7 +285,11 @@ async fn only_the_operator_may_ask() {
     let unknown = app.admin(Method::PUT, "/admin/v1/plugins/location/active").json(json!({ "version": "9.9.9" })).send().await;
     let problem = unknown.expect_problem(404, "no_such_version");
     assert_eq!(problem["detail"], "location has no version 9.9.9; it has 0.1.0");
-    app.admin(Method::PUT, "/admin/v1/plugins/nobody/active").json(json!({ "version": "1.0.0" })).send().await.expect_problem(404, "no_such_service");
+    app.admin(Method::PUT, "/admin/v1/plugins/nobody/active")
+        .json(json!({ "version": "1.0.0" }))
+        .send()
+        .await
+        .expect_problem(404, "no_such_service");
     app.admin(Method::PUT, "/admin/v1/plugins/location/active").json(json!({ "v": 1 })).send().await.expect_problem(400, "unreadable");
     app.admin(Method::POST, "/admin/v1/plugins/location/rollback").send().await.expect_problem(409, "nothing_to_roll_back");
     let large = vec![0; echod::limits::PLUGIN_BYTES_MAX + 1];

@@ -148,9 +148,12 @@ async fn a_service_that_fails_everybody_is_left_alone_for_a_while() {
 async fn calls_beyond_the_services_slots_are_answered_at_once() {
     // One slot, held by a call that waits: the next one is told so within the time for a slot.
     let app = start().await;
-    app.deploy("hostile", repacked("hostile", &[("0.1.0", "0.1.1"), ("concurrency = 16", "concurrency = 1"), ("cpu = \"50ms\"", "cpu = \"10s\"")]))
-        .await
-        .expect(StatusCode::OK);
+    app.deploy(
+        "hostile",
+        repacked("hostile", &[("0.1.0", "0.1.1"), ("concurrency = 16", "concurrency = 1"), ("cpu = \"50ms\"", "cpu = \"10s\"")]),
+    )
+    .await
+    .expect(StatusCode::OK);
     let hold = app.post("/api/v1/hostile/hold", json!({ "count": 1 })).send();
     let busy = async {
         let until = Instant::now() + PATIENCE;

@@ -62,13 +62,7 @@ pub fn next_number() -> String {
 }
 
 /// What went wrong.
-async fn look_up(
-    http: reqwest::Client,
-    url: String,
-    pause: Duration,
-    answered: Arc<AtomicU32>,
-    stop: CancellationToken,
-) -> Vec<String> {
+async fn look_up(http: reqwest::Client, url: String, pause: Duration, answered: Arc<AtomicU32>, stop: CancellationToken) -> Vec<String> {
     let mut failed = Vec::new();
     while !stop.is_cancelled() {
         match http.get(format!("{url}/api/v1/location/lookup?phone={}", next_number())).send().await {

@@ -122,9 +122,11 @@ async fn talk(app: Arc<TestApp>, mut talker: Talker, stop: CancellationToken) ->
         let content = format!("{} {number}", talker.person.id);
         let message = if number % 3 == 2 {
             let id = number.to_string();
-            let payload = json!({ "conversation_id": talker.conversation, "client_message_id": content, "type": "text", "content": content });
+            let payload =
+                json!({ "conversation_id": talker.conversation, "client_message_id": content, "type": "text", "content": content });
             talker.socket.frames.send(json!({ "type": "message", "id": id, "payload": payload })).await.expect("the socket is read");
-            let reply = tokio::time::timeout(PATIENCE, talker.socket.replies.recv()).await.expect("an answer in time").expect("an open socket");
+            let reply =
+                tokio::time::timeout(PATIENCE, talker.socket.replies.recv()).await.expect("an answer in time").expect("an open socket");
             assert_eq!((&reply["type"], &reply["id"]), (&json!("reply"), &json!(id)), "{reply}");
             reply["payload"].clone()
         } else {
@@ -407,7 +409,11 @@ async fn the_operators_commands_do_it_all() {
     let heading = words(lines.next().expect("a heading"));
     assert_eq!(heading[..7], ["SERVICE", "VERSION", "STATE", "GENERATION", "CALLS", "ERRORS", "TRAPS"], "{text}");
     let hostile = words(lines.next().expect("hostile"));
-    assert_eq!((hostile[0].as_str(), hostile[1].as_str(), hostile[4].as_str(), hostile[6].as_str()), ("hostile", "0.1.1", "1", "1"), "{text}");
+    assert_eq!(
+        (hostile[0].as_str(), hostile[1].as_str(), hostile[4].as_str(), hostile[6].as_str()),
+        ("hostile", "0.1.1", "1", "1"),
+        "{text}"
+    );
     assert_eq!(words(lines.next().expect("location"))[..2], ["location", "0.1.0"], "{text}");
 
     let (good, text) = run(&["rollback", "hostile"]);
@@ -422,7 +428,10 @@ async fn the_operators_commands_do_it_all() {
     assert!(lines[1][0].starts_with("20") && lines[1][0].ends_with('Z'), "a time that people read: {text}");
 
     // What is refused says so and why, and the exit status too.
-    file("trapping.wasm", repacked("hostile", &[("version = \"0.1.0\"", "version = \"0.1.2\""), ("prefix =", "probe = \"trap\"\nprefix =")]));
+    file(
+        "trapping.wasm",
+        repacked("hostile", &[("version = \"0.1.0\"", "version = \"0.1.2\""), ("prefix =", "probe = \"trap\"\nprefix =")]),
+    );
     let (good, text) = run(&["deploy", "trapping.wasm"]);
     assert!(!good);
     says(&text, &["refused (422 plugin_refused)", "probe: its health probe fails: wasm trap"]);
