@@ -90,7 +90,7 @@ async fn list_plugins(State(state): State<Arc<AdminState>>) -> Response {
 
 async fn show_plugin(State(state): State<Arc<AdminState>>, Path(name): Path<String>) -> Result<Response, AdminError> {
     let views = state.runtime.views().await;
-    let view = views.into_iter().find(|view| view.name == name).ok_or_else(|| SwapError::NoSuchService(name))?;
+    let view = views.into_iter().find(|view| view.name == name).ok_or(SwapError::NoSuchService(name))?;
     Ok(Json(view).into_response())
 }
 

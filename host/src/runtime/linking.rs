@@ -82,7 +82,9 @@ pub fn linker(engine: &wasmtime::Engine, service: &ServiceName, contract: &Contr
         match role_of(import) {
             Role::ServiceApi => forward_to_service(&mut linker, import)?,
             Role::ServiceEvents => publish_to_topics(&mut linker, import)?,
-            Role::Types => drop(linker.instance(&import.id)?),
+            Role::Types => {
+                linker.instance(&import.id)?;
+            }
             Role::Capability | Role::Wasi | Role::Unknown => {}
         }
     }

@@ -229,7 +229,7 @@ async fn who_has_not_acknowledged(feed: Arc<dyn Feed>) {
     feed.acknowledge(&[ack(reached, "phone", 1), ack(uninvited, "phone", 1)]).await.expect("acknowledges");
     assert_eq!(ask("m").await, [unreached, uninvited]);
     assert_eq!(ask("n").await, [reached, unreached]);
-    assert_eq!(feed.unacknowledged("m", &[]).await.expect("answers"), [Uuid::nil(); 0]);
+    assert!(feed.unacknowledged("m", &[]).await.expect("answers").is_empty());
 }
 
 async fn old_and_superfluous_entries_go(feed: Arc<dyn Feed>) {
