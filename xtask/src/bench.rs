@@ -14,7 +14,7 @@ use crate::{
 /// Measure what Echo promises and print a table: each line a figure, the goal beside it.
 ///
 /// (a) gateway and plugin against a native handler doing the same JSON work; (b) send to delivered; (c) memory per idle socket;
-/// (d) the same load while a plugin is swapped once a second. It fails when a goal is missed. Nothing else should run meanwhile.
+/// (d) the same load while a plugin is swapped once a second; (e) the same beside a service that misbehaves. It fails when a goal is missed. Nothing else should run meanwhile.
 #[derive(Args)]
 pub struct Bench {
     /// Seconds per measured point.

@@ -7,6 +7,7 @@
 mod accounts;
 mod delivery;
 mod hops;
+mod hostile;
 mod http;
 mod idle;
 mod native;
@@ -34,10 +35,10 @@ struct Arguments {
     /// Seconds per measured point.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Parts: a (hops), b (send to delivered), c (idle sockets), d (swaps).
-    #[arg(long, value_delimiter = ',', default_value = "a,b,c,d")]
+    /// Parts: a (hops), b (send to delivered), c (idle sockets), d (swaps), e (hostile neighbours).
+    #[arg(long, value_delimiter = ',', default_value = "a,b,c,d,e")]
     only: Vec<char>,
-    /// HTTP connections of the load in (a) and (d).
+    /// HTTP connections of the load in (a), (d) and (e).
     #[arg(long, default_value_t = 64)]
     connections: usize,
     /// Connected users in (b).
@@ -82,8 +83,8 @@ fn main() -> ExitCode {
 /// True when every goal was met.
 fn measure() -> Result<bool> {
     let arguments = Arguments::parse();
-    if let Some(unknown) = arguments.only.iter().find(|part| !"abcd".contains(**part)) {
-        bail!("there is no part {unknown:?}: a (hops), b (send to delivered), c (idle sockets), d (swaps)");
+    if let Some(unknown) = arguments.only.iter().find(|part| !"abcde".contains(**part)) {
+        bail!("there is no part {unknown:?}: a (hops), b (send to delivered), c (idle sockets), d (swaps), e (hostile neighbours)");
     }
     if arguments.users < 2 || arguments.users % 2 != 0 {
         bail!("--users must be an even number: they talk in pairs");
@@ -119,6 +120,9 @@ async fn measure_parts(arguments: &Arguments) -> Result<bool> {
     }
     if arguments.wants('d') {
         swaps::measure(arguments, &host, &server, &mut table).await?;
+    }
+    if arguments.wants('e') {
+        hostile::measure(arguments, &server, &mut table).await?;
     }
     server.stop().await?;
     println!("\n{table}");

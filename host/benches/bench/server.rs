@@ -31,8 +31,10 @@ impl Host {
         for file in packed(&path_of("ECHOD_PLUGINS")?)? {
             fs::copy(&file, plugins.join(file.file_name().expect("listed")))?;
         }
-        let front = path_of("ECHOD_GUESTS")?.join(FRONT_FILE);
-        fs::copy(&front, plugins.join(FRONT_FILE)).with_context(|| front.display().to_string())?;
+        for guest in GUEST_FILES {
+            let packed = path_of("ECHOD_GUESTS")?.join(guest);
+            fs::copy(&packed, plugins.join(guest)).with_context(|| packed.display().to_string())?;
+        }
         Ok(Self { binary: path_of("ECHOD")?, components: path_of("ECHOD_COMPONENTS")?, folder })
     }
 
@@ -42,7 +44,7 @@ impl Host {
 }
 
 /// The guest whose one function asks `location`: a second hop.
-const FRONT_FILE: &str = "front.wasm";
+const GUEST_FILES: [&str; 2] = ["front.wasm", "hostile.wasm"];
 /// What the guests may import.
 const GUEST_PERMISSIONS: &str = "host/tests/wit/services.wit";
 

@@ -1,0 +1,72 @@
+//! (e) The same HTTP load, quiet and while clients keep calling a service that spins, allocates without end, recurses and traps.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use serde_json::json;
+
+use crate::{
+    Arguments,
+    http::{Method, Route},
+    open_loop,
+    server::Server,
+    table::{Goal, Row, Table, milliseconds, thousands},
+};
+
+/// What the quiet neighbour serves.
+const PATH: &str = "/api/v1/location/lookup";
+const RATE: u64 = 500;
+/// Each calls one of these again and again.
+const MISDEEDS: [(&str, Option<u32>); 8] = [
+    ("spin", None),
+    ("bomb", None),
+    ("recurse", None),
+    ("trap", None),
+    ("huge-reply", Some(100_000)),
+    ("leave-open", None),
+    ("spin", None),
+    ("bomb", None),
+];
+const GOAL_P99_RATIO: f64 = 2.0;
+
+pub async fn measure(arguments: &Arguments, server: &Server, table: &mut Table) -> Result<()> {
+    let route = Route { address: server.public, method: Method::Get, path: PATH };
+    let load = || open_loop::requests(route, arguments.connections, RATE, arguments.duration());
+    open_loop::requests(route, arguments.connections, RATE, Duration::from_secs(2)).await?;
+    let quiet = load().await?;
+    let calls = AtomicU64::new(0);
+    let until = Instant::now() + arguments.duration();
+    let (disturbed, ()) = tokio::try_join!(load(), misbehave(server, until, &calls))?;
+    if let Some(error) = quiet.error.or(disturbed.error) {
+        bail!("the quiet neighbour's requests failed: {error}");
+    }
+    let (p99, quiet_p99) = (disturbed.latency.value_at_quantile(0.99), quiet.latency.value_at_quantile(0.99));
+    let ratio = p99 as f64 / quiet_p99 as f64;
+    table.add(Row {
+        part: 'e',
+        what: format!("p99 at {}/s beside {} hostile calls", thousands(RATE as f64), thousands(calls.into_inner() as f64)),
+        measured: milliseconds(p99),
+        against: format!("quiet {}", milliseconds(quiet_p99)),
+        ratio: Some(ratio),
+        goal: Goal::new(format!("≤ {GOAL_P99_RATIO:.2}"), ratio <= GOAL_P99_RATIO),
+    });
+    Ok(())
+}
+
+/// Errors: an answer that is no refusal of the host.
+async fn misbehave(server: &Server, until: Instant, calls: &AtomicU64) -> Result<()> {
+    let clients = MISDEEDS.map(|(deed, count)| async move {
+        while Instant::now() < until {
+            let url = format!("http://{}/api/v1/hostile/{deed}", server.public);
+            let body = count.map_or_else(|| json!({}), |count| json!({ "count": count }));
+            let answer = server.client.post(url).json(&body).send().await?;
+            if !answer.status().is_server_error() {
+                bail!("{deed} is answered with {}", answer.status());
+            }
+            calls.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    });
+    futures_util::future::try_join_all(clients).await.map(drop)
+}
