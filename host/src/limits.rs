@@ -71,8 +71,8 @@ pub const LIST_ITEMS_MAX: usize = 10_000;
 pub const REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 // --- Guests ------------------------------------------------------------------------------------------------------------------------
-/// Epoch tick in milliseconds: the grain of CPU metering.
-pub const EPOCH_TICK_MS: u64 = 10;
+/// Epoch tick in milliseconds: the grain of CPU metering, and how long a guest keeps a thread before others may run on it.
+pub const EPOCH_TICK_MS: u64 = 1;
 /// Largest plugin file in bytes.
 pub const PLUGIN_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Longest chain of calls from service to service.
