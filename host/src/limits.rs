@@ -73,6 +73,9 @@ pub const REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
 // --- Guests ------------------------------------------------------------------------------------------------------------------------
 /// Epoch tick in milliseconds: the grain of CPU metering, and how long a guest keeps a thread before others may run on it.
 pub const EPOCH_TICK_MS: u64 = 1;
+/// ... and the tick while no call has been long for a while: each wakes a processor.
+pub const EPOCH_TICK_QUIET_MS: u64 = 10;
+pub const LONG_CALLS_SEEN_MS: u64 = 1_000;
 /// Largest plugin file in bytes.
 pub const PLUGIN_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Longest chain of calls from service to service.
@@ -89,8 +92,10 @@ pub const TABLE_ELEMENTS_MAX: usize = 20_000;
 pub const INSTANCE_RESIDENT_BYTES: usize = 256 * 1024;
 /// What a guest may hand to the host in one call of a host function, in bytes as the host stores it.
 pub const GUEST_TRANSFER_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Guests that are past their first tick of CPU and run at once; the others wait, so that short calls keep a processor.
-pub const LONG_CALLS_AT_ONCE: usize = 1;
+/// A call that used so much CPU, in microseconds, is a long one at the next tick, and goes on beside the threads that serve ...
+pub const LONG_CALL_US: u64 = 500;
+/// ... on one with this niceness (0 is everybody's, 19 the most).
+pub const LONG_CALL_NICENESS: i32 = 19;
 /// Stack of a guest in bytes, and of the fibre it runs on.
 pub const GUEST_STACK_BYTES: usize = 512 * 1024;
 pub const FIBRE_STACK_BYTES: usize = 1024 * 1024;
@@ -155,12 +160,19 @@ pub const SQLITE_LOG_PAGES_MAX: i64 = 32_768;
 /// Prepared statements kept per connection, and the longest text that is kept, in bytes.
 pub const SQLITE_STATEMENTS_KEPT: usize = 200;
 pub const SQLITE_STATEMENT_KEPT_BYTES_MAX: usize = 8 * 1024;
-/// Rows on their way from a connection's thread to the reader.
-pub const SQLITE_ROWS_AHEAD: usize = 16;
+/// A statement that has run so long, in microseconds, gives the other work of its thread away.
+pub const SQLITE_GIVES_WAY_US: u64 = 1_000;
 /// SQLite asks after this many steps of its machine whether the statement has run too long.
-pub const SQLITE_STEPS_PER_CHECK: i32 = 10_000;
+pub const SQLITE_STEPS_PER_CHECK: i32 = 5_000;
 /// Effects of a transaction kept in memory before they are written, in bytes.
 pub const OUTBOX_BUFFER_BYTES_MAX: usize = 512 * 1024;
+/// The newest effects that are also in memory, and the bytes of their payloads, per outbox; what is beyond is read from the file.
+pub const OUTBOX_NEWEST_MAX: usize = 4_096;
+pub const OUTBOX_NEWEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Batches of one outbox begin at least this far from each other, in milliseconds, unless they are full.
+pub const RELAY_GATHER_MS: u64 = 1;
+/// Effects that have left are taken out of the outbox when there are so many of them, or at the next tick.
+pub const RELAY_CLEAR_EFFECTS: usize = 1_024;
 /// Bytes of effects that the relay takes at once (one effect may be larger).
 pub const RELAY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The relay looks at the outbox at least this often, in milliseconds, and waits this long after a failure (doubling).
@@ -306,6 +318,7 @@ pub const ADMIN_CLIENT_TIMEOUT_MS: u64 = 120_000;
 const _: () = assert!(SOCKET_FINISH_MS + SOCKET_CLOSE_MS < DRAIN_TIMEOUT_MS);
 const _: () = assert!(FEED_RETRY_FIRST_MS < FEED_RETRY_LAST_MS);
 const _: () = assert!(IDLE_TIMEOUT_S > HEARTBEAT_INTERVAL_S);
+const _: () = assert!(LONG_CALL_US <= EPOCH_TICK_MS * 1_000);
 const _: () = assert!(FIBRE_STACK_BYTES > GUEST_STACK_BYTES);
 const _: () = assert!(EVENT_RETRY_FIRST_MS < EVENT_RETRY_LAST_MS);
 const _: () = assert!(IDEMPOTENCY_ANSWER_BYTES_MAX < CACHE_VALUE_BYTES_MAX);

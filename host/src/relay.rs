@@ -2,7 +2,7 @@
 //! feed remember how far a source has come, so handing a batch over again adds nothing. Knows no backends.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -18,8 +18,13 @@ pub struct Relay {
     queue: Arc<dyn Queue>,
     feed: Arc<dyn Feed>,
     sockets: Arc<dyn Sockets>,
+    /// All up to here has left.
+    moved: i64,
     /// Ephemeral pushes up to here have been handed to the sockets: they alone have nobody who remembers.
     shown: i64,
+    /// Effects that have left and are still in the outbox, and since when.
+    left: usize,
+    cleared_at: Instant,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -41,25 +46,32 @@ impl Relay {
         sockets: Arc<dyn Sockets>,
         shutdown: CancellationToken,
     ) -> JoinHandle<()> {
-        tokio::spawn(Relay { outbox, queue, feed, sockets, shown: i64::MIN }.run(shutdown))
+        let relay = Relay { outbox, queue, feed, sockets, moved: i64::MIN, shown: i64::MIN, left: 0, cleared_at: Instant::now() };
+        tokio::spawn(relay.run(shutdown))
     }
 
     async fn run(mut self, shutdown: CancellationToken) {
         let signal = self.outbox.signal();
+        let tick = Duration::from_millis(limits::RELAY_TICK_MS);
         let mut pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
         loop {
             // Before looking, so that a commit during the look rings again.
             let ended = shutdown.is_cancelled();
+            let began_at = tokio::time::Instant::now();
             match self.move_batch().await {
-                Ok(0) if ended => return,
+                Ok(0) if ended => return self.clear().await,
                 Ok(0) => {
                     pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
-                    let tick = Duration::from_millis(limits::RELAY_TICK_MS);
                     tokio::select! {
                         () = signal.notified() => {}
                         () = tokio::time::sleep(tick) => {}
                         () = shutdown.cancelled() => {}
                     }
+                }
+                // Where commits follow each other closely, some gather: a batch costs little more than a single effect.
+                Ok(count) if count < limits::RELAY_BATCH => {
+                    let gathered = tokio::time::sleep_until(began_at + Duration::from_millis(limits::RELAY_GATHER_MS));
+                    shutdown.run_until_cancelled(gathered).await;
                 }
                 Ok(_) => {}
                 Err(error) if ended => {
@@ -72,12 +84,28 @@ impl Relay {
                     pause = (pause * 2).min(Duration::from_millis(limits::RELAY_RETRY_LAST_MS));
                 }
             }
+            if self.left >= limits::RELAY_CLEAR_EFFECTS || self.cleared_at.elapsed() >= tick {
+                self.clear().await;
+            }
+        }
+    }
+
+    /// Takes what has left out of the outbox. Not at once, because that takes the writer from those who write; should the host die before,
+    /// queue and feed know what they have.
+    async fn clear(&mut self) {
+        self.cleared_at = Instant::now();
+        if self.left == 0 {
+            return;
+        }
+        match self.outbox.remove_up_to(self.moved).await {
+            Ok(()) => self.left = 0,
+            Err(error) => tracing::warn!(source = self.outbox.source(), %error, "what has left stays in the outbox for now"),
         }
     }
 
     /// How many effects have left.
     async fn move_batch(&mut self) -> Result<usize, RelayError> {
-        let effects = self.outbox.peek(limits::RELAY_BATCH).await?;
+        let effects = self.outbox.peek(self.moved, limits::RELAY_BATCH).await?;
         let count = effects.len();
         let Some(&(last, _)) = effects.last() else { return Ok(0) };
         let mut events: Vec<(i64, Event)> = Vec::new();
@@ -102,7 +130,8 @@ impl Relay {
         if !events.is_empty() {
             self.queue.publish(self.outbox.source(), &events).await?;
         }
-        self.outbox.remove_up_to(last).await?;
+        self.moved = last;
+        self.left += count;
         Ok(count)
     }
 }
@@ -283,7 +312,7 @@ mod tests {
         shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(10), relay).await.expect("it ends").expect("no panic");
         assert_eq!(arrivals.entries.lock().last().map(|entry| entry.seq), Some(count as u64 + 1));
-        assert_eq!(database.peek(1).await.expect("peeks"), []);
+        assert_eq!(database.peek(i64::MIN, 1).await.expect("peeks"), []);
     }
 
     /// Says what it handled to the process that will kill this one.
@@ -325,7 +354,7 @@ mod tests {
         let House { database, queue: _queue, feed, arrivals, shutdown, relay } = house(folder.path(), 0, None).await;
         shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(20), relay).await.expect("it ends").expect("no panic");
-        assert_eq!(database.peek(1).await.expect("peeks"), []);
+        assert_eq!(database.peek(i64::MIN, 1).await.expect("peeks"), []);
         until("every committed event", || {
             let rest: BTreeSet<String> = arrivals.events.lock().iter().cloned().collect();
             committed.iter().all(|id| handled.contains(id) || rest.contains(id))

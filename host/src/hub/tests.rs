@@ -76,7 +76,7 @@ impl Outbox for MemoryFeed {
     fn signal(&self) -> Arc<Notify> {
         self.signal.clone()
     }
-    async fn peek(&self, _limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
+    async fn peek(&self, _after: i64, _limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
         Ok(Vec::new())
     }
     async fn remove_up_to(&self, _position: i64) -> Result<(), SqlError> {

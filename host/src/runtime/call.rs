@@ -10,6 +10,7 @@ use wasmtime::component::Val;
 
 use super::catalogue::{Catalogue, Generation};
 use super::instance::Exhausted;
+use super::long_calls::{LongCalls, LongMark};
 use super::pool::Warm;
 use super::{CallError, ErrorKind, ServiceError};
 use crate::capabilities::context::CallContext;
@@ -20,6 +21,8 @@ use crate::names::ServiceName;
 #[derive(Clone)]
 pub struct Frame {
     pub catalogue: Arc<Catalogue>,
+    /// One for the whole chain: it is the root that goes elsewhere, with all that it has called.
+    pub long: LongMark,
     chain: Arc<Link>,
 }
 
@@ -31,7 +34,7 @@ struct Link {
 
 impl Frame {
     pub fn root(catalogue: Arc<Catalogue>, service: ServiceName) -> Self {
-        Self { catalogue, chain: Arc::new(Link { service, depth: 1, caller: None }) }
+        Self { catalogue, long: LongMark::default(), chain: Arc::new(Link { service, depth: 1, caller: None }) }
     }
 
     /// The frame of a call from here to `service`.
@@ -48,8 +51,21 @@ impl Frame {
             return Err(format!("a chain of more than {} calls", limits::CALL_DEPTH_MAX));
         }
         let chain = Link { service: service.clone(), depth: self.chain.depth + 1, caller: Some(self.chain.clone()) };
-        Ok(Self { catalogue: self.catalogue.clone(), chain: Arc::new(chain) })
+        Ok(Self { catalogue: self.catalogue.clone(), long: self.long.clone(), chain: Arc::new(chain) })
     }
+}
+
+/// A call that no service made; where it takes long, it goes on among the long ones.
+pub async fn run_root(
+    long_calls: &LongCalls,
+    generation: Arc<Generation>,
+    export: usize,
+    params: Vec<Val>,
+    frame: Frame,
+    context: CallContext,
+) -> Result<Val, CallError> {
+    let mark = frame.long.clone();
+    long_calls.run(mark, async move { run(&generation, export, &params, frame, context).await }).await
 }
 
 /// Calls the export with this index. The function's one result is returned as it is.

@@ -12,6 +12,7 @@ use sha2::Sha256;
 use wasmtime::component::Component;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use super::long_calls;
 use crate::limits;
 
 /// Cheap to clone. The ticking thread ends with the last clone.
@@ -97,7 +98,8 @@ fn config() -> Config {
     config
 }
 
-/// Moves the engine's epoch forward every `EPOCH_TICK_MS`, so that a guest that never calls the host is still interrupted.
+/// Moves the engine's epoch forward, so that a guest that never calls the host is still interrupted: every `EPOCH_TICK_MS` while there are
+/// long calls, seldom while there are none, because each tick wakes a processor.
 struct Ticker {
     stop: Arc<AtomicBool>,
 }
@@ -110,7 +112,8 @@ impl Ticker {
             .name("epoch-tick".to_owned())
             .spawn(move || {
                 while !seen.load(Ordering::Relaxed) {
-                    std::thread::sleep(Duration::from_millis(limits::EPOCH_TICK_MS));
+                    let tick_ms = if long_calls::were_seen() { limits::EPOCH_TICK_MS } else { limits::EPOCH_TICK_QUIET_MS };
+                    std::thread::sleep(Duration::from_millis(tick_ms));
                     engine.increment_epoch();
                 }
             })

@@ -5,12 +5,12 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{CallHook, ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::call::Frame;
+use super::long_calls;
 use super::stdout::LogLines;
 use crate::capabilities::guest::Guest;
 use crate::limits;
@@ -50,11 +50,19 @@ pub fn new_store(engine: &wasmtime::Engine, guest: Guest, memory_bytes_max: u64)
     store
 }
 
-/// A tick passed while the guest was running: end it when its time is used up, else let others run first.
+/// A tick passed while the guest was running: end it when its time is used up, else let others run first; when it has run for long, it goes
+/// on where nobody waits for it.
 fn on_tick(mut context: StoreContextMut<'_, InstanceState>) -> wasmtime::Result<UpdateDeadline> {
-    let cpu = &mut context.data_mut().cpu;
-    if cpu.used() > cpu.limit {
+    let InstanceState { cpu, frame, .. } = context.data_mut();
+    let used = cpu.used();
+    if used > cpu.limit {
         return Err(Exhausted::Cpu.into());
+    }
+    // Else a tick happened to fall into a short call, or into one that asks much of the host and little of the processor.
+    if used >= Duration::from_micros(limits::LONG_CALL_US)
+        && let Some(frame) = frame
+    {
+        frame.long.set();
     }
     cpu.leave();
     let clock = cpu.clock.clone();
@@ -62,16 +70,22 @@ fn on_tick(mut context: StoreContextMut<'_, InstanceState>) -> wasmtime::Result<
         1,
         Box::pin(async move {
             tokio::task::yield_now().await;
-            // Calls past their first tick take turns, so that however many of them there are, short calls find a free thread.
-            let turn = LONG_CALLS.clone().acquire_owned().await.expect("this semaphore is never closed");
-            *clock.turn.lock() = Some(turn);
             clock.enter();
         }),
     ))
 }
 
-static LONG_CALLS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(limits::LONG_CALLS_AT_ONCE)));
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// A clock that runs while this thread does. A thread of long calls has to wait for a processor, which is not its guest's fault, so there
+/// the kernel is asked what the thread used (a system call); elsewhere the time of day is near enough.
+fn now() -> Duration {
+    if !long_calls::is_here() {
+        return START.elapsed();
+    }
+    let used = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec.unsigned_abs() as u32)
+}
 
 /// CPU time of the guest in one call: from entering its code to leaving it, waits for the host and for other tasks taken out.
 #[derive(Default)]
@@ -81,17 +95,16 @@ pub struct CpuMeter {
     clock: Arc<GuestClock>,
 }
 
-/// Shared with the yielding future, which starts the clock again when the guest goes on.
+/// Shared with the yielding future, which starts the clock again when the guest goes on, on whichever thread.
 #[derive(Default)]
 struct GuestClock {
-    /// When the guest's code was entered, in nanoseconds since the process began; 0 outside it.
+    /// When the guest's code was entered, in nanoseconds of the thread's `now`; 0 outside it.
     entered_ns: AtomicU64,
-    turn: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
 impl GuestClock {
     fn enter(&self) {
-        self.entered_ns.store(START.elapsed().as_nanos().max(1) as u64, Ordering::Relaxed);
+        self.entered_ns.store(now().as_nanos().max(1) as u64, Ordering::Relaxed);
     }
 }
 
@@ -104,7 +117,7 @@ impl CpuMeter {
     fn running(&self) -> Duration {
         match self.clock.entered_ns.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
-            entered_ns => START.elapsed().saturating_sub(Duration::from_nanos(entered_ns)),
+            entered_ns => now().saturating_sub(Duration::from_nanos(entered_ns)),
         }
     }
 
@@ -115,7 +128,6 @@ impl CpuMeter {
     fn leave(&mut self) {
         self.used = self.used();
         self.clock.entered_ns.store(0, Ordering::Relaxed);
-        self.clock.turn.lock().take();
     }
 
     fn crossing(&mut self, hook: CallHook) {

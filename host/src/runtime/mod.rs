@@ -26,6 +26,7 @@ pub mod engine;
 pub mod inspect;
 mod instance;
 mod linking;
+mod long_calls;
 pub mod manifest;
 pub mod permissions;
 mod pool;
@@ -37,6 +38,7 @@ pub mod versions;
 pub use call::StatsView;
 pub use catalogue::{CallTarget, Catalogue, RouteEntry};
 use engine::Engine;
+use long_calls::LongCalls;
 use permissions::Permissions;
 use versions::VersionStore;
 
@@ -87,6 +89,7 @@ pub trait PowersSource: Send + Sync {
 /// The live services and the way into them.
 pub struct Runtime {
     engine: Engine,
+    long_calls: LongCalls,
     permissions: Permissions,
     powers: Arc<dyn PowersSource>,
     queue: Arc<dyn Queue>,
@@ -106,6 +109,7 @@ pub struct RuntimeSettings<'a> {
 }
 
 impl Runtime {
+    /// To be called within tokio's runtime.
     pub fn new(
         engine: Engine,
         powers: Arc<dyn PowersSource>,
@@ -115,6 +119,7 @@ impl Runtime {
         let versions = VersionStore::open(settings.versions_folder)?;
         Ok(Arc::new_cyclic(|myself| Self {
             engine,
+            long_calls: LongCalls::start(),
             permissions: settings.permissions,
             powers,
             queue,
@@ -151,7 +156,7 @@ impl Runtime {
             DecodeError::Invalid(fields) => CallError::Invalid(fields),
         })?;
         let frame = call::Frame::root(catalogue.clone(), target.service.clone());
-        let result = call::run(generation, binding.export, &params, frame, context).await?;
+        let result = call::run_root(&self.long_calls, generation.clone(), binding.export, params, frame, context).await?;
         match binding.reply.encode(&result) {
             Ok(Encoded::Ok { body, status_flag }) => Ok(Reply { body: body.map(Bytes::from), status_flag }),
             Ok(Encoded::Declined(error)) => Err(CallError::Declined(error)),

@@ -43,7 +43,7 @@ impl Runtime {
                     }
                     due.insert(key.clone(), now + schedule.every);
                     let frame = Frame::root(catalogue.clone(), generation.service.clone());
-                    running.insert(key, tokio::spawn(call_on_schedule(generation.clone(), *export, frame)));
+                    running.insert(key, tokio::spawn(self.clone().call_on_schedule(generation.clone(), *export, frame)));
                 }
             }
             if now >= sweep_at {
@@ -56,14 +56,16 @@ impl Runtime {
             let _ = task.await;
         }
     }
-}
 
-async fn call_on_schedule(generation: Arc<Generation>, export: usize, frame: Frame) {
-    let context = internal_context("schedule", generation.pool.limits().wall);
-    if let Ok(Val::Result(Err(error))) = call::run(&generation, export, &[], frame, context).await {
-        tracing::warn!(service = %generation.service, function = generation.exports[export].name, ?error, "a scheduled call answers an error");
+    async fn call_on_schedule(self: Arc<Self>, generation: Arc<Generation>, export: usize, frame: Frame) {
+        let context = internal_context("schedule", generation.pool.limits().wall);
+        let reply = call::run_root(&self.long_calls, generation.clone(), export, Vec::new(), frame, context).await;
+        if let Ok(Val::Result(Err(error))) = reply {
+            tracing::warn!(service = %generation.service, function = generation.exports[export].name, ?error, "a scheduled call answers an error");
+        }
     }
 }
+
 
 struct Subscriber {
     runtime: Weak<Runtime>,
@@ -90,7 +92,7 @@ impl Handler for Subscriber {
         context.correlation_id = event.correlation_id.as_str().into();
         context.event_id = Some(event.id.to_string().into());
         let frame = Frame::root(catalogue.clone(), self.service.clone());
-        match call::run(generation, subscription.export, &params, frame, context).await {
+        match call::run_root(&runtime.long_calls, generation.clone(), subscription.export, params, frame, context).await {
             Ok(reply) => outcome_of(subscription.reply.encode(&reply)),
             Err(CallError::Invalid(_) | CallError::Unreadable(_)) => Outcome::Reject { reason: "the event does not fit".to_owned() },
             Err(error) => later(error.to_string()),

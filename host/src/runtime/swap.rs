@@ -411,7 +411,7 @@ impl Runtime {
     ) -> Result<(), String> {
         let frame = Frame::root(catalogue, generation.service.clone());
         let context = internal_context("probe", generation.pool.limits().wall);
-        match call::run(generation, export, &[], frame, context).await {
+        match call::run_root(&self.long_calls, generation.clone(), export, Vec::new(), frame, context).await {
             Ok(value) => match reply.encode(&value) {
                 Ok(Encoded::Ok { .. }) => Ok(()),
                 Ok(Encoded::Declined(error)) => Err(format!("its health probe answers an error: {}: {}", error.code, error.message)),

@@ -103,9 +103,8 @@ fn admit(message: &Message, roster: &Roster) -> Result<(), Error> {
     Err(error)
 }
 
-/// One push and one event. Who blocks the sender gets neither, and never sees the message.
+/// Pushes and one event. Who blocks the sender gets neither, and never sees the message.
 fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), Stopped> {
-    let mut users = Vec::with_capacity(roster.members.len());
     let mut recipient_ids = Vec::with_capacity(roster.members.len());
     let mut muted_ids = Vec::new();
     for member in &roster.members {
@@ -113,7 +112,6 @@ fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), 
             messages::keep_back(tx, &message.conversation_id, &member.user_id, message.seq)?;
             continue;
         }
-        users.push(member.user_id.clone());
         if member.user_id != message.sender_id {
             recipient_ids.push(member.user_id.clone());
             if member.muted_until.is_some_and(|until| until > message.created_at) {
@@ -121,7 +119,10 @@ fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), 
             }
         }
     }
-    push::durable(&users, "message", payload::message(message), Some(&message.id))?;
+    let payload = payload::message(message);
+    push::durable(&recipient_ids, "message", payload.clone(), Some(&message.id))?;
+    // Without a receipt: that it reached the sender's own devices is nothing to be told of.
+    push::durable(std::slice::from_ref(&message.sender_id), "message", payload, None)?;
     let event = SentMessage {
         message_id: message.id.clone(),
         conversation_id: message.conversation_id.clone(),

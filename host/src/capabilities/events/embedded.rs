@@ -14,7 +14,6 @@ use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use serde_json::json;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use self::lane::{Item, Lane, Next};
 use super::{ConsumerState, DeadLetter, Event, Handler, Outcome, Queue, QueueError};
 use crate::capabilities::sql::sqlite::lanes::{File, Lease, Script};
+use crate::capabilities::sql::sqlite::values::{Params, Row};
 use crate::capabilities::sql::sqlite::{Durability, values};
 use crate::capabilities::sql::{ErrorClass, SqlError, Value};
 use crate::limits;
@@ -121,31 +121,28 @@ impl EmbeddedQueue {
         tokio::fs::create_dir_all(folder).await.map_err(|error| QueueError::Unavailable(format!("{}: {error}", folder.display())))?;
         let file = File::open(&folder.join("queue.sqlite"), durability).await?;
         let mut writer = file.writer().await?;
-        writer.run(&Script::new(TABLES.join(";"), TABLES.len()), SqliteArguments::default()).await?;
+        writer.run(&Script::all(TABLES), Params::default()).await?;
         // Another version may have had another number of partitions.
-        let repartition = Script::new("UPDATE queue_entry SET partition = hash % $1 WHERE partition <> hash % $1", 1);
+        let repartition = Script::new("UPDATE queue_entry SET partition = hash % $1 WHERE partition <> hash % $1");
         writer.run(&repartition, values::bind([i64::from(limits::QUEUE_PARTITIONS).into()])?).await?;
         drop(writer);
         let scripts = Scripts {
-            append: Script::new(format!("BEGIN IMMEDIATE;{PUT_ENTRIES};{PUT_SOURCE};COMMIT"), 4),
-            begin: Script::new("BEGIN IMMEDIATE", 1),
-            put_entries: Script::new(PUT_ENTRIES, 1),
-            finish: Script::new(format!("{PUT_SOURCE};COMMIT"), 2),
+            append: Script::all(["BEGIN IMMEDIATE", PUT_ENTRIES, PUT_SOURCE, "COMMIT"]),
+            begin: Script::new("BEGIN IMMEDIATE"),
+            put_entries: Script::new(PUT_ENTRIES),
+            finish: Script::all([PUT_SOURCE, "COMMIT"]),
             load: Script::new(
-                "SELECT id, event, tries, due_us FROM queue_entry WHERE subscription = $1 AND partition = $2 AND id > $3 ORDER BY id LIMIT $4",
-                1,
-            ),
-            done: Script::new("DELETE FROM queue_entry WHERE id IN (SELECT value FROM json_each($1))", 1),
-            retry: Script::new("UPDATE queue_entry SET tries = $2, due_us = $3 WHERE id = $1", 1),
-            bury: Script::new(
+                "SELECT id, event, tries, due_us FROM queue_entry WHERE subscription = $1 AND partition = $2 AND id > $3 ORDER BY id LIMIT $4"),
+            done: Script::new("DELETE FROM queue_entry WHERE id IN (SELECT value FROM json_each($1))"),
+            retry: Script::new("UPDATE queue_entry SET tries = $2, due_us = $3 WHERE id = $1"),
+            bury: Script::all([
                 "INSERT INTO queue_letter (consumer, topic, event, reason, tries, at_us)
-                    SELECT $2, event ->> 'topic', event, $3, $4, $5 FROM queue_entry WHERE id = $1;
-                DELETE FROM queue_entry WHERE id = $1;
-                DELETE FROM queue_letter WHERE consumer = $2
+                    SELECT $2, event ->> 'topic', event, $3, $4, $5 FROM queue_entry WHERE id = $1",
+                "DELETE FROM queue_entry WHERE id = $1",
+                "DELETE FROM queue_letter WHERE consumer = $2
                     AND id <= (SELECT id FROM queue_letter WHERE consumer = $2 ORDER BY id DESC LIMIT 1 OFFSET $6)",
-                3,
-            ),
-            commit: Script::new("COMMIT", 1),
+            ]),
+            commit: Script::new("COMMIT"),
         };
         let core = Arc::new(Core {
             file,
@@ -295,9 +292,7 @@ impl Queue for EmbeddedQueue {
             "SELECT consumer, topic, (SELECT count(*) FROM queue_entry WHERE subscription = queue_subscription.id),
                     (SELECT count(*) FROM queue_letter WHERE queue_letter.consumer = queue_subscription.consumer
                         AND queue_letter.topic = queue_subscription.topic)
-                FROM queue_subscription ORDER BY consumer, topic",
-            1,
-        );
+                FROM queue_subscription ORDER BY consumer, topic");
         let mut reader = self.core.file.reader().await?;
         each(&mut reader, &script, vec![], |row| {
             let (consumer, topic) = (values::text(row, 0)?, values::text(row, 1)?);
@@ -311,9 +306,7 @@ impl Queue for EmbeddedQueue {
     async fn dead_letters(&self, consumer: Option<&str>, limit: usize) -> Result<Vec<DeadLetter>, QueueError> {
         self.core.settle().await?;
         let script = Script::new(
-            "SELECT id, consumer, event, reason, tries, at_us FROM queue_letter WHERE $1 IS NULL OR consumer = $1 ORDER BY id DESC LIMIT $2",
-            1,
-        );
+            "SELECT id, consumer, event, reason, tries, at_us FROM queue_letter WHERE $1 IS NULL OR consumer = $1 ORDER BY id DESC LIMIT $2");
         let mut letters = Vec::new();
         let mut bytes = 0;
         let consumer = consumer.map_or(Value::Null, Value::from);
@@ -343,7 +336,7 @@ impl Queue for EmbeddedQueue {
         core.make_sound(&mut memory).await?;
         let mut found = None;
         let mut reader = core.file.reader().await?;
-        each(&mut reader, &Script::new("SELECT consumer, event FROM queue_letter WHERE id = $1", 1), vec![id.into()], |row| {
+        each(&mut reader, &Script::new("SELECT consumer, event FROM queue_letter WHERE id = $1"), vec![id.into()], |row| {
             found = Some((values::text(row, 0)?, decode(&values::text(row, 1)?)?));
             Ok(true)
         })
@@ -356,7 +349,7 @@ impl Queue for EmbeddedQueue {
         let entry = memory.next_id;
         memory.next_id += 1;
         memory.sound = false;
-        let script = Script::new(format!("BEGIN IMMEDIATE;{PUT_ENTRIES};DELETE FROM queue_letter WHERE id = $2;COMMIT"), 4);
+        let script = Script::all(["BEGIN IMMEDIATE", PUT_ENTRIES, "DELETE FROM queue_letter WHERE id = $2", "COMMIT"]);
         let row = format!("[{}]", entry_row(entry, &subscription, &event));
         let mut writer = core.file.writer().await?;
         writer.opened();
@@ -369,14 +362,14 @@ impl Queue for EmbeddedQueue {
     }
 
     async fn drop_letter(&self, id: i64) -> Result<(), QueueError> {
-        let script = Script::new("DELETE FROM queue_letter WHERE id = $1", 1);
+        let script = Script::new("DELETE FROM queue_letter WHERE id = $1");
         let counts = self.core.file.writer().await?.run(&script, values::bind([id.into()])?).await?;
         if counts == [0] { Err(QueueError::NoSuchLetter(id)) } else { Ok(()) }
     }
 
     async fn ping(&self) -> Result<(), QueueError> {
         let mut reader = self.core.file.reader().await?;
-        each(&mut reader, &Script::new("SELECT 1 FROM queue_source LIMIT 1", 1), vec![], |_| Ok(true)).await?;
+        each(&mut reader, &Script::new("SELECT 1 FROM queue_source LIMIT 1"), vec![], |_| Ok(true)).await?;
         Ok(())
     }
 }
@@ -409,18 +402,18 @@ impl Core {
         }
         // On the writer: a write whose future was dropped has come to its end before this lease is given.
         let mut writer = self.file.writer().await?;
-        let next = Script::new("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'queue_entry'), 0) + 1", 1);
+        let next = Script::new("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'queue_entry'), 0) + 1");
         each(&mut writer, &next, vec![], |row| {
             memory.next_id = values::integer(row, 0)?;
             Ok(true)
         })
         .await?;
-        each(&mut writer, &Script::new("SELECT name, position FROM queue_source", 1), vec![], |row| {
+        each(&mut writer, &Script::new("SELECT name, position FROM queue_source"), vec![], |row| {
             memory.sources.insert(values::text(row, 0)?, values::integer(row, 1)?);
             Ok(true)
         })
         .await?;
-        each(&mut writer, &Script::new("SELECT id, consumer, topic FROM queue_subscription", 1), vec![], |row| {
+        each(&mut writer, &Script::new("SELECT id, consumer, topic FROM queue_subscription"), vec![], |row| {
             let (id, consumer, topic) = (values::integer(row, 0)?, values::text(row, 1)?, values::text(row, 2)?);
             if memory.find(&consumer, &topic).is_none() {
                 memory.subscriptions.entry(topic.clone()).or_default().push(Arc::new(Subscription::new(id, consumer, topic)));
@@ -456,7 +449,7 @@ impl Core {
             let page = std::mem::take(page);
             writer.run(&self.scripts.append, values::bind([page.into(), source.into(), position.into()])?).await?;
         } else {
-            writer.run(&self.scripts.begin, SqliteArguments::default()).await?;
+            writer.run(&self.scripts.begin, Params::default()).await?;
             for page in pages {
                 writer.run(&self.scripts.put_entries, values::bind([page.into()])?).await?;
             }
@@ -467,7 +460,7 @@ impl Core {
     }
 
     async fn add_subscription(&self, consumer: &str, topic: &str) -> Result<Subscription, SqlError> {
-        let script = Script::new("INSERT INTO queue_subscription (consumer, topic) VALUES ($1, $2) RETURNING id", 1);
+        let script = Script::new("INSERT INTO queue_subscription (consumer, topic) VALUES ($1, $2) RETURNING id");
         let mut id = 0;
         let mut writer = self.file.writer().await?;
         each(&mut writer, &script, vec![consumer.into(), topic.into()], |row| {
@@ -479,10 +472,12 @@ impl Core {
     }
 
     async fn remove_subscription(&self, subscription: &Subscription) -> Result<(), SqlError> {
-        let script = Script::new(
-            "BEGIN IMMEDIATE;DELETE FROM queue_entry WHERE subscription = $1;DELETE FROM queue_subscription WHERE id = $1;COMMIT",
-            4,
-        );
+        let script = Script::all([
+            "BEGIN IMMEDIATE",
+            "DELETE FROM queue_entry WHERE subscription = $1",
+            "DELETE FROM queue_subscription WHERE id = $1",
+            "COMMIT",
+        ]);
         let mut writer = self.file.writer().await?;
         writer.opened();
         writer.run(&script, values::bind([subscription.id.into()])?).await?;
@@ -544,7 +539,7 @@ impl Core {
             return Ok(());
         }
         writer.opened();
-        writer.run(&self.scripts.begin, SqliteArguments::default()).await?;
+        writer.run(&self.scripts.begin, Params::default()).await?;
         if !done.is_empty() {
             writer.run(&self.scripts.done, done_params).await?;
         }
@@ -572,7 +567,7 @@ impl Core {
                 }
             }
         }
-        writer.run(&self.scripts.commit, SqliteArguments::default()).await?;
+        writer.run(&self.scripts.commit, Params::default()).await?;
         writer.ended();
         taken.written();
         Ok(())
@@ -718,12 +713,12 @@ async fn each(
     lease: &mut Lease,
     script: &Script,
     params: Vec<Value>,
-    visit: impl FnMut(&SqliteRow) -> Result<bool, SqlError> + Send,
+    visit: impl FnMut(&Row<'_>) -> Result<bool, SqlError> + Send,
 ) -> Result<(), SqlError> {
-    lease.each(script, values::bind(params)?, Duration::from_millis(limits::SQL_TIMEOUT_MS), visit).await.map(drop)
+    lease.each(script, values::bind(params)?, visit).await.map(drop)
 }
 
-fn number(row: &SqliteRow, index: usize) -> Result<u64, SqlError> {
+fn number(row: &Row<'_>, index: usize) -> Result<u64, SqlError> {
     u64::try_from(values::integer(row, index)?).map_err(|error| SqlError::new(ErrorClass::Other, error.to_string()))
 }
 

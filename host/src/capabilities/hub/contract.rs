@@ -71,7 +71,7 @@ fn text(entry: &FeedEntry) -> String {
 /// What the outbox tells: user, seq, receipts.
 async fn told(feed: &dyn Feed) -> Vec<(Uuid, u64, Vec<String>)> {
     let mut all = Vec::new();
-    for (_, effect) in feed.peek(10_000).await.expect("peeks") {
+    for (_, effect) in feed.peek(i64::MIN, 10_000).await.expect("peeks") {
         let Effect::Event(event) = effect else { panic!("no event: {effect:?}") };
         assert_eq!(event.topic, "hub.acknowledged");
         let payload: Value = serde_json::from_str(&event.payload).expect("JSON");

@@ -6,11 +6,10 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use serde_json::json;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
@@ -18,6 +17,7 @@ use super::{Acknowledgement, Feed, FeedEntry, FeedError, FeedPage, Push};
 use crate::capabilities::events::Event;
 use crate::capabilities::sql::sqlite::lanes::{File, Lease, Script};
 use crate::capabilities::sql::sqlite::outbox::{self, Pending, SqliteOutbox};
+use crate::capabilities::sql::sqlite::values::{Params, Row};
 use crate::capabilities::sql::sqlite::{Durability, values};
 use crate::capabilities::sql::{Effect, ErrorClass, Outbox, SqlError, Value};
 use crate::limits;
@@ -71,6 +71,7 @@ struct Scripts {
     receipts: Script,
     acknowledge: Script,
     emit: Script,
+    emit_and_commit: Script,
     commit: Script,
     read: Script,
     cursor: Script,
@@ -101,44 +102,38 @@ impl EmbeddedFeed {
         tokio::fs::create_dir_all(folder).await.map_err(|error| FeedError(format!("{}: {error}", folder.display())))?;
         let file = File::open(&folder.join("feed.sqlite"), durability).await?;
         let outbox = SqliteOutbox::open(&file, "feed").await?;
-        file.writer().await?.run(&Script::new(TABLES.join(";"), TABLES.len()), SqliteArguments::default()).await?;
-        let append = format!("BEGIN IMMEDIATE;{PUT_USERS};{PUT_PAYLOADS};{PUT_ENTRIES};{PUT_SOURCE};COMMIT");
+        file.writer().await?.run(&Script::all(TABLES), Params::default()).await?;
         let scripts = Scripts {
-            append: Script::new(append, 6),
-            begin: Script::new("BEGIN IMMEDIATE", 1),
-            put_users: Script::new(PUT_USERS, 1),
-            put_payloads: Script::new(PUT_PAYLOADS, 1),
-            put_entries: Script::new(PUT_ENTRIES, 1),
-            finish: Script::new(format!("{PUT_SOURCE};COMMIT"), 2),
-            users: Script::new("SELECT uuid, id, head, acked FROM feed_user WHERE uuid IN (SELECT value FROM json_each($1))", 1),
+            append: Script::all(["BEGIN IMMEDIATE", PUT_USERS, PUT_PAYLOADS, PUT_ENTRIES, PUT_SOURCE, "COMMIT"]),
+            begin: Script::new("BEGIN IMMEDIATE"),
+            put_users: Script::new(PUT_USERS),
+            put_payloads: Script::new(PUT_PAYLOADS),
+            put_entries: Script::new(PUT_ENTRIES),
+            finish: Script::all([PUT_SOURCE, "COMMIT"]),
+            users: Script::new("SELECT uuid, id, head, acked FROM feed_user WHERE uuid IN (SELECT value FROM json_each($1))"),
             receipts: Script::new(
                 "SELECT entry.user, payload.receipt FROM json_each($1) AS step
                     CROSS JOIN feed_entry AS entry ON entry.user = step.value ->> 0
                         AND entry.seq > step.value ->> 1 AND entry.seq <= step.value ->> 2
                     CROSS JOIN feed_payload AS payload ON payload.id = entry.payload
-                    WHERE payload.receipt IS NOT NULL",
-                1,
-            ),
-            acknowledge: Script::new(format!("BEGIN IMMEDIATE;{PUT_CURSORS};{PUT_ACKED}"), 3),
-            emit: Script::new(outbox::APPEND, 1),
-            commit: Script::new("COMMIT", 1),
+                    WHERE payload.receipt IS NOT NULL"),
+            acknowledge: Script::all(["BEGIN IMMEDIATE", PUT_CURSORS, PUT_ACKED]),
+            emit: Script::new(outbox::APPEND),
+            emit_and_commit: Script::all([outbox::APPEND, "COMMIT"]),
+            commit: Script::new("COMMIT"),
             read: Script::new(
                 "SELECT person.head, (SELECT min(seq) FROM feed_entry WHERE user = person.id),
                         entry.seq, payload.event, payload.body, payload.at_us
                     FROM feed_user AS person
                     LEFT JOIN feed_entry AS entry ON entry.user = person.id AND entry.seq > $2
                     LEFT JOIN feed_payload AS payload ON payload.id = entry.payload
-                    WHERE person.uuid = $1 ORDER BY entry.seq LIMIT $3",
-                1,
-            ),
-            cursor: Script::new("SELECT seq FROM feed_cursor WHERE user = (SELECT id FROM feed_user WHERE uuid = $1) AND device = $2", 1),
+                    WHERE person.uuid = $1 ORDER BY entry.seq LIMIT $3"),
+            cursor: Script::new("SELECT seq FROM feed_cursor WHERE user = (SELECT id FROM feed_user WHERE uuid = $1) AND device = $2"),
             acknowledged: Script::new(
                 "SELECT person.uuid FROM feed_payload AS payload
                     CROSS JOIN json_each(payload.users) AS member
                     CROSS JOIN feed_user AS person ON person.id = member.value
-                    WHERE payload.receipt = $1 AND person.reached >= payload.id",
-                1,
-            ),
+                    WHERE payload.receipt = $1 AND person.reached >= payload.id"),
         };
         Ok(Self { file, outbox, memory: Mutex::new(Memory::default()), scripts })
     }
@@ -159,13 +154,13 @@ impl EmbeddedFeed {
         // A payload's id is never given twice, even when all payloads have expired: `reached` remembers the highest that mattered.
         let sql = "SELECT coalesce((SELECT max(id) FROM feed_user), 0),
             max(coalesce((SELECT max(id) FROM feed_payload), 0), coalesce((SELECT max(reached) FROM feed_user), 0))";
-        each(&mut writer, &Script::new(sql, 1), vec![], |row| {
+        each(&mut writer, &Script::new(sql), vec![], |row| {
             memory.next_user = values::integer(row, 0)? + 1;
             memory.next_payload = values::integer(row, 1)? + 1;
             Ok(true)
         })
         .await?;
-        each(&mut writer, &Script::new("SELECT name, position FROM feed_source", 1), vec![], |row| {
+        each(&mut writer, &Script::new("SELECT name, position FROM feed_source"), vec![], |row| {
             memory.sources.insert(values::text(row, 0)?, values::integer(row, 1)?);
             Ok(true)
         })
@@ -239,7 +234,7 @@ impl EmbeddedFeed {
             let (users, payloads, entries) = (encode(&numbered.users), encode(&numbered.payloads), encode(&numbered.entries));
             writer.run(&scripts.append, values::bind([users, payloads, entries, source.into(), position.into()])?).await?;
         } else {
-            writer.run(&scripts.begin, SqliteArguments::default()).await?;
+            writer.run(&scripts.begin, Params::default()).await?;
             for users in numbered.users.chunks(limits::PUSH_USERS_MAX) {
                 writer.run(&scripts.put_users, values::bind([encode(&users)])?).await?;
             }
@@ -353,13 +348,13 @@ impl Feed for EmbeddedFeed {
         let mut dropped = 0;
         // User by user, so that no transaction is long.
         for (user, first_kept) in self.overfull(old).await? {
-            let script = Script::new("DELETE FROM feed_entry WHERE user = $1 AND seq < $2", 1);
+            let script = Script::new("DELETE FROM feed_entry WHERE user = $1 AND seq < $2");
             let counts = self.file.writer().await?.run(&script, values::bind([user.into(), first_kept.into()])?).await?;
             dropped += counts.first().copied().unwrap_or(0);
         }
         loop {
             let script =
-                Script::new("DELETE FROM feed_payload WHERE id IN (SELECT id FROM feed_payload WHERE id <= $1 ORDER BY id LIMIT $2)", 1);
+                Script::new("DELETE FROM feed_payload WHERE id IN (SELECT id FROM feed_payload WHERE id <= $1 ORDER BY id LIMIT $2)");
             let params = values::bind([old.into(), (limits::FEED_EXPIRE_BATCH as i64).into()])?;
             let counts = self.file.writer().await?.run(&script, params).await?;
             if counts.first().copied().unwrap_or(0) < limits::FEED_EXPIRE_BATCH {
@@ -409,43 +404,39 @@ impl EmbeddedFeed {
             }
         }
         memory.sound = false;
-        let told = self.write_steps(&cursors, &steps).await?;
+        self.write_steps(&cursors, &steps).await?;
         for step in steps.values() {
             if let Some(user) = memory.users.get_mut(&step.user) {
                 user.acked = step.to;
             }
         }
         memory.sound = true;
-        drop(memory);
-        if told {
-            self.outbox.ring();
-        }
         Ok(())
     }
 
-    /// Whether an event was written for it.
-    async fn write_steps(&self, cursors: &[serde_json::Value], steps: &HashMap<i64, Step>) -> Result<bool, SqlError> {
+    async fn write_steps(&self, cursors: &[serde_json::Value], steps: &HashMap<i64, Step>) -> Result<(), SqlError> {
         let acked: Vec<_> = steps.iter().map(|(id, step)| json!([id, step.user, step.to])).collect();
         let mut writer = self.file.writer().await?;
         writer.opened();
         writer.run(&self.scripts.acknowledge, values::bind([encode(&cursors), encode(&acked)])?).await?;
         let mut pending = Pending::default();
-        let mut told = false;
         for step in steps.values() {
             for receipts in step.receipts.chunks(limits::ACK_RECEIPTS_MAX) {
-                told = true;
-                pending.push(&Effect::Event(acknowledged(step, receipts)))?;
+                pending.push(Effect::Event(acknowledged(step, receipts)))?;
                 if pending.is_full() {
-                    writer.run(&self.scripts.emit, pending.take()?).await?;
+                    writer.run(&self.scripts.emit, pending.take(&self.outbox)?).await?;
                 }
             }
         }
-        if !pending.is_empty() {
-            writer.run(&self.scripts.emit, pending.take()?).await?;
-        }
-        writer.run(&self.scripts.commit, SqliteArguments::default()).await?;
+        let (script, params) = match pending.is_empty() {
+            true => (&self.scripts.commit, Params::default()),
+            false => (&self.scripts.emit_and_commit, pending.take(&self.outbox)?),
+        };
+        let handover = self.outbox.handover(&mut pending);
+        writer.run(script, params).await?;
         writer.ended();
-        Ok(told)
+        handover.committed();
+        Ok(())
     }
 
     /// The newest payload that is older than this; 0 where there is none. Ids rise with time.
@@ -453,7 +444,7 @@ impl EmbeddedFeed {
         let sql = "SELECT coalesce((SELECT id - 1 FROM feed_payload WHERE at_us >= $1 ORDER BY id LIMIT 1), (SELECT max(id) FROM feed_payload), 0)";
         let mut found = 0;
         let mut reader = self.file.reader().await?;
-        each(&mut reader, &Script::new(sql, 1), vec![Value::Timestamp(at_us)], |row| {
+        each(&mut reader, &Script::new(sql), vec![Value::Timestamp(at_us)], |row| {
             found = values::integer(row, 0)?;
             Ok(true)
         })
@@ -471,7 +462,7 @@ impl EmbeddedFeed {
                 WHERE first.payload <= $1 OR first.seq <= person.head - $2";
         let mut users = Vec::new();
         let mut reader = self.file.reader().await?;
-        each(&mut reader, &Script::new(sql, 1), vec![old.into(), (limits::FEED_EVENTS_MAX as i64).into()], |row| {
+        each(&mut reader, &Script::new(sql), vec![old.into(), (limits::FEED_EVENTS_MAX as i64).into()], |row| {
             users.push((values::integer(row, 0)?, values::integer(row, 1)?));
             Ok(true)
         })
@@ -490,8 +481,8 @@ impl Outbox for EmbeddedFeed {
         self.outbox.signal()
     }
 
-    async fn peek(&self, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
-        self.outbox.peek(&self.file, limit).await
+    async fn peek(&self, after: i64, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
+        self.outbox.peek(&self.file, after, limit).await
     }
 
     async fn remove_up_to(&self, position: i64) -> Result<(), SqlError> {
@@ -517,20 +508,20 @@ async fn each(
     lease: &mut Lease,
     script: &Script,
     params: Vec<Value>,
-    visit: impl FnMut(&SqliteRow) -> Result<bool, SqlError> + Send,
+    visit: impl FnMut(&Row<'_>) -> Result<bool, SqlError> + Send,
 ) -> Result<(), SqlError> {
-    lease.each(script, values::bind(params)?, Duration::from_millis(limits::SQL_TIMEOUT_MS), visit).await.map(drop)
+    lease.each(script, values::bind(params)?, visit).await.map(drop)
 }
 
 fn encode(list: &impl serde::Serialize) -> Value {
     Value::Text(serde_json::to_string(list).expect("lists of numbers and strings always encode"))
 }
 
-fn number(row: &SqliteRow, index: usize) -> Result<u64, SqlError> {
+fn number(row: &Row<'_>, index: usize) -> Result<u64, SqlError> {
     u64::try_from(values::integer(row, index)?).map_err(|_| unreadable())
 }
 
-fn identifier(row: &SqliteRow, index: usize) -> Result<Uuid, SqlError> {
+fn identifier(row: &Row<'_>, index: usize) -> Result<Uuid, SqlError> {
     values::text(row, index)?.parse().map_err(|_| unreadable())
 }
 

@@ -181,7 +181,7 @@ mod tests {
         let [mut guest, _] = two_guests(folder.path(), screen.clone()).await;
         let database = guest.powers.database.clone();
         let shown = || screen.shown.lock().len();
-        let waiting = || async { database.peek(10).await.expect("peeks").len() };
+        let waiting = || async { database.peek(i64::MIN, 10).await.expect("peeks").len() };
         let ephemeral = || wit::PushRequest { class: wit::Class::Ephemeral, payload: "\"e\"".to_owned(), ..push() };
 
         wit::Host::push(&mut guest, ephemeral()).await.expect("no trap").expect("pushes");

@@ -233,7 +233,7 @@ async fn a_cancelled_statement_frees_the_writer(database: &Arc<dyn Database>) {
 
 async fn effects_leave_with_the_commit(database: &Arc<dyn Database>) {
     let signal = database.signal();
-    let peek = || async { database.peek(100).await.expect("peeks") };
+    let peek = || async { database.peek(i64::MIN, 100).await.expect("peeks") };
     let mut transaction = database.begin().await.expect("begins");
     transaction.emit(event("rolled back")).await.expect("emits");
     transaction.rollback().await.expect("rolls back");
@@ -261,7 +261,7 @@ async fn effects_leave_with_the_commit(database: &Arc<dyn Database>) {
     timeout(Duration::from_secs(2), signal.notified()).await.expect("the relay is called");
     let out = peek().await;
     assert_eq!(out.iter().map(|(_, effect)| effect.clone()).collect::<Vec<_>>(), effects);
-    assert_eq!(database.peek(1).await.expect("peeks"), out[..1]);
+    assert_eq!(database.peek(i64::MIN, 1).await.expect("peeks"), out[..1]);
 
     database.remove_up_to(out[1].0).await.expect("removes");
     assert_eq!(peek().await, out[2..]);
@@ -293,7 +293,7 @@ async fn services_do_not_see_each_other(backend: Arc<dyn SqlBackend>) {
     assert_eq!(people(beta.as_ref()).await, [""; 0]);
     assert_ne!(alpha.source(), beta.source());
     alpha.emit(vec![event("a")]).await.expect("emits");
-    assert_eq!(beta.peek(10).await.expect("peeks"), []);
+    assert_eq!(beta.peek(i64::MIN, 10).await.expect("peeks"), []);
     let again = backend.open(&name("alpha")).await.expect("opens");
     assert_eq!(people(again.as_ref()).await, ["secret"]);
 }
@@ -335,7 +335,7 @@ async fn migrations_apply_once(backend: Arc<dyn SqlBackend>) {
 async fn what_was_committed_is_there_again(backend: Arc<dyn SqlBackend>) {
     let database = prepared(backend.clone()).await;
     let before = people(database.as_ref()).await.len();
-    assert_eq!(database.peek(10).await.expect("peeks").len(), before);
+    assert_eq!(database.peek(i64::MIN, 10).await.expect("peeks").len(), before);
     insert(database.as_ref(), &format!("{} of {}", before, database.source())).await;
     database.emit(vec![event("kept")]).await.expect("emits");
     database.ping().await.expect("answers");
@@ -426,7 +426,7 @@ async fn a_killed_process_loses_no_commit_and_no_effect() {
     let database = prepared(Arc::new(SqliteBackend::new(folder.path()))).await;
     let rows: BTreeSet<String> = people(database.as_ref()).await.into_iter().collect();
     let mut effects = BTreeSet::new();
-    for (_, effect) in database.peek(usize::MAX).await.expect("peeks") {
+    for (_, effect) in database.peek(i64::MIN, usize::MAX).await.expect("peeks") {
         let Effect::Event(event) = effect else { panic!("only events were emitted") };
         assert!(effects.insert(event.key), "an effect stands there twice");
     }

@@ -107,8 +107,8 @@ pub trait Outbox: Send + Sync {
     fn source(&self) -> &str;
     /// Rung after every commit that wrote an effect.
     fn signal(&self) -> Arc<Notify>;
-    /// The oldest, in order of their positions.
-    async fn peek(&self, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError>;
+    /// The oldest after this position, in order of their positions.
+    async fn peek(&self, after: i64, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError>;
     /// Removes all up to and including this position.
     async fn remove_up_to(&self, position: i64) -> Result<(), SqlError>;
 }

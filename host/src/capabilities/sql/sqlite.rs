@@ -1,21 +1,19 @@
 //! SQL on SQLite: one file per service, one writer, a few readers. Knows no guests and no events' meaning.
 //!
-//! A statement goes to the connection's thread and back, which costs more than most statements do; so a transaction begins with its
-//! first statement in one go, and its effects leave in one go with the commit.
+//! A transaction begins with its first statement, and its effects are written with the commit, so that the writer is held for little.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::sqlite::SqliteArguments;
 use tokio::sync::{Mutex, Notify};
 
 use self::guard::{Checked, Guard};
 pub use self::lanes::Durability;
 use self::lanes::{File, Lease, Script};
 use self::outbox::{Pending, SqliteOutbox};
+use self::values::Params;
 use super::{Database, Effect, ErrorClass, MigrateError, Migration, Outbox, Row, Rows, SqlBackend, SqlError, Transaction, Value};
 use crate::limits;
 use crate::names::ServiceName;
@@ -62,11 +60,11 @@ impl SqlBackend for SqliteBackend {
             file,
             outbox,
             guard: Guard::default(),
-            begin: Script::new("BEGIN IMMEDIATE", 1),
-            commit: Script::new("COMMIT", 1),
-            rollback: Script::new("ROLLBACK", 1),
-            append: Script::new(outbox::APPEND, 1),
-            append_and_commit: Script::new(format!("{};COMMIT", outbox::APPEND), 2),
+            begin: Script::new("BEGIN IMMEDIATE"),
+            commit: Script::new("COMMIT"),
+            rollback: Script::new("ROLLBACK"),
+            append: Script::new(outbox::APPEND),
+            append_and_commit: Script::all([outbox::APPEND, "COMMIT"]),
         })));
         open.insert(service.clone(), database.clone());
         Ok(database)
@@ -122,7 +120,7 @@ struct Collector {
 }
 
 impl Collector {
-    fn take(&mut self, row: &sqlx::sqlite::SqliteRow) -> Result<(), SqlError> {
+    fn take(&mut self, row: &values::Row<'_>) -> Result<(), SqlError> {
         if self.rows.columns.is_empty() {
             self.rows.columns = values::columns(row);
             if self.rows.columns.len() > limits::SQL_COLUMNS_MAX {
@@ -143,23 +141,21 @@ impl Collector {
 }
 
 /// Rows and changed rows of one checked statement; `script` is the statement itself or its opening form.
-async fn collect(lease: &mut Lease, script: &Script, checked: &Checked, params: SqliteArguments) -> Result<(Rows, u64), SqlError> {
+async fn collect(lease: &mut Lease, script: &Script, checked: &Checked, params: Params) -> Result<(Rows, u64), SqlError> {
     let mut collector = Collector::default();
-    let time = Duration::from_millis(limits::SQL_TIMEOUT_MS);
-    let changed = lease.each(script, params, time, |row| collector.take(row).map(|()| true)).await?;
+    let changed = lease.each(script, params, |row| collector.take(row).map(|()| true)).await?;
     let changed = if checked.changes { changed.last().copied().unwrap_or(0) } else { 0 };
     Ok((collector.rows, changed))
 }
 
 /// The first row. A read ends there; a change is always run to its end.
-async fn first(lease: &mut Lease, script: &Script, checked: &Checked, params: SqliteArguments) -> Result<Option<Row>, SqlError> {
+async fn first(lease: &mut Lease, script: &Script, checked: &Checked, params: Params) -> Result<Option<Row>, SqlError> {
     if checked.changes {
         let (rows, _) = collect(lease, script, checked, params).await?;
         return Ok(rows.rows.into_iter().next());
     }
-    let Some(row) = lease.first(script, params).await? else { return Ok(None) };
     let mut collector = Collector::default();
-    collector.take(&row)?;
+    lease.each(script, params, |row| collector.take(row).map(|()| false)).await?;
     Ok(collector.rows.rows.pop())
 }
 
@@ -204,7 +200,7 @@ impl Database for SqliteDatabase {
             let (_, changed) = collect(&mut lease, script, &checked, params).await?;
             counts.push(changed);
         }
-        lease.run(&self.0.commit, SqliteArguments::default()).await?;
+        lease.run(&self.0.commit, Params::default()).await?;
         lease.ended();
         Ok(counts)
     }
@@ -212,7 +208,7 @@ impl Database for SqliteDatabase {
     async fn begin(&self) -> Result<Box<dyn Transaction>, SqlError> {
         let lease = self.0.file.writer().await?;
         let transaction =
-            SqliteTransaction { core: self.0.clone(), lease, begun: false, failed: false, effects: false, pending: Pending::default() };
+            SqliteTransaction { core: self.0.clone(), lease, begun: false, failed: false, pending: Pending::default() };
         Ok(Box::new(transaction))
     }
 
@@ -233,8 +229,8 @@ impl Database for SqliteDatabase {
     }
 
     async fn ping(&self) -> Result<(), SqlError> {
-        let script = Script::new("SELECT 1 FROM _echo_meta", 1);
-        self.0.file.reader().await?.run(&script, SqliteArguments::default()).await.map(drop)
+        let script = Script::new("SELECT 1 FROM _echo_meta");
+        self.0.file.reader().await?.run(&script, Params::default()).await.map(drop)
     }
 }
 
@@ -248,8 +244,8 @@ impl Outbox for SqliteDatabase {
         self.0.outbox.signal()
     }
 
-    async fn peek(&self, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
-        self.0.outbox.peek(&self.0.file, limit).await
+    async fn peek(&self, after: i64, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
+        self.0.outbox.peek(&self.0.file, after, limit).await
     }
 
     async fn remove_up_to(&self, position: i64) -> Result<(), SqlError> {
@@ -264,8 +260,6 @@ struct SqliteTransaction {
     begun: bool,
     /// A statement failed, or its future was dropped while it ran.
     failed: bool,
-    /// Something is in the outbox for the relay.
-    effects: bool,
     pending: Pending,
 }
 
@@ -319,43 +313,36 @@ impl Transaction for SqliteTransaction {
         if self.pending.is_full() {
             self.enter()?;
             if !self.begun {
-                self.lease.run(&self.core.begin, SqliteArguments::default()).await?;
+                self.lease.run(&self.core.begin, Params::default()).await?;
                 self.begun = true;
             }
-            self.lease.run(&self.core.append, self.pending.take()?).await?;
-            self.effects = true;
+            self.lease.run(&self.core.append, self.pending.take(&self.core.outbox)?).await?;
             self.succeeded();
         }
-        self.pending.push(&effect)
+        self.pending.push(effect)
     }
 
     async fn commit(mut self: Box<Self>) -> Result<(), SqlError> {
         self.enter()?;
-        let effects = self.effects || !self.pending.is_empty();
-        let script = match (self.begun, self.pending.is_empty()) {
-            (false, true) => None,
-            (false, false) => Some(&self.core.append),
-            (true, true) => Some(&self.core.commit),
-            (true, false) => Some(&self.core.append_and_commit),
+        let Self { core, mut lease, begun, mut pending, .. } = *self;
+        let script = match (begun, pending.is_empty()) {
+            (false, true) => return Ok(lease.ended()),
+            (false, false) => &core.append,
+            (true, true) => &core.commit,
+            (true, false) => &core.append_and_commit,
         };
-        if let Some(script) = script {
-            let params = if self.pending.is_empty() { SqliteArguments::default() } else { self.pending.take()? };
-            self.lease.run(script, params).await?;
-        }
-        self.lease.ended();
-        let core = self.core.clone();
-        // The writer is free before the relay comes for it.
-        drop(self);
-        if effects {
-            core.outbox.ring();
-        }
+        let params = if pending.is_empty() { Params::default() } else { pending.take(&core.outbox)? };
+        let handover = core.outbox.handover(&mut pending);
+        lease.run(script, params).await?;
+        lease.ended();
+        handover.committed();
         Ok(())
     }
 
     async fn rollback(mut self: Box<Self>) -> Result<(), SqlError> {
         if self.begun && !self.failed {
             self.failed = true;
-            self.lease.run(&self.core.rollback, SqliteArguments::default()).await?;
+            self.lease.run(&self.core.rollback, Params::default()).await?;
             self.lease.ended();
         }
         Ok(())

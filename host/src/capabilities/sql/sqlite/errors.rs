@@ -2,18 +2,21 @@
 
 use crate::capabilities::sql::{ErrorClass, SqlError};
 
-pub fn from_sqlx(error: sqlx::Error) -> SqlError {
-    match error {
-        sqlx::Error::Database(error) => {
-            let code = error.code().and_then(|code| code.parse::<i32>().ok()).unwrap_or(1);
-            from_code(code, error.message())
+pub fn from_rusqlite(error: rusqlite::Error) -> SqlError {
+    match error.sqlite_error() {
+        Some(sqlite) => {
+            let message = match &error {
+                rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
+                error => error.to_string(),
+            };
+            from_code(sqlite.extended_code, &message)
         }
-        error => SqlError::new(ErrorClass::Unavailable, error.to_string()),
+        None => SqlError::new(ErrorClass::Unavailable, error.to_string()),
     }
 }
 
 fn from_code(code: i32, message: &str) -> SqlError {
-    use libsqlite3_sys as sqlite;
+    use rusqlite::ffi as sqlite;
     let (class, sqlstate) = match (code, code & 0xff) {
         (sqlite::SQLITE_CONSTRAINT_UNIQUE | sqlite::SQLITE_CONSTRAINT_PRIMARYKEY | sqlite::SQLITE_CONSTRAINT_ROWID, _) => {
             (ErrorClass::UniqueViolation, Some("23505"))
@@ -52,7 +55,7 @@ mod tests {
 
     #[test]
     fn constraints_are_named() {
-        let unique = |message| from_code(libsqlite3_sys::SQLITE_CONSTRAINT_UNIQUE, message).constraint;
+        let unique = |message| from_code(rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE, message).constraint;
         assert_eq!(unique("UNIQUE constraint failed: t.a, t.b").as_deref(), Some("t.a, t.b"));
         assert_eq!(unique("UNIQUE constraint failed: index 'one_direct'").as_deref(), Some("one_direct"));
     }

@@ -15,6 +15,9 @@ use crate::limits;
 
 /// A statement that was found harmless.
 pub struct Checked {
+    sql: Arc<str>,
+    /// Short enough to be kept prepared.
+    keep: bool,
     pub script: Script,
     /// May run on a connection that only reads.
     pub reads: bool,
@@ -25,15 +28,14 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// The statement inside a transaction; the first one brings the begin with it, one way to the connection's thread instead of two.
+    /// The statement inside a transaction; the first one brings the begin with it.
     pub fn after(&self, begun: bool) -> &Script {
         if begun {
             return &self.script;
         }
-        self.opening.get_or_init(|| Script {
-            sql: format!("BEGIN IMMEDIATE;{}", self.script.sql).into(),
-            statements: 1 + self.script.statements,
-            keep: self.script.keep,
+        self.opening.get_or_init(|| {
+            let script = Script::all(["BEGIN IMMEDIATE", &self.sql]);
+            if self.keep { script } else { script.once() }
         })
     }
 }
@@ -55,13 +57,13 @@ impl Guard {
             sqlstate: Some("42000".to_owned()),
             message: format!("refused: {reason}"),
         })?);
-        if checked.script.keep {
+        if checked.keep {
             let mut known = self.known.lock();
             // Full: begin anew. A service has some dozens of texts; who makes thousands gains nothing from this anyway.
             if known.len() >= limits::SQLITE_STATEMENTS_KEPT {
                 known.clear();
             }
-            known.insert(checked.script.sql.clone(), checked.clone());
+            known.insert(checked.sql.clone(), checked.clone());
         }
         Ok(checked)
     }
@@ -97,7 +99,10 @@ fn check(sql: &str) -> Result<Checked, String> {
         return Err(format!("at most {} parameters", limits::SQL_PARAMS_MAX));
     }
     let keep = sql.len() <= limits::SQLITE_STATEMENT_KEPT_BYTES_MAX;
-    Ok(Checked { script: Script { sql: sql.into(), statements: 1, keep }, reads: !changes, changes, params, opening: OnceLock::new() })
+    let sql: Arc<str> = sql.into();
+    let script = Script::new(sql.clone());
+    let script = if keep { script } else { script.once() };
+    Ok(Checked { sql, keep, script, reads: !changes, changes, params, opening: OnceLock::new() })
 }
 
 /// The statements of a migration, each as its tokens and text. The body of a trigger belongs to its statement.

@@ -1,22 +1,26 @@
-//! One SQLite file: a single writer and a few readers, each lent to one user at a time, in turn. Whatever becomes of the user
-//! (an error, a time-out, a future dropped in the middle of a statement), the next one finds a connection with nothing open.
+//! One SQLite file: a single writer and a few readers, each lent to one user at a time, in turn. Whatever becomes of the user (an error, a
+//! time-out, a future dropped in the middle of a transaction), the next one finds a connection with nothing open.
+//!
+//! Statements run in place, on the thread that asks: going to a thread of their own and back costs several times what most of them do
+//! (host/docs/adr/0013-sqlite-runs-in-place.md). One that takes long first gives the other work of its thread away, and is ended at its time.
 //! Knows nothing of services, outboxes or guests.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::TryStreamExt;
 use parking_lot::Mutex;
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Either, Executor, Row};
-use tokio::runtime::Handle;
+use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, Statement};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::errors;
+use super::values::{Params, Row};
 use crate::capabilities::sql::{ErrorClass, SqlError};
 use crate::limits;
 
@@ -30,19 +34,26 @@ pub enum Durability {
     Power,
 }
 
-/// Text to run and how many statements it holds.
+/// Statements to be run one after another, each with the parameters that it names.
 #[derive(Clone)]
 pub struct Script {
-    pub sql: Arc<str>,
-    pub statements: usize,
+    statements: Arc<[Arc<str>]>,
     /// Worth keeping prepared.
-    pub keep: bool,
+    keep: bool,
 }
 
 impl Script {
-    /// Several statements in one go to the connection's thread.
-    pub fn new(sql: impl Into<Arc<str>>, statements: usize) -> Self {
-        Self { sql: sql.into(), statements, keep: true }
+    pub fn new(sql: impl Into<Arc<str>>) -> Self {
+        Self { statements: [sql.into()].into(), keep: true }
+    }
+
+    pub fn all<'a>(statements: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { statements: statements.into_iter().map(Arc::from).collect(), keep: true }
+    }
+
+    /// Not kept prepared: it is too long, or comes once.
+    pub fn once(self) -> Self {
+        Self { keep: false, ..self }
     }
 }
 
@@ -50,39 +61,20 @@ impl Script {
 pub struct File {
     writer: Arc<Lane>,
     readers: Arc<Lane>,
-    repairs: TaskTracker,
+    keeper: TaskTracker,
     closing: CancellationToken,
 }
 
 impl File {
     pub async fn open(path: &Path, durability: Durability) -> Result<Self, SqlError> {
-        let synchronous = match durability {
-            Durability::Process => SqliteSynchronous::Normal,
-            Durability::Power => SqliteSynchronous::Full,
-        };
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(synchronous)
-            .foreign_keys(true)
-            .busy_timeout(Duration::from_millis(limits::SQL_TIMEOUT_MS))
-            .statement_cache_capacity(limits::SQLITE_STATEMENTS_KEPT)
-            .row_buffer_size(limits::SQLITE_ROWS_AHEAD)
-            .pragma("trusted_schema", "OFF")
-            // Only where the keeper does not keep up: the writer itself would wait for the disk.
-            .pragma("wal_autocheckpoint", limits::SQLITE_LOG_PAGES_MAX.to_string())
-            .pragma("hard_heap_limit", limits::SQLITE_HEAP_BYTES_MAX.to_string())
-            .disable_statement_logging();
-        let repairs = TaskTracker::new();
         // The writer first: it makes the file.
-        let writer = Lane::open(options.clone(), 1, &repairs).await?;
-        let readers = Lane::open(options.clone().pragma("query_only", "ON"), limits::SQLITE_READERS as usize, &repairs).await?;
-        let closing = CancellationToken::new();
+        let writer = Lane::open(Role { path: path.to_owned(), durability, writes: true }, 1)?;
+        let readers = Lane::open(Role { path: path.to_owned(), durability, writes: false }, limits::SQLITE_READERS as usize)?;
+        let (keeper, closing) = (TaskTracker::new(), CancellationToken::new());
         // Owned by the file: `close` ends it, and so does dropping the file.
-        let keeper = Link::open(&options).await?;
-        repairs.spawn(keep_log_short(keeper, writer.clone(), closing.clone()));
-        Ok(Self { writer, readers, repairs, closing })
+        let link = Link::open(&writer.role)?;
+        keeper.spawn(keep_log_short(link, writer.clone(), closing.clone()));
+        Ok(Self { writer, readers, keeper, closing })
     }
 
     /// The one connection that writes. Errors: `Timeout` after `SQL_TIMEOUT_MS`.
@@ -102,8 +94,8 @@ impl File {
             for _ in 0..lane.size {
                 leases.push(Lane::lease(lane).await?);
             }
-            for mut lease in leases {
-                lease.link()?.connection.clear_cached_statements().await.map_err(errors::from_sqlx)?;
+            for lease in &mut leases {
+                lease.link()?.connection.flush_prepared_statement_cache();
             }
         }
         Ok(())
@@ -118,15 +110,13 @@ impl File {
             drop(tokio::time::timeout(Duration::from_millis(limits::SQL_TIMEOUT_MS), all).await);
             lane.places.close();
         }
-        self.repairs.close();
-        self.repairs.wait().await;
+        self.keeper.close();
+        self.keeper.wait().await;
         for lane in [&self.readers, &self.writer] {
             let links = std::mem::take(&mut *lane.idle.lock());
-            for link in links {
-                if let Err(error) = link.connection.close().await {
-                    tracing::warn!(%error, "a database connection did not close cleanly");
-                }
-            }
+            // Folding and flushing take as long as the disk does.
+            let closed = tokio::task::spawn_blocking(move || links.into_iter().for_each(Link::close));
+            closed.await.unwrap_or_else(|error| tracing::warn!(%error, "database connections did not close cleanly"));
         }
     }
 }
@@ -148,12 +138,21 @@ async fn keep_log_short(mut keeper: Link, writer: Arc<Lane>, closing: Cancellati
             continue;
         }
         seen = leases;
-        match checkpoint(&mut keeper.connection).await {
+        let folded;
+        (keeper, folded) = match checkpoint(keeper).await {
+            Some(outcome) => outcome,
+            None => return,
+        };
+        match folded {
             // Writers were faster, so the log goes on growing. What is left of it is little: done with the writer at rest, it begins anew.
             Ok((pages, folded)) if folded < pages && pages > limits::SQLITE_LOG_PAGES => {
-                let Ok(mut lease) = Lane::lease(&writer).await else { continue };
-                let Ok(link) = lease.link() else { continue };
-                if let Err(error) = checkpoint(&mut link.connection).await {
+                let Ok(_at_rest) = Lane::lease(&writer).await else { continue };
+                let folded;
+                (keeper, folded) = match checkpoint(keeper).await {
+                    Some(outcome) => outcome,
+                    None => return,
+                };
+                if let Err(error) = folded {
                     tracing::warn!(%error, "the write-ahead log could not be folded");
                 }
             }
@@ -161,69 +160,41 @@ async fn keep_log_short(mut keeper: Link, writer: Arc<Lane>, closing: Cancellati
             Err(error) => tracing::warn!(%error, "the write-ahead log could not be folded"),
         }
     }
-    if let Err(error) = keeper.connection.close().await {
-        tracing::warn!(%error, "a database connection did not close cleanly");
-    }
+    keeper.close();
 }
 
-/// Pages in the log, and how many of them are in the file now.
-async fn checkpoint(connection: &mut SqliteConnection) -> Result<(i64, i64), sqlx::Error> {
-    let row = connection.fetch_one("PRAGMA wal_checkpoint(PASSIVE)").await?;
-    Ok((row.try_get(1)?, row.try_get(2)?))
+/// Pages in the log, and how many of them are in the file now; done on a thread that may wait for the disk. None where that thread broke off.
+async fn checkpoint(keeper: Link) -> Option<(Link, rusqlite::Result<(i64, i64)>)> {
+    tokio::task::spawn_blocking(move || {
+        let folded = keeper.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |row| Ok((row.get(1)?, row.get(2)?)));
+        (keeper, folded)
+    })
+    .await
+    .inspect_err(|error| tracing::error!(%error, "the write-ahead log is no longer folded beside the writer"))
+    .ok()
+}
+
+/// What a connection is for.
+struct Role {
+    path: PathBuf,
+    durability: Durability,
+    writes: bool,
 }
 
 /// Connections of one kind.
 struct Lane {
-    options: SqliteConnectOptions,
+    role: Role,
     size: usize,
     places: Arc<Semaphore>,
     idle: Mutex<Vec<Link>>,
     /// How often one was lent.
     leases: AtomicU64,
-    repairs: TaskTracker,
-    runtime: Handle,
-}
-
-struct Link {
-    connection: SqliteConnection,
-    watch: Arc<Watch>,
-}
-
-/// Until when the running statement may run.
-struct Watch {
-    begin: Instant,
-    deadline_us: AtomicU64,
-}
-
-impl Watch {
-    fn allow(&self, time: Duration) {
-        self.deadline_us.store((self.begin.elapsed() + time).as_micros() as u64, Ordering::Relaxed);
-    }
-
-    fn interrupt(&self) {
-        self.deadline_us.store(0, Ordering::Relaxed);
-    }
-
-    fn may_go_on(&self) -> bool {
-        (self.begin.elapsed().as_micros() as u64) < self.deadline_us.load(Ordering::Relaxed)
-    }
 }
 
 impl Lane {
-    async fn open(options: SqliteConnectOptions, size: usize, repairs: &TaskTracker) -> Result<Arc<Self>, SqlError> {
-        let mut links = Vec::with_capacity(size);
-        for _ in 0..size {
-            links.push(Link::open(&options).await?);
-        }
-        Ok(Arc::new(Self {
-            options,
-            size,
-            places: Arc::new(Semaphore::new(size)),
-            idle: Mutex::new(links),
-            leases: AtomicU64::new(0),
-            repairs: repairs.clone(),
-            runtime: Handle::current(),
-        }))
+    fn open(role: Role, size: usize) -> Result<Arc<Self>, SqlError> {
+        let links = (0..size).map(|_| Link::open(&role)).collect::<Result<_, _>>()?;
+        Ok(Arc::new(Self { role, size, places: Arc::new(Semaphore::new(size)), idle: Mutex::new(links), leases: AtomicU64::new(0) }))
     }
 
     async fn lease(lane: &Arc<Self>) -> Result<Lease, SqlError> {
@@ -242,9 +213,9 @@ impl Lane {
         let link = match link {
             Some(link) => link,
             // Its predecessor broke.
-            None => Link::open(&lane.options).await?,
+            None => Link::open(&lane.role)?,
         };
-        Ok(Lease { link: Some(link), place: Some(place), lane: lane.clone(), running: false, open: false })
+        Ok(Lease { link: Some(link), lane: lane.clone(), open: false, _place: place })
     }
 }
 
@@ -252,54 +223,147 @@ fn closed() -> SqlError {
     SqlError::new(ErrorClass::Unavailable, "the database is closed")
 }
 
+struct Link {
+    connection: Connection,
+    watch: Arc<Watch>,
+    /// Every commit waits for the disk.
+    flushes: bool,
+}
+
 impl Link {
-    async fn open(options: &SqliteConnectOptions) -> Result<Self, SqlError> {
-        let mut connection = options.connect().await.map_err(errors::from_sqlx)?;
-        let watch = Arc::new(Watch { begin: Instant::now(), deadline_us: AtomicU64::new(u64::MAX) });
-        let mut handle = connection.lock_handle().await.map_err(errors::from_sqlx)?;
-        let seen = watch.clone();
-        handle.set_progress_handler(limits::SQLITE_STEPS_PER_CHECK, move || seen.may_go_on());
-        for (limit, value) in [
-            (libsqlite3_sys::SQLITE_LIMIT_LENGTH, limits::SQL_VALUE_BYTES_MAX),
-            (libsqlite3_sys::SQLITE_LIMIT_SQL_LENGTH, 2 * limits::SQL_STATEMENT_BYTES_MAX),
-            (libsqlite3_sys::SQLITE_LIMIT_VARIABLE_NUMBER, limits::SQL_PARAMS_MAX),
-            (libsqlite3_sys::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000),
-            (libsqlite3_sys::SQLITE_LIMIT_ATTACHED, 0),
-            (libsqlite3_sys::SQLITE_LIMIT_WORKER_THREADS, 0),
-        ] {
-            // SAFETY: the handle is live and locked; `sqlite3_limit` only stores a number in it.
-            unsafe { libsqlite3_sys::sqlite3_limit(handle.as_raw_handle().as_ptr(), limit, value as i32) };
-        }
-        drop(handle);
-        Ok(Self { connection, watch })
+    fn open(role: &Role) -> Result<Self, SqlError> {
+        let connection = Connection::open(&role.path).map_err(errors::from_rusqlite)?;
+        let watch = Arc::new(Watch::default());
+        let configured = || -> rusqlite::Result<()> {
+            connection.busy_timeout(Duration::from_millis(limits::SQL_TIMEOUT_MS))?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "synchronous", if role.durability == Durability::Power { "FULL" } else { "NORMAL" })?;
+            connection.pragma_update(None, "foreign_keys", true)?;
+            connection.pragma_update(None, "trusted_schema", false)?;
+            // Only where the keeper does not keep up: the writer itself would wait for the disk.
+            connection.pragma_update(None, "wal_autocheckpoint", limits::SQLITE_LOG_PAGES_MAX)?;
+            // Both answer with a row.
+            connection.pragma_update_and_check(None, "hard_heap_limit", limits::SQLITE_HEAP_BYTES_MAX as i64, |_| Ok(()))?;
+            connection.pragma_update(None, "query_only", !role.writes)?;
+            // A kept statement keeps its plan, instead of being prepared anew for other parameters.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+            connection.set_prepared_statement_cache_capacity(limits::SQLITE_STATEMENTS_KEPT);
+            for (limit, value) in [
+                (Limit::SQLITE_LIMIT_LENGTH, limits::SQL_VALUE_BYTES_MAX),
+                (Limit::SQLITE_LIMIT_SQL_LENGTH, 2 * limits::SQL_STATEMENT_BYTES_MAX),
+                (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, limits::SQL_PARAMS_MAX),
+                (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000),
+                (Limit::SQLITE_LIMIT_ATTACHED, 0),
+                (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
+            ] {
+                connection.set_limit(limit, value as i32)?;
+            }
+            let watch = watch.clone();
+            connection.progress_handler(limits::SQLITE_STEPS_PER_CHECK, Some(move || watch.is_over()))
+        };
+        configured().map_err(errors::from_rusqlite)?;
+        Ok(Self { connection, watch, flushes: role.writes && role.durability == Durability::Power })
     }
 
-    /// Ends what is running and rolls back what is open.
-    async fn clean(&mut self, running: bool, open: bool) -> Result<(), sqlx::Error> {
-        if running {
-            self.watch.interrupt();
-            // Answered only after the interrupted statement has ended: one thread does both.
-            self.connection.ping().await?;
-        }
-        self.watch.allow(Duration::from_secs(3_600));
-        if open {
-            match self.connection.execute("ROLLBACK").await {
-                // "no transaction is active": SQLite rolled back by itself, or the commit had gone through.
-                Ok(_) | Err(sqlx::Error::Database(_)) => {}
-                Err(error) => return Err(error),
+    fn run(
+        &self,
+        script: &Script,
+        params: &Params,
+        visit: &mut impl FnMut(&Row<'_>) -> Result<bool, SqlError>,
+    ) -> Result<Vec<u64>, SqlError> {
+        let mut changed = Vec::with_capacity(script.statements.len());
+        for sql in script.statements.iter() {
+            let goes_on = if script.keep {
+                let mut statement = self.connection.prepare_cached(sql).map_err(errors::from_rusqlite)?;
+                step(&mut statement, params, visit)?
+            } else {
+                let mut statement = self.connection.prepare(sql).map_err(errors::from_rusqlite)?;
+                step(&mut statement, params, visit)?
+            };
+            if !goes_on {
+                break;
             }
+            changed.push(self.connection.changes());
         }
-        Ok(())
+        Ok(changed)
+    }
+
+    /// Rolls back what is open.
+    fn clean(&self) -> rusqlite::Result<()> {
+        self.watch.begin(Duration::from_millis(limits::SQL_MIGRATION_TIMEOUT_MS));
+        // Not open: SQLite rolled back by itself, or the commit had gone through.
+        if self.connection.is_autocommit() { Ok(()) } else { self.connection.execute_batch("ROLLBACK") }
+    }
+
+    fn close(self) {
+        if let Err((_, error)) = self.connection.close() {
+            tracing::warn!(%error, "a database connection did not close cleanly");
+        }
     }
 }
 
-/// A connection lent to one user. Dropping it gives it back, cleaned first where something is still running or open.
+/// One statement to its end; false where `visit` wants no more.
+fn step(
+    statement: &mut Statement<'_>,
+    params: &Params,
+    visit: &mut impl FnMut(&Row<'_>) -> Result<bool, SqlError>,
+) -> Result<bool, SqlError> {
+    params.bind(statement)?;
+    let mut rows = statement.raw_query();
+    while let Some(row) = rows.next().map_err(errors::from_rusqlite)? {
+        if !visit(row)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Looks at the time while a statement runs.
+struct Watch {
+    began: Instant,
+    /// When the running statement is ended, and when it gives its thread's other work away; in microseconds since `began`.
+    deadline_us: AtomicU64,
+    gives_way_us: AtomicU64,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { began: Instant::now(), deadline_us: AtomicU64::new(u64::MAX), gives_way_us: AtomicU64::new(u64::MAX) }
+    }
+}
+
+impl Watch {
+    fn begin(&self, time: Duration) {
+        let now_us = self.began.elapsed().as_micros() as u64;
+        self.deadline_us.store(now_us + time.as_micros() as u64, Ordering::Relaxed);
+        self.gives_way_us.store(now_us + limits::SQLITE_GIVES_WAY_US, Ordering::Relaxed);
+    }
+
+    /// Asked by SQLite every `SQLITE_STEPS_PER_CHECK` steps.
+    fn is_over(&self) -> bool {
+        let now_us = self.began.elapsed().as_micros() as u64;
+        if now_us >= self.gives_way_us.load(Ordering::Relaxed) {
+            self.gives_way_us.store(u64::MAX, Ordering::Relaxed);
+            give_way();
+        }
+        now_us >= self.deadline_us.load(Ordering::Relaxed)
+    }
+}
+
+/// The other tasks of this thread go on elsewhere; where there are none (tests with a single thread) there is nothing to give.
+fn give_way() {
+    if Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread) {
+        tokio::task::block_in_place(|| ());
+    }
+}
+
+/// A connection lent to one user. Dropping it gives it back, rolled back first where something is still open.
 pub struct Lease {
     link: Option<Link>,
-    place: Option<OwnedSemaphorePermit>,
     lane: Arc<Lane>,
-    running: bool,
     open: bool,
+    /// Given back after the connection: the fields of a struct are dropped after it.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Lease {
@@ -314,54 +378,35 @@ impl Lease {
     }
 
     /// Runs a script; the changed rows of each of its statements. Rows that come are dropped.
-    pub async fn run(&mut self, script: &Script, params: SqliteArguments) -> Result<Vec<u64>, SqlError> {
-        self.each(script, params, Duration::from_millis(limits::SQL_TIMEOUT_MS), |_| Ok(true)).await
+    pub async fn run(&mut self, script: &Script, params: Params) -> Result<Vec<u64>, SqlError> {
+        self.each(script, params, |_| Ok(true)).await
     }
 
     /// Runs a script and shows every row to `visit` until that says false (what is left of the script is then not run).
     pub async fn each(
         &mut self,
         script: &Script,
-        params: SqliteArguments,
-        time: Duration,
-        mut visit: impl FnMut(&SqliteRow) -> Result<bool, SqlError> + Send,
+        params: Params,
+        mut visit: impl FnMut(&Row<'_>) -> Result<bool, SqlError> + Send,
     ) -> Result<Vec<u64>, SqlError> {
-        let link = self.start(time)?;
-        let mut answers = link.connection.fetch_many(query(script, params));
-        let mut changed = Vec::with_capacity(script.statements.min(8));
-        let run = async {
-            while changed.len() < script.statements {
-                match answers.try_next().await.map_err(Failure::of_statement)? {
-                    Some(Either::Right(row)) if visit(&row).map_err(Failure::Midway)? => {}
-                    Some(Either::Right(_)) => return Ok(Progress::Midway),
-                    Some(Either::Left(done)) => changed.push(done.rows_affected()),
-                    None => break,
-                }
-            }
-            Ok(Progress::Ended)
-        };
-        let outcome = bounded(time, run).await;
-        drop(answers);
-        self.running = !matches!(outcome, Ok(Progress::Ended) | Err(Failure::Ended(_)));
-        outcome?;
-        Ok(changed)
+        // Who runs many statements lets others have their turn.
+        tokio::task::coop::consume_budget().await;
+        let link = self.start(limits::SQL_TIMEOUT_MS)?;
+        link.run(script, &params, &mut visit)
     }
 
-    /// The first row; the statement ends there.
-    pub async fn first(&mut self, script: &Script, params: SqliteArguments) -> Result<Option<SqliteRow>, SqlError> {
-        let time = Duration::from_millis(limits::SQL_TIMEOUT_MS);
-        let link = self.start(time)?;
-        let run = async { link.connection.fetch_optional(query(script, params)).await.map_err(Failure::of_statement) };
-        let outcome = bounded(time, run).await;
-        self.running = !matches!(outcome, Ok(_) | Err(Failure::Ended(_)));
-        Ok(outcome?)
+    /// Runs a text of any number of statements without parameters, each within `time`.
+    pub async fn run_text(&mut self, sql: &str, time: Duration) -> Result<(), SqlError> {
+        let link = self.start(time.as_millis() as u64)?;
+        link.connection.execute_batch(sql).map_err(errors::from_rusqlite)
     }
 
-    /// From here on the connection counts as busy, should the future be dropped.
-    fn start(&mut self, time: Duration) -> Result<&mut Link, SqlError> {
-        self.running = true;
+    fn start(&mut self, time_ms: u64) -> Result<&mut Link, SqlError> {
         let link = self.link()?;
-        link.watch.allow(time);
+        if link.flushes {
+            give_way();
+        }
+        link.watch.begin(Duration::from_millis(time_ms));
         Ok(link)
     }
 
@@ -370,66 +415,15 @@ impl Lease {
     }
 }
 
-fn query(script: &Script, params: SqliteArguments) -> sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments> {
-    sqlx::query_with(AssertSqlSafe(script.sql.clone()), params).persistent(script.keep)
-}
-
-enum Progress {
-    Ended,
-    Midway,
-}
-
-/// Whether the connection's thread has come to the end of the statement.
-enum Failure {
-    Ended(SqlError),
-    Midway(SqlError),
-}
-
-impl Failure {
-    fn of_statement(error: sqlx::Error) -> Self {
-        match error {
-            error @ sqlx::Error::Database(_) => Failure::Ended(errors::from_sqlx(error)),
-            // The thread is gone, or the answer was not understood.
-            error => Failure::Midway(errors::from_sqlx(error)),
-        }
-    }
-}
-
-impl From<Failure> for SqlError {
-    fn from(failure: Failure) -> Self {
-        let (Failure::Ended(error) | Failure::Midway(error)) = failure;
-        error
-    }
-}
-
-/// The connection's own watch comes first; this one holds where its thread itself is stuck.
-async fn bounded<T>(time: Duration, run: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    match tokio::time::timeout(time + Duration::from_millis(100), run).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(Failure::Midway(SqlError::new(ErrorClass::Timeout, "the statement took too long"))),
-    }
-}
-
 impl Drop for Lease {
     fn drop(&mut self) {
-        let (Some(mut link), place, lane) = (self.link.take(), self.place.take(), self.lane.clone()) else { return };
-        if !self.running && !self.open {
-            lane.idle.lock().push(link);
-            drop(place);
+        let Some(link) = self.link.take() else { return };
+        if self.open
+            && let Err(error) = link.clean()
+        {
+            tracing::error!(%error, "a database connection is lost; the next user opens a new one");
             return;
         }
-        let (running, open, runtime) = (self.running, self.open, lane.runtime.clone());
-        let repairs = lane.repairs.clone();
-        // Owned by the file (`repairs`), ends with the interrupted statement. The place is given back after it, not before.
-        repairs.spawn_on(
-            async move {
-                match link.clean(running, open).await {
-                    Ok(()) => lane.idle.lock().push(link),
-                    Err(error) => tracing::error!(%error, "a database connection is lost; the next user opens a new one"),
-                }
-                drop(place);
-            },
-            &runtime,
-        );
+        self.lane.idle.lock().push(link);
     }
 }

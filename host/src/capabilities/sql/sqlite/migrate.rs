@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use sqlx::sqlite::SqliteArguments;
 
 use super::guard::{self, Token, is_any};
 use super::lanes::{File, Lease, Script};
-use super::values;
+use super::values::{self, Params};
 use crate::capabilities::sql::{MigrateError, Migration, SqlError};
 use crate::limits;
 
@@ -37,7 +36,7 @@ pub async fn pending(file: &File, migrations: &[Migration]) -> Result<Vec<String
 
 /// Those that were not applied yet. All are looked at before the first is applied.
 async fn missing<'a>(writer: &mut Lease, migrations: &'a [Migration]) -> Result<Vec<&'a Migration>, MigrateError> {
-    writer.run(&Script::new(TABLE, 1), SqliteArguments::default()).await?;
+    writer.run(&Script::new(TABLE), Params::default()).await?;
     let known = applied(writer).await?;
     let mut fresh = Vec::new();
     for migration in migrations.iter().filter(|migration| migration.dialect == "sqlite") {
@@ -58,9 +57,9 @@ fn names(migrations: &[&Migration]) -> Vec<String> {
 
 async fn applied(writer: &mut Lease) -> Result<HashMap<String, String>, SqlError> {
     let mut known = HashMap::new();
-    let script = Script::new("SELECT name, sha256 FROM _echo_migrations", 1);
+    let script = Script::new("SELECT name, sha256 FROM _echo_migrations");
     writer
-        .each(&script, SqliteArguments::default(), Duration::from_millis(limits::SQL_TIMEOUT_MS), |row| {
+        .each(&script, Params::default(), |row| {
             known.insert(values::text(row, 0)?, values::text(row, 1)?);
             Ok(true)
         })
@@ -69,14 +68,12 @@ async fn applied(writer: &mut Lease) -> Result<HashMap<String, String>, SqlError
 }
 
 async fn apply(writer: &mut Lease, migration: &Migration) -> Result<(), SqlError> {
-    let once = |sql: &str, statements| Script { sql: sql.into(), statements, keep: false };
     writer.opened();
-    writer.run(&once("BEGIN IMMEDIATE", 1), SqliteArguments::default()).await?;
-    // How many statements SQLite makes of the text is its own matter: all that come.
-    let time = Duration::from_millis(limits::SQL_MIGRATION_TIMEOUT_MS);
-    writer.each(&once(&migration.sql, usize::MAX), SqliteArguments::default(), time, |_| Ok(true)).await?;
-    let record = once("INSERT INTO _echo_migrations (name, sha256, applied_at) VALUES ($1, $2, unixepoch()); COMMIT", 2);
-    writer.run(&record, values::bind([migration.name.as_str().into(), digest(&migration.sql).as_str().into()])?).await?;
+    writer.run(&Script::new("BEGIN IMMEDIATE"), Params::default()).await?;
+    writer.run_text(&migration.sql, Duration::from_millis(limits::SQL_MIGRATION_TIMEOUT_MS)).await?;
+    let record = ["INSERT INTO _echo_migrations (name, sha256, applied_at) VALUES ($1, $2, unixepoch())", "COMMIT"];
+    let params = values::bind([migration.name.as_str().into(), digest(&migration.sql).as_str().into()])?;
+    writer.run(&Script::all(record), params).await?;
     writer.ended();
     Ok(())
 }

@@ -1,30 +1,74 @@
 //! The outbox inside a SQLite file: effects are rows of the transaction that caused them. Shared by services' databases and the feed.
+//!
+//! The rows are there for the next start. While the host runs, the newest effects are also in memory, so that the relay need not read what
+//! was written a moment ago; it reads the file at the start, after an overflow, and after a commit of which nobody knows whether it took place.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
-use sqlx::Arguments;
-use sqlx::sqlite::SqliteArguments;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::lanes::{File, Script};
-use super::values;
+use super::values::{self, Params};
 use crate::capabilities::sql::{Effect, ErrorClass, SqlError};
 use crate::limits;
 
-const TABLES: &str = "
-    CREATE TABLE IF NOT EXISTS _echo_meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS _echo_outbox (position INTEGER PRIMARY KEY AUTOINCREMENT, effect TEXT NOT NULL);
-    INSERT INTO _echo_meta (name, value) VALUES ('source', $1) ON CONFLICT (name) DO NOTHING";
+const TABLES: [&str; 3] = [
+    "CREATE TABLE IF NOT EXISTS _echo_meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS _echo_outbox (position INTEGER PRIMARY KEY AUTOINCREMENT, effect TEXT NOT NULL)",
+    "INSERT INTO _echo_meta (name, value) VALUES ('source', $1) ON CONFLICT (name) DO NOTHING",
+];
 
-/// Adds the effects of `encode_all` to the outbox; for scripts that do more than that.
-pub const APPEND: &str = "INSERT INTO _echo_outbox (effect) SELECT value FROM json_each($1)";
+/// Adds effects to the outbox, with the parameters of `Pending::take`; for scripts that do more than that.
+pub const APPEND: &str = "INSERT INTO _echo_outbox (position, effect) SELECT $2 + key, value FROM json_each($1)";
 
 pub struct SqliteOutbox {
     source: String,
     signal: Arc<Notify>,
+    /// The next position to be given out; only who holds the file's writer does that, so positions rise in the order of the commits.
+    next: AtomicI64,
+    newest: Mutex<Newest>,
     peek: Script,
     remove: Script,
+}
+
+/// The end of what is committed and has not left.
+struct Newest {
+    effects: VecDeque<(i64, Effect)>,
+    bytes: usize,
+    /// The file may hold what is missing here.
+    behind: bool,
+    /// How often something went missing here.
+    gaps: u64,
+}
+
+impl Newest {
+    fn pop_up_to(&mut self, position: i64) {
+        while let Some((front, effect)) = self.effects.front()
+            && *front <= position
+        {
+            self.bytes -= payload_bytes(effect);
+            self.effects.pop_front();
+        }
+    }
+
+    fn push(&mut self, position: i64, effect: Effect) {
+        let bytes = payload_bytes(&effect);
+        if self.effects.len() < limits::OUTBOX_NEWEST_MAX && self.bytes + bytes <= limits::OUTBOX_NEWEST_BYTES_MAX {
+            self.bytes += bytes;
+            self.effects.push_back((position, effect));
+        } else {
+            self.missed();
+        }
+    }
+
+    fn missed(&mut self) {
+        self.behind = true;
+        self.gaps += 1;
+    }
 }
 
 impl SqliteOutbox {
@@ -32,21 +76,25 @@ impl SqliteOutbox {
     pub async fn open(file: &File, label: &str) -> Result<Self, SqlError> {
         let mut writer = file.writer().await?;
         let fresh = format!("{label}:{}", Uuid::new_v4().simple());
-        writer.run(&Script::new(TABLES, 3), values::bind([fresh.into()])?).await?;
-        let mut source = String::new();
-        let script = Script::new("SELECT value FROM _echo_meta WHERE name = 'source'", 1);
-        let time = std::time::Duration::from_millis(limits::SQL_TIMEOUT_MS);
+        writer.run(&Script::all(TABLES), values::bind([fresh.into()])?).await?;
+        let (mut source, mut next) = (String::new(), 1);
+        // What was given out and never committed may be given out again: nobody has seen it.
+        let script = Script::new(
+            "SELECT value, coalesce((SELECT seq FROM sqlite_sequence WHERE name = '_echo_outbox'), 0) + 1 FROM _echo_meta WHERE name = 'source'",
+        );
         writer
-            .each(&script, SqliteArguments::default(), time, |row| {
-                source = values::text(row, 0)?;
+            .each(&script, Params::default(), |row| {
+                (source, next) = (values::text(row, 0)?, values::integer(row, 1)?);
                 Ok(true)
             })
             .await?;
         Ok(Self {
             source,
             signal: Arc::new(Notify::new()),
-            peek: Script::new("SELECT position, effect FROM _echo_outbox ORDER BY position LIMIT $1", 1),
-            remove: Script::new("DELETE FROM _echo_outbox WHERE position <= $1", 1),
+            next: AtomicI64::new(next),
+            newest: Mutex::new(Newest { effects: VecDeque::new(), bytes: 0, behind: true, gaps: 0 }),
+            peek: Script::new("SELECT position, effect FROM _echo_outbox WHERE position > $1 ORDER BY position LIMIT $2"),
+            remove: Script::new("DELETE FROM _echo_outbox WHERE position <= $1"),
         })
     }
 
@@ -58,20 +106,35 @@ impl SqliteOutbox {
         self.signal.clone()
     }
 
-    /// To be rung after a commit that wrote an effect. A permit is kept for a relay that is not listening just now.
-    pub fn ring(&self) {
-        self.signal.notify_one();
+    /// For whoever is about to commit what `Pending::take` gave out. Dropped without `committed`, the file is asked what took place.
+    pub fn handover(&self, pending: &mut Pending) -> Handover<'_> {
+        Handover { outbox: self, written: std::mem::take(&mut pending.written), spilled: pending.spilled, is_over: false }
     }
 
     /// At most `RELAY_BYTES_MAX` of them, but always one where there is one.
-    pub async fn peek(&self, file: &File, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
-        let mut reader = file.reader().await?;
+    pub async fn peek(&self, file: &File, after: i64, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
         let mut effects = Vec::new();
         let mut bytes = 0;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let time = std::time::Duration::from_millis(limits::SQL_TIMEOUT_MS);
-        reader
-            .each(&self.peek, values::bind([limit.into()])?, time, |row| {
+        let gaps = {
+            let mut newest = self.newest.lock();
+            newest.pop_up_to(after);
+            if !newest.behind {
+                for (position, effect) in newest.effects.iter().take(limit) {
+                    effects.push((*position, effect.clone()));
+                    bytes += payload_bytes(effect);
+                    if bytes >= limits::RELAY_BYTES_MAX {
+                        break;
+                    }
+                }
+                return Ok(effects);
+            }
+            newest.gaps
+        };
+        // On the writer: a commit whose future was dropped has come to its end before this lease is given.
+        let mut writer = file.writer().await?;
+        let rows_max = i64::try_from(limit).unwrap_or(i64::MAX);
+        writer
+            .each(&self.peek, values::bind([after.into(), rows_max.into()])?, |row| {
                 let text = values::text(row, 1)?;
                 bytes += text.len();
                 let effect = serde_json::from_str(&text).map_err(|error| SqlError::new(ErrorClass::Other, error.to_string()))?;
@@ -79,11 +142,63 @@ impl SqliteOutbox {
                 Ok(bytes < limits::RELAY_BYTES_MAX)
             })
             .await?;
+        // Read to its end, and whatever was committed since has come to memory: there it goes on.
+        let mut newest = self.newest.lock();
+        if effects.len() < limit && bytes < limits::RELAY_BYTES_MAX && newest.gaps == gaps {
+            newest.behind = false;
+        }
         Ok(effects)
     }
 
     pub async fn remove_up_to(&self, file: &File, position: i64) -> Result<(), SqlError> {
+        self.newest.lock().pop_up_to(position);
         file.writer().await?.run(&self.remove, values::bind([position.into()])?).await.map(drop)
+    }
+}
+
+fn payload_bytes(effect: &Effect) -> usize {
+    match effect {
+        Effect::Event(event) => event.payload.len(),
+        Effect::Push(push) => push.payload.len(),
+    }
+}
+
+/// Effects on their way from a transaction to the relay.
+pub struct Handover<'a> {
+    outbox: &'a SqliteOutbox,
+    written: Vec<(i64, Effect)>,
+    /// Some are in the file alone.
+    spilled: bool,
+    is_over: bool,
+}
+
+impl Handover<'_> {
+    /// The commit took place. To be said before the writer is given back, so that effects come in the order of the commits.
+    pub fn committed(mut self) {
+        self.is_over = true;
+        if self.written.is_empty() && !self.spilled {
+            return;
+        }
+        {
+            let mut newest = self.outbox.newest.lock();
+            if self.spilled {
+                newest.missed();
+            }
+            for (position, effect) in self.written.drain(..) {
+                newest.push(position, effect);
+            }
+        }
+        // A permit is kept for a relay that is not listening just now.
+        self.outbox.signal.notify_one();
+    }
+}
+
+impl Drop for Handover<'_> {
+    fn drop(&mut self) {
+        if !self.is_over && (self.spilled || !self.written.is_empty()) {
+            self.outbox.newest.lock().missed();
+            self.outbox.signal.notify_one();
+        }
     }
 }
 
@@ -91,9 +206,14 @@ impl SqliteOutbox {
 #[derive(Default)]
 pub struct Pending {
     json: String,
+    waiting: Vec<Effect>,
+    /// In the file, with their positions, and not committed yet.
+    written: Vec<(i64, Effect)>,
+    spilled: bool,
 }
 
 impl Pending {
+    /// Whether nothing waits to be written.
     pub fn is_empty(&self) -> bool {
         self.json.is_empty()
     }
@@ -103,27 +223,29 @@ impl Pending {
         self.json.len() >= limits::OUTBOX_BUFFER_BYTES_MAX
     }
 
-    pub fn push(&mut self, effect: &Effect) -> Result<(), SqlError> {
-        let payload = match effect {
-            Effect::Event(event) => event.payload.len(),
-            Effect::Push(push) => push.payload.len(),
-        };
-        if payload > limits::EVENT_BYTES_MAX {
+    pub fn push(&mut self, effect: Effect) -> Result<(), SqlError> {
+        if payload_bytes(&effect) > limits::EVENT_BYTES_MAX {
             return Err(SqlError::new(ErrorClass::TooLarge, format!("an event's payload is at most {} bytes", limits::EVENT_BYTES_MAX)));
         }
         self.json.push(if self.json.is_empty() { '[' } else { ',' });
-        let text = serde_json::to_string(effect).expect("strings, numbers and lists always encode");
+        let text = serde_json::to_string(&effect).expect("strings, numbers and lists always encode");
         self.json.push_str(&text);
+        self.waiting.push(effect);
         Ok(())
     }
 
-    /// The parameter of `APPEND`.
-    pub fn take(&mut self) -> Result<SqliteArguments, SqlError> {
+    /// The parameters of `APPEND`. To be called by who holds the file's writer.
+    pub fn take(&mut self, outbox: &SqliteOutbox) -> Result<Params, SqlError> {
         let mut json = std::mem::take(&mut self.json);
         json.push(']');
-        let mut params = SqliteArguments::default();
-        params.add(json).map_err(|error| SqlError::new(ErrorClass::Other, error.to_string()))?;
-        Ok(params)
+        let first = outbox.next.fetch_add(self.waiting.len() as i64, Ordering::Relaxed);
+        // A transaction that fills its buffer more than once keeps nothing in memory.
+        self.spilled |= !self.written.is_empty();
+        self.written.extend((first..).zip(self.waiting.drain(..)));
+        if self.spilled {
+            self.written.clear();
+        }
+        values::bind([json.into(), first.into()])
     }
 }
 

@@ -1,36 +1,58 @@
 //! Our values as SQLite's and back.
 
-use sqlx::sqlite::{SqliteArguments, SqliteRow, SqliteValueRef};
-use sqlx::{Arguments, Column, Decode, Row as _, Sqlite, TypeInfo, ValueRef};
+use rusqlite::Statement;
+use rusqlite::types::{ToSqlOutput, ValueRef};
 
-use crate::capabilities::sql::{ErrorClass, Row, SqlError, Value};
+use super::errors;
+use crate::capabilities::sql::{ErrorClass, SqlError, Value};
 
-pub fn bind(values: impl IntoIterator<Item = Value>) -> Result<SqliteArguments, SqlError> {
-    let mut arguments = SqliteArguments::default();
-    for value in values {
-        let added = match value {
-            Value::Null => arguments.add(None::<i64>),
-            Value::Boolean(value) => arguments.add(i64::from(value)),
-            Value::S64(value) => arguments.add(value),
-            Value::F64(value) => arguments.add(value),
-            Value::Text(value) | Value::Json(value) | Value::Decimal(value) => arguments.add(value),
-            Value::Bytes(value) => arguments.add(value),
-            Value::Uuid(value) => arguments.add(value.hyphenated().to_string()),
-            Value::Timestamp(value) => match i64::try_from(value) {
-                Ok(value) => arguments.add(value),
-                Err(_) => return Err(SqlError::new(ErrorClass::Other, "the timestamp is too far in the future")),
-            },
-        };
-        added.map_err(|error| SqlError::new(ErrorClass::Other, error.to_string()))?;
+pub use rusqlite::Row;
+
+/// The parameters `$1`, `$2`, … of a script.
+#[derive(Default)]
+pub struct Params(Vec<Value>);
+
+pub fn bind(values: impl IntoIterator<Item = Value>) -> Result<Params, SqlError> {
+    let values: Vec<Value> = values.into_iter().collect();
+    if values.iter().any(|value| matches!(value, Value::Timestamp(at_us) if i64::try_from(*at_us).is_err())) {
+        return Err(SqlError::new(ErrorClass::Other, "the timestamp is too far in the future"));
     }
-    Ok(arguments)
+    Ok(Params(values))
+}
+
+impl Params {
+    /// Gives a statement those that it names.
+    pub fn bind(&self, statement: &mut Statement<'_>) -> Result<(), SqlError> {
+        for index in 1..=statement.parameter_count() {
+            let number = statement.parameter_name(index).and_then(|name| name.get(1..)).and_then(|number| number.parse::<usize>().ok());
+            let value = number.and_then(|number| self.0.get(number.checked_sub(1)?));
+            let value = value.ok_or_else(|| SqlError::new(ErrorClass::Other, "a parameter of the statement is not given"))?;
+            statement.raw_bind_parameter(index, sql_value(value)).map_err(errors::from_rusqlite)?;
+        }
+        Ok(())
+    }
+}
+
+fn sql_value(value: &Value) -> ToSqlOutput<'_> {
+    match value {
+        Value::Null => ToSqlOutput::Borrowed(ValueRef::Null),
+        Value::Boolean(value) => i64::from(*value).into(),
+        Value::S64(value) => (*value).into(),
+        Value::F64(value) => (*value).into(),
+        Value::Text(value) | Value::Json(value) | Value::Decimal(value) => value.as_str().into(),
+        Value::Bytes(value) => value.as_slice().into(),
+        Value::Uuid(value) => value.hyphenated().to_string().into(),
+        // `bind` has seen that it fits.
+        Value::Timestamp(value) => (*value as i64).into(),
+    }
 }
 
 /// A row and the bytes that it takes.
-pub fn row(row: &SqliteRow) -> Result<(Row, usize), SqlError> {
-    let mut values = Vec::with_capacity(row.len());
+pub fn row(row: &Row<'_>) -> Result<(Vec<Value>, usize), SqlError> {
+    let count = row.as_ref().column_count();
+    let mut values = Vec::with_capacity(count);
     let mut bytes = 0;
-    for index in 0..row.len() {
+    for index in 0..count {
         let value = value(raw(row, index)?)?;
         bytes += size_of::<Value>();
         bytes += match &value {
@@ -43,39 +65,35 @@ pub fn row(row: &SqliteRow) -> Result<(Row, usize), SqlError> {
     Ok((values, bytes))
 }
 
-pub fn columns(row: &SqliteRow) -> Vec<String> {
-    row.columns().iter().map(|column| column.name().to_owned()).collect()
+pub fn columns(row: &Row<'_>) -> Vec<String> {
+    row.as_ref().column_names().into_iter().map(str::to_owned).collect()
 }
 
-pub fn text(row: &SqliteRow, index: usize) -> Result<String, SqlError> {
-    String::decode(raw(row, index)?).map_err(unreadable)
+pub fn text(row: &Row<'_>, index: usize) -> Result<String, SqlError> {
+    raw(row, index)?.as_str().map(str::to_owned).map_err(unreadable)
 }
 
-pub fn integer(row: &SqliteRow, index: usize) -> Result<i64, SqlError> {
-    i64::decode(raw(row, index)?).map_err(unreadable)
+pub fn integer(row: &Row<'_>, index: usize) -> Result<i64, SqlError> {
+    raw(row, index)?.as_i64().map_err(unreadable)
 }
 
-pub fn is_null(row: &SqliteRow, index: usize) -> Result<bool, SqlError> {
-    Ok(raw(row, index)?.is_null())
+pub fn is_null(row: &Row<'_>, index: usize) -> Result<bool, SqlError> {
+    Ok(raw(row, index)? == ValueRef::Null)
 }
 
-fn raw(row: &SqliteRow, index: usize) -> Result<SqliteValueRef<'_>, SqlError> {
-    row.try_get_raw(index).map_err(unreadable)
+fn raw<'a>(row: &'a Row<'_>, index: usize) -> Result<ValueRef<'a>, SqlError> {
+    row.get_ref(index).map_err(errors::from_rusqlite)
 }
 
-fn value(raw: SqliteValueRef<'_>) -> Result<Value, SqlError> {
-    if raw.is_null() {
-        return Ok(Value::Null);
-    }
-    // Not null: the type is the value's own, not the column's.
-    let kind = raw.type_info().into_owned();
-    match kind.name() {
-        "INTEGER" => <i64 as Decode<Sqlite>>::decode(raw).map(Value::S64),
-        "REAL" => <f64 as Decode<Sqlite>>::decode(raw).map(Value::F64),
-        "TEXT" => <String as Decode<Sqlite>>::decode(raw).map(Value::Text),
-        _ => <Vec<u8> as Decode<Sqlite>>::decode(raw).map(Value::Bytes),
-    }
-    .map_err(unreadable)
+/// The type is the value's own, not the column's.
+fn value(raw: ValueRef<'_>) -> Result<Value, SqlError> {
+    Ok(match raw {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(value) => Value::S64(value),
+        ValueRef::Real(value) => Value::F64(value),
+        ValueRef::Text(text) => Value::Text(std::str::from_utf8(text).map_err(unreadable)?.to_owned()),
+        ValueRef::Blob(bytes) => Value::Bytes(bytes.to_owned()),
+    })
 }
 
 fn unreadable(error: impl std::fmt::Display) -> SqlError {
