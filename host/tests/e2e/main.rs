@@ -12,3 +12,4 @@ mod load;
 mod socket;
 mod story;
 mod swap;
+mod watch;
