@@ -298,6 +298,8 @@ pub const SOCKET_CLOSE_MS: u64 = 2_000;
 pub const RECONNECT_FIRST_MS: u64 = 200;
 pub const RECONNECT_LAST_MS: u64 = 30_000;
 pub const DEVICES_PER_USER_MAX: usize = 20;
+/// Devices that came or went and are not published yet.
+pub const HUB_CHANGES_WAITING_MAX: usize = 2 * CONNECTIONS_MAX;
 
 // --- The operator's command line ------------------------------------------------------------------------------------------------------
 /// Waiting for an answer of the operator API, in milliseconds; a deployment compiles and migrates meanwhile.

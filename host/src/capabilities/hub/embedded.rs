@@ -325,6 +325,27 @@ impl Feed for EmbeddedFeed {
         Ok(())
     }
 
+    async fn announce(&self, events: &[Event]) -> Result<(), FeedError> {
+        let mut writer = self.file.writer().await?;
+        writer.opened();
+        writer.run(&self.scripts.begin, SqliteArguments::default()).await?;
+        let mut pending = Pending::default();
+        for event in events {
+            pending.push(&Effect::Event(event.clone()))?;
+            if pending.is_full() {
+                writer.run(&self.scripts.emit, pending.take()?).await?;
+            }
+        }
+        if !pending.is_empty() {
+            writer.run(&self.scripts.emit, pending.take()?).await?;
+        }
+        writer.run(&self.scripts.commit, SqliteArguments::default()).await?;
+        writer.ended();
+        drop(writer);
+        self.outbox.ring();
+        Ok(())
+    }
+
     async fn cursor(&self, user: Uuid, device: &str) -> Result<u64, FeedError> {
         let mut seq = 0;
         let mut reader = self.file.reader().await?;
