@@ -5,6 +5,7 @@ mod app;
 mod bad_input;
 mod candidate;
 mod edge;
+mod foreign;
 mod gate;
 mod hostile;
 mod kill;
