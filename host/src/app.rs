@@ -31,7 +31,7 @@ use crate::capabilities::tokens::embedded::EmbeddedTokens;
 use crate::capabilities::tokens::{TokenSettings, Tokens};
 use crate::config::{Config, Mode, PasswordCost, Synchronous};
 use crate::gateway::{self, CheckState, GatewaySettings, GatewayState, Readiness};
-use crate::hub::{self, Hub, HubSettings, Registry};
+use crate::hub::{self, Announcer, Hub, HubSettings, Registry};
 use crate::limits;
 use crate::names::ServiceName;
 use crate::private_file;
@@ -60,6 +60,7 @@ struct Host {
     runtime: Arc<Runtime>,
     hub: Arc<Hub>,
     registry: Arc<Registry>,
+    announcer: Arc<Announcer>,
     readiness: Arc<Readiness>,
     tokens: Arc<EmbeddedTokens>,
     cache: Arc<dyn Cache>,
@@ -94,7 +95,9 @@ impl Host {
         let cache: Arc<dyn Cache> = Arc::new(MemoryCache::new(config.cache.bytes_max));
         let feed = Arc::new(EmbeddedFeed::open(data, durability).await.context("the feeds")?);
         let queue = Arc::new(EmbeddedQueue::open(data, durability).await.context("the queue")?);
-        let registry = Registry::new(None);
+        let announcer = Announcer::new(feed.clone(), queue.clone());
+        let noting = announcer.clone();
+        let registry = Registry::new(Some(Box::new(move |change| noting.note(change))));
         let relays_stop = CancellationToken::new();
         let relay_feed = Relay::spawn(feed.clone(), queue.clone(), feed.clone(), registry.clone(), relays_stop.clone());
         let backends = Arc::new(Backends {
@@ -127,6 +130,7 @@ impl Host {
         let (keeper, stop) = (tokens.clone(), upkeep_stop.clone());
         upkeep.spawn(async move { keeper.upkeep(stop).await });
         upkeep.spawn(expire_feeds(feed.clone(), upkeep_stop.clone()));
+        upkeep.spawn(upkeep_stop.clone().run_until_cancelled_owned(announcer.clone().run()));
 
         for (what, error) in runtime.start_services(config.plugins().unwrap_or(&PathBuf::new())).await? {
             tracing::error!(file = %what.display(), %error, "this service is left out");
@@ -141,7 +145,7 @@ impl Host {
                 }
             });
         }
-        Ok(Self { config, runtime, hub, registry, readiness, tokens, cache, feed, queue, backends, upkeep_stop, upkeep })
+        Ok(Self { config, runtime, hub, registry, announcer, readiness, tokens, cache, feed, queue, backends, upkeep_stop, upkeep })
     }
 
     async fn serve(self, listener: TcpListener, admin_listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
@@ -189,6 +193,9 @@ impl Host {
         self.upkeep_stop.cancel();
         self.upkeep.close();
         self.upkeep.wait().await;
+        if let Err(error) = self.announcer.flush().await {
+            tracing::warn!(%error, "services will not hear which devices went last");
+        }
         self.queue.stop().await;
         self.backends.end_relays().await;
         self.backends.sql.close().await;

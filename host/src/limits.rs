@@ -84,8 +84,9 @@ pub const CALL_DEPTH_MAX: usize = 8;
 pub const GUEST_MEMORY_BYTES_MAX: u64 = 256 * MIB_BYTES;
 /// Live instances over all services (the pooling allocator's slots).
 pub const INSTANCES_MAX: u32 = 1_000;
-/// What one component may be made of: core modules' instances, tables and their elements.
-pub const CORE_INSTANCES_PER_COMPONENT: u32 = 8;
+/// What one component may be made of: core modules' instances (in Rust 3, in JavaScript 4, in Python 14), tables and their
+/// elements.
+pub const CORE_INSTANCES_PER_COMPONENT: u32 = 16;
 pub const TABLES_PER_COMPONENT: u32 = 8;
 pub const TABLE_ELEMENTS_MAX: usize = 20_000;
 /// Memory that stays with a slot when its instance is gone, in bytes, instead of being given back to the system.
@@ -96,6 +97,8 @@ pub const GUEST_TRANSFER_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const LONG_CALL_US: u64 = 500;
 /// ... on one with this niceness (0 is everybody's, 19 the most).
 pub const LONG_CALL_NICENESS: i32 = 19;
+/// Handles that an instance may hold of what the host keeps for it (transactions, WASI's streams and timers).
+pub const GUEST_RESOURCES_MAX: usize = 1_000;
 /// Stack of a guest in bytes, and of the fibre it runs on.
 pub const GUEST_STACK_BYTES: usize = 512 * 1024;
 pub const FIBRE_STACK_BYTES: usize = 1024 * 1024;
@@ -117,6 +120,8 @@ pub const HISTORY_ENTRIES_MAX: usize = 200;
 pub const SCHEDULE_TICK_MS: u64 = 100;
 /// Log lines of one call.
 pub const LOG_LINES_PER_CALL_MAX: u32 = 100;
+/// Lines of one instance's standard output and error in a second; more are dropped and counted.
+pub const GUEST_STDOUT_LINES_PER_S_MAX: u32 = 100;
 pub const LOG_MESSAGE_BYTES_MAX: usize = 4 * 1024;
 pub const LOG_FIELDS_MAX: usize = 16;
 pub const LOG_FIELD_NAME_BYTES_MAX: usize = 64;
@@ -310,6 +315,8 @@ pub const SOCKET_CLOSE_MS: u64 = 2_000;
 pub const RECONNECT_FIRST_MS: u64 = 200;
 pub const RECONNECT_LAST_MS: u64 = 30_000;
 pub const DEVICES_PER_USER_MAX: usize = 20;
+/// Devices that came or went and are not published yet.
+pub const HUB_CHANGES_WAITING_MAX: usize = 2 * CONNECTIONS_MAX;
 
 // --- The operator's command line ------------------------------------------------------------------------------------------------------
 /// Waiting for an answer of the operator API, in milliseconds; a deployment compiles and migrates meanwhile.

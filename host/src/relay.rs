@@ -212,6 +212,10 @@ mod tests {
             self.queue.subscribe(consumer, topics, handler).await
         }
 
+        async fn is_heard(&self, topic: &str) -> Result<bool, QueueError> {
+            self.queue.is_heard(topic).await
+        }
+
         async fn stop(&self) {
             self.queue.stop().await;
         }

@@ -42,16 +42,9 @@ pub struct Guest {
 
 impl Guest {
     pub fn new(service: ServiceName, context: CallContext, powers: Arc<Powers>) -> Self {
-        Self {
-            service,
-            context,
-            powers,
-            transaction: None,
-            transaction_number: 0,
-            table: ResourceTable::new(),
-            effects_count: 0,
-            log_lines_count: 0,
-        }
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(limits::GUEST_RESOURCES_MAX);
+        Self { service, context, powers, transaction: None, transaction_number: 0, table, effects_count: 0, log_lines_count: 0 }
     }
 
     /// Makes the instance ready for its next call.

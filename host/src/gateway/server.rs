@@ -33,7 +33,19 @@ pub struct ServeOutcome {
 /// Serves until `shutdown`, then takes no more connections, lets requests in flight finish, and cuts after `drain_timeout` what is left.
 /// Upgraded connections are their handler's to end; they are not waited for here.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken, drain_timeout: Duration) -> ServeOutcome {
-    serve_bounded(listener, router, shutdown, drain_timeout, limits::CONNECTIONS_MAX).await
+    serve_bounded(listener, router, shutdown, drain_timeout, Bounds::default()).await
+}
+
+/// What a test may choose.
+struct Bounds {
+    connections_max: usize,
+    header_read_timeout: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { connections_max: limits::CONNECTIONS_MAX, header_read_timeout: Duration::from_millis(limits::HEADER_READ_TIMEOUT_MS) }
+    }
 }
 
 async fn serve_bounded(
@@ -41,13 +53,11 @@ async fn serve_bounded(
     router: Router,
     shutdown: CancellationToken,
     drain_timeout: Duration,
-    connections_max: usize,
+    bounds: Bounds,
 ) -> ServeOutcome {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(limits::HEADER_READ_TIMEOUT_MS))
-        .max_buf_size(limits::HTTP_BUFFER_BYTES_MAX);
-    let room = Arc::new(Semaphore::new(connections_max));
+    http.timer(TokioTimer::new()).header_read_timeout(bounds.header_read_timeout).max_buf_size(limits::HTTP_BUFFER_BYTES_MAX);
+    let room = Arc::new(Semaphore::new(bounds.connections_max));
     let (connections, cut, cut_count) = (TaskTracker::new(), CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
     loop {
         let accepted = tokio::select! {
@@ -143,9 +153,13 @@ mod tests {
     }
 
     async fn start(router: Router, drain_timeout: Duration, connections_max: usize) -> Running {
+        start_within(router, drain_timeout, Bounds { connections_max, ..Bounds::default() }).await
+    }
+
+    async fn start_within(router: Router, drain_timeout: Duration, bounds: Bounds) -> Running {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let served = tokio::spawn(serve_bounded(listener, router, shutdown.clone(), drain_timeout, connections_max));
+        let served = tokio::spawn(serve_bounded(listener, router, shutdown.clone(), drain_timeout, bounds));
         Running { address, shutdown, served }
     }
 
@@ -240,6 +254,38 @@ mod tests {
             }
         });
         admitted.await.expect("the place of a closed connection is free again");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_end_a_head_in_time_is_let_go() {
+        let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let router = slow(begun.clone(), go_on.clone()).route("/", get(async || "answered"));
+        let bounds = Bounds { header_read_timeout: Duration::from_millis(300), ..Bounds::default() };
+        let running = start_within(router, PATIENCE, bounds).await;
+        let whole = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        let (mut waiting, mut first, mut second, mut drop_by_drop) =
+            (running.connect().await, running.connect().await, running.connect().await, running.connect().await);
+        // What counts is the head: an answer may take longer.
+        send(&mut waiting, "/slow").await;
+        begun.notified().await;
+        first.write_all(&whole.as_bytes()[..20]).await.unwrap();
+        second.write_all(whole.as_bytes()).await.unwrap();
+        second.write_all(&whole.as_bytes()[..20]).await.unwrap();
+        let dripping = async {
+            // Nobody is kept by a header that grows and grows.
+            while drop_by_drop.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let (first, second, ()) = tokio::join!(read_all(&mut first), read_all(&mut second), async {
+            tokio::time::timeout(PATIENCE, dripping).await.expect("it is let go");
+        });
+        assert_eq!(first, "");
+        assert!(second.ends_with("answered") && second.matches("HTTP/1.1").count() == 1, "{second}");
+        go_on.notify_one();
+        let mut answer = [0; 12];
+        tokio::time::timeout(PATIENCE, waiting.read_exact(&mut answer)).await.expect("an answer").unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
     }
 
     /// Answers without reading the body.

@@ -14,6 +14,7 @@ use super::close::Close;
 use super::frame::DurableBody;
 
 pub(super) struct Connection {
+    /// Given by the registry. Ids rise with time.
     pub id: Uuid,
     pub user: Uuid,
     pub device: Box<str>,
@@ -47,7 +48,7 @@ pub(super) enum Outgoing {
 impl Connection {
     pub fn new(user: Uuid, device: &str, session: Uuid, frames_max: usize, bytes_max: usize) -> Self {
         Self {
-            id: Uuid::now_v7(),
+            id: Uuid::nil(),
             user,
             device: device.into(),
             session,

@@ -18,6 +18,7 @@ use crate::limits;
 use crate::runtime::{CallError, Input, Reply, Runtime};
 
 mod acknowledge;
+mod announce;
 mod close;
 mod connection;
 mod frame;
@@ -29,6 +30,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
+pub use announce::{AnnounceError, Announcer};
 pub use registry::{Change, ChangeSink, ConnectionInfo, Registry};
 
 use acknowledge::Acknowledger;

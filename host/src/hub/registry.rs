@@ -15,7 +15,8 @@ use super::frame::{self, DurableBody};
 use crate::capabilities::hub::{FeedEntry, Push, Sockets};
 use crate::limits;
 
-/// A device came or went; `echo:hub/events` is published from these.
+/// A device came, with its first socket, or went, with its last: one that takes another's place changes nothing. `echo:hub/events` is
+/// published from these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     Connected(ConnectionInfo),
@@ -87,22 +88,27 @@ impl Registry {
     }
 
     /// Takes a connection in. One of the same device that is here already is asked to close.
-    pub(super) fn register(self: &Arc<Self>, connection: Connection, devices_max: usize) -> Result<Registration, Refused> {
-        let connection = Arc::new(connection);
-        {
+    pub(super) fn register(self: &Arc<Self>, mut connection: Connection, devices_max: usize) -> Result<Registration, Refused> {
+        let connection = {
             let mut shard = self.shard(connection.user).write();
             // Looked at under the lock: a drain that has passed this shard has set it before.
             if self.is_draining() {
                 return Err(Refused::GoingDown);
             }
+            // Given under the lock, so that of two sockets of one device the newer has the higher one.
+            connection.id = Uuid::now_v7();
+            let connection = Arc::new(connection);
             let devices = shard.entry(connection.user).or_insert_with(|| Vec::with_capacity(1));
             match devices.iter().position(|other| other.device == connection.device) {
                 Some(older) => std::mem::replace(&mut devices[older], connection.clone()).close(Close::Replaced),
                 None if devices.len() >= devices_max => return Err(Refused::TooManyDevices),
-                None => devices.push(connection.clone()),
+                None => {
+                    devices.push(connection.clone());
+                    self.tell(Change::Connected, &connection);
+                }
             }
-            self.tell(Change::Connected, &connection);
-        }
+            connection
+        };
         self.set_open(self.open.fetch_add(1, Ordering::Relaxed) + 1);
         Ok(Registration { registry: self.clone(), connection, left: false })
     }
@@ -136,14 +142,16 @@ impl Registry {
     fn unregister(&self, connection: &Arc<Connection>) {
         {
             let mut shard = self.shard(connection.user).write();
-            if let Some(devices) = shard.get_mut(&connection.user) {
-                // It is no longer there where a newer one took its place.
-                devices.retain(|other| !Arc::ptr_eq(other, connection));
+            // It is no longer there where a newer one took its place.
+            if let Some(devices) = shard.get_mut(&connection.user)
+                && let Some(at) = devices.iter().position(|other| Arc::ptr_eq(other, connection))
+            {
+                devices.remove(at);
                 if devices.is_empty() {
                     shard.remove(&connection.user);
                 }
+                self.tell(Change::Disconnected, connection);
             }
-            self.tell(Change::Disconnected, connection);
         }
         self.set_open(self.open.fetch_sub(1, Ordering::Relaxed) - 1);
     }

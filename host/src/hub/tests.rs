@@ -19,10 +19,18 @@ use uuid::Uuid;
 
 use super::*;
 use crate::capabilities::context::Caller;
+use crate::capabilities::events::embedded::EmbeddedQueue;
+use crate::capabilities::events::{Event, Handler, Outcome, Queue};
+use crate::capabilities::hub::embedded::EmbeddedFeed;
 use crate::capabilities::hub::{Acknowledgement, Class, FeedEntry, FeedError, FeedPage, Push};
+use crate::capabilities::sql::sqlite::Durability;
 use crate::capabilities::sql::{Effect, Outbox, SqlError};
 use crate::capabilities::tokens::{AccessToken, Claims, TokenError};
+use crate::contract::codec::EventCodec;
+use crate::contract::fixture;
+use crate::names::ServiceName;
 use crate::problem;
+use crate::relay::Relay;
 use crate::runtime::{ErrorKind, ServiceError};
 
 /// Longer than anything here takes; a test that waits this long has failed.
@@ -117,6 +125,10 @@ impl Feed for MemoryFeed {
             let cursor = cursors.entry((*user, device.clone())).or_default();
             *cursor = (*cursor).max((*seq).min(head));
         }
+        Ok(())
+    }
+
+    async fn announce(&self, _events: &[Event]) -> Result<(), FeedError> {
         Ok(())
     }
 
@@ -277,11 +289,20 @@ impl TestHub {
     }
 
     async fn with(change: impl FnOnce(&mut HubSettings)) -> Self {
+        Self::telling(|_| {}, change).await
+    }
+
+    /// `told` hears of each change too.
+    async fn telling(told: impl Fn(Change) + Send + Sync + 'static, change: impl FnOnce(&mut HubSettings)) -> Self {
         let mut settings = HubSettings { close_timeout: Duration::from_secs(10), ..HubSettings::default() };
         change(&mut settings);
         let changes = Arc::new(Mutex::new(Vec::new()));
         let seen = changes.clone();
-        let registry = Registry::new(Some(Box::new(move |change| seen.lock().push(change))));
+        let tell = move |change: Change| {
+            seen.lock().push(change.clone());
+            told(change);
+        };
+        let registry = Registry::new(Some(Box::new(tell)));
         let feed = Arc::new(MemoryFeed::default());
         let tokens = Arc::new(FakeTokens::new());
         let services = FakeServices { called: Arc::default(), gate: Arc::new(Semaphore::new(0)) };
@@ -859,9 +880,79 @@ async fn a_newer_connection_of_the_same_device_replaces_the_older() {
             Change::Disconnected(info) => (false, info.device_id.as_str()),
         })
         .collect();
-    assert_eq!(said, [(true, "phone"), (true, "tablet"), (true, "phone"), (false, "phone")]);
-    let (Change::Connected(first), Change::Disconnected(left)) = (&changes[0], &changes[3]) else { panic!("{changes:?}") };
-    assert_eq!(first, left, "the older one left");
+    assert_eq!(said, [(true, "phone"), (true, "tablet")], "the phone neither came again nor went");
+}
+
+#[tokio::test]
+async fn services_hear_which_devices_come_and_go() {
+    struct Listener(Arc<Mutex<Vec<Event>>>);
+
+    #[async_trait]
+    impl Handler for Listener {
+        async fn handle(&self, event: &Event) -> Outcome {
+            self.0.lock().push(event.clone());
+            Outcome::Done
+        }
+    }
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let feed = Arc::new(EmbeddedFeed::open(folder.path(), Durability::default()).await.expect("opens"));
+    let queue = Arc::new(EmbeddedQueue::open(folder.path(), Durability::default()).await.expect("opens"));
+    let announcer = Announcer::new(feed.clone(), queue.clone());
+    let noting = announcer.clone();
+    let host = TestHub::telling(move |change| noting.note(change), |_| {}).await;
+    let come = async |person: &Person| {
+        let mut client = host.connect(person).await;
+        client.expect("connection_ack").await;
+        client
+    };
+
+    // While nobody listens nothing is written.
+    let person = Person::new();
+    let phone = come(&person).await;
+    announcer.flush().await.expect("flushes");
+    assert_eq!(feed.peek(i64::MIN, 10).await.expect("peeks"), []);
+
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let topics = vec!["hub.connected".to_owned(), "hub.disconnected".to_owned()];
+    let name = ServiceName::parse("listener").expect("a good name");
+    queue.subscribe(&name, topics, Arc::new(Listener(heard.clone()))).await.expect("subscribes");
+    let stop = CancellationToken::new();
+    let relay = Relay::spawn(feed.clone(), queue.clone(), feed.clone(), host.registry.clone(), stop.clone());
+    let announcing = tokio::spawn(announcer.clone().run());
+    let mut newer_phone = come(&person).await;
+    drop(phone);
+    let mut tablet = come(&person.with_device("tablet")).await;
+    for (client, left) in [(&mut tablet, 1), (&mut newer_phone, 0)] {
+        client.stream.close(None).await.expect("closes");
+        until("its place is given up", || host.registry.count() == left).await;
+    }
+    let last = come(&person.with_device("tablet")).await;
+    until("all is heard", || heard.lock().len() >= 4).await;
+
+    // The two topics may overtake each other; the ids say what was when.
+    let contract = fixture::contract("message");
+    let mut said: Vec<(String, bool, String)> = (heard.lock().iter())
+        .map(|event| {
+            let name = event.topic.strip_prefix("hub.").expect("a topic of the hub");
+            let codec = EventCodec::compile(fixture::function(&contract, "events", name)).expect("compiles");
+            codec.decode(&event.key, &event.payload).expect("it is what the contract says");
+            let payload: Value = serde_json::from_str(&event.payload).expect("JSON");
+            assert_eq!((&event.key, &payload["user_id"]), (&person.user.to_string(), &json!(person.user)));
+            let text = |key: &str| payload[key].as_str().expect("text").to_owned();
+            (text("connection_id"), name == "disconnected", text("device_id"))
+        })
+        .collect();
+    let topic =
+        |went: bool| said.iter().filter(move |(_, gone, _)| *gone == went).map(|(_, _, device)| device.as_str()).collect::<Vec<_>>();
+    assert_eq!((topic(false), topic(true)), (vec!["tablet", "tablet"], vec!["tablet", "phone"]), "each topic in its order");
+    said.sort();
+    let by_id: Vec<(bool, &str)> = said.iter().map(|(_, went, device)| (*went, device.as_str())).collect();
+    assert_eq!(by_id, [(true, "phone"), (false, "tablet"), (true, "tablet"), (false, "tablet")]);
+    drop(last);
+    announcing.abort();
+    stop.cancel();
+    relay.await.expect("no panic");
 }
 
 #[tokio::test]

@@ -1,12 +1,17 @@
-//! What a component writes to standard output or error goes to the log, line by line.
+//! What a component writes to standard output or error goes to the log, line by line: readable, and no more than so many a second, as the
+//! log is everybody's.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 
+use crate::capabilities::log::readable;
 use crate::limits;
 use crate::names::ServiceName;
 
@@ -14,17 +19,40 @@ use crate::names::ServiceName;
 pub struct LogLines {
     service: ServiceName,
     unfinished: Vec<u8>,
+    /// Of all streams of the instance.
+    pace: Arc<Mutex<Pace>>,
+}
+
+/// Lines of the present second.
+struct Pace {
+    since: Instant,
+    count: u32,
 }
 
 impl LogLines {
     pub fn new(service: ServiceName) -> Self {
-        Self { service, unfinished: Vec::new() }
+        Self { service, unfinished: Vec::new(), pace: Arc::new(Mutex::new(Pace { since: Instant::now(), count: 0 })) }
     }
 
     fn log(&mut self) {
-        let line = String::from_utf8_lossy(&self.unfinished);
-        tracing::info!(target: "guest", service = %self.service, "{}", line.trim_end());
+        if self.pace.lock().allows(Instant::now()) {
+            let line = String::from_utf8_lossy(&self.unfinished);
+            let line = readable(line.trim_end(), limits::LOG_MESSAGE_BYTES_MAX);
+            tracing::info!(target: "guest", service = %self.service, "{line}");
+        } else {
+            metrics::counter!("echo_service_log_lines_dropped_total", "service" => self.service.to_string()).increment(1);
+        }
         self.unfinished.clear();
+    }
+}
+
+impl Pace {
+    fn allows(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.since) >= Duration::from_secs(1) {
+            *self = Self { since: now, count: 0 };
+        }
+        self.count = self.count.saturating_add(1);
+        self.count <= limits::GUEST_STDOUT_LINES_PER_S_MAX
     }
 }
 
@@ -36,7 +64,7 @@ impl IsTerminal for LogLines {
 
 impl StdoutStream for LogLines {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(Self::new(self.service.clone()))
+        Box::new(Self { unfinished: Vec::new(), ..self.clone() })
     }
 }
 
@@ -60,5 +88,20 @@ impl AsyncWrite for LogLines {
             self.log();
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_lines_a_second_and_no_more() {
+        let begin = Instant::now();
+        let mut pace = Pace { since: begin, count: 0 };
+        let allowed = |pace: &mut Pace, at: Instant| (0..1_000).filter(|_| pace.allows(at)).count();
+        assert_eq!(allowed(&mut pace, begin), limits::GUEST_STDOUT_LINES_PER_S_MAX as usize);
+        assert_eq!(allowed(&mut pace, begin + Duration::from_millis(999)), 0);
+        assert_eq!(allowed(&mut pace, begin + Duration::from_secs(1)), limits::GUEST_STDOUT_LINES_PER_S_MAX as usize);
     }
 }

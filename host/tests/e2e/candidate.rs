@@ -118,7 +118,7 @@ fn replaced(text: String, replacements: &[(&str, &str)]) -> String {
     })
 }
 
-fn copy(from: &Path, into: &Path) {
+pub fn copy(from: &Path, into: &Path) {
     for entry in fs::read_dir(from).expect("a folder of the repository") {
         let entry = entry.expect("an entry");
         let to = into.join(entry.file_name());

@@ -427,6 +427,76 @@ async fn who_asks_too_often_is_told_when_to_come_back() {
     }
 }
 
+#[tokio::test]
+async fn the_metrics_rise_by_just_what_was_done() {
+    let app = TestApp::with(&["auth", "location", "notification"], &[("ECHO_GATEWAY__RATE_SCALE", "1")]).await;
+    let before = Metrics::of(&app).await;
+    let times = async |count: usize, path: &str, status: u16| {
+        for _ in 0..count {
+            assert_eq!(app.get(path).send().await.status.as_u16(), status, "{path}");
+        }
+    };
+    times(3, LOOKUP, 200).await;
+    times(2, "/api/v1/location/lookup?phone=x", 422).await;
+    times(55, LOOKUP, 200).await;
+    // Sixty in a minute, the refused ones included.
+    times(4, LOOKUP, 429).await;
+    times(5, "/health", 200).await;
+    times(6, "/nothing", 404).await;
+    times(1, "/api/v1/auth/sessions", 401).await;
+    let after = Metrics::of(&app).await;
+
+    let requests = |route: &str, service: &str, status: &str| {
+        let labels = [("method", "GET"), ("route", route), ("service", service), ("status", status)];
+        after.rose_since(&before, "echo_http_requests_total", &labels)
+    };
+    let (lookup, sessions) = ("/api/v1/location/lookup", "/api/v1/auth/sessions");
+    for (route, service, status, expect) in [
+        (lookup, "location", "200", 58.0),
+        (lookup, "location", "422", 2.0),
+        (lookup, "location", "429", 4.0),
+        ("/health", "host", "200", 5.0),
+        ("", "", "404", 6.0),
+        (sessions, "auth", "401", 1.0),
+    ] {
+        assert_eq!(requests(route, service, status), expect, "{route} {status}");
+    }
+    // The question for the metrics is counted when it is answered.
+    assert_eq!(after.rose_since(&before, "echo_http_requests_total", &[]), 77.0);
+    let durations = |route| after.rose_since(&before, "echo_http_request_duration_seconds_count", &[("route", route)]);
+    assert_eq!((durations(lookup), durations(sessions)), (64.0, 1.0));
+    let longest = [("route", lookup), ("le", "+Inf")];
+    assert_eq!(after.rose_since(&before, "echo_http_request_duration_seconds_bucket", &longest), 64.0);
+    assert_eq!(after.rose_since(&before, "echo_http_rate_limited_total", &[("route", lookup)]), 4.0);
+    assert_eq!(after.rose_since(&before, "echo_http_rate_limited_total", &[]), 4.0);
+    assert_eq!(after.of_all("echo_http_requests_in_flight", &[]), 1.0, "the question itself");
+}
+
+/// What `/metrics` said at one moment.
+struct Metrics(String);
+
+impl Metrics {
+    async fn of(app: &TestApp) -> Self {
+        Self(app.get("/metrics").send().await.expect(StatusCode::OK).as_str().expect("text").to_owned())
+    }
+
+    /// The sum over all series of this name with these labels, whatever others they have.
+    fn of_all(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let series = self.0.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
+        let named = series.filter(|(rest, _)| rest.is_empty() || rest.starts_with('{'));
+        let wanted: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+        let with_labels = named.filter(|(rest, _)| {
+            let given: Vec<&str> = rest.trim_matches(['{', '}']).split(',').collect();
+            wanted.iter().all(|label| given.contains(&label.as_str()))
+        });
+        with_labels.map(|(_, value)| value.parse::<f64>().expect("a number")).sum()
+    }
+
+    fn rose_since(&self, before: &Self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.of_all(name, labels) - before.of_all(name, labels)
+    }
+}
+
 // --- The end -----------------------------------------------------------------------------------------------------------------------------
 
 #[tokio::test]

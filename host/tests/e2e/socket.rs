@@ -6,7 +6,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::app::{Ask, Person, Socket, TestApp};
+use crate::app::{Ask, Person, Socket, TestApp, until};
 
 /// The opening handshake as a plain request, so that a refusal can be read like any other.
 fn handshake(app: &TestApp, query: &str) -> Ask {
@@ -265,4 +265,43 @@ async fn requests_of_one_socket_are_answered_in_their_order() {
             assert_eq!(frame["payload"]["seq"], answered);
         }
     }
+}
+
+#[tokio::test]
+async fn a_service_hears_which_devices_come_and_go() {
+    let mut app = TestApp::with(&["auth", "hostile", "location", "notification", "user"], &[]).await;
+    let ada = app.someone().await;
+    let tablet = app.log_in(&ada, "tablet").await;
+    let mut of_phone = app.socket(&ada, None).await;
+    of_phone.next_of("connection_ack").await;
+    let mut of_tablet = app.socket(&tablet, None).await;
+    of_tablet.next_of("connection_ack").await;
+    hears(&app, ["phone", "tablet"]).await;
+
+    // A newer socket of the same device takes the older one's place: it did not go.
+    let mut again = app.socket(&ada, None).await;
+    again.next_of("connection_ack").await;
+    assert_eq!(of_phone.closed().await, Some(4409));
+    of_tablet.cut();
+    hears(&app, ["phone", "-tablet"]).await;
+    for _ in 0..10 {
+        app.socket(&tablet, None).await.next_of("connection_ack").await;
+    }
+    let mut of_tablet = app.socket(&tablet, None).await;
+    of_tablet.next_of("connection_ack").await;
+    hears(&app, ["phone", "tablet"]).await;
+
+    // The end of the host closes every socket; what it said then is heard when it is back.
+    app.terminate().await;
+    app.restart().await;
+    hears(&app, ["-phone", "-tablet"]).await;
+}
+
+/// Waits until the service knows this of the devices; what has gone has a `-` before it.
+async fn hears(app: &TestApp, devices: [&str; 2]) {
+    until(&format!("{devices:?}"), async || {
+        let known = app.get("/api/v1/hostile/devices").send().await.expect(StatusCode::OK);
+        (known["items"] == json!(devices)).then_some(())
+    })
+    .await;
 }

@@ -343,6 +343,102 @@ async fn unread_counts_are_of_what_others_said_and_is_still_there() {
 }
 
 #[tokio::test]
+async fn who_reads_without_telling_is_delivered_to_and_no_more() {
+    let app = TestApp::shared().await;
+    let (ada, bala) = app.two().await;
+    let talk = app.conversation(&ada, &bala).await;
+    let mut of_ada = app.socket(&ada, None).await;
+    let tells = async |audience: &str| {
+        let privacy = app.put("/api/v1/users/me/privacy", json!({ "read_receipts": audience })).by(&bala);
+        assert_eq!(privacy.send().await.expect(StatusCode::OK)["read_receipts"], audience);
+    };
+    let read = async |seq: u64| {
+        let read = json!({ "conversation_id": talk, "up_to_seq": seq });
+        app.post("/api/v1/messages/read", read).by(&bala).send().await.expect(StatusCode::OK)
+    };
+    // Up to where the other seems to have read, to each of the two.
+    let read_seq = async |viewer: &Person| {
+        let listed = app.get(&format!("{CONVERSATIONS}/{talk}/participants")).by(viewer).send().await.expect(StatusCode::OK);
+        let items = listed["items"].as_array().expect("items").clone();
+        items.into_iter().find(|participant| participant["user_id"] == bala.id.as_str()).expect("takes part")["read_seq"].clone()
+    };
+
+    let first = app.say(&ada, &talk, "first").await;
+    read(1).await;
+    tells("nobody").await;
+    let second = app.say(&ada, &talk, "second").await;
+    let state = read(2).await;
+    assert_eq!((&state["read_seq"], &state["unread_count"]), (&json!(2), &json!(0)), "for the reader all is as ever");
+    let tablet = app.log_in(&bala, "tablet").await;
+    assert_eq!(conversation_of(&app, &tablet, &talk).await["unread_count"], 0, "on every device");
+    assert_eq!(status_of(&app, &ada, &first).await["status"], "read", "what was told stays told");
+    let status = status_of(&app, &ada, &second).await;
+    assert!(status["status"] == "delivered" && status["delivered_at"].is_string() && status["read_at"].is_null(), "{status}");
+    assert_eq!(app.get(&path_of(&second)).by(&ada).send().await.expect(StatusCode::OK)["status"], "delivered");
+    assert_eq!(conversation_of(&app, &ada, &talk).await["last_message"]["status"], "delivered");
+    assert_eq!((read_seq(&ada).await, read_seq(&bala).await), (json!(1), json!(2)));
+
+    // A reading in which nothing of others was read tells nothing of the one before.
+    app.say(&bala, &talk, "my own").await;
+    read(3).await;
+    assert_eq!(status_of(&app, &ada, &second).await["status"], "delivered");
+
+    // Told again, it is told as ever: of all up to there.
+    tells("everyone").await;
+    let last = app.say(&ada, &talk, "last").await;
+    read(4).await;
+    assert_eq!((status_of(&app, &ada, &second).await["status"].clone(), read_seq(&ada).await), (json!("read"), json!(4)));
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        let event = of_ada.next_of("message_status").await["payload"].clone();
+        told.push((event["message_id"].clone(), event["status"].clone()));
+    }
+    let expect = [(&first, "read"), (&second, "delivered"), (&last, "read")];
+    assert_eq!(told, expect.map(|(message, status)| (message["id"].clone(), json!(status))));
+}
+
+#[tokio::test]
+async fn readings_told_to_contacts_are_told_to_nobody_else() {
+    let app = TestApp::shared().await;
+    let (friend, stranger) = app.two().await;
+    let bala = app.someone().await;
+    let group = app.group(&bala, &[&friend, &stranger]).await;
+    let contact = json!({ "user_id": friend.id });
+    app.post("/api/v1/users/contacts", contact).by(&bala).send().await.expect(StatusCode::CREATED);
+    let privacy = app.put("/api/v1/users/me/privacy", json!({ "read_receipts": "contacts" })).by(&bala);
+    privacy.send().await.expect(StatusCode::OK);
+    let read = async |seq: u64| {
+        let read = json!({ "conversation_id": group, "up_to_seq": seq });
+        app.post("/api/v1/messages/read", read).by(&bala).send().await.expect(StatusCode::OK)
+    };
+    let at_bala = async |sender: &Person, message: &Value| {
+        let statuses = app.get(&format!("{}/status", path_of(message))).by(sender).send().await.expect(StatusCode::OK);
+        let items = statuses["items"].as_array().expect("items").clone();
+        items.into_iter().find(|item| item["user_id"] == bala.id.as_str()).expect("a recipient")["status"].clone()
+    };
+    let (mut of_friend, mut of_stranger) = (app.socket(&friend, None).await, app.socket(&stranger, None).await);
+
+    let (from_friend, from_stranger) = (app.say(&friend, &group, "one").await, app.say(&stranger, &group, "two").await);
+    assert_eq!(read(2).await["unread_count"], 0);
+    assert_eq!(of_friend.next_of("message_status").await["payload"]["status"], "read");
+    assert_eq!(of_stranger.next_of("message_status").await["payload"]["status"], "delivered");
+    assert_eq!(at_bala(&friend, &from_friend).await, "read");
+    assert_eq!(at_bala(&stranger, &from_stranger).await, "delivered");
+
+    // Reading something of the friend's alone says nothing to the stranger either.
+    let next = app.say(&friend, &group, "three").await;
+    read(3).await;
+    assert_eq!(of_friend.next_of("message_status").await["payload"]["message_id"], next["id"]);
+    assert_eq!(at_bala(&friend, &next).await, "read");
+    assert_eq!(at_bala(&stranger, &from_stranger).await, "delivered");
+    // Nor does a status ever go back: what a contact knew stays known.
+    app.delete(&format!("/api/v1/users/contacts/{}", friend.id)).by(&bala).send().await.expect(StatusCode::NO_CONTENT);
+    let unknown = app.say(&friend, &group, "four").await;
+    read(4).await;
+    assert_eq!((at_bala(&friend, &next).await, at_bala(&friend, &unknown).await), (json!("read"), json!("delivered")));
+}
+
+#[tokio::test]
 async fn only_the_sender_changes_a_message_or_sees_who_has_it() {
     let app = TestApp::shared().await;
     let (ada, bala) = app.two().await;

@@ -20,7 +20,7 @@ pub fn list(request: &ListParticipantsRequest) -> Result<Participants, Error> {
     let page = Page::<(u64, String)>::new(request.limit, request.cursor.as_deref())?;
     store::membership(&Database, &request.id, &me)?.ok_or_else(rules::no_conversation)?;
     let after = page.after.clone().unwrap_or_else(|| (0, FIRST_ID.to_owned()));
-    let items = store::participants_of(&request.id, &after, page.fetch())?;
+    let items = store::participants_of(&request.id, &me, &after, page.fetch())?;
     let (items, next_cursor) = page.finish(items, |participant| (participant.joined_at, participant.user_id.clone()));
     Ok(Participants { items, next_cursor })
 }
@@ -45,7 +45,7 @@ pub fn add(request: AddParticipantsRequest) -> Result<Participants, Error> {
         }
         announce(tx, &request.id, &roster)
     })?;
-    Ok(Participants { items: store::participants_among(&request.id, &wanted)?, next_cursor: None })
+    Ok(Participants { items: store::participants_among(&request.id, &me, &wanted)?, next_cursor: None })
 }
 
 pub fn update(request: &UpdateParticipantRequest) -> Result<Participant, Error> {
@@ -60,7 +60,7 @@ pub fn update(request: &UpdateParticipantRequest) -> Result<Participant, Error> 
         store::set_role(tx, &request.id, &request.user_id, request.role)?;
         announce(tx, &request.id, &roster(tx, &request.id, &me)?)
     })?;
-    let found = store::participants_among(&request.id, std::slice::from_ref(&request.user_id))?;
+    let found = store::participants_among(&request.id, &me, std::slice::from_ref(&request.user_id))?;
     found.into_iter().next().ok_or_else(no_participant)
 }
 

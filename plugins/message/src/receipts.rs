@@ -3,16 +3,18 @@
 //! Each step first sees where the watermark is, and moves it only from there; where another was faster, it looks again. So of two receipts
 //! at once each message is told of once.
 
-use echo_sdk::sql::{Database, SqlError, Transaction, transaction};
+use echo_sdk::sql::{Database, SqlError, transaction};
 use echo_sdk::{Error, Timestamp, caller, push, time};
 
+use crate::bindings::echo::user::api as users;
 use crate::bindings::exports::echo::hub::events::Acknowledgement;
 use crate::bindings::exports::echo::message::api::{MessageStatus, ReadRequest, ReadState, RecipientStatus, Statuses};
 use crate::bounds::TRIES_MAX;
 use crate::history::seen_by;
+use crate::payload;
+use crate::rules::{self, Shown};
 use crate::store::conversations::{membership, unread_count};
 use crate::store::receipts::{self, Marked};
-use crate::{payload, rules};
 
 /// Why a receipt came to nothing.
 enum Stopped {
@@ -96,20 +98,43 @@ pub fn mark_read(request: &ReadRequest) -> Result<ReadState, Error> {
         if to <= place.read_seq {
             return Ok(place.read_seq);
         }
+        // Before the transaction: nobody else writes while one is open, and asking another service may take its time.
+        let newest = receipts::newest_per_sender(&Database, id, &me, place.read_seq, to)?;
+        let (shown, may_know) = who_may_know(&newest)?;
         let now = time::now_us();
         transaction(|tx| {
-            if !receipts::raise_read(tx, id, &me, place.read_seq, to)? {
+            if !receipts::raise_read(tx, id, &me, place.read_seq, to, shown)? {
                 return Err(Stopped::Moved);
             }
-            receipts::mark(tx, id, &me, "read", to, now)?;
+            if shown != Shown::KeptBack || !may_know.is_empty() {
+                receipts::mark(tx, id, &me, "read", to, now)?;
+            }
             if place.delivered_seq < to {
                 receipts::mark(tx, id, &me, "delivered", to, now)?;
             }
-            tell_senders(tx, id, &me, place.read_seq, to, MessageStatus::Read, now)?;
+            for message in &newest {
+                let knows = may_know.contains(&message.sender_id);
+                if knows && shown == Shown::KeptBack {
+                    receipts::show_to(tx, id, &me, &message.sender_id, to)?;
+                }
+                if let Some(status) = rules::told(knows, message.seq, place.delivered_seq) {
+                    tell(message, &me, status, now)?;
+                }
+            }
             Ok(to)
         })
     })?;
     Ok(ReadState { conversation_id: id.clone(), read_seq, unread_count: unread_count(&me, id, time::now_us())? })
+}
+
+/// What others see of reading these messages, and which of their senders are told.
+fn who_may_know(newest: &[Marked]) -> Result<(Shown, Vec<String>), Error> {
+    if newest.is_empty() {
+        return Ok((rules::shown(false, false), Vec::new()));
+    }
+    let ids = newest.iter().map(|message| message.sender_id.clone()).collect();
+    let audience = users::read_receipts_for(&users::ReceiptsRequest { ids })?;
+    Ok((rules::shown(true, audience.everyone), audience.ids))
 }
 
 pub fn mark_delivered(request: &ReadRequest) -> Result<(), Error> {
@@ -127,27 +152,15 @@ pub fn mark_delivered(request: &ReadRequest) -> Result<(), Error> {
                 return Err(Stopped::Moved);
             }
             receipts::mark(tx, id, &me, "delivered", to, now)?;
-            tell_senders(tx, id, &me, place.delivered_seq, to, MessageStatus::Delivered, now)
+            for message in receipts::newest_per_sender(tx, id, &me, place.delivered_seq, to)? {
+                tell(&message, &me, MessageStatus::Delivered, now)?;
+            }
+            Ok(())
         })
     })
 }
 
-/// One push per sender: their newest message, and by `up_to_seq` all of theirs before it.
-fn tell_senders(
-    tx: &Transaction,
-    conversation_id: &str,
-    reader: &str,
-    above: u64,
-    up_to: u64,
-    status: MessageStatus,
-    at: Timestamp,
-) -> Result<(), Stopped> {
-    for message in receipts::newest_per_sender(tx, conversation_id, reader, above, up_to)? {
-        tell(&message, reader, status, at)?;
-    }
-    Ok(())
-}
-
+/// Of a sender's newest message, and by `up_to_seq` of all of theirs before it.
 fn tell(message: &Marked, recipient: &str, status: MessageStatus, at: Timestamp) -> Result<(), Error> {
     let payload = payload::status(&message.conversation_id, &message.id, recipient, status, message.seq, at);
     push::durable(std::slice::from_ref(&message.sender_id), "message_status", payload, None)
@@ -163,7 +176,7 @@ pub fn statuses(id: &str) -> Result<Statuses, Error> {
     }
     let recipients = receipts::recipients_of(&message.conversation_id, message.seq, &me)?;
     let items = recipients.into_iter().map(|recipient| {
-        let status = rules::status(message.seq, recipient.delivered_seq, recipient.read_seq, recipient.kept_back);
+        let status = rules::status(message.seq, recipient.delivered_seq, recipient.shown_read_seq, recipient.kept_back);
         let (read_at, delivered_at) = match status {
             MessageStatus::Sent => (None, None),
             MessageStatus::Delivered => (None, recipient.delivered_at),

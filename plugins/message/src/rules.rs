@@ -112,6 +112,35 @@ pub fn status(seq: u64, delivered_seq: u64, read_seq: u64, kept_back: bool) -> M
     }
 }
 
+/// What a reading makes of the watermark that others see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// It goes where the reader's own is.
+    Whole,
+    /// It stays where it is; who may know has a watermark of their own.
+    KeptBack,
+    /// Nothing of others was read: if it was kept back it still is.
+    Unchanged,
+}
+
+/// `everyone`: the reader keeps their readings from nobody.
+pub fn shown(read_of_others: bool, everyone: bool) -> Shown {
+    match (read_of_others, everyone) {
+        (false, _) => Shown::Unchanged,
+        (true, true) => Shown::Whole,
+        (true, false) => Shown::KeptBack,
+    }
+}
+
+/// What a sender is told of a reading, by their newest message in it. Who may not know of it learns that it arrived, unless they know.
+pub fn told(may_know: bool, seq: u64, delivered_seq: u64) -> Option<MessageStatus> {
+    match (may_know, seq > delivered_seq) {
+        (true, _) => Some(MessageStatus::Read),
+        (false, true) => Some(MessageStatus::Delivered),
+        (false, false) => None,
+    }
+}
+
 /// The two users of a direct conversation, sorted, as the key that there is only one of.
 pub fn pair_key(one: &str, other: &str) -> String {
     if one < other { format!("{one}:{other}") } else { format!("{other}:{one}") }
@@ -208,6 +237,23 @@ mod tests {
             (9, 9, true, Sent),
         ] {
             assert_eq!(status(5, delivered, read, kept_back), expect, "{delivered} {read} {kept_back}");
+        }
+    }
+
+    #[test]
+    fn a_reading_is_shown_to_who_may_know() {
+        for (read_of_others, everyone, expect) in
+            [(true, true, Shown::Whole), (true, false, Shown::KeptBack), (false, true, Shown::Unchanged), (false, false, Shown::Unchanged)]
+        {
+            assert_eq!(shown(read_of_others, everyone), expect);
+        }
+        for (may_know, seq, expect) in [
+            (true, 5, Some(MessageStatus::Read)),
+            (true, 4, Some(MessageStatus::Read)),
+            (false, 5, Some(MessageStatus::Delivered)),
+            (false, 4, None),
+        ] {
+            assert_eq!(told(may_know, seq, 4), expect, "{may_know} {seq}");
         }
     }
 

@@ -4,6 +4,33 @@
 use echo_sdk::params;
 use echo_sdk::sql::{Database, Sql, SqlError, uuid};
 
+/// Up to where a participant has read, as a viewer may know it: all of it for the participant, and for everybody while nothing is kept back.
+macro_rules! read_seq_shown {
+    ($participant:literal, $viewer:literal) => {
+        concat!(
+            "CASE WHEN ",
+            $participant,
+            ".shown_read_seq IS NULL OR ",
+            $participant,
+            ".user_id = ",
+            $viewer,
+            " THEN ",
+            $participant,
+            ".read_seq ELSE COALESCE((SELECT v.read_seq FROM shown_reads v WHERE v.conversation_id = ",
+            $participant,
+            ".conversation_id AND v.user_id = ",
+            $participant,
+            ".user_id AND v.viewer_id = ",
+            $viewer,
+            " AND v.read_seq > ",
+            $participant,
+            ".shown_read_seq), ",
+            $participant,
+            ".shown_read_seq) END"
+        )
+    };
+}
+
 pub mod conversations;
 pub mod messages;
 pub mod receipts;

@@ -59,6 +59,10 @@ impl api::Guest for User {
         profiles::known(request.ids)
     }
 
+    fn read_receipts_for(request: api::ReceiptsRequest) -> Result<api::ReceiptAudience, Error> {
+        privacy::read_receipts_for(request.ids)
+    }
+
     fn search(request: api::SearchRequest) -> Result<api::Profiles, Error> {
         search::search(request)
     }

@@ -1,8 +1,10 @@
 //! Who sees what of a profile. A blocked viewer is in nobody's audience, so that a block cannot be told from a choice of privacy.
 
+use echo_sdk::checks::Checks;
 use echo_sdk::{Error, caller, time};
 
-use crate::bindings::exports::echo::user::api::{Audience, Privacy, Profile, UpdatePrivacyRequest};
+use crate::bindings::exports::echo::user::api::{Audience, Privacy, Profile, ReceiptAudience, UpdatePrivacyRequest};
+use crate::bounds::KNOWN_IDS_MAX;
 use crate::store::{self, PrivacyChange, Seen};
 use crate::{profiles, store::Privacy as Row};
 
@@ -36,6 +38,22 @@ fn read(me: &str) -> Result<Privacy, Error> {
         presence_visible: audience(&presence_visible),
         read_receipts: audience(&read_receipts),
     })
+}
+
+pub fn read_receipts_for(ids: Vec<String>) -> Result<ReceiptAudience, Error> {
+    let me = caller()?.user_id;
+    Checks::new().count("ids", ids.len(), 0..=KNOWN_IDS_MAX).finish()?;
+    // Who has no profile yet has chosen nothing and blocked nobody.
+    let Some(chosen) = store::read_receipts_of(&me)? else { return Ok(ReceiptAudience { everyone: true, ids }) };
+    let wanted = audience(&chosen.audience);
+    let contacts = if wanted == Audience::Contacts { store::contacts_among(&me, &ids)? } else { Vec::new() };
+    let blocked = if chosen.blocks_anybody { store::blocked_among(&me, &ids)? } else { Vec::new() };
+    Ok(told(wanted, ids, &contacts, &blocked))
+}
+
+fn told(wanted: Audience, mut ids: Vec<String>, contacts: &[String], blocked: &[String]) -> ReceiptAudience {
+    ids.retain(|id| admits(wanted, contacts.contains(id), blocked.contains(id)));
+    ReceiptAudience { everyone: wanted == Audience::Everyone && blocked.is_empty(), ids }
 }
 
 /// The profile as the viewer may see it: all of it for its owner, the name alone for who is outside its audience.
@@ -126,6 +144,22 @@ mod tests {
         check("everyone", "contacts", false, false, "other", (true, false));
         check("nobody", "nobody", true, false, "other", (false, false));
         check("nobody", "nobody", false, false, "owner", (true, true));
+    }
+
+    #[test]
+    fn who_may_know_what_one_has_read() {
+        let ids = || ["friend", "stranger", "blocked"].map(str::to_owned).to_vec();
+        let contacts = ["friend".to_owned(), "blocked".to_owned()];
+        for (wanted, blocked, everyone, expect) in [
+            (Audience::Everyone, &[][..], true, &["friend", "stranger", "blocked"][..]),
+            (Audience::Everyone, &["blocked".to_owned()], false, &["friend", "stranger"]),
+            (Audience::Contacts, &["blocked".to_owned()], false, &["friend"]),
+            (Audience::Contacts, &[], false, &["friend", "blocked"]),
+            (Audience::Nobody, &[], false, &[]),
+        ] {
+            let told = told(wanted, ids(), &contacts, blocked);
+            assert_eq!((told.everyone, told.ids.iter().map(String::as_str).collect::<Vec<_>>()), (everyone, expect.to_vec()), "{wanted:?}");
+        }
     }
 
     #[test]

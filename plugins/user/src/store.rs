@@ -271,6 +271,20 @@ pub fn update_privacy(id: &str, change: &PrivacyChange, at: Timestamp) -> Result
     Ok(())
 }
 
+pub struct ReadReceipts {
+    pub audience: String,
+    pub blocks_anybody: bool,
+}
+
+from_row!(ReadReceipts { audience, blocks_anybody });
+
+pub fn read_receipts_of(id: &str) -> Result<Option<ReadReceipts>, SqlError> {
+    Database.row(
+        "SELECT p.read_receipts, EXISTS (SELECT 1 FROM blocks b WHERE b.user_id = p.id AND b.active = TRUE) FROM profiles p WHERE p.id = $1",
+        params![uuid(id)],
+    )
+}
+
 // --- Contacts ----------------------------------------------------------------------------------------------------------------------
 
 /// Newest first, before the key.
@@ -295,6 +309,11 @@ pub fn contact_of(owner: &str, user_id: &str) -> Result<Option<Contact>, SqlErro
         ),
         params![uuid(owner), uuid(user_id)],
     )
+}
+
+/// Whom of these the owner has among the contacts.
+pub fn contacts_among(owner: &str, ids: &[String]) -> Result<Vec<String>, SqlError> {
+    among("SELECT user_id FROM contacts WHERE owner_id = $1 AND user_id", owner, ids)
 }
 
 pub fn contact_count_of(owner: &str) -> Result<i64, SqlError> {
@@ -336,6 +355,11 @@ pub fn blocks_of(user_id: &str, before: &(u64, String), limit: i64) -> Result<Ve
     )
 }
 
+/// Whom of these the user blocks.
+pub fn blocked_among(user_id: &str, ids: &[String]) -> Result<Vec<String>, SqlError> {
+    among("SELECT blocked_user_id FROM blocks WHERE user_id = $1 AND active = TRUE AND blocked_user_id", user_id, ids)
+}
+
 pub fn block_count_of(user_id: &str) -> Result<i64, SqlError> {
     Database.one("SELECT COUNT(*) FROM blocks WHERE user_id = $1", params![uuid(user_id)]).map(|(count,)| count)
 }
@@ -360,6 +384,17 @@ pub fn unblock(tx: &Transaction, user_id: &str, blocked: &str) -> Result<Option<
         params![uuid(user_id), uuid(blocked)],
     )?;
     Ok(revision.map(|(revision,)| revision))
+}
+
+/// What the question gives of the ids; it ends before their list and takes the owner as `$1`.
+fn among(question: &str, owner: &str, ids: &[String]) -> Result<Vec<String>, SqlError> {
+    let mut found = Vec::new();
+    for ids in ids.chunks(LIST_PARAMS_MAX) {
+        let sql = format!("{question} IN ({})", placeholders(2, ids.len()));
+        let rows = Database.rows::<(String,)>(&sql, with_list(params![uuid(owner)], ids, |id| uuid(id)))?;
+        found.extend(rows.into_iter().map(|(id,)| id));
+    }
+    Ok(found)
 }
 
 fn with_list(mut params: Vec<Value>, list: &[String], value: impl Fn(&String) -> Value) -> Vec<Value> {

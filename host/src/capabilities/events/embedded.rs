@@ -275,6 +275,12 @@ impl Queue for EmbeddedQueue {
         Ok(())
     }
 
+    async fn is_heard(&self, topic: &str) -> Result<bool, QueueError> {
+        let mut memory = self.core.memory.lock().await;
+        self.core.make_sound(&mut memory).await?;
+        Ok(memory.subscriptions.get(topic).is_some_and(|subscriptions| !subscriptions.is_empty()))
+    }
+
     async fn stop(&self) {
         self.running.lock().cancel();
         self.lanes.close();

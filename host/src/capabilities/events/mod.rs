@@ -83,6 +83,8 @@ pub trait Queue: Send + Sync {
     /// Makes the consumer known and starts (or replaces) its handling of these topics. A new consumer starts with what is published
     /// from now on. Topics it no longer names are no longer kept for it.
     async fn subscribe(&self, consumer: &ServiceName, topics: Vec<String>, handler: Arc<dyn Handler>) -> Result<(), QueueError>;
+    /// Whether anybody subscribes to the topic, at work or away: what nobody is to hear need not be written down.
+    async fn is_heard(&self, topic: &str) -> Result<bool, QueueError>;
     /// Ends handling; what is in the queue stays. Waits for events being handled.
     async fn stop(&self);
     async fn state(&self) -> Result<Vec<ConsumerState>, QueueError>;

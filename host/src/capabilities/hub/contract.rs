@@ -32,6 +32,7 @@ where
     who_has_not_acknowledged(make("unacknowledged").await).await;
     old_and_superfluous_entries_go(make("expiry").await).await;
     large_batches_fit(make("large").await).await;
+    announced_events_leave_by_the_outbox(make("announced").await).await;
 
     let user = Uuid::now_v7();
     let first = make("reopened").await;
@@ -84,6 +85,30 @@ async fn told(feed: &dyn Feed) -> Vec<(Uuid, u64, Vec<String>)> {
         all.push((event.key.parse().expect("a uuid"), payload["seq"].as_u64().expect("a number"), receipts));
     }
     all
+}
+
+async fn announced_events_leave_by_the_outbox(feed: Arc<dyn Feed>) {
+    let event = |number: usize| Event {
+        id: Uuid::now_v7(),
+        topic: "hub.connected".to_owned(),
+        key: "user".to_owned(),
+        // All of them together are more than the outbox takes in one statement.
+        payload: json!({ "number": number, "text": "x".repeat(8 * 1024) }).to_string(),
+        at_us: 1,
+        correlation_id: String::new(),
+    };
+    let events: Vec<Event> = (0..limits::RELAY_BATCH).map(event).collect();
+    let rung = feed.signal();
+    feed.announce(&events).await.expect("announces");
+    timeout(Duration::from_secs(5), rung.notified()).await.expect("the relay is called");
+    let mut left = Vec::new();
+    while left.len() < events.len() {
+        let effects = feed.peek(i64::MIN, limits::RELAY_BATCH).await.expect("peeks");
+        let last = effects.last().expect("some are left").0;
+        left.extend(effects.into_iter().map(|(_, effect)| effect));
+        feed.remove_up_to(last).await.expect("removes");
+    }
+    assert_eq!(left, events.into_iter().map(Effect::Event).collect::<Vec<_>>());
 }
 
 async fn numbers_have_no_gaps(feed: Arc<dyn Feed>) {

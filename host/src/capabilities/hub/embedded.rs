@@ -320,6 +320,13 @@ impl Feed for EmbeddedFeed {
         Ok(())
     }
 
+    async fn announce(&self, events: &[Event]) -> Result<(), FeedError> {
+        let mut writer = self.file.writer().await?;
+        writer.opened();
+        writer.run(&self.scripts.begin, Params::default()).await?;
+        Ok(self.publish_and_commit(writer, events.to_vec()).await?)
+    }
+
     async fn cursor(&self, user: Uuid, device: &str) -> Result<u64, FeedError> {
         let mut seq = 0;
         let mut reader = self.file.reader().await?;
@@ -419,13 +426,20 @@ impl EmbeddedFeed {
         let mut writer = self.file.writer().await?;
         writer.opened();
         writer.run(&self.scripts.acknowledge, values::bind([encode(&cursors), encode(&acked)])?).await?;
-        let mut pending = Pending::default();
+        let mut told = Vec::new();
         for step in steps.values() {
-            for receipts in step.receipts.chunks(limits::ACK_RECEIPTS_MAX) {
-                pending.push(Effect::Event(acknowledged(step, receipts)))?;
-                if pending.is_full() {
-                    writer.run(&self.scripts.emit, pending.take(&self.outbox)?).await?;
-                }
+            told.extend(step.receipts.chunks(limits::ACK_RECEIPTS_MAX).map(|receipts| acknowledged(step, receipts)));
+        }
+        self.publish_and_commit(writer, told).await
+    }
+
+    /// Ends the writer's transaction with these events in the outbox.
+    async fn publish_and_commit(&self, mut writer: Lease, events: Vec<Event>) -> Result<(), SqlError> {
+        let mut pending = Pending::default();
+        for event in events {
+            pending.push(Effect::Event(event))?;
+            if pending.is_full() {
+                writer.run(&self.scripts.emit, pending.take(&self.outbox)?).await?;
             }
         }
         let (script, params) = match pending.is_empty() {

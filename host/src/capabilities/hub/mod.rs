@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use super::events::Event;
 use super::sql::Outbox;
 
 #[cfg(test)]
@@ -66,7 +67,7 @@ pub struct Acknowledgement {
     pub seq: u64,
 }
 
-/// The durable feeds. Its own outbox carries `hub.acknowledged` to the queue.
+/// The durable feeds. Its own outbox carries the events of `echo:hub/events` to the queue.
 #[async_trait]
 pub trait Feed: Outbox {
     /// Numbers and keeps durable pushes of one source, all users' rows in one transaction; ephemeral ones do not come here. What is not
@@ -77,6 +78,8 @@ pub trait Feed: Outbox {
     /// Moves devices' cursors (never back), and writes one `hub.acknowledged` event per user with the receipts that no device of the
     /// user had reached before, in the same transaction.
     async fn acknowledge(&self, acknowledgements: &[Acknowledgement]) -> Result<(), FeedError>;
+    /// Writes events into its outbox, all in one transaction.
+    async fn announce(&self, events: &[Event]) -> Result<(), FeedError>;
     /// The device's cursor; 0 where it never acknowledged.
     async fn cursor(&self, user: Uuid, device: &str) -> Result<u64, FeedError>;
     /// Which of the users have not acknowledged the receipt by any device.

@@ -1,10 +1,10 @@
 //! `echo:log/log` for a guest: one event of the host's log per line, the request's ids attached, bounded in length and number.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use wasmtime::component::{HasSelf, Linker};
 
+use super::readable;
 use crate::capabilities::guest::Guest;
 use crate::limits;
 use bindings::echo::log::log::{Host, Level};
@@ -86,22 +86,6 @@ fn rendered(fields: &[(String, String)]) -> Option<String> {
         text.push_str(&readable(value, limits::LOG_FIELD_VALUE_BYTES_MAX));
     }
     (!text.is_empty()).then_some(text)
-}
-
-/// At most `bytes_max` of the text, control characters escaped, so that no guest can start a line of its own in a readable log.
-fn readable(text: &str, bytes_max: usize) -> Cow<'_, str> {
-    let text = &text[..text.floor_char_boundary(bytes_max)];
-    if !text.contains(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    Cow::Owned(text.chars().fold(String::with_capacity(text.len()), |mut escaped, c| {
-        if c.is_control() {
-            escaped.extend(c.escape_default())
-        } else {
-            escaped.push(c)
-        }
-        escaped
-    }))
 }
 
 #[cfg(test)]

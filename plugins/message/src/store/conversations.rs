@@ -369,24 +369,31 @@ impl FromRow for Participant {
     }
 }
 
-/// In the order they joined, after the key.
-pub fn participants_of(conversation_id: &str, after: &(u64, String), limit: i64) -> Result<Vec<Participant>, SqlError> {
+/// As the viewer sees them, in the order they joined, after the key.
+pub fn participants_of(conversation_id: &str, viewer: &str, after: &(u64, String), limit: i64) -> Result<Vec<Participant>, SqlError> {
     Database.rows(
-        "SELECT user_id, role, joined_at, read_seq FROM participants WHERE conversation_id = $1 AND (joined_at, user_id) > ($2, $3) \
-         ORDER BY joined_at, user_id LIMIT $4",
-        params![uuid(conversation_id), timestamp(after.0), uuid(&after.1), limit],
+        concat!(
+            "SELECT p.user_id, p.role, p.joined_at, ",
+            read_seq_shown!("p", "$2"),
+            " FROM participants p WHERE p.conversation_id = $1 AND (p.joined_at, p.user_id) > ($3, $4) \
+             ORDER BY p.joined_at, p.user_id LIMIT $5"
+        ),
+        params![uuid(conversation_id), uuid(viewer), timestamp(after.0), uuid(&after.1), limit],
     )
 }
 
-pub fn participants_among(conversation_id: &str, user_ids: &[String]) -> Result<Vec<Participant>, SqlError> {
+pub fn participants_among(conversation_id: &str, viewer: &str, user_ids: &[String]) -> Result<Vec<Participant>, SqlError> {
     let mut found = Vec::with_capacity(user_ids.len());
     for user_ids in user_ids.chunks(PARTICIPANT_ROWS_MAX) {
         let sql = format!(
-            "SELECT user_id, role, joined_at, read_seq FROM participants WHERE conversation_id = $1 AND user_id IN ({}) \
-             ORDER BY joined_at, user_id",
-            placeholders(2, user_ids.len())
+            concat!(
+                "SELECT p.user_id, p.role, p.joined_at, ",
+                read_seq_shown!("p", "$2"),
+                " FROM participants p WHERE p.conversation_id = $1 AND p.user_id IN ({}) ORDER BY p.joined_at, p.user_id"
+            ),
+            placeholders(3, user_ids.len())
         );
-        let mut values: Vec<Value> = params![uuid(conversation_id)];
+        let mut values: Vec<Value> = params![uuid(conversation_id), uuid(viewer)];
         values.extend(user_ids.iter().map(uuid));
         found.extend(Database.rows::<Participant>(&sql, values)?);
     }

@@ -91,14 +91,17 @@ pub fn keep_back(tx: &Transaction, conversation_id: &str, user_id: &str, seq: u6
 /// from a recipient counts as sent.
 macro_rules! message {
     () => {
-        "m.id, m.conversation_id, m.seq, m.sender_id, m.client_message_id, m.kind, m.content, m.media_id, m.latitude, m.longitude, \
-         m.place_name, m.place_address, m.contact_name, m.contact_phones, m.contact_user_id, m.reply_to, m.thread_id, m.mentions, \
-         m.metadata, m.created_at, m.edited_at, m.deleted_at, \
-         CASE WHEN m.sender_id = $1 THEN (SELECT MIN(CASE WHEN k.seq IS NOT NULL THEN 0 WHEN r.read_seq >= m.seq THEN 2 \
-         WHEN r.delivered_seq >= m.seq THEN 1 ELSE 0 END) FROM participants r \
-         LEFT JOIN hidden_messages k ON k.conversation_id = r.conversation_id AND k.user_id = r.user_id AND k.seq = m.seq \
-         AND k.reason = 'blocked' \
-         WHERE r.conversation_id = m.conversation_id AND r.user_id <> m.sender_id AND r.joined_seq < m.seq) ELSE 0 END"
+        concat!(
+            "m.id, m.conversation_id, m.seq, m.sender_id, m.client_message_id, m.kind, m.content, m.media_id, m.latitude, m.longitude, \
+             m.place_name, m.place_address, m.contact_name, m.contact_phones, m.contact_user_id, m.reply_to, m.thread_id, m.mentions, \
+             m.metadata, m.created_at, m.edited_at, m.deleted_at, \
+             CASE WHEN m.sender_id = $1 THEN (SELECT MIN(CASE WHEN k.seq IS NOT NULL THEN 0 WHEN r.read_seq >= m.seq AND ",
+            read_seq_shown!("r", "$1"),
+            " >= m.seq THEN 2 WHEN r.delivered_seq >= m.seq THEN 1 ELSE 0 END) FROM participants r \
+             LEFT JOIN hidden_messages k ON k.conversation_id = r.conversation_id AND k.user_id = r.user_id AND k.seq = m.seq \
+             AND k.reason = 'blocked' \
+             WHERE r.conversation_id = m.conversation_id AND r.user_id <> m.sender_id AND r.joined_seq < m.seq) ELSE 0 END"
+        )
     };
 }
 

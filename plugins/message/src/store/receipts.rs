@@ -4,6 +4,7 @@ use echo_sdk::sql::{Database, Sql, SqlError, Transaction, placeholders, timestam
 use echo_sdk::{Timestamp, from_row, params};
 
 use crate::bounds::SENDERS_TOLD_MAX;
+use crate::rules::Shown;
 
 /// A message that a receipt is about.
 pub struct Marked {
@@ -32,8 +33,8 @@ pub fn undelivered_among(user_id: &str, message_ids: &[String]) -> Result<Vec<(u
 }
 
 /// Of each sender the newest message that the user sees between the two seqs, the upper one included; the newest senders first.
-pub fn newest_per_sender(tx: &Transaction, conversation_id: &str, user_id: &str, above: u64, up_to: u64) -> Result<Vec<Marked>, SqlError> {
-    tx.rows(
+pub fn newest_per_sender(db: &impl Sql, conversation_id: &str, user_id: &str, above: u64, up_to: u64) -> Result<Vec<Marked>, SqlError> {
+    db.rows(
         "SELECT m.id, m.conversation_id, m.seq, m.sender_id FROM messages m WHERE m.conversation_id = $1 AND m.seq IN \
          (SELECT MAX(n.seq) FROM messages n WHERE n.conversation_id = $1 AND n.seq > $3 AND n.seq <= $4 AND n.sender_id <> $2 \
          AND NOT EXISTS (SELECT 1 FROM hidden_messages h WHERE h.conversation_id = $1 AND h.user_id = $2 AND h.seq = n.seq \
@@ -52,13 +53,24 @@ pub fn raise_delivered(tx: &Transaction, conversation_id: &str, user_id: &str, f
 }
 
 /// What is read is delivered too.
-pub fn raise_read(tx: &Transaction, conversation_id: &str, user_id: &str, from: u64, to: u64) -> Result<bool, SqlError> {
+pub fn raise_read(tx: &Transaction, conversation_id: &str, user_id: &str, from: u64, to: u64, shown: Shown) -> Result<bool, SqlError> {
     let raised = tx.execute(
-        "UPDATE participants SET read_seq = $4, delivered_seq = CASE WHEN delivered_seq < $4 THEN $4 ELSE delivered_seq END \
+        "UPDATE participants SET read_seq = $4, delivered_seq = CASE WHEN delivered_seq < $4 THEN $4 ELSE delivered_seq END, \
+         shown_read_seq = CASE WHEN $5 = TRUE THEN NULL WHEN $6 = TRUE THEN COALESCE(shown_read_seq, read_seq) ELSE shown_read_seq END \
          WHERE conversation_id = $1 AND user_id = $2 AND read_seq = $3",
-        params![uuid(conversation_id), uuid(user_id), from, to],
+        params![uuid(conversation_id), uuid(user_id), from, to, shown == Shown::Whole, shown == Shown::KeptBack],
     )?;
     Ok(raised == 1)
+}
+
+/// Lets one viewer know of a reading that is kept back from others.
+pub fn show_to(tx: &Transaction, conversation_id: &str, user_id: &str, viewer_id: &str, read_seq: u64) -> Result<(), SqlError> {
+    tx.execute(
+        "INSERT INTO shown_reads (conversation_id, user_id, viewer_id, read_seq) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (conversation_id, user_id, viewer_id) DO UPDATE SET read_seq = excluded.read_seq",
+        params![uuid(conversation_id), uuid(user_id), uuid(viewer_id), read_seq],
+    )?;
+    Ok(())
 }
 
 /// `kind`: `delivered` or `read`.
@@ -75,25 +87,30 @@ pub fn mark(tx: &Transaction, conversation_id: &str, user_id: &str, kind: &str, 
 pub struct Recipient {
     pub user_id: String,
     pub delivered_seq: u64,
-    pub read_seq: u64,
+    /// As the sender may know it.
+    pub shown_read_seq: u64,
     /// The recipient blocked the sender when it was sent.
     pub kept_back: bool,
     pub delivered_at: Option<Timestamp>,
     pub read_at: Option<Timestamp>,
 }
 
-from_row!(Recipient { user_id, delivered_seq, read_seq, kept_back, delivered_at, read_at });
+from_row!(Recipient { user_id, delivered_seq, shown_read_seq, kept_back, delivered_at, read_at });
 
 /// The participants but the sender who were there when it was sent, in the order they joined.
 pub fn recipients_of(conversation_id: &str, seq: u64, sender_id: &str) -> Result<Vec<Recipient>, SqlError> {
     Database.rows(
-        "SELECT p.user_id, p.delivered_seq, p.read_seq, \
-         EXISTS (SELECT 1 FROM hidden_messages h WHERE h.conversation_id = $1 AND h.user_id = p.user_id AND h.seq = $2 AND h.reason = 'blocked'), \
-         (SELECT d.at FROM receipt_marks d WHERE d.conversation_id = $1 AND d.user_id = p.user_id AND d.kind = 'delivered' \
-         AND d.up_to_seq >= $2 ORDER BY d.up_to_seq LIMIT 1), \
-         (SELECT r.at FROM receipt_marks r WHERE r.conversation_id = $1 AND r.user_id = p.user_id AND r.kind = 'read' \
-         AND r.up_to_seq >= $2 ORDER BY r.up_to_seq LIMIT 1) \
-         FROM participants p WHERE p.conversation_id = $1 AND p.user_id <> $3 AND p.joined_seq < $2 ORDER BY p.joined_at, p.user_id",
+        concat!(
+            "SELECT p.user_id, p.delivered_seq, ",
+            read_seq_shown!("p", "$3"),
+            ", EXISTS (SELECT 1 FROM hidden_messages h WHERE h.conversation_id = $1 AND h.user_id = p.user_id AND h.seq = $2 \
+             AND h.reason = 'blocked'), \
+             (SELECT d.at FROM receipt_marks d WHERE d.conversation_id = $1 AND d.user_id = p.user_id AND d.kind = 'delivered' \
+             AND d.up_to_seq >= $2 ORDER BY d.up_to_seq LIMIT 1), \
+             (SELECT r.at FROM receipt_marks r WHERE r.conversation_id = $1 AND r.user_id = p.user_id AND r.kind = 'read' \
+             AND r.up_to_seq >= $2 ORDER BY r.up_to_seq LIMIT 1) \
+             FROM participants p WHERE p.conversation_id = $1 AND p.user_id <> $3 AND p.joined_seq < $2 ORDER BY p.joined_at, p.user_id"
+        ),
         params![uuid(conversation_id), seq, uuid(sender_id)],
     )
 }

@@ -15,11 +15,12 @@ pub mod bindings {
     });
 }
 
-use bindings::exports::echo::hostile::api::{Amount, Answer, Big, FloodRequest, Guest};
-use echo_sdk::sql::Database;
+use bindings::exports::echo::hostile::api::{Amount, Answer, Big, FloodRequest, Guest, Texts};
+use bindings::exports::echo::hub::events;
+use echo_sdk::sql::{Database, uuid};
 use echo_sdk::wit::hub::{Class, PushRequest, push};
 use echo_sdk::wit::sql::Transaction;
-use echo_sdk::{Error, Sql};
+use echo_sdk::{Error, Sql, params};
 
 struct Hostile;
 
@@ -103,9 +104,41 @@ impl Guest for Hostile {
         Self::label()
     }
 
+    fn devices() -> Result<Texts, Error> {
+        let rows: Vec<(String, bool)> = Database.rows("SELECT device_id, connected FROM devices ORDER BY device_id", Vec::new())?;
+        Ok(Texts { items: rows.into_iter().map(|(device, connected)| if connected { device } else { format!("-{device}") }).collect() })
+    }
+
     fn cycle() -> Result<Answer, Error> {
         bindings::echo::hostile::api::cycle().map(|inner| Answer { text: inner.text })
     }
+}
+
+impl events::Guest for Hostile {
+    fn connected(_key: String, event: events::Connection) -> Result<(), Error> {
+        hear(&event, true)
+    }
+
+    fn disconnected(_key: String, event: events::Connection) -> Result<(), Error> {
+        hear(&event, false)
+    }
+
+    /// Not subscribed to.
+    fn acknowledged(_key: String, _event: events::Acknowledgement) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// The two topics may overtake each other: the newer socket counts, and of one socket that it is closed.
+fn hear(event: &events::Connection, connected: bool) -> Result<(), Error> {
+    Database.execute(
+        "INSERT INTO devices (user_id, device_id, connection_id, connected) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (user_id, device_id) DO UPDATE SET connection_id = excluded.connection_id, connected = excluded.connected \
+         WHERE excluded.connection_id > devices.connection_id \
+         OR (excluded.connection_id = devices.connection_id AND excluded.connected = FALSE)",
+        params![uuid(&event.user_id), &event.device_id, uuid(&event.connection_id), connected],
+    )?;
+    Ok(())
 }
 
 #[cfg(target_arch = "wasm32")]
