@@ -470,3 +470,15 @@ async fn the_operators_commands_do_it_all() {
     }
     assert_eq!(active().await, "0.1.0");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_says_that_it_is_ready() {
+    let app = TestApp::with(&["location"], &[]).await;
+    let ready = |data: &Path| {
+        let output = Command::new(env!("CARGO_BIN_EXE_echod")).arg("ready").arg("--data").arg(data).output().expect("echod runs");
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    assert_eq!(ready(&app.data_folder()), (true, "up\n".to_owned()));
+    let nobody = tempfile::tempdir().expect("a temporary folder");
+    assert_eq!(ready(nobody.path()), (false, String::new()));
+}
