@@ -1,8 +1,10 @@
 //! `cargo xtask`: what a developer of Echo runs. It only starts other programs and says so; it knows nothing of the host's insides.
 
 mod bench;
+mod dist;
 mod plugins;
 mod run;
+mod sbom;
 mod setup;
 mod step;
 mod test;
@@ -34,6 +36,7 @@ enum Command {
     Run(run::Run),
     Test(test::Test),
     Bench(bench::Bench),
+    Dist(dist::Dist),
 }
 
 fn main() -> ExitCode {
@@ -55,5 +58,6 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Run(run) => run.run(&workspace),
         Command::Test(test) => test.run(&workspace),
         Command::Bench(bench) => bench.run(&workspace),
+        Command::Dist(dist) => dist.run(&workspace),
     }
 }
