@@ -2,6 +2,7 @@
 
 mod bench;
 mod dist;
+mod flake;
 mod plugins;
 mod run;
 mod sbom;
@@ -37,6 +38,7 @@ enum Command {
     Test(test::Test),
     Bench(bench::Bench),
     Dist(dist::Dist),
+    Flake(flake::Flake),
 }
 
 fn main() -> ExitCode {
@@ -59,5 +61,6 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Test(test) => test.run(&workspace),
         Command::Bench(bench) => bench.run(&workspace),
         Command::Dist(dist) => dist.run(&workspace),
+        Command::Flake(flake) => flake.run(&workspace),
     }
 }
