@@ -23,6 +23,8 @@ pub enum Command {
     /// Run the host on a developer's machine: readable logs, GET /dev/outbox, generous rate limits, plugins swapped when their files change
     #[command(after_help = DEV_EXAMPLES)]
     Dev(Host),
+    /// Ask a host on this machine whether it is ready; the exit status says so too
+    Ready(Ready),
     /// Pack, look at, deploy and roll back services
     #[command(after_help = PLUGIN_EXAMPLES)]
     Plugin {
@@ -77,9 +79,23 @@ impl Command {
         match self {
             Command::Serve(serve) => Some((Mode::Serve, &serve.host)),
             Command::Dev(host) => Some((Mode::Dev, host)),
-            Command::Plugin { .. } => None,
+            Command::Ready(_) | Command::Plugin { .. } => None,
         }
     }
+}
+
+/// For what starts and watches a host: a unit, a container.
+#[derive(Debug, Args)]
+pub struct Ready {
+    /// Where its clients connect, such as http://127.0.0.1:8080 [default: the host that runs on the data folder]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// The data folder of the host on this machine
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    pub data: PathBuf,
+    /// Ask again for so long before the answer is no
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3_600))]
+    pub wait: u64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -233,16 +249,26 @@ mod tests {
             panic!("no pack")
         };
         assert!(pack.component().ends_with("plugin/auth.wasm"));
-        for line in ["echod plugin list", "echod plugin inspect a.wasm", "echod plugin history auth", "echod plugin rollback auth"] {
+        let Command::Ready(ready) = parsed("echod ready --data d --wait 60") else { panic!("no ready") };
+        assert_eq!((ready.url, ready.data, ready.wait), (None, "d".into(), 60));
+        for line in
+            ["echod ready", "echod plugin list", "echod plugin inspect a.wasm", "echod plugin history auth", "echod plugin rollback auth"]
+        {
             assert!(parsed(line).host().is_none());
         }
     }
 
     #[test]
     fn nonsense_is_refused() {
-        for line in
-            ["echod", "echod serve --listen here", "echod dev --check", "echod plugin", "echod plugin pack plugins/auth", "echod fly"]
-        {
+        for line in [
+            "echod",
+            "echod serve --listen here",
+            "echod dev --check",
+            "echod ready --wait long",
+            "echod plugin",
+            "echod plugin pack plugins/auth",
+            "echod fly",
+        ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

@@ -321,7 +321,11 @@ pub const HUB_CHANGES_WAITING_MAX: usize = 2 * CONNECTIONS_MAX;
 // --- The operator's command line ------------------------------------------------------------------------------------------------------
 /// Waiting for an answer of the operator API, in milliseconds; a deployment compiles and migrates meanwhile.
 pub const ADMIN_CLIENT_TIMEOUT_MS: u64 = 120_000;
+/// Waiting for one answer to `echod ready`, in milliseconds, and the pause before it asks again.
+pub const READY_ANSWER_MS: u64 = 5_000;
+pub const READY_PAUSE_MS: u64 = 100;
 
+const _: () = assert!(READY_ANSWER_MS > READY_CHECK_TIMEOUT_MS);
 const _: () = assert!(SOCKET_FINISH_MS + SOCKET_CLOSE_MS < DRAIN_TIMEOUT_MS);
 const _: () = assert!(FEED_RETRY_FIRST_MS < FEED_RETRY_LAST_MS);
 const _: () = assert!(IDLE_TIMEOUT_S > HEARTBEAT_INTERVAL_S);

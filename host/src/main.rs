@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use echod::admin::client::{AdminClient, read_packed};
+use echod::admin::client::{self, AdminClient, read_packed};
 use echod::cli::{Admin, Cli, Command, Host, Plugin};
 use echod::config::{Config, Mode};
 use echod::names::ServiceName;
@@ -38,6 +39,11 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Serve(serve) => run_host(load(Mode::Serve, &serve.host)?),
         Command::Dev(host) => run_host(load(Mode::Dev, &host)?),
+        Command::Ready(ready) => {
+            let patience = Duration::from_secs(ready.wait);
+            println!("{}", wait_for(client::ready(ready.url.as_deref(), &ready.data, patience))??);
+            Ok(())
+        }
         Command::Plugin { command } => run_plugin(command),
     }
 }
@@ -129,7 +135,11 @@ fn migrations_of(plugin: &Path) -> anyhow::Result<PathBuf> {
 
 fn ask(admin: &Admin, request: impl AsyncFnOnce(AdminClient) -> anyhow::Result<String>) -> anyhow::Result<()> {
     let client = AdminClient::find(admin.admin.as_deref(), admin.token.as_deref(), &admin.data)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("a thread")?;
-    println!("{}", runtime.block_on(request(client))?);
+    println!("{}", wait_for(request(client))??);
     Ok(())
+}
+
+fn wait_for<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("a thread")?;
+    Ok(runtime.block_on(work))
 }

@@ -1,8 +1,11 @@
 //! `cargo xtask`: what a developer of Echo runs. It only starts other programs and says so; it knows nothing of the host's insides.
 
 mod bench;
+mod dist;
+mod flake;
 mod plugins;
 mod run;
+mod sbom;
 mod setup;
 mod step;
 mod test;
@@ -34,6 +37,8 @@ enum Command {
     Run(run::Run),
     Test(test::Test),
     Bench(bench::Bench),
+    Dist(dist::Dist),
+    Flake(flake::Flake),
 }
 
 fn main() -> ExitCode {
@@ -55,5 +60,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Run(run) => run.run(&workspace),
         Command::Test(test) => test.run(&workspace),
         Command::Bench(bench) => bench.run(&workspace),
+        Command::Dist(dist) => dist.run(&workspace),
+        Command::Flake(flake) => flake.run(&workspace),
     }
 }

@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::OsString,
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
@@ -13,7 +14,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::{
-    setup::{Setup, TARGET, Toolchain},
+    dist::sha256,
+    setup::{self, Setup, TARGET, Toolchain},
     step::{self, say},
     workspace::{Component, Workspace},
 };
@@ -21,12 +23,12 @@ use crate::{
 /// Build the services (plugins/*) and pack each into target/plugins/NAME.wasm.
 ///
 /// Every folder below `plugins` with a plugin.toml is one. The bytes depend on the sources and the compiler alone, not on the folder,
-/// the user or the time; `--check` builds twice, in two folders, and compares.
+/// the user or the time; `--check` builds twice and compares.
 #[derive(Args, Default)]
 pub struct Plugins {
     /// Only these services.
     names: Vec<String>,
-    /// Build a second time from a copy of the sources in another folder, and compare the bytes.
+    /// Build a second time from a copy of the sources, with another folder, CARGO_HOME, umask, locale and time zone, and compare the bytes.
     #[arg(long)]
     check: bool,
     /// Build the components that only tests load too (host/tests/guests/*), into target/guests.
@@ -38,6 +40,9 @@ pub struct Plugins {
     /// Somebody has just built echod.
     #[arg(skip)]
     echod_is_built: bool,
+    /// The echod that packs, where it is another than the usual one.
+    #[arg(skip)]
+    packer: Option<PathBuf>,
 }
 
 impl Plugins {
@@ -52,6 +57,10 @@ impl Plugins {
 
     pub fn with_guests_and_echod() -> Self {
         Self { guests: true, ..Self::default() }
+    }
+
+    pub fn packed_with(echod: PathBuf) -> Self {
+        Self { packer: Some(echod), ..Self::default() }
     }
 
     /// The comparison alone.
@@ -72,13 +81,13 @@ impl Plugins {
             pack(&echod, &place, &plugins, &workspace.packed_plugins())?;
             pack(&echod, &place, guests, &workspace.packed_guests())?;
         }
-        if self.check { check(workspace, &toolchain, &place, &plugins) } else { Ok(()) }
+        if self.check { check(workspace, &place, &plugins) } else { Ok(()) }
     }
 
     /// A running host that rebuilds a plugin names itself; nobody else has to build it first.
     fn packer(&self, workspace: &Workspace) -> Result<PathBuf> {
-        if let Some(echod) = env::var_os("ECHOD") {
-            return Ok(echod.into());
+        if let Some(echod) = self.packer.clone().or_else(|| env::var_os("ECHOD").map(PathBuf::from)) {
+            return Ok(echod);
         }
         if !self.echod_is_built {
             say("building echod");
@@ -103,6 +112,10 @@ pub const ECHOD_PACKAGES: [&str; 4] = ["--package", "echod", "--package", "echo-
 /// Folder of the components as the compiler left them.
 pub fn bare_components(workspace: &Workspace) -> PathBuf {
     Place::usual(workspace).outcome()
+}
+
+pub fn bare_component(workspace: &Workspace, component: &Component) -> PathBuf {
+    Place::usual(workspace).component(component)
 }
 
 /// A copy of the sources and where its components are built. Not cargo's usual target folder, because two compilers share
@@ -155,8 +168,9 @@ impl<'a> Place<'a> {
 
     /// No path of this machine may stand in a component: panic messages and generated sources carry them. The last one that fits counts.
     fn replaced_paths(&self, toolchain: &Toolchain) -> OsString {
-        let mut replaced = vec![(self.root.to_owned(), "/echo"), (self.target.clone(), "/echo/target")];
-        replaced.extend(toolchain.library_sources.clone().map(|folder| (folder, "/rust")));
+        let (library, library_name) = &toolchain.library_sources;
+        let mut replaced =
+            vec![(self.root.to_owned(), "/echo"), (self.target.clone(), "/echo/target"), (library.clone(), library_name.as_str())];
         replaced.extend(dependency_folders().into_iter().map(|folder| (folder, "/deps")));
         let mut flags = OsString::new();
         for (folder, name) in replaced {
@@ -174,13 +188,18 @@ impl<'a> Place<'a> {
 
 /// Folders that hold dependencies as `name-version`: cargo's own, and vendored ones named in `ECHO_VENDOR_DIRS` (separated like a PATH).
 fn dependency_folders() -> Vec<PathBuf> {
-    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
-    let registries = cargo_home.and_then(|home| fs::read_dir(home.join("registry/src")).ok());
+    let registries = cargo_home().and_then(|home| fs::read_dir(home.join("registry/src")).ok());
     let mut folders: Vec<PathBuf> = registries.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    folders.extend(env::split_paths(&env::var_os("ECHO_VENDOR_DIRS").unwrap_or_default()));
+    // Without a slash at the end, which would be missing from the paths that are replaced.
+    let vendored = env::var_os("ECHO_VENDOR_DIRS").unwrap_or_default();
+    folders.extend(env::split_paths(&vendored).map(|folder| folder.components().collect::<PathBuf>()));
     folders.retain(|folder| folder.is_dir());
     folders.sort();
     folders
+}
+
+fn cargo_home() -> Option<PathBuf> {
+    env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")))
 }
 
 fn pack(echod: &Path, place: &Place, components: &[Component], into: &Path) -> Result<()> {
@@ -208,21 +227,30 @@ fn pack_one(echod: &Path, place: &Place, component: &Component, packed: &Path) -
     step::run(command.arg("--component").arg(place.component(component)).arg("-o").arg(packed))
 }
 
-fn check(workspace: &Workspace, toolchain: &Toolchain, place: &Place, plugins: &[Component]) -> Result<()> {
-    let elsewhere = workspace.target.join("check/a folder with another name");
-    if elsewhere.exists() {
-        fs::remove_dir_all(&elsewhere).with_context(|| elsewhere.display().to_string())?;
+fn check(workspace: &Workspace, place: &Place, plugins: &[Component]) -> Result<()> {
+    let checks = workspace.target.join("check");
+    let elsewhere = checks.join("a folder with another name");
+    if checks.exists() {
+        fs::remove_dir_all(&checks).with_context(|| checks.display().to_string())?;
     }
-    say("bytes: building a second time, from a copy of the sources");
+    say("bytes: building a second time, with another folder, CARGO_HOME, umask, locale and time zone");
     copy_sources(&workspace.root, &elsewhere)?;
-    let second = Place { root: &elsewhere, target: elsewhere.join("target") };
-    second.build(toolchain, plugins)?;
+    let target = elsewhere.join("target");
+    setup::hand_on(workspace, &target)?;
+    let second = Place { root: &elsewhere, target: target.join("components") };
+    // This program once more, as somebody else would start it.
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 077 && exec \"$@\"", "sh"]).arg(env::current_exe()?).args(["plugins", "--unpacked"]);
+    command.args(plugins.iter().map(|plugin| &plugin.name)).current_dir(&elsewhere).env_remove("CARGO_MANIFEST_DIR");
+    command.env("CARGO_HOME", another_cargo_home(&checks)?).env("CARGO_TARGET_DIR", &target);
+    command.envs([("LC_ALL", "C.UTF-8"), ("TZ", "Asia/Kolkata")]);
+    step::run(&mut command)?;
     let mut different = Vec::new();
     for plugin in plugins {
         let (here, there) = (place.component(plugin), second.component(plugin));
         let (here, there) = (fs::read(&here).with_context(|| here.display().to_string())?, fs::read(&there)?);
         if here == there {
-            say(format_args!("bytes: {} is the same from both folders ({} KiB)", plugin.name, here.len() / 1024));
+            say(format_args!("bytes: {} is the same twice ({} KiB, sha256 {})", plugin.name, here.len() / 1024, sha256(&here)));
         } else {
             different.push(plugin.name.as_str());
         }
@@ -231,11 +259,25 @@ fn check(workspace: &Workspace, toolchain: &Toolchain, place: &Place, plugins: &
     if !different.is_empty() {
         bail!("bytes differ between {} and {}: {}", place.target.display(), second.target.display(), different.join(", "));
     }
-    fs::remove_dir_all(&elsewhere).with_context(|| elsewhere.display().to_string())
+    fs::remove_dir_all(&checks).with_context(|| checks.display().to_string())
+}
+
+/// A CARGO_HOME with this one's configuration and downloads, and dependencies unpacked at paths of its own.
+fn another_cargo_home(below: &Path) -> Result<PathBuf> {
+    let home = below.join("cargo home");
+    fs::create_dir_all(home.join("registry"))?;
+    let first = cargo_home().context("neither CARGO_HOME nor HOME is set")?;
+    for file in ["config.toml", "config"].iter().filter(|file| first.join(file).is_file()) {
+        fs::copy(first.join(file), home.join(file))?;
+    }
+    for folder in ["registry/cache", "registry/index"].iter().filter(|folder| first.join(folder).is_dir()) {
+        symlink(first.join(folder), home.join(folder))?;
+    }
+    Ok(home)
 }
 
 /// What git knows and what it does not ignore; without git, everything but hidden folders and build output.
-fn copy_sources(root: &Path, into: &Path) -> Result<()> {
+pub fn copy_sources(root: &Path, into: &Path) -> Result<()> {
     let listed = Command::new("git").current_dir(root).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).output();
     let files: Vec<PathBuf> = match listed {
         Ok(output) if output.status.success() => {

@@ -64,8 +64,8 @@ pub struct Toolchain {
     rustc: Option<PathBuf>,
     build_std: bool,
     linker: PathBuf,
-    /// Folder of the standard library's sources, whose path would otherwise be in the bytes.
-    pub library_sources: Option<PathBuf>,
+    /// Folder of the standard library's sources, there or not, and the name to have in the bytes in its place.
+    pub library_sources: (PathBuf, String),
 }
 
 impl Setup {
@@ -131,14 +131,16 @@ fn installed(sysroot: &Path) -> Result<Toolchain> {
     if !has_std {
         bail!("{TARGET} is not installed for the compiler in {}", sysroot.display());
     }
-    let version = step::output(Command::new("rustc").arg("--version"))?;
+    let version = step::output(Command::new("rustc").arg("-vV"))?;
+    let commit = version.lines().find_map(|line| line.strip_prefix("commit-hash: ")).context("rustc names no commit-hash")?;
     Ok(Toolchain {
-        description: format!("{version}, its own {TARGET}"),
+        description: format!("{}, its own {TARGET}", version.lines().next().unwrap_or_default()),
         cargo: workspace::cargo().get_program().to_owned(),
         rustc: None,
         build_std: false,
         linker: linker(sysroot)?,
-        library_sources: None,
+        // Without the component rust-src the compiler itself writes this name; with it, the path of the sources.
+        library_sources: (sysroot.join("lib/rustlib/src/rust"), format!("/rustc/{commit}")),
     })
 }
 
@@ -156,7 +158,7 @@ fn debian(workspace: &Workspace) -> Result<Toolchain> {
         Ok(version) => version,
         Err(reason) => {
             say(format_args!("wasm target: {reason:#}"));
-            apt_install()?;
+            apt_install("wasm target", &DEBIAN_PACKAGES)?;
             debian_compiler(workspace)?
         }
     };
@@ -167,7 +169,7 @@ fn debian(workspace: &Workspace) -> Result<Toolchain> {
         rustc: Some(DEBIAN_RUSTC.into()),
         build_std: true,
         linker: linker(&sysroot)?,
-        library_sources: Path::new(DEBIAN_LIBRARY).parent().map(Path::to_owned),
+        library_sources: (Path::new(DEBIAN_LIBRARY).parent().expect("a folder below others").to_owned(), "/rust".to_owned()),
     })
 }
 
@@ -186,8 +188,9 @@ fn debian_compiler(workspace: &Workspace) -> Result<String> {
     Ok(version)
 }
 
-fn apt_install() -> Result<()> {
-    let install = format!("apt-get install {}", DEBIAN_PACKAGES.join(" "));
+/// Installs packages of Debian, as root or by sudo. `purpose` begins each line that it says.
+pub fn apt_install(purpose: &str, packages: &[&str]) -> Result<()> {
+    let install = format!("apt-get install {}", packages.join(" "));
     if !Path::new("/usr/bin/apt-get").exists() {
         bail!("there is no apt-get here to run `{install}`");
     }
@@ -203,14 +206,14 @@ fn apt_install() -> Result<()> {
             .args(arguments);
         command
     };
-    say("wasm target: apt-get update");
+    say(format_args!("{purpose}: apt-get update"));
     if let Err(reason) = step::run_within(APT_LIMIT, &mut apt(&["update"])) {
         // A stale list may still do.
-        say(format_args!("wasm target: {reason}"));
+        say(format_args!("{purpose}: {reason}"));
     }
-    say(format_args!("wasm target: {install}"));
+    say(format_args!("{purpose}: {install}"));
     let mut arguments = vec!["install", "--no-install-recommends"];
-    arguments.extend(DEBIAN_PACKAGES);
+    arguments.extend(packages);
     step::run_within(APT_LIMIT, &mut apt(&arguments)).or_else(|reason| bail!("{reason}"))
 }
 
@@ -236,6 +239,16 @@ fn folders_in(folder: &Path) -> Vec<PathBuf> {
     folders
 }
 
+/// Lets a build in another target folder take the road that was found for this one.
+pub fn hand_on(workspace: &Workspace, target: &Path) -> Result<()> {
+    fs::create_dir_all(target)?;
+    let file = Memory::of(workspace)?.file;
+    fs::copy(&file, target.join(MEMORY)).with_context(|| file.display().to_string())?;
+    Ok(())
+}
+
+const MEMORY: &str = "wasm-road";
+
 /// The road that was found, as long as the compiler is the same one.
 struct Memory {
     file: PathBuf,
@@ -245,7 +258,7 @@ struct Memory {
 impl Memory {
     fn of(workspace: &Workspace) -> Result<Self> {
         let sysroot = PathBuf::from(step::output(Command::new("rustc").args(["--print", "sysroot"]))?);
-        Ok(Self { file: workspace.target.join("wasm-road"), sysroot })
+        Ok(Self { file: workspace.target.join(MEMORY), sysroot })
     }
 
     fn recall(&self) -> Option<RoadName> {

@@ -9,6 +9,18 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+/// What a stage gives back that cannot be done on this machine, and why. It fails nothing, and is never silent.
+#[derive(Debug)]
+pub struct LeftOut(pub String);
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for LeftOut {}
+
 /// Says what happens now.
 pub fn say(line: impl std::fmt::Display) {
     eprintln!("==> {line}");

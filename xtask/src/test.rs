@@ -6,18 +6,19 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{
+    flake,
     plugins::Plugins,
-    step::{self, say},
+    step::{self, LeftOut, say},
     workspace::Workspace,
 };
 
-/// Run everything that must hold: formatting, lints, unit, contract and end-to-end tests, and the components' bytes.
+/// Run everything that must hold: formatting, lints, unit, contract and end-to-end tests, the components' bytes, the Nix flake.
 ///
 /// A stage that fails does not stop those that do not need it; the summary names every one, and the command fails with them.
 /// One test alone: `cargo test -p echod NAME` (after `cargo xtask plugins --guests`, where it needs the services).
 #[derive(Args)]
 pub struct Test {
-    /// Leave out what takes long and seldom fails: lints, and the second build that compares bytes.
+    /// Leave out what takes long and seldom fails: lints, the second build that compares bytes, the flake.
     #[arg(long)]
     fast: bool,
 }
@@ -30,13 +31,14 @@ struct Stage {
     run: fn(&Workspace) -> Result<()>,
 }
 
-const STAGES: [Stage; 6] = [
+const STAGES: [Stage; 7] = [
     Stage { name: "formatting", needs: None, slow: false, run: formatting },
     Stage { name: "build", needs: None, slow: false, run: build },
     Stage { name: "plugins", needs: Some("build"), slow: false, run: plugins },
     Stage { name: "tests", needs: Some("plugins"), slow: false, run: tests },
     Stage { name: "lints", needs: None, slow: true, run: lints },
     Stage { name: "bytes", needs: Some("plugins"), slow: true, run: bytes },
+    Stage { name: "flake", needs: None, slow: true, run: flake::check },
 ];
 
 fn formatting(workspace: &Workspace) -> Result<()> {
@@ -69,6 +71,8 @@ enum Outcome {
     Passed,
     Failed(String),
     NotRun(String),
+    /// Not to be had on this machine: no failure.
+    LeftOut(String),
 }
 
 impl Test {
@@ -83,6 +87,7 @@ impl Test {
                 Some(needed) => Outcome::NotRun(format!("it needs {needed}")),
                 None => match (stage.run)(workspace) {
                     Ok(()) => Outcome::Passed,
+                    Err(error) if error.is::<LeftOut>() => Outcome::LeftOut(error.to_string()),
                     Err(error) => Outcome::Failed(format!("{error:#}")),
                 },
             };
@@ -94,12 +99,16 @@ impl Test {
             eprintln!("    {}", line(stage.name, outcome, *taken));
         }
         let total = results.iter().map(|(_, _, taken)| *taken).sum();
-        let bad: Vec<_> =
-            results.iter().filter(|(_, outcome, _)| !matches!(outcome, Outcome::Passed)).map(|(stage, ..)| stage.name).collect();
+        let bad = results.iter().filter(|(_, outcome, _)| !matches!(outcome, Outcome::Passed | Outcome::LeftOut(_)));
+        let bad: Vec<_> = bad.map(|(stage, ..)| stage.name).collect();
         if !bad.is_empty() {
             bail!("not passed: {} (of {} stages, {})", bad.join(", "), results.len(), step::duration(total));
         }
-        say(format_args!("all {} stages passed in {}", results.len(), step::duration(total)));
+        let left_out = results.iter().filter(|(_, outcome, _)| matches!(outcome, Outcome::LeftOut(_))).count();
+        match left_out {
+            0 => say(format_args!("all {} stages passed in {}", results.len(), step::duration(total))),
+            _ => say(format_args!("{} stages passed in {}, left out: {left_out}", results.len() - left_out, step::duration(total))),
+        }
         Ok(())
     }
 }
@@ -114,6 +123,7 @@ fn line(name: &str, outcome: &Outcome, taken: Duration) -> String {
         Outcome::Passed => format!("{name:<12} passed   {taken:>12}"),
         Outcome::Failed(reason) => format!("{name:<12} FAILED   {taken:>12}   {reason}"),
         Outcome::NotRun(reason) => format!("{name:<12} not run                 {reason}"),
+        Outcome::LeftOut(reason) => format!("{name:<12} left out {taken:>12}   {reason}"),
     }
 }
 
@@ -137,8 +147,9 @@ mod tests {
             (&STAGES[0], Outcome::Passed, Duration::ZERO),
             (&STAGES[1], Outcome::Failed("why".to_owned()), Duration::ZERO),
             (&STAGES[2], Outcome::NotRun("why".to_owned()), Duration::ZERO),
+            (&STAGES[3], Outcome::LeftOut("why".to_owned()), Duration::ZERO),
         ];
-        let passing = ["formatting", "build", "plugins", "tests"].map(|name| passed(&results, name));
-        assert_eq!(passing, [true, false, false, false]);
+        let passing = ["formatting", "build", "plugins", "tests", "lints"].map(|name| passed(&results, name));
+        assert_eq!(passing, [true, false, false, false, false]);
     }
 }

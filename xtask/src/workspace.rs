@@ -57,6 +57,13 @@ impl Workspace {
         command
     }
 
+    /// Another program, run where the sources are.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.root);
+        command
+    }
+
     /// Where the packed services are.
     pub fn packed_plugins(&self) -> PathBuf {
         self.target.join("plugins")

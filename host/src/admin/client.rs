@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,8 @@ pub enum ClientError {
     Address(String),
     #[error("{address} does not answer: {reason}")]
     Unreachable { address: String, reason: String },
+    #[error("{address} is {status}")]
+    NotReady { address: String, status: String },
     #[error("{}: {reason}", path.display())]
     File { path: PathBuf, reason: String },
     #[error("{0}")]
@@ -171,6 +173,37 @@ impl AdminClient {
             return Err(ClientError::Refused(problem(status, &body)));
         }
         Ok(serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+}
+
+/// What a host says of its readiness: `up` or `degraded`. It is asked where its clients connect (`url`), or found by its data folder.
+/// Errors: none answers or it is down, and still so after `patience`.
+pub async fn ready(url: Option<&str>, data: &Path, patience: Duration) -> Result<String, ClientError> {
+    let until = Instant::now() + patience;
+    loop {
+        let answer = ask_ready(url, data).await;
+        if answer.is_ok() || Instant::now() >= until {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(limits::READY_PAUSE_MS)).await;
+    }
+}
+
+async fn ask_ready(url: Option<&str>, data: &Path) -> Result<String, ClientError> {
+    let url = match url {
+        Some(url) => url.to_owned(),
+        None => format!("http://{}", Addresses::read(data)?.public),
+    };
+    // Whether a host is ready is no secret: no token goes with the question.
+    let AdminClient { base: address, http, .. } = AdminClient::new(&url, "")?;
+    let request = http.get(format!("{address}/ready")).timeout(Duration::from_millis(limits::READY_ANSWER_MS));
+    let unreachable = |error: reqwest::Error| ClientError::Unreachable { address: address.clone(), reason: innermost(&error) };
+    let response = request.send().await.map_err(unreachable)?;
+    let is_good = response.status().is_success();
+    let report: Value = serde_json::from_slice(&response.bytes().await.map_err(unreachable)?).unwrap_or_default();
+    match report["status"].as_str() {
+        Some(status) if is_good => Ok(status.to_owned()),
+        status => Err(ClientError::NotReady { status: status.unwrap_or("no Echo").to_owned(), address }),
     }
 }
 
@@ -391,6 +424,32 @@ mod tests {
         drop(listener);
         let error = AdminClient::new(&format!("http://{free}"), "t").unwrap().list().await.unwrap_err().to_string();
         assert!(error.contains(&free.to_string()) && error.contains("refused"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_host_is_ready_when_it_says_so() {
+        let answers = [(200, json!({ "status": "up" })), (200, json!({ "status": "degraded" })), (503, json!({ "status": "down" }))];
+        let answers = Arc::new(Mutex::new(answers.into_iter()));
+        let answer = move || {
+            let (status, report) = answers.lock().next().unwrap_or((404, json!("?")));
+            async move { (StatusCode::from_u16(status).unwrap(), report.to_string()) }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/ready", axum::routing::get(answer));
+        let host = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let url = format!("http://{address}/");
+        let ask = async || ready(Some(&url), Path::new("nowhere"), Duration::ZERO).await.map_err(|error| error.to_string());
+        assert_eq!(ask().await, Ok("up".to_owned()));
+        assert_eq!(ask().await, Ok("degraded".to_owned()));
+        assert_eq!(ask().await, Err(format!("http://{address} is down")));
+        assert_eq!(ask().await, Err(format!("http://{address} is no Echo")));
+        host.abort();
+
+        // A host that comes late is waited for: its addresses are written when it serves.
+        let data = tempfile::tempdir().unwrap();
+        let none = ready(None, data.path(), Duration::from_millis(1)).await.unwrap_err();
+        assert!(matches!(none, ClientError::NoHost(_)), "{none}");
     }
 
     #[test]

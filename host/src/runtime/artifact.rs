@@ -26,6 +26,8 @@ pub struct Artifact {
     pub migrations: Vec<Migration>,
     /// Of the whole file, in hexadecimal.
     pub sha256: String,
+    /// Of the component as the compiler left it, before it was packed: what a build of the same sources has to give.
+    pub component_sha256: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +62,8 @@ impl ArtifactError {
 impl Artifact {
     pub fn read(bytes: Vec<u8>) -> Result<Self, ArtifactError> {
         let (mut manifest, mut wit_text, mut migrations) = (None, None, None);
-        for section in sections(&bytes)? {
+        let sections = sections(&bytes)?;
+        for section in &sections {
             let slot = match section.name {
                 MANIFEST => &mut manifest,
                 WIT => &mut wit_text,
@@ -82,21 +85,23 @@ impl Artifact {
             }
             None => Vec::new(),
         };
-        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { bytes, manifest, manifest_text, wit_text: wit_text.unwrap_or_default(), migrations, sha256 })
+        let (sha256, component_sha256) = (hexadecimal([bytes.as_slice()]), hexadecimal(without_ours(&bytes, &sections)));
+        Ok(Self { bytes, manifest, manifest_text, wit_text: wit_text.unwrap_or_default(), migrations, sha256, component_sha256 })
     }
+}
+
+/// The SHA-256 of the parts, one behind the other.
+fn hexadecimal<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut hash = Sha256::new();
+    parts.into_iter().for_each(|part| hash.update(part));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Packs a component. Same input, same bytes; sections of an earlier packing are replaced.
 pub fn pack(component: &[u8], manifest: &str, wit: &str, migrations: &[Migration]) -> Result<Vec<u8>, ArtifactError> {
     Manifest::parse(manifest)?;
     let mut packed = Vec::with_capacity(component.len() + manifest.len() + wit.len() + 1024);
-    let mut copied = 0;
-    for section in sections(component)?.into_iter().filter(|section| [MANIFEST, WIT, MIGRATIONS].contains(&section.name)) {
-        packed.extend_from_slice(&component[copied..section.whole.start]);
-        copied = section.whole.end;
-    }
-    packed.extend_from_slice(&component[copied..]);
+    without_ours(component, &sections(component)?).for_each(|part| packed.extend_from_slice(part));
     let migrations =
         serde_json::to_string(migrations).map_err(|error| ArtifactError::Section { section: MIGRATIONS, reason: error.to_string() })?;
     for (name, content) in [(MANIFEST, manifest), (WIT, wit), (MIGRATIONS, &migrations)] {
@@ -149,6 +154,18 @@ pub fn read_migrations(folder: &Path) -> Result<Vec<Migration>, ArtifactError> {
 const MANIFEST: &str = "echo:manifest";
 const WIT: &str = "echo:wit";
 const MIGRATIONS: &str = "echo:migrations";
+
+/// The file in parts, with the sections that packing adds left out.
+fn without_ours<'a>(bytes: &'a [u8], sections: &[CustomSection<'_>]) -> impl Iterator<Item = &'a [u8]> {
+    let ours = sections.iter().filter(|section| [MANIFEST, WIT, MIGRATIONS].contains(&section.name));
+    let ends: Vec<_> = ours.map(|section| section.whole.clone()).chain([bytes.len()..bytes.len()]).collect();
+    let mut kept_from = 0;
+    ends.into_iter().map(move |left_out| {
+        let part = &bytes[kept_from..left_out.start];
+        kept_from = left_out.end;
+        part
+    })
+}
 
 fn known(name: &str) -> &'static str {
     [MANIFEST, WIT, MIGRATIONS].into_iter().find(|known| *known == name).unwrap_or("custom")
@@ -233,6 +250,10 @@ mod tests {
         bytes
     }
 
+    fn hash(bytes: &[u8]) -> String {
+        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     fn refused(bytes: Vec<u8>, expect: &str) {
         let message = Artifact::read(bytes).expect_err("refused").to_string();
         assert!(message.contains(expect), "{message} does not say {expect}");
@@ -251,7 +272,8 @@ mod tests {
         assert_eq!((artifact.manifest.name.as_str(), artifact.manifest_text.as_str()), ("location", TOML));
         assert_eq!(artifact.wit_text, wit_text);
         assert_eq!(artifact.migrations, migrations);
-        assert_eq!(artifact.sha256.len(), 64);
+        // What `sha256sum` says of the packed file and of the one that the compiler left.
+        assert_eq!((artifact.sha256, artifact.component_sha256.clone()), (hash(&packed), hash(&component)));
         let contract = Contract::decode(&artifact.bytes, Some(&artifact.wit_text)).unwrap();
         assert!(contract.export("location", "api").unwrap().function("lookup").unwrap().docs.is_some());
 
@@ -266,7 +288,12 @@ mod tests {
         let packed = pack(&first, TOML, "", &[]).unwrap();
         assert_eq!(Artifact::read(packed.clone()).unwrap().manifest_text, TOML);
         assert_eq!(packed[8..8 + custom_section("another", b"stays").len()], custom_section("another", b"stays"));
-        assert_ne!(Artifact::read(packed).unwrap().sha256, artifact.sha256);
+        // Another manifest and the same code; and another section, which is the compiler's.
+        assert_eq!(Artifact::read(again.clone()).unwrap().component_sha256, artifact.component_sha256);
+        let mut bare = component[..8].to_vec();
+        bare.extend(custom_section("another", b"stays"));
+        bare.extend(&component[8..]);
+        assert_eq!(Artifact::read(packed).unwrap().component_sha256, hash(&bare));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::artifact::Artifact;
 use crate::contract::wit::{Contract, ContractError};
 
-/// What it offers, what it wants and what it may use.
+/// What it is, what it offers, what it wants and what it may use. `sha256` is that of the file, `component` that of the component in it.
 pub fn describe(artifact: &Artifact) -> Result<String, ContractError> {
     let manifest = &artifact.manifest;
     let contract = Contract::decode(&artifact.bytes, Some(&artifact.wit_text))?;
@@ -21,7 +21,11 @@ pub fn describe(artifact: &Artifact) -> Result<String, ContractError> {
     let limits = &manifest.limits;
     section(
         &format!("{} {}", manifest.name, manifest.version),
-        vec![format!("sha256  {}", artifact.sha256), format!("size    {} bytes", artifact.bytes.len())],
+        vec![
+            format!("sha256     {}", artifact.sha256),
+            format!("component  {}", artifact.component_sha256),
+            format!("size       {} bytes", artifact.bytes.len()),
+        ],
     );
     section(
         "routes",

@@ -70,8 +70,18 @@ impl Gate {
 pub struct Staged {
     pub service: String,
     pub version: String,
+    /// Of the packed file.
     pub sha256: String,
+    /// Of the component in it, as the compiler left it.
+    pub component_sha256: String,
     pub plan: Plan,
+}
+
+impl Staged {
+    fn of(artifact: &Artifact, version: String, plan: Plan) -> Self {
+        let (sha256, component_sha256) = (artifact.sha256.clone(), artifact.component_sha256.clone());
+        Self { service: artifact.manifest.service().to_string(), version, sha256, component_sha256, plan }
+    }
 }
 
 /// What activating it would do.
@@ -126,7 +136,10 @@ pub struct ServiceView {
     /// `live`, or `off` where no version could be started.
     pub state: &'static str,
     pub active: Option<String>,
+    /// Of the packed file that is live.
     pub sha256: Option<String>,
+    /// Of the component in it, as the compiler left it.
+    pub component_sha256: Option<String>,
     pub generation: Option<u64>,
     pub versions: Vec<String>,
     pub traffic: StatsView,
@@ -148,7 +161,7 @@ impl Runtime {
     pub async fn look(&self, bytes: Vec<u8>) -> Result<Staged, SwapError> {
         let artifact = read(bytes).await?;
         let (generation, plan) = self.pass_gate(&artifact, &artifact.manifest.version, Depth::Look).await?;
-        Ok(Staged { service: generation.service.to_string(), version: generation.version.clone(), sha256: artifact.sha256.clone(), plan })
+        Ok(Staged::of(&artifact, generation.version.clone(), plan))
     }
 
     /// Checks a packed file and keeps it as a version that can be activated.
@@ -159,7 +172,7 @@ impl Runtime {
         let version = self.version_name(&versions, &service, &artifact)?;
         let (_, plan) = self.pass_gate(&artifact, &version, Depth::Look).await?;
         versions.keep(&service, &version, artifact.clone())?;
-        Ok(Staged { service: service.to_string(), version, sha256: artifact.sha256.clone(), plan })
+        Ok(Staged::of(&artifact, version, plan))
     }
 
     /// Makes a kept version live: new requests reach it, requests that began before end where they began.
@@ -453,6 +466,7 @@ fn view(service: &ServiceName, versions: &VersionStore, live: Option<&Arc<Genera
         state: if live.is_some() { "live" } else { "off" },
         active: live.map(|live| live.version.clone()),
         sha256: live.map(|live| live.artifact.sha256.clone()),
+        component_sha256: live.map(|live| live.artifact.component_sha256.clone()),
         generation: live.map(|live| live.number),
         versions: versions.names(service),
         traffic: live.map(|live| live.stats.view()).unwrap_or_default(),

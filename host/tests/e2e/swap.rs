@@ -390,6 +390,19 @@ async fn the_operators_commands_do_it_all() {
     let (good, text) = run(&["inspect", "next.wasm"]);
     assert!(good);
     says(&text, &["hostile 0.1.1", "POST   /api/v1/hostile/fine", "echo:sql/sql@0.1.0", "0001_marks (sqlite)", "memory 16777216 bytes"]);
+    let said = |text: &str, what: &str| {
+        let line = text.lines().find_map(|line| line.trim_start().strip_prefix(what)).expect(what);
+        json!(line.trim())
+    };
+    let next = (said(&text, "sha256 "), said(&text, "component "));
+
+    // The same code under another manifest: another file, the component that runs now.
+    let running = async || {
+        let view = live(&app, "hostile").await;
+        (view["sha256"].clone(), view["component_sha256"].clone())
+    };
+    let before = running().await;
+    assert!(before.0 != next.0 && before.1 == next.1, "{before:?} {next:?}");
 
     let (good, text) = run(&["deploy", "next.wasm", "--dry-run"]);
     assert!(good);
@@ -400,6 +413,7 @@ async fn the_operators_commands_do_it_all() {
     assert!(good);
     says(&text, &["hostile 0.1.1 is live"]);
     assert_eq!(active().await, "0.1.1");
+    assert_eq!(running().await, next, "what is inspected is what runs");
 
     app.post("/api/v1/hostile/trap", json!({})).send().await.expect_problem(500, "service_failed");
     let (good, text) = run(&["list"]);
@@ -455,4 +469,16 @@ async fn the_operators_commands_do_it_all() {
         says(&text, &[expect]);
     }
     assert_eq!(active().await, "0.1.0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_says_that_it_is_ready() {
+    let app = TestApp::with(&["location"], &[]).await;
+    let ready = |data: &Path| {
+        let output = Command::new(env!("CARGO_BIN_EXE_echod")).arg("ready").arg("--data").arg(data).output().expect("echod runs");
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    assert_eq!(ready(&app.data_folder()), (true, "up\n".to_owned()));
+    let nobody = tempfile::tempdir().expect("a temporary folder");
+    assert_eq!(ready(nobody.path()), (false, String::new()));
 }
