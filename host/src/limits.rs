@@ -167,6 +167,10 @@ pub const SQLITE_STATEMENTS_KEPT: usize = 200;
 pub const SQLITE_STATEMENT_KEPT_BYTES_MAX: usize = 8 * 1024;
 /// A statement that has run so long, in microseconds, gives the other work of its thread away.
 pub const SQLITE_GIVES_WAY_US: u64 = 1_000;
+/// A read of a service that took no longer, in microseconds, may run on the connection that writes while that is idle; one that took longer
+/// runs on one that only reads for so many times.
+pub const SQLITE_QUICK_US: u64 = 500;
+pub const SQLITE_MISTRUSTED_RUNS: u32 = 1_000;
 /// SQLite asks after this many steps of its machine whether the statement has run too long.
 pub const SQLITE_STEPS_PER_CHECK: i32 = 5_000;
 /// Effects of a transaction kept in memory before they are written, in bytes.
@@ -175,7 +179,7 @@ pub const OUTBOX_BUFFER_BYTES_MAX: usize = 512 * 1024;
 pub const OUTBOX_NEWEST_MAX: usize = 4_096;
 pub const OUTBOX_NEWEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Batches of one outbox begin at least this far from each other, in milliseconds, unless they are full.
-pub const RELAY_GATHER_MS: u64 = 1;
+pub const RELAY_GATHER_MS: u64 = 2;
 /// Effects that have left are taken out of the outbox when there are so many of them, or at the next tick.
 pub const RELAY_CLEAR_EFFECTS: usize = 1_024;
 /// Bytes of effects that the relay takes at once (one effect may be larger).
@@ -196,7 +200,7 @@ pub const QUEUE_PARTITIONS: u32 = 8;
 pub const QUEUE_LANE_EVENTS_MAX: usize = 256;
 pub const QUEUE_LANE_BYTES_MAX: usize = 1024 * 1024;
 /// What has been handled is written down together, at most this long after the first, in milliseconds, ...
-pub const QUEUE_SETTLE_MS: u64 = 5;
+pub const QUEUE_SETTLE_MS: u64 = 20;
 /// ... and handling pauses while so many events are not written down (the disk is full or gone).
 pub const QUEUE_UNSETTLED_MAX: usize = 10_000;
 /// A consumer looks for events at least this often, in milliseconds, though nobody called it.

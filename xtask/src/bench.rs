@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: the figures that Echo promises, each a ratio measured in one run.
 
-use std::{ffi::OsString, fs, process::Command};
+use std::{ffi::OsString, process::Command};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
 ///
 /// (a) gateway and plugin against a native handler doing the same JSON work; (b) send to delivered; (c) memory per idle socket;
 /// (d) the same load while a plugin is swapped once a second; (e) the same beside a service that misbehaves. It fails when a goal is missed. Nothing else should run meanwhile.
+/// What is measured is a release, and so is what it is held against; building it takes some minutes.
 #[derive(Args)]
 pub struct Bench {
     /// Seconds per measured point.
@@ -28,25 +29,13 @@ pub struct Bench {
     arguments: Vec<OsString>,
 }
 
-/// Our own crates as in a release; the dependencies are optimised in the dev profile already, and stay as they are.
-const OPTIMISED: [(&str, &str); 4] = [
-    ("CARGO_PROFILE_DEV_OPT_LEVEL", "3"),
-    ("CARGO_PROFILE_DEV_DEBUG_ASSERTIONS", "false"),
-    ("CARGO_PROFILE_DEV_OVERFLOW_CHECKS", "false"),
-    ("CARGO_PROFILE_DEV_INCREMENTAL", "false"),
-];
-
 impl Bench {
     pub fn run(&self, workspace: &Workspace) -> Result<()> {
-        Plugins::with_guests_and_echod().run(workspace)?;
-        say("building echod, optimised");
-        step::run(workspace.cargo().args(["build", "--locked"]).args(ECHOD_PACKAGES).envs(OPTIMISED))?;
-        // A copy, because the next build of the usual kind puts its own file there.
-        let echod = workspace.target.join("bench/echod");
-        fs::create_dir_all(echod.parent().expect("a file in a folder"))?;
-        fs::copy(workspace.echod(), &echod).with_context(|| echod.display().to_string())?;
-        say("building the harness");
+        say("building echod and the harness, as a release");
+        step::run(workspace.cargo().args(["build", "--locked", "--release"]).args(ECHOD_PACKAGES))?;
         step::run(&mut self.harness(workspace, &["--no-run"]))?;
+        let echod = workspace.released_echod();
+        Plugins::with_guests_packed_with(echod.clone()).run(workspace)?;
         let mut command = self.harness(workspace, &["--quiet"]);
         command.arg("--").arg("--seconds").arg(self.seconds.to_string());
         if let Some(parts) = &self.only {
@@ -60,7 +49,7 @@ impl Bench {
 
     fn harness(&self, workspace: &Workspace, arguments: &[&str]) -> Command {
         let mut command = workspace.cargo();
-        command.args(["bench", "--locked", "--profile", "dev", "--bench", "bench"]).args(ECHOD_PACKAGES).args(arguments).envs(OPTIMISED);
+        command.args(["bench", "--locked", "--bench", "bench"]).args(ECHOD_PACKAGES).args(arguments);
         command
     }
 }

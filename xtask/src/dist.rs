@@ -13,7 +13,7 @@ use clap::Args;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    plugins::{self, Plugins},
+    plugins::{self, ECHOD_PACKAGES, Plugins},
     sbom::{self, Product},
     setup::TARGET,
     step::{self, say},
@@ -35,8 +35,8 @@ pub struct Dist {
 impl Dist {
     pub fn run(&self, workspace: &Workspace) -> Result<()> {
         say("building echod, as a release");
-        step::run(workspace.cargo().args(["build", "--locked", "--release", "--package", "echod"]))?;
-        let echod = workspace.target.join("release/echod");
+        step::run(workspace.cargo().args(["build", "--locked", "--release"]).args(ECHOD_PACKAGES))?;
+        let echod = workspace.released_echod();
         Plugins::packed_with(echod.clone()).run(workspace)?;
 
         let dist = self.output.clone().unwrap_or_else(|| workspace.target.join("dist"));

@@ -55,12 +55,12 @@ impl Plugins {
         Self { guests: true, echod_is_built: true, ..Self::default() }
     }
 
-    pub fn with_guests_and_echod() -> Self {
-        Self { guests: true, ..Self::default() }
-    }
-
     pub fn packed_with(echod: PathBuf) -> Self {
         Self { packer: Some(echod), ..Self::default() }
+    }
+
+    pub fn with_guests_packed_with(echod: PathBuf) -> Self {
+        Self { guests: true, ..Self::packed_with(echod) }
     }
 
     /// The comparison alone.

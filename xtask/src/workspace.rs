@@ -78,6 +78,11 @@ impl Workspace {
     pub fn echod(&self) -> PathBuf {
         self.target.join("debug/echod")
     }
+
+    /// The host as operators get it.
+    pub fn released_echod(&self) -> PathBuf {
+        self.target.join("release/echod")
+    }
 }
 
 /// The cargo that started us, so that a `+toolchain` reaches every step.

@@ -65,6 +65,10 @@ pub async fn run_root(
     context: CallContext,
 ) -> Result<Val, CallError> {
     let mark = frame.long.clone();
+    if generation.pool.replaces_a_broken_one() {
+        // Whoever breaks instances is served as fast as the others leave room for new ones.
+        mark.set();
+    }
     long_calls.run(mark, async move { run(&generation, export, &params, frame, context).await }).await
 }
 
@@ -142,9 +146,11 @@ async fn on_an_instance(
     let called = functions[export].call_async(&mut *store, params, &mut results).await;
     store.data_mut().frame = None;
     if let Err(error) = called {
+        pool.note_broken();
         return Err(failure(&error));
     }
     if let Some(transaction) = store.data_mut().guest.transaction.take() {
+        pool.note_broken();
         // The rollback's own failure changes nothing: what was not committed is not there.
         let _ = transaction.rollback().await;
         return Err(CallError::Failed("a transaction was left open; it is rolled back".to_owned()));

@@ -85,16 +85,19 @@ impl LongCalls {
         Self { queue }
     }
 
-    /// Runs a root call to its end: here, and once its mark is set and it gives way, on a thread of long calls. Dropping the future ends the call.
+    /// Runs a root call to its end: on a thread of long calls where its mark is set, else here until it is and the call gives way. Dropping the
+    /// future ends the call.
     pub async fn run<T: Send + 'static>(&self, mark: LongMark, call: impl Future<Output = T> + Send + 'static) -> T {
         let mut call: BoxFuture<'static, T> = Box::pin(call);
-        let here = poll_fn(|context| match call.as_mut().poll(context) {
-            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-            Poll::Pending if mark.is_set() => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        });
-        if let Some(outcome) = here.await {
-            return outcome;
+        if !mark.is_set() {
+            let here = poll_fn(|context| match call.as_mut().poll(context) {
+                Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+                Poll::Pending if mark.is_set() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            });
+            if let Some(outcome) = here.await {
+                return outcome;
+            }
         }
         let Ok(place) = self.queue.try_reserve() else { return call.await };
         let (mut sender, receiver) = oneshot::channel();
@@ -224,8 +227,8 @@ mod tests {
         let asker = calls.clone();
         let panicked = tokio::spawn(async move { asker.run::<()>(mark, broken).await }).await.expect_err("it panics");
         assert!(panicked.is_panic());
-        let mark = LongMark::default();
-        mark.set();
-        assert!(calls.run(mark, async { tokio::task::yield_now().await; true }).await);
+        let marked = LongMark::default();
+        marked.set();
+        assert!(calls.run(marked, async { is_here() }).await, "the thread goes on, and one that is marked begins there");
     }
 }

@@ -28,6 +28,8 @@ pub struct Pool {
     retired: AtomicBool,
     live_count: Arc<AtomicU32>,
     made_count: AtomicU64,
+    /// Instances that a failed call took with it and that no new one has replaced yet.
+    broken_count: AtomicU32,
 }
 
 /// An instance and its functions, in the order of the pool's exports.
@@ -68,6 +70,7 @@ impl Pool {
             retired: AtomicBool::new(false),
             live_count: Arc::default(),
             made_count: AtomicU64::new(0),
+            broken_count: AtomicU32::new(0),
         }
     }
 
@@ -116,6 +119,20 @@ impl Pool {
         }
         warm.idle_since = Instant::now();
         self.idle.lock().push(warm);
+    }
+
+    /// The call's instance is lost with the call.
+    pub fn note_broken(&self) {
+        // No more than there can be at once: what is long past is not held against calls to come.
+        let bound = self.limits.concurrency;
+        let _ = self.broken_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < bound).then_some(count + 1));
+    }
+
+    /// Whether the next call has to make an instance in the place of one that a failed call took with it.
+    pub fn replaces_a_broken_one(&self) -> bool {
+        self.broken_count.load(Ordering::Relaxed) > 0
+            && self.idle.lock().is_empty()
+            && self.broken_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1)).is_ok()
     }
 
     /// No instance is kept from now on; calls of requests that pinned this generation still run, each on a fresh one.

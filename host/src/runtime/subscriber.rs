@@ -66,7 +66,6 @@ impl Runtime {
     }
 }
 
-
 struct Subscriber {
     runtime: Weak<Runtime>,
     service: ServiceName,

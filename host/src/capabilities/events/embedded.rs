@@ -132,7 +132,8 @@ impl EmbeddedQueue {
             put_entries: Script::new(PUT_ENTRIES),
             finish: Script::all([PUT_SOURCE, "COMMIT"]),
             load: Script::new(
-                "SELECT id, event, tries, due_us FROM queue_entry WHERE subscription = $1 AND partition = $2 AND id > $3 ORDER BY id LIMIT $4"),
+                "SELECT id, event, tries, due_us FROM queue_entry WHERE subscription = $1 AND partition = $2 AND id > $3 ORDER BY id LIMIT $4",
+            ),
             done: Script::new("DELETE FROM queue_entry WHERE id IN (SELECT value FROM json_each($1))"),
             retry: Script::new("UPDATE queue_entry SET tries = $2, due_us = $3 WHERE id = $1"),
             bury: Script::all([
@@ -298,7 +299,8 @@ impl Queue for EmbeddedQueue {
             "SELECT consumer, topic, (SELECT count(*) FROM queue_entry WHERE subscription = queue_subscription.id),
                     (SELECT count(*) FROM queue_letter WHERE queue_letter.consumer = queue_subscription.consumer
                         AND queue_letter.topic = queue_subscription.topic)
-                FROM queue_subscription ORDER BY consumer, topic");
+                FROM queue_subscription ORDER BY consumer, topic",
+        );
         let mut reader = self.core.file.reader().await?;
         each(&mut reader, &script, vec![], |row| {
             let (consumer, topic) = (values::text(row, 0)?, values::text(row, 1)?);
@@ -312,7 +314,8 @@ impl Queue for EmbeddedQueue {
     async fn dead_letters(&self, consumer: Option<&str>, limit: usize) -> Result<Vec<DeadLetter>, QueueError> {
         self.core.settle().await?;
         let script = Script::new(
-            "SELECT id, consumer, event, reason, tries, at_us FROM queue_letter WHERE $1 IS NULL OR consumer = $1 ORDER BY id DESC LIMIT $2");
+            "SELECT id, consumer, event, reason, tries, at_us FROM queue_letter WHERE $1 IS NULL OR consumer = $1 ORDER BY id DESC LIMIT $2",
+        );
         let mut letters = Vec::new();
         let mut bytes = 0;
         let consumer = consumer.map_or(Value::Null, Value::from);

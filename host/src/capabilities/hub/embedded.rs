@@ -116,7 +116,8 @@ impl EmbeddedFeed {
                     CROSS JOIN feed_entry AS entry ON entry.user = step.value ->> 0
                         AND entry.seq > step.value ->> 1 AND entry.seq <= step.value ->> 2
                     CROSS JOIN feed_payload AS payload ON payload.id = entry.payload
-                    WHERE payload.receipt IS NOT NULL"),
+                    WHERE payload.receipt IS NOT NULL",
+            ),
             acknowledge: Script::all(["BEGIN IMMEDIATE", PUT_CURSORS, PUT_ACKED]),
             emit: Script::new(outbox::APPEND),
             emit_and_commit: Script::all([outbox::APPEND, "COMMIT"]),
@@ -127,13 +128,15 @@ impl EmbeddedFeed {
                     FROM feed_user AS person
                     LEFT JOIN feed_entry AS entry ON entry.user = person.id AND entry.seq > $2
                     LEFT JOIN feed_payload AS payload ON payload.id = entry.payload
-                    WHERE person.uuid = $1 ORDER BY entry.seq LIMIT $3"),
+                    WHERE person.uuid = $1 ORDER BY entry.seq LIMIT $3",
+            ),
             cursor: Script::new("SELECT seq FROM feed_cursor WHERE user = (SELECT id FROM feed_user WHERE uuid = $1) AND device = $2"),
             acknowledged: Script::new(
                 "SELECT person.uuid FROM feed_payload AS payload
                     CROSS JOIN json_each(payload.users) AS member
                     CROSS JOIN feed_user AS person ON person.id = member.value
-                    WHERE payload.receipt = $1 AND person.reached >= payload.id"),
+                    WHERE payload.receipt = $1 AND person.reached >= payload.id",
+            ),
         };
         Ok(Self { file, outbox, memory: Mutex::new(Memory::default()), scripts })
     }
@@ -396,11 +399,12 @@ impl EmbeddedFeed {
         if cursors.is_empty() {
             return Ok(());
         }
+        // All on the writer: a reader would have to fetch again the pages that every commit takes from it.
+        let mut writer = self.file.writer().await?;
         if !steps.is_empty() {
             let ranges: Vec<_> = steps.iter().map(|(id, step)| json!([id, step.from, step.to])).collect();
-            let mut reader = self.file.reader().await?;
             for ranges in ranges.chunks(limits::PUSH_USERS_MAX) {
-                each(&mut reader, &self.scripts.receipts, vec![encode(&ranges)], |row| {
+                each(&mut writer, &self.scripts.receipts, vec![encode(&ranges)], |row| {
                     let receipt = values::text(row, 1)?;
                     if let Some(step) = steps.get_mut(&values::integer(row, 0)?) {
                         step.receipts.push(receipt);
@@ -411,7 +415,7 @@ impl EmbeddedFeed {
             }
         }
         memory.sound = false;
-        self.write_steps(&cursors, &steps).await?;
+        self.write_steps(writer, &cursors, &steps).await?;
         for step in steps.values() {
             if let Some(user) = memory.users.get_mut(&step.user) {
                 user.acked = step.to;
@@ -421,9 +425,8 @@ impl EmbeddedFeed {
         Ok(())
     }
 
-    async fn write_steps(&self, cursors: &[serde_json::Value], steps: &HashMap<i64, Step>) -> Result<(), SqlError> {
+    async fn write_steps(&self, mut writer: Lease, cursors: &[serde_json::Value], steps: &HashMap<i64, Step>) -> Result<(), SqlError> {
         let acked: Vec<_> = steps.iter().map(|(id, step)| json!([id, step.user, step.to])).collect();
-        let mut writer = self.file.writer().await?;
         writer.opened();
         writer.run(&self.scripts.acknowledge, values::bind([encode(&cursors), encode(&acked)])?).await?;
         let mut told = Vec::new();

@@ -5,7 +5,9 @@
 //! hides a name. The kinds are a list of what is allowed, so that a new statement of SQLite is refused by itself.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -24,7 +26,30 @@ pub struct Checked {
     /// Changes rows, so that their count means something.
     pub changes: bool,
     pub params: usize,
+    pub haste: Haste,
     opening: OnceLock<Script>,
+}
+
+/// Whether a statement has been quick so far.
+pub struct Haste {
+    /// Runs until it is trusted again; one at first.
+    mistrusted_runs: AtomicU32,
+}
+
+impl Haste {
+    pub fn is_quick(&self) -> bool {
+        self.mistrusted_runs.load(Ordering::Relaxed) == 0
+    }
+
+    pub fn note(&self, took: Duration) {
+        // Two at once may count as one, which decides nothing.
+        let runs = if took > Duration::from_micros(limits::SQLITE_QUICK_US) {
+            limits::SQLITE_MISTRUSTED_RUNS
+        } else {
+            self.mistrusted_runs.load(Ordering::Relaxed).saturating_sub(1)
+        };
+        self.mistrusted_runs.store(runs, Ordering::Relaxed);
+    }
 }
 
 impl Checked {
@@ -102,7 +127,16 @@ fn check(sql: &str) -> Result<Checked, String> {
     let sql: Arc<str> = sql.into();
     let script = Script::new(sql.clone());
     let script = if keep { script } else { script.once() };
-    Ok(Checked { sql, keep, script, reads: !changes, changes, params, opening: OnceLock::new() })
+    Ok(Checked {
+        sql,
+        keep,
+        script,
+        reads: !changes,
+        changes,
+        params,
+        haste: Haste { mistrusted_runs: AtomicU32::new(1) },
+        opening: OnceLock::new(),
+    })
 }
 
 /// The statements of a migration, each as its tokens and text. The body of a trigger belongs to its statement.

@@ -82,6 +82,17 @@ impl File {
         Lane::lease(&self.writer).await
     }
 
+    /// The one connection that writes, if nobody has it and it does not wait for the disk.
+    pub fn idle_writer(&self) -> Result<Option<Lease>, SqlError> {
+        if self.writer.role.durability == Durability::Power {
+            return Ok(None);
+        }
+        match self.writer.places.clone().try_acquire_owned() {
+            Ok(place) => Lane::lend(&self.writer, place).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
     /// A connection that only reads. Errors: `Timeout` after `SQL_TIMEOUT_MS`.
     pub async fn reader(&self) -> Result<Lease, SqlError> {
         Lane::lease(&self.readers).await
@@ -205,6 +216,10 @@ impl Lane {
                 .map_err(|_| SqlError::new(ErrorClass::Timeout, "the database is busy"))?
                 .map_err(|_| closed())?,
         };
+        Self::lend(lane, place)
+    }
+
+    fn lend(lane: &Arc<Self>, place: OwnedSemaphorePermit) -> Result<Lease, SqlError> {
         if lane.places.is_closed() {
             return Err(closed());
         }
@@ -425,5 +440,64 @@ impl Drop for Lease {
             return;
         }
         self.lane.idle.lock().push(link);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::sync::atomic::AtomicBool;
+
+    const ENDLESS: &str = "CREATE TABLE t AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n WHERE i < 0";
+
+    async fn file(folder: &tempfile::TempDir) -> File {
+        File::open(&folder.path().join("a.sqlite"), Durability::default()).await.expect("opens")
+    }
+
+    /// One thread for all tasks: what it does not give away stands still.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_long_statement_gives_the_other_tasks_of_its_thread_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = file(&folder).await;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let seen = is_over.clone();
+        let statement = tokio::spawn(async move {
+            let mut writer = file.writer().await.expect("the writer");
+            let outcome = writer.run_text(ENDLESS, Duration::from_secs(2)).await;
+            seen.store(true, Ordering::SeqCst);
+            outcome
+        });
+        let mut turns = 0;
+        let other = tokio::spawn(async move {
+            while !is_over.load(Ordering::SeqCst) {
+                turns += 1;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            turns
+        });
+        assert_eq!(statement.await.expect("no panic").expect_err("it has no end").class, ErrorClass::Timeout);
+        let turns = other.await.expect("no panic");
+        assert!(turns > 20, "the other task had {turns} turns in two seconds");
+    }
+
+    #[tokio::test]
+    async fn what_is_left_open_is_rolled_back_before_the_next_user() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = file(&folder).await;
+        let mut writer = file.writer().await.expect("the writer");
+        writer.run(&Script::new("CREATE TABLE t (a)"), Params::default()).await.expect("creates");
+        writer.opened();
+        let script = Script::all(["BEGIN IMMEDIATE", "INSERT INTO t VALUES (1)"]);
+        writer.run(&script, Params::default()).await.expect("inserts");
+        drop(writer);
+        let mut writer = file.writer().await.expect("the writer");
+        let mut rows = 0;
+        let count = |_: &Row<'_>| {
+            rows += 1;
+            Ok(true)
+        };
+        writer.each(&Script::new("SELECT a FROM t"), Params::default(), count).await.expect("reads");
+        assert_eq!(rows, 0);
     }
 }

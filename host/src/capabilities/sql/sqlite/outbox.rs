@@ -254,3 +254,106 @@ const _: () = assert!(limits::PUSH_PAYLOAD_BYTES_MAX <= limits::EVENT_BYTES_MAX)
 const _: () = assert!(
     limits::OUTBOX_BUFFER_BYTES_MAX + 2 * limits::EVENT_BYTES_MAX + 40 * limits::PUSH_USERS_MAX + 4_096 < limits::SQL_VALUE_BYTES_MAX
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::capabilities::events::Event;
+    use crate::capabilities::sql::sqlite::lanes::Durability;
+
+    struct House {
+        _folder: tempfile::TempDir,
+        file: File,
+        outbox: SqliteOutbox,
+    }
+
+    impl House {
+        async fn open() -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            let file = File::open(&folder.path().join("a.sqlite"), Durability::default()).await.expect("opens");
+            let outbox = SqliteOutbox::open(&file, "a").await.expect("opens");
+            Self { _folder: folder, file, outbox }
+        }
+
+        /// Commits an effect with this payload; `told`: the outbox learns of it.
+        async fn commit(&self, number: usize, told: bool) {
+            let mut writer = self.file.writer().await.expect("the writer");
+            let mut pending = Pending::default();
+            pending.push(effect(number)).expect("small enough");
+            let params = pending.take(&self.outbox).expect("binds");
+            let handover = self.outbox.handover(&mut pending);
+            writer.run(&Script::new(APPEND), params).await.expect("commits");
+            if told {
+                handover.committed();
+            }
+        }
+
+        async fn peek(&self, after: i64) -> Vec<(i64, Effect)> {
+            self.outbox.peek(&self.file, after, limits::RELAY_BATCH).await.expect("peeks")
+        }
+    }
+
+    fn effect(number: usize) -> Effect {
+        Effect::Event(Event {
+            id: Uuid::nil(),
+            topic: "a.a".to_owned(),
+            key: String::new(),
+            payload: number.to_string(),
+            at_us: 0,
+            correlation_id: String::new(),
+        })
+    }
+
+    fn effects(numbers: std::ops::Range<usize>) -> Vec<Effect> {
+        numbers.map(effect).collect()
+    }
+
+    #[tokio::test]
+    async fn what_memory_cannot_hold_is_read_from_the_file() {
+        let house = House::open().await;
+        assert_eq!(house.peek(i64::MIN).await, [], "from here on it is in memory");
+        let count = limits::OUTBOX_NEWEST_MAX + 10;
+        for number in 0..count {
+            house.commit(number, true).await;
+        }
+        let (mut seen, mut after, mut more) = (Vec::new(), i64::MIN, count..count + 600);
+        loop {
+            let page = house.peek(after).await;
+            let Some((last, _)) = page.last() else { break };
+            after = *last;
+            seen.extend(page.into_iter().map(|(_, effect)| effect));
+            // Others go on meanwhile.
+            for number in more.by_ref().take(40) {
+                house.commit(number, true).await;
+            }
+        }
+        assert_eq!(seen, effects(0..count + 600));
+        house.outbox.remove_up_to(&house.file, after).await.expect("removes");
+        house.commit(0, true).await;
+        assert!(house.peek(after).await[0].0 > after);
+    }
+
+    #[tokio::test]
+    async fn a_commit_of_which_nobody_heard_is_found_in_its_place() {
+        let house = House::open().await;
+        assert_eq!(house.peek(i64::MIN).await, []);
+        for (number, told) in [(0, true), (1, false), (2, true)] {
+            house.commit(number, told).await;
+        }
+        let found = house.peek(i64::MIN).await;
+        assert_eq!(found.iter().map(|(_, effect)| effect.clone()).collect::<Vec<_>>(), effects(0..3));
+        assert_eq!(house.peek(found[2].0).await, []);
+    }
+
+    #[tokio::test]
+    async fn what_was_rolled_back_leaves_only_a_gap() {
+        let house = House::open().await;
+        let mut pending = Pending::default();
+        pending.push(effect(7)).expect("small enough");
+        pending.take(&house.outbox).expect("binds");
+        drop(house.outbox.handover(&mut pending));
+        house.commit(0, true).await;
+        assert_eq!(house.peek(i64::MIN).await.into_iter().map(|(_, effect)| effect).collect::<Vec<_>>(), effects(0..1));
+    }
+}
