@@ -239,8 +239,10 @@ fn check(workspace: &Workspace, place: &Place, plugins: &[Component]) -> Result<
     setup::hand_on(workspace, &target)?;
     let second = Place { root: &elsewhere, target: target.join("components") };
     // This program once more, as somebody else would start it.
+    let myself = checks.join("xtask");
+    copy_of_this_program(&myself)?;
     let mut command = Command::new("sh");
-    command.args(["-c", "umask 077 && exec \"$@\"", "sh"]).arg(env::current_exe()?).args(["plugins", "--unpacked"]);
+    command.args(["-c", "umask 077 && exec \"$@\"", "sh"]).arg(&myself).args(["plugins", "--unpacked"]);
     command.args(plugins.iter().map(|plugin| &plugin.name)).current_dir(&elsewhere).env_remove("CARGO_MANIFEST_DIR");
     command.env("CARGO_HOME", another_cargo_home(&checks)?).env("CARGO_TARGET_DIR", &target);
     command.envs([("LC_ALL", "C.UTF-8"), ("TZ", "Asia/Kolkata")]);
@@ -260,6 +262,14 @@ fn check(workspace: &Workspace, place: &Place, plugins: &[Component]) -> Result<
         bail!("bytes differ between {} and {}: {}", place.target.display(), second.target.display(), different.join(", "));
     }
     fs::remove_dir_all(&checks).with_context(|| checks.display().to_string())
+}
+
+/// A build of the whole workspace may have put another file in its place meanwhile; on Linux the running one can still be read.
+fn copy_of_this_program(copy: &Path) -> Result<()> {
+    let running = Path::new("/proc/self/exe");
+    let program = if running.exists() { running.to_owned() } else { env::current_exe()? };
+    fs::copy(program, copy).with_context(|| copy.display().to_string())?;
+    Ok(())
 }
 
 /// A CARGO_HOME with this one's configuration and downloads, and dependencies unpacked at paths of its own.

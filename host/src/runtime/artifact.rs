@@ -158,7 +158,8 @@ const MIGRATIONS: &str = "echo:migrations";
 /// The file in parts, with the sections that packing adds left out.
 fn without_ours<'a>(bytes: &'a [u8], sections: &[CustomSection<'_>]) -> impl Iterator<Item = &'a [u8]> {
     let ours = sections.iter().filter(|section| [MANIFEST, WIT, MIGRATIONS].contains(&section.name));
-    let ends: Vec<_> = ours.map(|section| section.whole.clone()).chain([bytes.len()..bytes.len()]).collect();
+    let mut ends: Vec<_> = ours.map(|section| section.whole.clone()).collect();
+    ends.push(bytes.len()..bytes.len());
     let mut kept_from = 0;
     ends.into_iter().map(move |left_out| {
         let part = &bytes[kept_from..left_out.start];

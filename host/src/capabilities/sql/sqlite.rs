@@ -339,7 +339,10 @@ impl Transaction for SqliteTransaction {
         self.enter()?;
         let Self { core, mut lease, begun, mut pending, .. } = *self;
         let script = match (begun, pending.is_empty()) {
-            (false, true) => return Ok(lease.ended()),
+            (false, true) => {
+                lease.ended();
+                return Ok(());
+            }
             (false, false) => &core.append,
             (true, true) => &core.commit,
             (true, false) => &core.append_and_commit,
