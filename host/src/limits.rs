@@ -93,7 +93,8 @@ pub const TABLE_ELEMENTS_MAX: usize = 20_000;
 pub const INSTANCE_RESIDENT_BYTES: usize = 256 * 1024;
 /// What a guest may hand to the host in one call of a host function, in bytes as the host stores it.
 pub const GUEST_TRANSFER_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// A call that used so much CPU, in microseconds, is a long one at the next tick, and goes on beside the threads that serve ...
+/// A call whose guest used so much CPU in one stretch from one tick to the next, in microseconds, is a long one, and goes on beside the
+/// threads that serve ...
 pub const LONG_CALL_US: u64 = 500;
 /// ... on one with this niceness (0 is everybody's, 19 the most).
 pub const LONG_CALL_NICENESS: i32 = 19;
@@ -159,7 +160,7 @@ pub const SQLITE_READERS: u32 = 2;
 pub const SQLITE_HEAP_BYTES_MAX: u64 = 512 * MIB_BYTES;
 /// The write-ahead log is folded into its file this often while it is written to, in milliseconds; above so many pages (of 4 KiB) a
 /// writer at rest is waited for; above the maximum the next commit does it, whatever it takes.
-pub const SQLITE_LOG_TICK_MS: u64 = 250;
+pub const SQLITE_LOG_TICK_MS: u64 = 500;
 pub const SQLITE_LOG_PAGES: i64 = 2_048;
 pub const SQLITE_LOG_PAGES_MAX: i64 = 32_768;
 /// Prepared statements kept per connection, and the longest text that is kept, in bytes.

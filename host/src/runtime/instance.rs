@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
@@ -54,17 +54,17 @@ pub fn new_store(engine: &wasmtime::Engine, guest: Guest, memory_bytes_max: u64)
 /// on where nobody waits for it.
 fn on_tick(mut context: StoreContextMut<'_, InstanceState>) -> wasmtime::Result<UpdateDeadline> {
     let InstanceState { cpu, frame, .. } = context.data_mut();
-    let used = cpu.used();
-    if used > cpu.limit {
+    if cpu.used() > cpu.limit {
         return Err(Exhausted::Cpu.into());
     }
-    // Else a tick happened to fall into a short call, or into one that asks much of the host and little of the processor.
-    if used >= Duration::from_micros(limits::LONG_CALL_US)
+    if cpu.clock.stretch() >= Duration::from_micros(limits::LONG_CALL_US)
         && let Some(frame) = frame
     {
         frame.long.set();
     }
     cpu.leave();
+    // A tick may have happened to fall into a short call, or into one whose thread had to wait for a processor: from here on it is measured.
+    cpu.clock.is_watched.store(true, Ordering::Relaxed);
     let clock = cpu.clock.clone();
     Ok(UpdateDeadline::YieldCustom(
         1,
@@ -77,14 +77,16 @@ fn on_tick(mut context: StoreContextMut<'_, InstanceState>) -> wasmtime::Result<
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// A clock that runs while this thread does. A thread of long calls has to wait for a processor, which is not its guest's fault, so there
-/// the kernel is asked what the thread used (a system call); elsewhere the time of day is near enough.
-fn now() -> Duration {
-    if !long_calls::is_here() {
-        return START.elapsed();
-    }
+/// What this thread has used of a processor. Asks the kernel.
+fn thread_cpu() -> Duration {
     let used = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec.unsigned_abs() as u32)
+}
+
+/// A clock that runs while this thread does. A thread of long calls has to wait for a processor, which is not its guest's fault; elsewhere
+/// the time of day is near enough, and cheap.
+fn now() -> Duration {
+    if long_calls::is_here() { thread_cpu() } else { START.elapsed() }
 }
 
 /// CPU time of the guest in one call: from entering its code to leaving it, waits for the host and for other tasks taken out.
@@ -100,11 +102,25 @@ pub struct CpuMeter {
 struct GuestClock {
     /// When the guest's code was entered, in nanoseconds of the thread's `now`; 0 outside it.
     entered_ns: AtomicU64,
+    /// The same in nanoseconds of `thread_cpu`, for a call that a tick has found before; 0 for others.
+    entered_cpu_ns: AtomicU64,
+    is_watched: AtomicBool,
 }
 
 impl GuestClock {
     fn enter(&self) {
         self.entered_ns.store(now().as_nanos().max(1) as u64, Ordering::Relaxed);
+        if self.is_watched.load(Ordering::Relaxed) {
+            self.entered_cpu_ns.store(thread_cpu().as_nanos().max(1) as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// What the guest has used since it was entered, where that is measured.
+    fn stretch(&self) -> Duration {
+        match self.entered_cpu_ns.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            entered_ns => thread_cpu().saturating_sub(Duration::from_nanos(entered_ns)),
+        }
     }
 }
 
@@ -112,6 +128,8 @@ impl CpuMeter {
     pub fn begin(&mut self, limit: Duration) {
         self.used = Duration::ZERO;
         self.limit = limit;
+        self.clock.is_watched.store(false, Ordering::Relaxed);
+        self.clock.entered_cpu_ns.store(0, Ordering::Relaxed);
     }
 
     fn running(&self) -> Duration {
