@@ -160,7 +160,7 @@ pub const SQLITE_READERS: u32 = 2;
 pub const SQLITE_HEAP_BYTES_MAX: u64 = 512 * MIB_BYTES;
 /// The write-ahead log is folded into its file this often while it is written to, in milliseconds; above so many pages (of 4 KiB) a
 /// writer at rest is waited for; above the maximum the next commit does it, whatever it takes.
-pub const SQLITE_LOG_TICK_MS: u64 = 500;
+pub const SQLITE_LOG_TICK_MS: u64 = 250;
 pub const SQLITE_LOG_PAGES: i64 = 2_048;
 pub const SQLITE_LOG_PAGES_MAX: i64 = 32_768;
 /// Prepared statements kept per connection, and the longest text that is kept, in bytes.
