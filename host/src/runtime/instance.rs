@@ -54,17 +54,23 @@ pub fn new_store(engine: &wasmtime::Engine, guest: Guest, memory_bytes_max: u64)
 /// on where nobody waits for it.
 fn on_tick(mut context: StoreContextMut<'_, InstanceState>) -> wasmtime::Result<UpdateDeadline> {
     let InstanceState { cpu, frame, .. } = context.data_mut();
-    if cpu.used() > cpu.limit {
-        return Err(Exhausted::Cpu.into());
+    if cpu.clock.is_watched.load(Ordering::Relaxed) {
+        if cpu.used() > cpu.limit {
+            return Err(Exhausted::Cpu.into());
+        }
+        if cpu.running() >= Duration::from_micros(limits::LONG_CALL_US)
+            && let Some(frame) = frame
+        {
+            frame.long.set();
+        }
+        cpu.leave();
+    } else {
+        // The tick may have fallen into a short call, or into one whose thread had to wait for a processor: from here on it is measured. Up to
+        // here it cannot have used more than a tick.
+        cpu.leave();
+        cpu.used = cpu.used.min(Duration::from_millis(limits::EPOCH_TICK_QUIET_MS));
+        cpu.clock.is_watched.store(true, Ordering::Relaxed);
     }
-    if cpu.clock.stretch() >= Duration::from_micros(limits::LONG_CALL_US)
-        && let Some(frame) = frame
-    {
-        frame.long.set();
-    }
-    cpu.leave();
-    // A tick may have happened to fall into a short call, or into one whose thread had to wait for a processor: from here on it is measured.
-    cpu.clock.is_watched.store(true, Ordering::Relaxed);
     let clock = cpu.clock.clone();
     Ok(UpdateDeadline::YieldCustom(
         1,
@@ -83,12 +89,6 @@ fn thread_cpu() -> Duration {
     Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec.unsigned_abs() as u32)
 }
 
-/// A clock that runs while this thread does. A thread of long calls has to wait for a processor, which is not its guest's fault; elsewhere
-/// the time of day is near enough, and cheap.
-fn now() -> Duration {
-    if long_calls::is_here() { thread_cpu() } else { START.elapsed() }
-}
-
 /// CPU time of the guest in one call: from entering its code to leaving it, waits for the host and for other tasks taken out.
 #[derive(Default)]
 pub struct CpuMeter {
@@ -100,27 +100,21 @@ pub struct CpuMeter {
 /// Shared with the yielding future, which starts the clock again when the guest goes on, on whichever thread.
 #[derive(Default)]
 struct GuestClock {
-    /// When the guest's code was entered, in nanoseconds of the thread's `now`; 0 outside it.
+    /// When the guest's code was entered, in nanoseconds of `now`; 0 outside it.
     entered_ns: AtomicU64,
-    /// The same in nanoseconds of `thread_cpu`, for a call that a tick has found before; 0 for others.
-    entered_cpu_ns: AtomicU64,
+    /// A tick has found this call. Changed only while the guest's code is left.
     is_watched: AtomicBool,
 }
 
 impl GuestClock {
-    fn enter(&self) {
-        self.entered_ns.store(now().as_nanos().max(1) as u64, Ordering::Relaxed);
-        if self.is_watched.load(Ordering::Relaxed) {
-            self.entered_cpu_ns.store(thread_cpu().as_nanos().max(1) as u64, Ordering::Relaxed);
-        }
+    /// For most calls the time of day is near enough, and cheap. A thread may have to wait for a processor, which is not its guest's fault: where
+    /// that matters, its own time counts.
+    fn now(&self) -> Duration {
+        if self.is_watched.load(Ordering::Relaxed) || long_calls::is_here() { thread_cpu() } else { START.elapsed() }
     }
 
-    /// What the guest has used since it was entered, where that is measured.
-    fn stretch(&self) -> Duration {
-        match self.entered_cpu_ns.load(Ordering::Relaxed) {
-            0 => Duration::ZERO,
-            entered_ns => thread_cpu().saturating_sub(Duration::from_nanos(entered_ns)),
-        }
+    fn enter(&self) {
+        self.entered_ns.store(self.now().as_nanos().max(1) as u64, Ordering::Relaxed);
     }
 }
 
@@ -129,13 +123,12 @@ impl CpuMeter {
         self.used = Duration::ZERO;
         self.limit = limit;
         self.clock.is_watched.store(false, Ordering::Relaxed);
-        self.clock.entered_cpu_ns.store(0, Ordering::Relaxed);
     }
 
     fn running(&self) -> Duration {
         match self.clock.entered_ns.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
-            entered_ns => now().saturating_sub(Duration::from_nanos(entered_ns)),
+            entered_ns => self.clock.now().saturating_sub(Duration::from_nanos(entered_ns)),
         }
     }
 

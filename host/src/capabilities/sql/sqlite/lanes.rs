@@ -368,9 +368,17 @@ impl Watch {
 
 /// The other tasks of this thread go on elsewhere; where there are none (tests with a single thread) there is nothing to give.
 fn give_way() {
-    if Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread) {
-        tokio::task::block_in_place(|| ());
+    let Ok(runtime) = Handle::try_current() else { return };
+    if runtime.runtime_flavor() != RuntimeFlavor::MultiThread {
+        return;
     }
+    tokio::task::block_in_place(|| {
+        // Who comes back before another thread has taken them over takes them back: so a task says when one runs.
+        let (says, hears) = std::sync::mpsc::sync_channel(1);
+        runtime.spawn(async move { says.try_send(()) });
+        // Where no thread can be had, nothing is gained by waiting on.
+        let _ = hears.recv_timeout(Duration::from_millis(limits::SQLITE_HANDOVER_MS));
+    });
 }
 
 /// A connection lent to one user. Dropping it gives it back, rolled back first where something is still open.
