@@ -257,8 +257,6 @@ impl Link {
             connection.pragma_update(None, "trusted_schema", false)?;
             // Only where the keeper does not keep up: the writer itself would wait for the disk.
             connection.pragma_update(None, "wal_autocheckpoint", limits::SQLITE_LOG_PAGES_MAX)?;
-            // A log that begins anew is cut off first: writing over its old pages may have to read them from the disk.
-            connection.pragma_update(None, "journal_size_limit", 0)?;
             connection.pragma_update(None, "hard_heap_limit", limits::SQLITE_HEAP_BYTES_MAX as i64)?;
             connection.pragma_update(None, "query_only", !role.writes)?;
             // A kept statement keeps its plan, instead of being prepared anew for other parameters.
