@@ -167,7 +167,7 @@ pub const SQLITE_LOG_PAGES_MAX: i64 = 32_768;
 pub const SQLITE_STATEMENTS_KEPT: usize = 200;
 pub const SQLITE_STATEMENT_KEPT_BYTES_MAX: usize = 8 * 1024;
 /// A statement that has run so long, in microseconds, gives the other work of its thread away.
-pub const SQLITE_GIVES_WAY_US: u64 = 1_000;
+pub const SQLITE_GIVES_WAY_US: u64 = 10_000;
 /// How long it waits for a thread that takes it, in milliseconds.
 pub const SQLITE_HANDOVER_MS: u64 = 100;
 /// A read of a service that took no longer, in microseconds, may run on the connection that writes while that is idle; one that took longer
