@@ -97,7 +97,7 @@ pub const GUEST_TRANSFER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// threads that serve ...
 pub const LONG_CALL_US: u64 = 500;
 /// ... on one with this niceness (0 is everybody's, 19 the most).
-pub const LONG_CALL_NICENESS: i32 = 19;
+pub const LONG_CALL_NICENESS: i32 = 10;
 /// Handles that an instance may hold of what the host keeps for it (transactions, WASI's streams and timers).
 pub const GUEST_RESOURCES_MAX: usize = 1_000;
 /// Stack of a guest in bytes, and of the fibre it runs on.
