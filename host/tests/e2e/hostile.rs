@@ -150,7 +150,7 @@ async fn calls_beyond_the_services_slots_are_answered_at_once() {
     let app = start().await;
     app.deploy(
         "hostile",
-        repacked("hostile", &[("0.1.0", "0.1.1"), ("concurrency = 16", "concurrency = 1"), ("cpu = \"50ms\"", "cpu = \"10s\"")]),
+        repacked("hostile", &[("0.1.0", "0.1.1"), ("concurrency = 16", "concurrency = 1"), ("cpu = \"150ms\"", "cpu = \"10s\"")]),
     )
     .await
     .expect(StatusCode::OK);

@@ -258,7 +258,7 @@ async fn a_call_ends_on_the_generation_where_it_began() {
     let app = TestApp::with(&["front", "hostile", "location"], &[]).await;
     let version = |number: u32, label: &str| {
         let (version, label) = (format!("version = \"0.1.{number}\""), format!("label = \"{label}\""));
-        let replaced = [("version = \"0.1.0\"", version.as_str()), ("label = \"first\"", &label), ("cpu = \"50ms\"", "cpu = \"10s\"")];
+        let replaced = [("version = \"0.1.0\"", version.as_str()), ("label = \"first\"", &label), ("cpu = \"150ms\"", "cpu = \"10s\"")];
         repacked("hostile", &replaced)
     };
     app.deploy("hostile", version(1, "old")).await.expect(StatusCode::OK);
