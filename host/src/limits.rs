@@ -160,9 +160,11 @@ pub const SQLITE_READERS: u32 = 2;
 pub const SQLITE_HEAP_BYTES_MAX: u64 = 512 * MIB_BYTES;
 /// The write-ahead log is folded into its file this often while it is written to, in milliseconds; above so many pages (of 4 KiB) a
 /// writer at rest is waited for; above the maximum the next commit does it, whatever it takes.
-pub const SQLITE_LOG_TICK_MS: u64 = 250;
-pub const SQLITE_LOG_PAGES: i64 = 2_048;
+pub const SQLITE_LOG_TICK_MS: u64 = 500;
+pub const SQLITE_LOG_PAGES: i64 = 4_096;
 pub const SQLITE_LOG_PAGES_MAX: i64 = 32_768;
+/// Pages (of 4 KiB) that the connection of a file that writes keeps in memory.
+pub const SQLITE_WRITER_PAGES: i64 = 2_048;
 /// Prepared statements kept per connection, and the longest text that is kept, in bytes.
 pub const SQLITE_STATEMENTS_KEPT: usize = 200;
 pub const SQLITE_STATEMENT_KEPT_BYTES_MAX: usize = 8 * 1024;
@@ -183,6 +185,8 @@ pub const OUTBOX_NEWEST_MAX: usize = 4_096;
 pub const OUTBOX_NEWEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Batches of one outbox begin at least this far from each other, in milliseconds, unless they are full.
 pub const RELAY_GATHER_MS: u64 = 2;
+/// Events of one outbox leave at least this far from each other, in milliseconds.
+pub const RELAY_EVENTS_GATHER_MS: u64 = 10;
 /// Effects that have left are taken out of the outbox when there are so many of them, or at the next tick.
 pub const RELAY_CLEAR_EFFECTS: usize = 1_024;
 /// Bytes of effects that the relay takes at once (one effect may be larger).

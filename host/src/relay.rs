@@ -18,8 +18,11 @@ pub struct Relay {
     queue: Arc<dyn Queue>,
     feed: Arc<dyn Feed>,
     sockets: Arc<dyn Sockets>,
-    /// All up to here has left.
-    moved: i64,
+    /// All up to here was taken from the outbox, and its pushes have left.
+    taken: i64,
+    /// Events that have not left yet: services can wait a moment, and many cost the queue little more than one.
+    waiting: Vec<(i64, Event)>,
+    published_at: Instant,
     /// Ephemeral pushes up to here have been handed to the sockets: they alone have nobody who remembers.
     shown: i64,
     /// Effects that have left and are still in the outbox, and since when.
@@ -46,7 +49,19 @@ impl Relay {
         sockets: Arc<dyn Sockets>,
         shutdown: CancellationToken,
     ) -> JoinHandle<()> {
-        let relay = Relay { outbox, queue, feed, sockets, moved: i64::MIN, shown: i64::MIN, left: 0, cleared_at: Instant::now() };
+        let now = Instant::now();
+        let relay = Relay {
+            outbox,
+            queue,
+            feed,
+            sockets,
+            taken: i64::MIN,
+            waiting: Vec::new(),
+            published_at: now,
+            shown: i64::MIN,
+            left: 0,
+            cleared_at: now,
+        };
         tokio::spawn(relay.run(shutdown))
     }
 
@@ -58,13 +73,14 @@ impl Relay {
             // Before looking, so that a commit during the look rings again.
             let ended = shutdown.is_cancelled();
             let began_at = tokio::time::Instant::now();
-            match self.move_batch().await {
+            match self.move_batch(ended).await {
                 Ok(0) if ended => return self.clear().await,
                 Ok(0) => {
                     pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
+                    let look_again = if self.waiting.is_empty() { began_at + tick } else { self.publish_at().into() };
                     tokio::select! {
                         () = signal.notified() => {}
-                        () = tokio::time::sleep(tick) => {}
+                        () = tokio::time::sleep_until(look_again) => {}
                         () = shutdown.cancelled() => {}
                     }
                 }
@@ -97,17 +113,19 @@ impl Relay {
         if self.left == 0 {
             return;
         }
-        match self.outbox.remove_up_to(self.moved).await {
-            Ok(()) => self.left = 0,
+        let moved = self.waiting.first().map_or(self.taken, |(position, _)| position - 1);
+        match self.outbox.remove_up_to(moved).await {
+            Ok(()) => self.left = self.waiting.len(),
             Err(error) => tracing::warn!(source = self.outbox.source(), %error, "what has left stays in the outbox for now"),
         }
     }
 
-    /// How many effects have left.
-    async fn move_batch(&mut self) -> Result<usize, RelayError> {
-        let effects = self.outbox.peek(self.moved, limits::RELAY_BATCH).await?;
+    /// How many effects were moved on. Events wait unless it is time for them, or `all` is to leave.
+    async fn move_batch(&mut self, all: bool) -> Result<usize, RelayError> {
+        let published = if all || Instant::now() >= self.publish_at() { self.publish().await? } else { 0 };
+        let effects = self.outbox.peek(self.taken, limits::RELAY_BATCH).await?;
+        let Some(&(last, _)) = effects.last() else { return Ok(published) };
         let count = effects.len();
-        let Some(&(last, _)) = effects.last() else { return Ok(0) };
         let mut events: Vec<(i64, Event)> = Vec::new();
         let mut durable: Vec<(i64, Push)> = Vec::new();
         let mut ephemeral: Vec<(i64, Push)> = Vec::new();
@@ -127,12 +145,26 @@ impl Relay {
             self.sockets.deliver_ephemeral(push);
         }
         self.shown = last;
-        if !events.is_empty() {
-            self.queue.publish(self.outbox.source(), &events).await?;
-        }
-        self.moved = last;
+        self.taken = last;
         self.left += count;
+        self.waiting.append(&mut events);
         Ok(count)
+    }
+
+    /// When the events that wait are to leave: at once, unless others left just before.
+    fn publish_at(&self) -> Instant {
+        let gather = if self.waiting.len() < limits::RELAY_BATCH { limits::RELAY_EVENTS_GATHER_MS } else { 0 };
+        self.published_at + Duration::from_millis(gather)
+    }
+
+    /// How many events have left.
+    async fn publish(&mut self) -> Result<usize, RelayError> {
+        if self.waiting.is_empty() {
+            return Ok(0);
+        }
+        self.queue.publish(self.outbox.source(), &self.waiting).await?;
+        self.published_at = Instant::now();
+        Ok(std::mem::take(&mut self.waiting).len())
     }
 }
 

@@ -26,7 +26,6 @@ use crate::{
     table::{Goal, Row, Table, milliseconds, thousands},
 };
 
-const RATES: [u64; 3] = [100, 500, 1_000];
 /// The rate at which p99 has a goal.
 const GOAL_RATE: u64 = 500;
 const GOAL_P99_US: u64 = 10_000;
@@ -46,7 +45,7 @@ pub async fn measure(arguments: &Arguments, server: &Server, native: &Native, ac
     let relay = Room::of_relay(native, accounts.len()).await?;
     // Warm instances, statement caches, the allocator.
     echo.run(100, Duration::from_secs(2)).await?;
-    for rate in RATES {
+    for &rate in &arguments.rates {
         let plain = relay.run(rate, arguments.duration() / 2).await?;
         let run = echo.run(rate, arguments.duration()).await?;
         add_latency(rate, &run, &plain, table);

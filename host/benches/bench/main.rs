@@ -44,6 +44,9 @@ struct Arguments {
     /// Connected users in (b).
     #[arg(long, default_value_t = 1_000)]
     users: usize,
+    /// Messages per second in (b), one rate after another, before the highest is looked for.
+    #[arg(long, value_delimiter = ',', default_value = "100,500,1000")]
+    rates: Vec<u64>,
     /// How many idle sockets (c) opens; one account each.
     #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
     sockets: Vec<usize>,

@@ -1,16 +1,14 @@
 //! What a store holds for one instance: the guest as its capabilities see it, its meters, and WASI shut tight.
 
 use std::sync::Arc;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{CallHook, ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::call::Frame;
-use super::long_calls;
 use super::stdout::LogLines;
 use crate::capabilities::guest::Guest;
 use crate::limits;
@@ -65,10 +63,7 @@ fn on_tick(mut context: StoreContextMut<'_, InstanceState>) -> wasmtime::Result<
         }
         cpu.leave();
     } else {
-        // The tick may have fallen into a short call, or into one whose thread had to wait for a processor: from here on it is measured. Up to
-        // here it cannot have used more than a tick.
-        cpu.leave();
-        cpu.used = cpu.used.min(Duration::from_millis(limits::EPOCH_TICK_QUIET_MS));
+        // From here on it is measured; up to here it cannot have used more than a tick.
         cpu.clock.is_watched.store(true, Ordering::Relaxed);
     }
     let clock = cpu.clock.clone();
@@ -81,15 +76,14 @@ fn on_tick(mut context: StoreContextMut<'_, InstanceState>) -> wasmtime::Result<
     ))
 }
 
-static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-
 /// What this thread has used of a processor. Asks the kernel.
 fn thread_cpu() -> Duration {
     let used = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec.unsigned_abs() as u32)
 }
 
-/// CPU time of the guest in one call: from entering its code to leaving it, waits for the host and for other tasks taken out.
+/// CPU time of the guest in one call since a tick first found it: from entering its code to leaving it, waits for the host and for other tasks
+/// taken out. Most calls are over before, and are not measured at all: asking a clock at each crossing costs as much as much of what they do.
 #[derive(Default)]
 pub struct CpuMeter {
     used: Duration,
@@ -100,21 +94,16 @@ pub struct CpuMeter {
 /// Shared with the yielding future, which starts the clock again when the guest goes on, on whichever thread.
 #[derive(Default)]
 struct GuestClock {
-    /// When the guest's code was entered, in nanoseconds of `now`; 0 outside it.
+    /// When the guest's code was entered, in nanoseconds of `thread_cpu`: a thread may have to wait for a processor, which is not its guest's
+    /// fault. 0 outside it.
     entered_ns: AtomicU64,
-    /// A tick has found this call. Changed only while the guest's code is left.
+    /// A tick has found this call.
     is_watched: AtomicBool,
 }
 
 impl GuestClock {
-    /// For most calls the time of day is near enough, and cheap. A thread may have to wait for a processor, which is not its guest's fault: where
-    /// that matters, its own time counts.
-    fn now(&self) -> Duration {
-        if self.is_watched.load(Ordering::Relaxed) || long_calls::is_here() { thread_cpu() } else { START.elapsed() }
-    }
-
     fn enter(&self) {
-        self.entered_ns.store(self.now().as_nanos().max(1) as u64, Ordering::Relaxed);
+        self.entered_ns.store(thread_cpu().as_nanos().max(1) as u64, Ordering::Relaxed);
     }
 }
 
@@ -122,13 +111,14 @@ impl CpuMeter {
     pub fn begin(&mut self, limit: Duration) {
         self.used = Duration::ZERO;
         self.limit = limit;
+        self.clock.entered_ns.store(0, Ordering::Relaxed);
         self.clock.is_watched.store(false, Ordering::Relaxed);
     }
 
     fn running(&self) -> Duration {
         match self.clock.entered_ns.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
-            entered_ns => self.clock.now().saturating_sub(Duration::from_nanos(entered_ns)),
+            entered_ns => thread_cpu().saturating_sub(Duration::from_nanos(entered_ns)),
         }
     }
 
@@ -142,6 +132,9 @@ impl CpuMeter {
     }
 
     fn crossing(&mut self, hook: CallHook) {
+        if !self.clock.is_watched.load(Ordering::Relaxed) {
+            return;
+        }
         match hook {
             CallHook::CallingWasm | CallHook::ReturningFromHost => self.clock.enter(),
             CallHook::ReturningFromWasm | CallHook::CallingHost => self.leave(),

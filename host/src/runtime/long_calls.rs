@@ -4,7 +4,6 @@
 //! So a short call never waits behind a long one: not for a thread, and, since the kernel prefers the serving threads, not for a
 //! processor either. What a long call waits for (timers, stores) is still driven by the runtime that serves.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -52,14 +51,7 @@ impl LongMark {
     }
 }
 
-thread_local! {
-    static IS_HERE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether this is a thread of long calls.
-pub fn is_here() -> bool {
-    IS_HERE.get()
-}
+const THREAD: &str = "long-calls";
 
 impl LongCalls {
     /// Half of the processors, at least one thread. To be called within the runtime that serves.
@@ -71,9 +63,8 @@ impl LongCalls {
         for _ in 0..threads_count {
             let (calls, runtime) = (calls.clone(), Handle::current());
             thread::Builder::new()
-                .name("long-calls".to_owned())
+                .name(THREAD.to_owned())
                 .spawn(move || {
-                    IS_HERE.set(true);
                     // Of this thread alone (Linux). Where it is refused, long calls still have only their own threads.
                     if let Err(error) = rustix::process::setpriority_process(None, limits::LONG_CALL_NICENESS) {
                         tracing::warn!(%error, "the threads of long calls have the priority of all others");
@@ -140,6 +131,10 @@ mod tests {
     use std::time::Duration;
 
     const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn is_here() -> bool {
+        thread::current().name() == Some(THREAD)
+    }
 
     #[tokio::test]
     async fn a_marked_call_goes_on_elsewhere_and_a_short_one_stays() {

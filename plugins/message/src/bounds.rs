@@ -29,3 +29,5 @@ pub const PREVIEW_CHARS_MAX: usize = 100;
 pub const SENDERS_TOLD_MAX: i64 = 256;
 /// Tries of a step whose ground moved meanwhile; then the client is asked to come back.
 pub const TRIES_MAX: u32 = 5;
+/// Receipts of devices that are worked off in one transaction.
+pub const RECEIPTS_AT_ONCE: usize = 64;

@@ -143,7 +143,7 @@ impl user_events::Guest for Message {
 }
 
 impl hub_events::Guest for Message {
-    fn acknowledged(_key: String, event: hub_events::Acknowledgement) -> Result<(), Error> {
+    fn acknowledged(_key: String, event: hub_events::Acknowledgements) -> Result<(), Error> {
         receipts::acknowledged(&event)
     }
 

@@ -7,14 +7,14 @@ use echo_sdk::sql::{Database, SqlError, transaction};
 use echo_sdk::{Error, Timestamp, caller, push, time};
 
 use crate::bindings::echo::user::api as users;
-use crate::bindings::exports::echo::hub::events::Acknowledgement;
+use crate::bindings::exports::echo::hub::events::Acknowledgements;
 use crate::bindings::exports::echo::message::api::{MessageStatus, ReadRequest, ReadState, RecipientStatus, Statuses};
-use crate::bounds::TRIES_MAX;
+use crate::bounds::{RECEIPTS_AT_ONCE, TRIES_MAX};
 use crate::history::seen_by;
 use crate::payload;
 use crate::rules::{self, Shown};
 use crate::store::conversations::{membership, unread_count};
-use crate::store::receipts::{self, Marked};
+use crate::store::receipts::{self, Marked, Reached, Step, Undelivered};
 
 /// Why a receipt came to nothing.
 enum Stopped {
@@ -48,33 +48,48 @@ fn until_it_holds<T>(mut step: impl FnMut() -> Result<T, Stopped>) -> Result<T, 
 
 // --- From a device's acknowledgement ---------------------------------------------------------------------------------------------------
 
-/// The receipts are ids of messages that reached a device of this user. A feed is in order, so all before them in their conversations did too.
+/// The receipts are ids of messages that reached a device of a user. A feed is in order, so all before them in their conversations did too.
 /// An acknowledgement of one's own messages tells nobody anything.
-pub fn acknowledged(event: &Acknowledgement) -> Result<(), Error> {
-    let ids: Vec<String> = event.receipts.iter().filter(|receipt| is_uuid(receipt)).cloned().collect();
-    if ids.is_empty() {
+pub fn acknowledged(event: &Acknowledgements) -> Result<(), Error> {
+    let reached: Vec<Reached<'_>> = event
+        .items
+        .iter()
+        .flat_map(|one| one.receipts.iter().map(|receipt| Reached { user_id: &one.user_id, message_id: receipt }))
+        .filter(|reached| is_uuid(reached.message_id))
+        .collect();
+    reached.chunks(RECEIPTS_AT_ONCE).try_for_each(|some| until_it_holds(|| delivered(some)))
+}
+
+fn delivered(reached: &[Reached<'_>]) -> Result<(), Stopped> {
+    let undelivered = receipts::undelivered_among(reached)?;
+    let steps: Vec<Step> = undelivered.chunk_by(is_same_watermark).filter_map(step).collect();
+    if steps.is_empty() {
         return Ok(());
     }
-    until_it_holds(|| {
-        let undelivered = receipts::undelivered_among(&event.user_id, &ids)?;
-        if undelivered.is_empty() {
-            return Ok(());
+    let now = time::now_us();
+    transaction(|tx| {
+        if !receipts::raise_all_delivered(tx, &steps, now)? {
+            return Err(Stopped::Moved);
         }
-        let now = time::now_us();
-        transaction(|tx| {
-            for of_one in undelivered.chunk_by(|(_, one), (_, other)| one.conversation_id == other.conversation_id) {
-                let [(watermark, _), ..] = of_one else { continue };
-                let [.., (_, newest)] = of_one else { continue };
-                if !receipts::raise_delivered(tx, &newest.conversation_id, &event.user_id, *watermark, newest.seq)? {
-                    return Err(Stopped::Moved);
-                }
-                receipts::mark(tx, &newest.conversation_id, &event.user_id, "delivered", newest.seq, now)?;
-            }
-            for (_, message) in &undelivered {
-                tell(message, &event.user_id, MessageStatus::Delivered, now)?;
-            }
-            Ok(())
-        })
+        for Undelivered { user_id, message, .. } in &undelivered {
+            tell(message, user_id, MessageStatus::Delivered, now)?;
+        }
+        Ok(())
+    })
+}
+
+fn is_same_watermark(one: &Undelivered, other: &Undelivered) -> bool {
+    (&one.user_id, &one.message.conversation_id) == (&other.user_id, &other.message.conversation_id)
+}
+
+/// Up to the newest of these messages, which are under one watermark.
+fn step(undelivered: &[Undelivered]) -> Option<Step> {
+    let newest = undelivered.last()?;
+    Some(Step {
+        conversation_id: newest.message.conversation_id.clone(),
+        user_id: newest.user_id.clone(),
+        from: newest.delivered_seq,
+        to: newest.message.seq,
     })
 }
 

@@ -119,10 +119,9 @@ fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), 
             }
         }
     }
-    let payload = payload::message(message);
-    push::durable(&recipient_ids, "message", payload.clone(), Some(&message.id))?;
-    // Without a receipt: that it reached the sender's own devices is nothing to be told of.
-    push::durable(std::slice::from_ref(&message.sender_id), "message", payload, None)?;
+    // One push for all, so that it is kept once: the receipts of the sender's own devices are passed over when they come.
+    let everyone: Vec<String> = recipient_ids.iter().chain([&message.sender_id]).cloned().collect();
+    push::durable(&everyone, "message", payload::message(message), Some(&message.id))?;
     let event = SentMessage {
         message_id: message.id.clone(),
         conversation_id: message.conversation_id.clone(),

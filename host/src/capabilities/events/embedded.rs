@@ -13,7 +13,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use futures_util::FutureExt;
-use serde_json::json;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,7 +31,7 @@ mod lane;
 const TABLES: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS queue_subscription (id INTEGER PRIMARY KEY AUTOINCREMENT, consumer TEXT NOT NULL, topic TEXT NOT NULL,
         UNIQUE (consumer, topic))",
-    "CREATE TABLE IF NOT EXISTS queue_entry (id INTEGER PRIMARY KEY AUTOINCREMENT, subscription INTEGER NOT NULL, hash INTEGER NOT NULL,
+    "CREATE TABLE IF NOT EXISTS queue_entry (id INTEGER PRIMARY KEY, subscription INTEGER NOT NULL, hash INTEGER NOT NULL,
         partition INTEGER NOT NULL, event TEXT NOT NULL, tries INTEGER NOT NULL DEFAULT 0, due_us INTEGER NOT NULL DEFAULT 0)",
     "CREATE INDEX IF NOT EXISTS queue_entry_order ON queue_entry (subscription, partition, id)",
     "CREATE TABLE IF NOT EXISTS queue_letter (id INTEGER PRIMARY KEY AUTOINCREMENT, consumer TEXT NOT NULL, topic TEXT NOT NULL,
@@ -40,9 +39,8 @@ const TABLES: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS queue_source (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
 ];
 
-const PUT_ENTRIES: &str = "INSERT INTO queue_entry (id, subscription, hash, partition, event)
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each($1)";
-const PUT_SOURCE: &str = "INSERT INTO queue_source (name, position) VALUES ($2, $3)
+const PUT_ENTRY: &str = "INSERT INTO queue_entry (id, subscription, hash, partition, event) VALUES ($1, $2, $3, $4, $5)";
+const PUT_SOURCE: &str = "INSERT INTO queue_source (name, position) VALUES ($1, $2)
     ON CONFLICT (name) DO UPDATE SET position = excluded.position";
 
 pub struct EmbeddedQueue {
@@ -68,10 +66,9 @@ struct Core {
 }
 
 struct Scripts {
-    append: Script,
     begin: Script,
-    put_entries: Script,
-    finish: Script,
+    put_entry: Script,
+    put_source: Script,
     load: Script,
     done: Script,
     retry: Script,
@@ -127,14 +124,13 @@ impl EmbeddedQueue {
         writer.run(&repartition, values::bind([i64::from(limits::QUEUE_PARTITIONS).into()])?).await?;
         drop(writer);
         let scripts = Scripts {
-            append: Script::all(["BEGIN IMMEDIATE", PUT_ENTRIES, PUT_SOURCE, "COMMIT"]),
             begin: Script::new("BEGIN IMMEDIATE"),
-            put_entries: Script::new(PUT_ENTRIES),
-            finish: Script::all([PUT_SOURCE, "COMMIT"]),
+            put_entry: Script::new(PUT_ENTRY),
+            put_source: Script::new(PUT_SOURCE),
             load: Script::new(
                 "SELECT id, event, tries, due_us FROM queue_entry WHERE subscription = $1 AND partition = $2 AND id > $3 ORDER BY id LIMIT $4",
             ),
-            done: Script::new("DELETE FROM queue_entry WHERE id IN (SELECT value FROM json_each($1))"),
+            done: Script::new("DELETE FROM queue_entry WHERE id = $1"),
             retry: Script::new("UPDATE queue_entry SET tries = $2, due_us = $3 WHERE id = $1"),
             bury: Script::all([
                 "INSERT INTO queue_letter (consumer, topic, event, reason, tries, at_us)
@@ -203,16 +199,16 @@ impl Queue for EmbeddedQueue {
         core.make_sound(&mut memory).await?;
         let seen = memory.sources.get(source).copied().unwrap_or(i64::MIN);
         let mut offers: Vec<(Arc<Subscription>, usize, Item)> = Vec::new();
-        let mut rows: Vec<String> = Vec::new();
+        let mut rows: Vec<Params> = Vec::new();
         let mut newest = seen;
         for (position, event) in events.iter().filter(|(position, _)| *position > seen) {
             newest = *position;
             let Some(subscriptions) = memory.subscriptions.get(&event.topic).cloned() else { continue };
-            let shared = Arc::new(event.clone());
+            let (shared, text) = (Arc::new(event.clone()), encode(event));
             for subscription in subscriptions {
                 let id = memory.next_id;
                 memory.next_id += 1;
-                rows.push(entry_row(id, &subscription, event));
+                rows.push(entry_row(id, &subscription, &event.key, &text)?);
                 let partition = partition_of(hash_of(&event.key));
                 offers.push((subscription, partition, Item { id, event: shared.clone(), tries: 0, due: None }));
             }
@@ -220,7 +216,7 @@ impl Queue for EmbeddedQueue {
         if !rows.is_empty() {
             // Unsound until the commit is known: also when this future is dropped.
             memory.sound = false;
-            core.append(rows, source, newest).await?;
+            core.append(&rows, source, newest).await?;
             memory.sound = true;
         }
         memory.sources.insert(source.to_owned(), newest);
@@ -358,11 +354,13 @@ impl Queue for EmbeddedQueue {
         let entry = memory.next_id;
         memory.next_id += 1;
         memory.sound = false;
-        let script = Script::all(["BEGIN IMMEDIATE", PUT_ENTRIES, "DELETE FROM queue_letter WHERE id = $2", "COMMIT"]);
-        let row = format!("[{}]", entry_row(entry, &subscription, &event));
+        let row = entry_row(entry, &subscription, &event.key, &encode(&event))?;
         let mut writer = core.file.writer().await?;
         writer.opened();
-        writer.run(&script, values::bind([row.into(), id.into()])?).await?;
+        writer.run(&core.scripts.begin, Params::default()).await?;
+        writer.run(&core.scripts.put_entry, row).await?;
+        writer.run(&Script::new("DELETE FROM queue_letter WHERE id = $1"), values::bind([id.into()])?).await?;
+        writer.run(&core.scripts.commit, Params::default()).await?;
         writer.ended();
         memory.sound = true;
         let partition = partition_of(hash_of(&event.key));
@@ -411,9 +409,10 @@ impl Core {
         }
         // On the writer: a write whose future was dropped has come to its end before this lease is given.
         let mut writer = self.file.writer().await?;
-        let next = Script::new("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'queue_entry'), 0) + 1");
+        let next = Script::new("SELECT coalesce((SELECT max(id) FROM queue_entry), 0) + 1");
         each(&mut writer, &next, vec![], |row| {
-            memory.next_id = values::integer(row, 0)?;
+            // The lanes in memory have seen the ids of before, though all of those may have been taken out since.
+            memory.next_id = memory.next_id.max(values::integer(row, 0)?);
             Ok(true)
         })
         .await?;
@@ -441,29 +440,13 @@ impl Core {
         Ok(())
     }
 
-    async fn append(&self, rows: Vec<String>, source: &str, position: i64) -> Result<(), SqlError> {
+    async fn append(&self, rows: &[Params], source: &str, position: i64) -> Result<(), SqlError> {
         let mut writer = self.file.writer().await?;
         writer.opened();
-        let mut pages = Vec::new();
-        let mut page = String::new();
-        for row in rows {
-            if page.len() + row.len() > limits::EVENT_BYTES_MAX && !page.is_empty() {
-                pages.push(std::mem::take(&mut page) + "]");
-            }
-            page.push(if page.is_empty() { '[' } else { ',' });
-            page.push_str(&row);
-        }
-        pages.push(page + "]");
-        if let [page] = pages.as_mut_slice() {
-            let page = std::mem::take(page);
-            writer.run(&self.scripts.append, values::bind([page.into(), source.into(), position.into()])?).await?;
-        } else {
-            writer.run(&self.scripts.begin, Params::default()).await?;
-            for page in pages {
-                writer.run(&self.scripts.put_entries, values::bind([page.into()])?).await?;
-            }
-            writer.run(&self.scripts.finish, values::bind([Value::Null, source.into(), position.into()])?).await?;
-        }
+        writer.run(&self.scripts.begin, Params::default()).await?;
+        writer.run_rows(&self.scripts.put_entry, rows).await?;
+        writer.run(&self.scripts.put_source, values::bind([source.into(), position.into()])?).await?;
+        writer.run(&self.scripts.commit, Params::default()).await?;
         writer.ended();
         Ok(())
     }
@@ -532,26 +515,15 @@ impl Core {
         if taken.all.is_empty() {
             return Ok(());
         }
-        let done: Vec<i64> = taken
-            .all
-            .iter()
-            .filter_map(|settled| match settled {
-                Settled::Done { id } => Some(*id),
-                _ => None,
-            })
-            .collect();
-        let done_params = values::bind([json!(done).to_string().into()])?;
+        let done = taken.all.iter().filter_map(|settled| match settled {
+            Settled::Done { id } => Some(values::bind([(*id).into()])),
+            _ => None,
+        });
+        let done = done.collect::<Result<Vec<_>, _>>()?;
         let mut writer = self.file.writer().await?;
-        if done.len() == taken.all.len() {
-            writer.run(&self.scripts.done, done_params).await?;
-            taken.written();
-            return Ok(());
-        }
         writer.opened();
         writer.run(&self.scripts.begin, Params::default()).await?;
-        if !done.is_empty() {
-            writer.run(&self.scripts.done, done_params).await?;
-        }
+        writer.run_rows(&self.scripts.done, &done).await?;
         for settled in &taken.all {
             match settled {
                 Settled::Done { .. } => {}
@@ -709,9 +681,14 @@ fn partition_of(hash: u32) -> usize {
     (hash % limits::QUEUE_PARTITIONS) as usize
 }
 
-fn entry_row(id: i64, subscription: &Subscription, event: &Event) -> String {
-    let hash = hash_of(&event.key);
-    json!([id, subscription.id, hash, partition_of(hash), event]).to_string()
+/// The parameters of `PUT_ENTRY`.
+fn entry_row(id: i64, subscription: &Subscription, key: &str, event: &str) -> Result<Params, SqlError> {
+    let hash = hash_of(key);
+    values::bind([id.into(), subscription.id.into(), i64::from(hash).into(), (partition_of(hash) as i64).into(), event.into()])
+}
+
+fn encode(event: &Event) -> String {
+    serde_json::to_string(event).expect("strings and numbers always encode")
 }
 
 fn decode(event: &str) -> Result<Event, SqlError> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -69,20 +70,33 @@ fn text(entry: &FeedEntry) -> String {
     payload["text"].as_str().expect("a text").to_owned()
 }
 
+/// As `echo:hub/events` says.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Acknowledgements {
+    items: Vec<Acknowledged>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Acknowledged {
+    user_id: Uuid,
+    #[serde(rename = "device_id")]
+    _device_id: String,
+    seq: u64,
+    receipts: Vec<String>,
+}
+
 /// What the outbox tells: user, seq, receipts.
 async fn told(feed: &dyn Feed) -> Vec<(Uuid, u64, Vec<String>)> {
     let mut all = Vec::new();
     for (_, effect) in feed.peek(i64::MIN, 10_000).await.expect("peeks") {
         let Effect::Event(event) = effect else { panic!("no event: {effect:?}") };
         assert_eq!(event.topic, "hub.acknowledged");
-        let payload: Value = serde_json::from_str(&event.payload).expect("JSON");
-        let mut fields: Vec<_> = payload.as_object().expect("a record").keys().cloned().collect();
-        fields.sort();
-        assert_eq!(fields, ["device_id", "receipts", "seq", "user_id"]);
-        assert_eq!(payload["user_id"], event.key);
-        let receipts: Vec<String> = serde_json::from_value(payload["receipts"].clone()).expect("texts");
-        assert!((1..=limits::ACK_RECEIPTS_MAX).contains(&receipts.len()));
-        all.push((event.key.parse().expect("a uuid"), payload["seq"].as_u64().expect("a number"), receipts));
+        let Acknowledgements { items } = serde_json::from_str(&event.payload).expect("as the WIT says");
+        let receipts = items.iter().map(|item| item.receipts.len());
+        assert!(receipts.clone().all(|receipts| receipts > 0) && receipts.sum::<usize>() <= limits::ACK_RECEIPTS_MAX);
+        all.extend(items.into_iter().map(|item| (item.user_id, item.seq, item.receipts)));
     }
     all
 }

@@ -37,20 +37,15 @@ const TABLES: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS feed_source (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
 ];
 
-const PUT_USERS: &str = "INSERT INTO feed_user (id, uuid, head) SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each($1) WHERE true
-    ON CONFLICT (id) DO UPDATE SET head = excluded.head";
-const PUT_PAYLOADS: &str = "INSERT INTO feed_payload (id, event, body, receipt, users, at_us)
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5 FROM json_each($2)";
-const PUT_ENTRIES: &str = "INSERT INTO feed_entry (user, seq, payload) SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each($3)";
-const PUT_SOURCE: &str = "INSERT INTO feed_source (name, position) VALUES ($4, $5)
+const PUT_USER: &str = "INSERT INTO feed_user (id, uuid, head) VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET head = excluded.head";
+const PUT_PAYLOAD: &str = "INSERT INTO feed_payload (id, event, body, receipt, users, at_us) VALUES ($1, $2, $3, $4, $5, $6)";
+const PUT_ENTRY: &str = "INSERT INTO feed_entry (user, seq, payload) VALUES ($1, $2, $3)";
+const PUT_SOURCE: &str = "INSERT INTO feed_source (name, position) VALUES ($1, $2)
     ON CONFLICT (name) DO UPDATE SET position = excluded.position";
-const PUT_CURSORS: &str =
-    "INSERT INTO feed_cursor (user, device, seq) SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each($1) WHERE true
+const PUT_CURSOR: &str = "INSERT INTO feed_cursor (user, device, seq) VALUES ($1, $2, $3)
     ON CONFLICT (user, device) DO UPDATE SET seq = max(seq, excluded.seq)";
-const PUT_ACKED: &str =
-    "INSERT INTO feed_user (id, uuid, head, acked) SELECT value ->> 0, value ->> 1, 0, value ->> 2 FROM json_each($2) WHERE true
-    ON CONFLICT (id) DO UPDATE SET acked = excluded.acked, reached = coalesce(
-        (SELECT payload FROM feed_entry WHERE user = excluded.id AND seq <= excluded.acked ORDER BY seq DESC LIMIT 1), reached)";
+const PUT_ACKED: &str = "UPDATE feed_user SET acked = $2, reached = coalesce(
+        (SELECT payload FROM feed_entry WHERE user = $1 AND seq <= $2 ORDER BY seq DESC LIMIT 1), reached) WHERE id = $1";
 
 pub struct EmbeddedFeed {
     file: File,
@@ -61,17 +56,16 @@ pub struct EmbeddedFeed {
 }
 
 struct Scripts {
-    append: Script,
     begin: Script,
-    put_users: Script,
-    put_payloads: Script,
-    put_entries: Script,
-    finish: Script,
+    put_user: Script,
+    put_payload: Script,
+    put_entry: Script,
+    put_source: Script,
     users: Script,
     receipts: Script,
-    acknowledge: Script,
+    put_cursor: Script,
+    put_acked: Script,
     emit: Script,
-    emit_and_commit: Script,
     commit: Script,
     read: Script,
     cursor: Script,
@@ -104,23 +98,19 @@ impl EmbeddedFeed {
         let outbox = SqliteOutbox::open(&file, "feed").await?;
         file.writer().await?.run(&Script::all(TABLES), Params::default()).await?;
         let scripts = Scripts {
-            append: Script::all(["BEGIN IMMEDIATE", PUT_USERS, PUT_PAYLOADS, PUT_ENTRIES, PUT_SOURCE, "COMMIT"]),
             begin: Script::new("BEGIN IMMEDIATE"),
-            put_users: Script::new(PUT_USERS),
-            put_payloads: Script::new(PUT_PAYLOADS),
-            put_entries: Script::new(PUT_ENTRIES),
-            finish: Script::all([PUT_SOURCE, "COMMIT"]),
+            put_user: Script::new(PUT_USER),
+            put_payload: Script::new(PUT_PAYLOAD),
+            put_entry: Script::new(PUT_ENTRY),
+            put_source: Script::new(PUT_SOURCE),
             users: Script::new("SELECT uuid, id, head, acked FROM feed_user WHERE uuid IN (SELECT value FROM json_each($1))"),
             receipts: Script::new(
-                "SELECT entry.user, payload.receipt FROM json_each($1) AS step
-                    CROSS JOIN feed_entry AS entry ON entry.user = step.value ->> 0
-                        AND entry.seq > step.value ->> 1 AND entry.seq <= step.value ->> 2
-                    CROSS JOIN feed_payload AS payload ON payload.id = entry.payload
-                    WHERE payload.receipt IS NOT NULL",
+                "SELECT payload.receipt FROM feed_entry AS entry CROSS JOIN feed_payload AS payload ON payload.id = entry.payload
+                    WHERE entry.user = $1 AND entry.seq > $2 AND entry.seq <= $3 AND payload.receipt IS NOT NULL ORDER BY entry.seq",
             ),
-            acknowledge: Script::all(["BEGIN IMMEDIATE", PUT_CURSORS, PUT_ACKED]),
+            put_cursor: Script::new(PUT_CURSOR),
+            put_acked: Script::new(PUT_ACKED),
             emit: Script::new(outbox::APPEND),
-            emit_and_commit: Script::all([outbox::APPEND, "COMMIT"]),
             commit: Script::new("COMMIT"),
             read: Script::new(
                 "SELECT person.head, (SELECT min(seq) FROM feed_entry WHERE user = person.id),
@@ -195,7 +185,7 @@ impl EmbeddedFeed {
     }
 
     /// Gives out the numbers, in memory alone.
-    fn number(memory: &mut Memory, pushes: &[&Push], at_us: u64) -> Numbered {
+    fn number(memory: &mut Memory, pushes: &[&Push], at_us: u64) -> Result<Numbered, SqlError> {
         let mut numbered = Numbered::default();
         let mut moved: HashSet<Uuid> = HashSet::new();
         for push in pushes {
@@ -213,43 +203,36 @@ impl EmbeddedFeed {
                 state.head += 1;
                 moved.insert(user);
                 ids.push(state.id);
-                numbered.entries.push(json!([state.id, state.head, id]));
+                numbered.entries.push(values::bind([state.id.into(), integer(state.head), id.into()])?);
                 let payload = payload.clone();
                 numbered.delivered.push(FeedEntry { user, seq: state.head, event: push.event.clone(), payload, at_us });
             }
-            let ids = push.receipt.is_some().then(|| json!(ids).to_string());
-            numbered.bytes += push.payload.len();
-            numbered.payloads.push(json!([id, push.event, push.payload, push.receipt, ids, at_us]));
+            let ids = if push.receipt.is_some() { encode(&ids) } else { Value::Null };
+            let receipt = push.receipt.as_deref().map_or(Value::Null, Value::from);
+            let (event, body) = (push.event.as_str().into(), push.payload.as_str().into());
+            numbered.payloads.push(values::bind([id.into(), event, body, receipt, ids, Value::Timestamp(at_us)])?);
         }
         for user in moved {
             let state = &memory.users[&user];
-            numbered.users.push(json!([state.id, user, state.head]));
+            numbered.users.push(values::bind([state.id.into(), Value::Uuid(user), integer(state.head)])?);
         }
-        numbered
+        Ok(numbered)
     }
 
     async fn write(&self, numbered: &Numbered, source: &str, position: i64) -> Result<(), SqlError> {
         let scripts = &self.scripts;
         let mut writer = self.file.writer().await?;
         writer.opened();
-        let small = numbered.bytes <= limits::PUSH_PAYLOAD_BYTES_MAX && numbered.entries.len() <= limits::PUSH_USERS_MAX;
-        if small {
-            let (users, payloads, entries) = (encode(&numbered.users), encode(&numbered.payloads), encode(&numbered.entries));
-            writer.run(&scripts.append, values::bind([users, payloads, entries, source.into(), position.into()])?).await?;
-        } else {
-            writer.run(&scripts.begin, Params::default()).await?;
-            for users in numbered.users.chunks(limits::PUSH_USERS_MAX) {
-                writer.run(&scripts.put_users, values::bind([encode(&users)])?).await?;
+        writer.run(&scripts.begin, Params::default()).await?;
+        for (script, rows) in
+            [(&scripts.put_user, &numbered.users), (&scripts.put_payload, &numbered.payloads), (&scripts.put_entry, &numbered.entries)]
+        {
+            for some in rows.chunks(limits::PUSH_USERS_MAX) {
+                writer.run_rows(script, some).await?;
             }
-            for payload in &numbered.payloads {
-                writer.run(&scripts.put_payloads, values::bind([Value::Null, encode(&[payload])])?).await?;
-            }
-            for entries in numbered.entries.chunks(limits::PUSH_USERS_MAX) {
-                writer.run(&scripts.put_entries, values::bind([Value::Null, Value::Null, encode(&entries)])?).await?;
-            }
-            let rest = values::bind([Value::Null, Value::Null, Value::Null, source.into(), position.into()])?;
-            writer.run(&scripts.finish, rest).await?;
         }
+        writer.run(&scripts.put_source, values::bind([source.into(), position.into()])?).await?;
+        writer.run(&scripts.commit, Params::default()).await?;
         writer.ended();
         Ok(())
     }
@@ -258,11 +241,10 @@ impl EmbeddedFeed {
 /// Pushes with their numbers, as rows to write and as entries to deliver.
 #[derive(Default)]
 struct Numbered {
-    users: Vec<serde_json::Value>,
-    payloads: Vec<serde_json::Value>,
-    entries: Vec<serde_json::Value>,
+    users: Vec<Params>,
+    payloads: Vec<Params>,
+    entries: Vec<Params>,
     delivered: Vec<FeedEntry>,
-    bytes: usize,
 }
 
 /// How far a user's devices have come.
@@ -287,7 +269,7 @@ impl Feed for EmbeddedFeed {
 
         // Unsound until the commit is known: also when this future is dropped.
         memory.sound = false;
-        let numbered = Self::number(&mut memory, &fresh, now_us());
+        let numbered = Self::number(&mut memory, &fresh, now_us())?;
         self.write(&numbered, source, position).await?;
         memory.sources.insert(source.to_owned(), position);
         memory.sound = true;
@@ -387,7 +369,7 @@ impl EmbeddedFeed {
             if seq == 0 {
                 continue;
             }
-            cursors.push(json!([known.id, device, seq]));
+            cursors.push(values::bind([known.id.into(), device.as_str().into(), integer(seq)])?);
             if seq > known.acked {
                 let fresh = || Step { user: *user, device: device.clone(), from: known.acked, to: 0, receipts: Vec::new() };
                 let step = steps.entry(known.id).or_insert_with(fresh);
@@ -401,18 +383,12 @@ impl EmbeddedFeed {
         }
         // All on the writer: a reader would have to fetch again the pages that every commit takes from it.
         let mut writer = self.file.writer().await?;
-        if !steps.is_empty() {
-            let ranges: Vec<_> = steps.iter().map(|(id, step)| json!([id, step.from, step.to])).collect();
-            for ranges in ranges.chunks(limits::PUSH_USERS_MAX) {
-                each(&mut writer, &self.scripts.receipts, vec![encode(&ranges)], |row| {
-                    let receipt = values::text(row, 1)?;
-                    if let Some(step) = steps.get_mut(&values::integer(row, 0)?) {
-                        step.receipts.push(receipt);
-                    }
-                    Ok(true)
-                })
-                .await?;
-            }
+        for (id, step) in &mut steps {
+            each(&mut writer, &self.scripts.receipts, vec![(*id).into(), integer(step.from), integer(step.to)], |row| {
+                step.receipts.push(values::text(row, 0)?);
+                Ok(true)
+            })
+            .await?;
         }
         memory.sound = false;
         self.write_steps(writer, &cursors, &steps).await?;
@@ -425,15 +401,13 @@ impl EmbeddedFeed {
         Ok(())
     }
 
-    async fn write_steps(&self, mut writer: Lease, cursors: &[serde_json::Value], steps: &HashMap<i64, Step>) -> Result<(), SqlError> {
-        let acked: Vec<_> = steps.iter().map(|(id, step)| json!([id, step.user, step.to])).collect();
+    async fn write_steps(&self, mut writer: Lease, cursors: &[Params], steps: &HashMap<i64, Step>) -> Result<(), SqlError> {
+        let acked = steps.iter().map(|(id, step)| values::bind([(*id).into(), integer(step.to)])).collect::<Result<Vec<_>, _>>()?;
         writer.opened();
-        writer.run(&self.scripts.acknowledge, values::bind([encode(&cursors), encode(&acked)])?).await?;
-        let mut told = Vec::new();
-        for step in steps.values() {
-            told.extend(step.receipts.chunks(limits::ACK_RECEIPTS_MAX).map(|receipts| acknowledged(step, receipts)));
-        }
-        self.publish_and_commit(writer, told).await
+        writer.run(&self.scripts.begin, Params::default()).await?;
+        writer.run_rows(&self.scripts.put_cursor, cursors).await?;
+        writer.run_rows(&self.scripts.put_acked, &acked).await?;
+        self.publish_and_commit(writer, acknowledged(steps.values())).await
     }
 
     /// Ends the writer's transaction with these events in the outbox.
@@ -442,15 +416,13 @@ impl EmbeddedFeed {
         for event in events {
             pending.push(Effect::Event(event))?;
             if pending.is_full() {
-                writer.run(&self.scripts.emit, pending.take(&self.outbox)?).await?;
+                writer.run_rows(&self.scripts.emit, &pending.take(&self.outbox)?).await?;
             }
         }
-        let (script, params) = match pending.is_empty() {
-            true => (&self.scripts.commit, Params::default()),
-            false => (&self.scripts.emit_and_commit, pending.take(&self.outbox)?),
-        };
+        let events = pending.take(&self.outbox)?;
         let handover = self.outbox.handover(&mut pending);
-        writer.run(script, params).await?;
+        writer.run_rows(&self.scripts.emit, &events).await?;
+        writer.run(&self.scripts.commit, Params::default()).await?;
         writer.ended();
         handover.committed();
         Ok(())
@@ -507,15 +479,36 @@ impl Outbox for EmbeddedFeed {
     }
 }
 
-/// The event of `echo:hub/events`.
-fn acknowledged(step: &Step, receipts: &[String]) -> Event {
-    let payload = json!({ "user_id": step.user, "device_id": step.device, "seq": step.to, "receipts": receipts });
+/// The events of `echo:hub/events`: as few as hold all that was newly reached.
+fn acknowledged<'a>(steps: impl Iterator<Item = &'a Step>) -> Vec<Event> {
+    let mut told = Vec::new();
+    let (mut items, mut room) = (Vec::new(), limits::ACK_RECEIPTS_MAX);
+    for step in steps {
+        let mut rest = step.receipts.as_slice();
+        while !rest.is_empty() {
+            let receipts;
+            (receipts, rest) = rest.split_at(rest.len().min(room));
+            room -= receipts.len();
+            items.push(json!({ "user_id": step.user, "device_id": step.device, "seq": step.to, "receipts": receipts }));
+            if room == 0 {
+                told.push(acknowledgements(std::mem::take(&mut items)));
+                room = limits::ACK_RECEIPTS_MAX;
+            }
+        }
+    }
+    if !items.is_empty() {
+        told.push(acknowledgements(items));
+    }
+    told
+}
+
+fn acknowledgements(items: Vec<serde_json::Value>) -> Event {
     let id = Uuid::now_v7();
     Event {
         id,
         topic: "hub.acknowledged".to_owned(),
-        key: step.user.to_string(),
-        payload: payload.to_string(),
+        key: "all".to_owned(),
+        payload: json!({ "items": items }).to_string(),
         at_us: now_us(),
         correlation_id: id.to_string(),
     }
@@ -532,6 +525,11 @@ async fn each(
 
 fn encode(list: &impl serde::Serialize) -> Value {
     Value::Text(serde_json::to_string(list).expect("lists of numbers and strings always encode"))
+}
+
+/// A feed's numbers never come near the bound.
+fn integer(number: u64) -> Value {
+    i64::try_from(number).unwrap_or(i64::MAX).into()
 }
 
 fn number(row: &Row<'_>, index: usize) -> Result<u64, SqlError> {

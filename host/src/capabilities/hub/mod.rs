@@ -75,8 +75,8 @@ pub trait Feed: Outbox {
     async fn append(&self, source: &str, pushes: &[(i64, Push)]) -> Result<Vec<FeedEntry>, FeedError>;
     /// Entries with `seq > since`, oldest first.
     async fn read(&self, user: Uuid, since: u64, limit: usize) -> Result<FeedPage, FeedError>;
-    /// Moves devices' cursors (never back), and writes one `hub.acknowledged` event per user with the receipts that no device of the
-    /// user had reached before, in the same transaction.
+    /// Moves devices' cursors (never back), and writes `hub.acknowledged` with the receipts that no device of their user had reached
+    /// before, in the same transaction.
     async fn acknowledge(&self, acknowledgements: &[Acknowledgement]) -> Result<(), FeedError>;
     /// Writes events into its outbox, all in one transaction.
     async fn announce(&self, events: &[Event]) -> Result<(), FeedError>;

@@ -65,7 +65,6 @@ impl SqlBackend for SqliteBackend {
             commit: Script::new("COMMIT"),
             rollback: Script::new("ROLLBACK"),
             append: Script::new(outbox::APPEND),
-            append_and_commit: Script::all([outbox::APPEND, "COMMIT"]),
         })));
         open.insert(service.clone(), database.clone());
         Ok(database)
@@ -95,7 +94,6 @@ struct Core {
     commit: Script,
     rollback: Script,
     append: Script,
-    append_and_commit: Script,
 }
 
 impl Core {
@@ -329,7 +327,7 @@ impl Transaction for SqliteTransaction {
                 self.lease.run(&self.core.begin, Params::default()).await?;
                 self.begun = true;
             }
-            self.lease.run(&self.core.append, self.pending.take(&self.core.outbox)?).await?;
+            self.lease.run_rows(&self.core.append, &self.pending.take(&self.core.outbox)?).await?;
             self.succeeded();
         }
         self.pending.push(effect)
@@ -338,18 +336,19 @@ impl Transaction for SqliteTransaction {
     async fn commit(mut self: Box<Self>) -> Result<(), SqlError> {
         self.enter()?;
         let Self { core, mut lease, begun, mut pending, .. } = *self;
-        let script = match (begun, pending.is_empty()) {
-            (false, true) => {
-                lease.ended();
-                return Ok(());
-            }
-            (false, false) => &core.append,
-            (true, true) => &core.commit,
-            (true, false) => &core.append_and_commit,
-        };
-        let params = if pending.is_empty() { Params::default() } else { pending.take(&core.outbox)? };
+        if !begun && pending.is_empty() {
+            lease.ended();
+            return Ok(());
+        }
+        if !begun {
+            lease.run(&core.begin, Params::default()).await?;
+        }
+        let effects = pending.take(&core.outbox)?;
         let handover = core.outbox.handover(&mut pending);
-        lease.run(script, params).await?;
+        if !effects.is_empty() {
+            lease.run_rows(&core.append, &effects).await?;
+        }
+        lease.run(&core.commit, Params::default()).await?;
         lease.ended();
         handover.committed();
         Ok(())

@@ -1,6 +1,6 @@
 //! Watermarks: up to where a participant's messages are delivered and read, and when they got there.
 
-use echo_sdk::sql::{Database, Sql, SqlError, Transaction, placeholders, timestamp, uuid};
+use echo_sdk::sql::{Database, FromRow, Row, Sql, SqlError, Transaction, Value, row_placeholders, timestamp, uuid};
 use echo_sdk::{Timestamp, from_row, params};
 
 use crate::bounds::SENDERS_TOLD_MAX;
@@ -16,20 +16,77 @@ pub struct Marked {
 
 from_row!(Marked { id, conversation_id, seq, sender_id });
 
-/// Of these messages those that others sent and that are beyond what counts as delivered to the user, by conversation and seq; each with the
-/// watermark as it is.
-pub fn undelivered_among(user_id: &str, message_ids: &[String]) -> Result<Vec<(u64, Marked)>, SqlError> {
+/// A message that reached a device of a user.
+pub struct Reached<'a> {
+    pub user_id: &'a str,
+    pub message_id: &'a str,
+}
+
+/// A message beyond what counts as delivered to a user.
+pub struct Undelivered {
+    pub user_id: String,
+    /// The user's watermark as it is.
+    pub delivered_seq: u64,
+    pub message: Marked,
+}
+
+impl FromRow for Undelivered {
+    fn from_row(row: &mut Row) -> Result<Self, SqlError> {
+        Ok(Self { user_id: row.take()?, delivered_seq: row.take()?, message: Marked::from_row(row)? })
+    }
+}
+
+/// Of what was reached the messages that others sent and that are beyond the watermark; by user, conversation and seq.
+pub fn undelivered_among(reached: &[Reached<'_>]) -> Result<Vec<Undelivered>, SqlError> {
     let sql = format!(
-        "SELECT p.delivered_seq, m.id, m.conversation_id, m.seq, m.sender_id FROM messages m \
-         JOIN participants p ON p.conversation_id = m.conversation_id AND p.user_id = $1 \
-         WHERE m.id IN ({}) AND m.sender_id <> $1 AND m.seq > p.delivered_seq ORDER BY m.conversation_id, m.seq",
-        placeholders(2, message_ids.len())
+        "WITH reached (user_id, message_id) AS (VALUES {}) \
+         SELECT p.user_id, p.delivered_seq, m.id, m.conversation_id, m.seq, m.sender_id \
+         FROM reached r CROSS JOIN messages m CROSS JOIN participants p \
+         WHERE m.id = r.message_id AND m.sender_id <> r.user_id \
+         AND p.conversation_id = m.conversation_id AND p.user_id = r.user_id AND m.seq > p.delivered_seq \
+         ORDER BY p.user_id, m.conversation_id, m.seq",
+        row_placeholders(reached.len().next_power_of_two(), 2)
     );
-    let mut values = params![uuid(user_id)];
-    values.extend(message_ids.iter().map(uuid));
-    let rows: Vec<(u64, String, String, u64, String)> = Database.rows(&sql, values)?;
-    let marked = |(watermark, id, conversation_id, seq, sender_id)| (watermark, Marked { id, conversation_id, seq, sender_id });
-    Ok(rows.into_iter().map(marked).collect())
+    let mut undelivered: Vec<Undelivered> =
+        Database.rows(&sql, filled_up(reached, |reached| params![uuid(reached.user_id), uuid(reached.message_id)]))?;
+    undelivered.dedup_by(|next, one| (&next.user_id, &next.message.id) == (&one.user_id, &one.message.id));
+    Ok(undelivered)
+}
+
+/// The rows' values, the last row repeated up to a power of two: so there are few different statements, and each is prepared once.
+fn filled_up<T>(rows: &[T], values: impl Fn(&T) -> Vec<Value>) -> Vec<Value> {
+    let filling = rows.len().next_power_of_two() - rows.len();
+    rows.iter().chain(rows.last().into_iter().cycle().take(filling)).flat_map(values).collect()
+}
+
+/// Where a participant's watermark stands, and where it is to stand.
+pub struct Step {
+    pub conversation_id: String,
+    pub user_id: String,
+    pub from: u64,
+    pub to: u64,
+}
+
+/// Moves the watermarks, at least one, on from where they were seen, and notes when. False where one stands elsewhere by now.
+pub fn raise_all_delivered(tx: &Transaction, steps: &[Step], at: Timestamp) -> Result<bool, SqlError> {
+    let rows = row_placeholders(steps.len().next_power_of_two(), 4);
+    let raised = tx.execute(
+        &format!(
+            "WITH step (conversation_id, user_id, seen_seq, seq) AS (VALUES {rows}) \
+             UPDATE participants SET delivered_seq = step.seq FROM step WHERE participants.conversation_id = step.conversation_id \
+             AND participants.user_id = step.user_id AND participants.delivered_seq = step.seen_seq"
+        ),
+        filled_up(steps, |step| params![uuid(&step.conversation_id), uuid(&step.user_id), step.from, step.to]),
+    )?;
+    if raised != steps.len() as u64 {
+        return Ok(false);
+    }
+    let rows = row_placeholders(steps.len().next_power_of_two(), 5);
+    tx.execute(
+        &format!("INSERT INTO receipt_marks (conversation_id, user_id, kind, up_to_seq, at) VALUES {rows} ON CONFLICT DO NOTHING"),
+        filled_up(steps, |step| params![uuid(&step.conversation_id), uuid(&step.user_id), "delivered", step.to, timestamp(at)]),
+    )?;
+    Ok(true)
 }
 
 /// Of each sender the newest message that the user sees between the two seqs, the upper one included; the newest senders first.

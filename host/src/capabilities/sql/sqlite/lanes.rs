@@ -155,8 +155,9 @@ async fn keep_log_short(mut keeper: Link, writer: Arc<Lane>, closing: Cancellati
             None => return,
         };
         match folded {
-            // Writers were faster, so the log goes on growing. What is left of it is little: done with the writer at rest, it begins anew.
-            Ok((pages, folded)) if folded < pages && pages > limits::SQLITE_LOG_PAGES => {
+            // Writers went on meanwhile. What they added is little: folded with the writer at rest, the log begins anew. A log that only grows
+            // takes new memory for every page, one that begins anew has its own again.
+            Ok(pages) if pages > limits::SQLITE_LOG_PAGES => {
                 let Ok(_at_rest) = Lane::lease(&writer).await else { continue };
                 let folded;
                 (keeper, folded) = match checkpoint(keeper).await {
@@ -174,10 +175,10 @@ async fn keep_log_short(mut keeper: Link, writer: Arc<Lane>, closing: Cancellati
     keeper.close();
 }
 
-/// Pages in the log, and how many of them are in the file now; done on a thread that may wait for the disk. None where that thread broke off.
-async fn checkpoint(keeper: Link) -> Option<(Link, rusqlite::Result<(i64, i64)>)> {
+/// Pages in the log; done on a thread that may wait for the disk. None where that thread broke off.
+async fn checkpoint(keeper: Link) -> Option<(Link, rusqlite::Result<i64>)> {
     tokio::task::spawn_blocking(move || {
-        let folded = keeper.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |row| Ok((row.get(1)?, row.get(2)?)));
+        let folded = keeper.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |row| row.get(1));
         (keeper, folded)
     })
     .await
@@ -257,6 +258,9 @@ impl Link {
             connection.pragma_update(None, "trusted_schema", false)?;
             // Only where the keeper does not keep up: the writer itself would wait for the disk.
             connection.pragma_update(None, "wal_autocheckpoint", limits::SQLITE_LOG_PAGES_MAX)?;
+            if role.writes {
+                connection.pragma_update(None, "cache_size", limits::SQLITE_WRITER_PAGES)?;
+            }
             connection.pragma_update(None, "hard_heap_limit", limits::SQLITE_HEAP_BYTES_MAX as i64)?;
             connection.pragma_update(None, "query_only", !role.writes)?;
             // A kept statement keeps its plan, instead of being prepared anew for other parameters.
@@ -300,6 +304,11 @@ impl Link {
             changed.push(self.connection.changes());
         }
         Ok(changed)
+    }
+
+    fn run_rows(&self, sql: &str, rows: &[Params]) -> Result<(), SqlError> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(errors::from_rusqlite)?;
+        rows.iter().try_for_each(|row| step(&mut statement, row, &mut |_| Ok(true)).map(drop))
     }
 
     /// Rolls back what is open.
@@ -402,6 +411,13 @@ impl Lease {
     /// Runs a script; the changed rows of each of its statements. Rows that come are dropped.
     pub async fn run(&mut self, script: &Script, params: Params) -> Result<Vec<u64>, SqlError> {
         self.each(script, params, |_| Ok(true)).await
+    }
+
+    /// Runs a script's statements, each for every row of parameters.
+    pub async fn run_rows(&mut self, script: &Script, rows: &[Params]) -> Result<(), SqlError> {
+        tokio::task::coop::consume_budget().await;
+        let link = self.start(limits::SQL_TIMEOUT_MS)?;
+        script.statements.iter().try_for_each(|sql| link.run_rows(sql, rows))
     }
 
     /// Runs a script and shows every row to `visit` until that says false (what is left of the script is then not run).

@@ -11,19 +11,20 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::lanes::{File, Script};
+use super::lanes::{File, Lease, Script};
 use super::values::{self, Params};
 use crate::capabilities::sql::{Effect, ErrorClass, SqlError};
 use crate::limits;
 
 const TABLES: [&str; 3] = [
+    // `source`: the name under which its effects leave; `left`: the highest position that has left.
     "CREATE TABLE IF NOT EXISTS _echo_meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE IF NOT EXISTS _echo_outbox (position INTEGER PRIMARY KEY AUTOINCREMENT, effect TEXT NOT NULL)",
-    "INSERT INTO _echo_meta (name, value) VALUES ('source', $1) ON CONFLICT (name) DO NOTHING",
+    "CREATE TABLE IF NOT EXISTS _echo_outbox (position INTEGER PRIMARY KEY, effect TEXT NOT NULL)",
+    "INSERT INTO _echo_meta (name, value) VALUES ('source', $1), ('left', '0') ON CONFLICT (name) DO NOTHING",
 ];
 
-/// Adds effects to the outbox, with the parameters of `Pending::take`; for scripts that do more than that.
-pub const APPEND: &str = "INSERT INTO _echo_outbox (position, effect) SELECT $2 + key, value FROM json_each($1)";
+/// Adds an effect to the outbox, with the parameters of `Pending::take`.
+pub const APPEND: &str = "INSERT INTO _echo_outbox (position, effect) VALUES ($1, $2)";
 
 pub struct SqliteOutbox {
     source: String,
@@ -77,10 +78,18 @@ impl SqliteOutbox {
         let mut writer = file.writer().await?;
         let fresh = format!("{label}:{}", Uuid::new_v4().simple());
         writer.run(&Script::all(TABLES), values::bind([fresh.into()])?).await?;
+        if is_there(&mut writer, "sqlite_sequence").await? {
+            // Positions were SQLite's to give out once.
+            let left = "UPDATE _echo_meta SET value = (SELECT seq FROM sqlite_sequence WHERE name = '_echo_outbox') WHERE name = 'left' AND
+                CAST(value AS INTEGER) < (SELECT seq FROM sqlite_sequence WHERE name = '_echo_outbox')";
+            writer.run(&Script::new(left).once(), Params::default()).await?;
+        }
         let (mut source, mut next) = (String::new(), 1);
         // What was given out and never committed may be given out again: nobody has seen it.
         let script = Script::new(
-            "SELECT value, coalesce((SELECT seq FROM sqlite_sequence WHERE name = '_echo_outbox'), 0) + 1 FROM _echo_meta WHERE name = 'source'",
+            "SELECT value, 1 + max(coalesce((SELECT max(position) FROM _echo_outbox), 0),
+                    (SELECT CAST(value AS INTEGER) FROM _echo_meta WHERE name = 'left'))
+                FROM _echo_meta WHERE name = 'source'",
         );
         writer
             .each(&script, Params::default(), |row| {
@@ -94,7 +103,12 @@ impl SqliteOutbox {
             next: AtomicI64::new(next),
             newest: Mutex::new(Newest { effects: VecDeque::new(), bytes: 0, behind: true, gaps: 0 }),
             peek: Script::new("SELECT position, effect FROM _echo_outbox WHERE position > $1 ORDER BY position LIMIT $2"),
-            remove: Script::new("DELETE FROM _echo_outbox WHERE position <= $1"),
+            remove: Script::all([
+                "BEGIN IMMEDIATE",
+                "DELETE FROM _echo_outbox WHERE position <= $1",
+                "UPDATE _echo_meta SET value = $1 WHERE name = 'left' AND CAST(value AS INTEGER) < $1",
+                "COMMIT",
+            ]),
         })
     }
 
@@ -152,8 +166,24 @@ impl SqliteOutbox {
 
     pub async fn remove_up_to(&self, file: &File, position: i64) -> Result<(), SqlError> {
         self.newest.lock().pop_up_to(position);
-        file.writer().await?.run(&self.remove, values::bind([position.into()])?).await.map(drop)
+        let mut writer = file.writer().await?;
+        writer.opened();
+        writer.run(&self.remove, values::bind([position.into()])?).await?;
+        writer.ended();
+        Ok(())
     }
+}
+
+async fn is_there(writer: &mut Lease, table: &str) -> Result<bool, SqlError> {
+    let mut is_there = false;
+    let script = Script::new("SELECT 1 FROM sqlite_master WHERE name = $1").once();
+    writer
+        .each(&script, values::bind([table.into()])?, |_| {
+            is_there = true;
+            Ok(true)
+        })
+        .await?;
+    Ok(is_there)
 }
 
 fn payload_bytes(effect: &Effect) -> usize {
@@ -205,8 +235,9 @@ impl Drop for Handover<'_> {
 /// Effects waiting for their transaction's end.
 #[derive(Default)]
 pub struct Pending {
-    json: String,
-    waiting: Vec<Effect>,
+    /// Each as the file is to hold it, and as the relay takes it.
+    waiting: Vec<(String, Effect)>,
+    waiting_bytes: usize,
     /// In the file, with their positions, and not committed yet.
     written: Vec<(i64, Effect)>,
     spilled: bool,
@@ -215,45 +246,45 @@ pub struct Pending {
 impl Pending {
     /// Whether nothing waits to be written.
     pub fn is_empty(&self) -> bool {
-        self.json.is_empty()
+        self.waiting.is_empty()
     }
 
     /// To be written before more is collected.
     pub fn is_full(&self) -> bool {
-        self.json.len() >= limits::OUTBOX_BUFFER_BYTES_MAX
+        self.waiting_bytes >= limits::OUTBOX_BUFFER_BYTES_MAX
     }
 
     pub fn push(&mut self, effect: Effect) -> Result<(), SqlError> {
         if payload_bytes(&effect) > limits::EVENT_BYTES_MAX {
             return Err(SqlError::new(ErrorClass::TooLarge, format!("an event's payload is at most {} bytes", limits::EVENT_BYTES_MAX)));
         }
-        self.json.push(if self.json.is_empty() { '[' } else { ',' });
         let text = serde_json::to_string(&effect).expect("strings, numbers and lists always encode");
-        self.json.push_str(&text);
-        self.waiting.push(effect);
+        self.waiting_bytes += text.len();
+        self.waiting.push((text, effect));
         Ok(())
     }
 
-    /// The parameters of `APPEND`. To be called by who holds the file's writer.
-    pub fn take(&mut self, outbox: &SqliteOutbox) -> Result<Params, SqlError> {
-        let mut json = std::mem::take(&mut self.json);
-        json.push(']');
+    /// The parameters of `APPEND`, a row for each effect. To be called by who holds the file's writer.
+    pub fn take(&mut self, outbox: &SqliteOutbox) -> Result<Vec<Params>, SqlError> {
         let first = outbox.next.fetch_add(self.waiting.len() as i64, Ordering::Relaxed);
         // A transaction that fills its buffer more than once keeps nothing in memory.
         self.spilled |= !self.written.is_empty();
-        self.written.extend((first..).zip(self.waiting.drain(..)));
+        self.waiting_bytes = 0;
+        let mut rows = Vec::with_capacity(self.waiting.len());
+        for (position, (text, effect)) in (first..).zip(self.waiting.drain(..)) {
+            rows.push(values::bind([position.into(), text.into()])?);
+            self.written.push((position, effect));
+        }
         if self.spilled {
             self.written.clear();
         }
-        values::bind([json.into(), first.into()])
+        Ok(rows)
     }
 }
 
 const _: () = assert!(limits::PUSH_PAYLOAD_BYTES_MAX <= limits::EVENT_BYTES_MAX);
-// One effect more may come on top of a buffer that is not yet full: JSON text in a JSON string at most doubles, a user takes 40 bytes.
-const _: () = assert!(
-    limits::OUTBOX_BUFFER_BYTES_MAX + 2 * limits::EVENT_BYTES_MAX + 40 * limits::PUSH_USERS_MAX + 4_096 < limits::SQL_VALUE_BYTES_MAX
-);
+// An effect fits into a row: JSON text in a JSON string at most doubles, a user takes 40 bytes.
+const _: () = assert!(2 * limits::EVENT_BYTES_MAX + 40 * limits::PUSH_USERS_MAX + 4_096 < limits::SQL_VALUE_BYTES_MAX);
 
 #[cfg(test)]
 mod tests {
@@ -281,9 +312,9 @@ mod tests {
             let mut writer = self.file.writer().await.expect("the writer");
             let mut pending = Pending::default();
             pending.push(effect(number)).expect("small enough");
-            let params = pending.take(&self.outbox).expect("binds");
+            let rows = pending.take(&self.outbox).expect("binds");
             let handover = self.outbox.handover(&mut pending);
-            writer.run(&Script::new(APPEND), params).await.expect("commits");
+            writer.run_rows(&Script::new(APPEND), &rows).await.expect("commits");
             if told {
                 handover.committed();
             }

@@ -124,7 +124,7 @@ impl events::Guest for Hostile {
     }
 
     /// Not subscribed to.
-    fn acknowledged(_key: String, _event: events::Acknowledgement) -> Result<(), Error> {
+    fn acknowledged(_key: String, _event: events::Acknowledgements) -> Result<(), Error> {
         Ok(())
     }
 }
