@@ -43,6 +43,8 @@ pub const IDEMPOTENCY_ANSWER_BYTES_MAX: usize = 256 * 1024;
 pub const IDEMPOTENCY_LOCK_MARGIN_MS: u64 = 5_000;
 /// Bytes of all answers in the response cache.
 pub const RESPONSE_CACHE_BYTES_MAX: u64 = 32 * MIB_BYTES;
+/// Keys asked for lately that the cache of answers knows by a bit; a byte each.
+pub const RESPONSE_DOORKEEPER_KEYS: usize = 16 * 1024;
 /// Circuit breaker: this share of failures among at least this many calls in the window opens it for the pause.
 pub const BREAKER_FAILURE_SHARE: f64 = 0.5;
 pub const BREAKER_CALLS_MIN: u32 = 20;
@@ -163,6 +165,9 @@ pub const SQLITE_HEAP_BYTES_MAX: u64 = 512 * MIB_BYTES;
 pub const SQLITE_LOG_TICK_MS: u64 = 500;
 pub const SQLITE_LOG_PAGES: i64 = 4_096;
 pub const SQLITE_LOG_PAGES_MAX: i64 = 32_768;
+/// Bytes of a commit that are written to the log at once, and a page more; a larger one takes more writes. SQLite's own file takes less than
+/// 128 KiB at a time.
+pub const SQLITE_LOG_HELD_BYTES_MAX: usize = 64 * 1024;
 /// Pages (of 4 KiB) that the connection of a file that writes keeps in memory.
 pub const SQLITE_WRITER_PAGES: i64 = 2_048;
 /// Prepared statements kept per connection, and the longest text that is kept, in bytes.

@@ -119,7 +119,7 @@ pub fn router<B: backend::Backend>(state: GatewayState<B>, host_routes: Router) 
         // On every answer, so outside of all that answers by itself.
         .map_response(edge::common_headers)
         // Before anything can refuse: a page must be able to read a refusal, and a preflight carries no identity.
-        .layer(cors(&settings.allowed_origins))
+        .option_layer((!settings.allowed_origins.is_empty()).then(|| cors(&settings.allowed_origins)))
         // Outside of whatever makes bodies; problems have none yet and leave uncompressed.
         .layer(CompressionLayer::new().compress_when(SizeAbove::new(limits::COMPRESSION_BYTES_MIN)))
         // A panic costs this request alone. What stands further out is a few lines without a client's data.

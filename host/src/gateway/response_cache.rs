@@ -1,7 +1,13 @@
 //! Answers kept for GET routes whose manifest says so, and ETags (RFC 9110 section 8.8.3). Bounded by the cache that it is given.
+//!
+//! An answer is kept when it is asked for the second time: most of what is asked once is never asked again, and keeping it would cost more than
+//! it saves and push out what others want (the doorkeeper of Einziger, Friedman and Manes, "TinyLFU", ACM ToS 13, 2017).
 
 use std::fmt::Write as _;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -25,11 +31,12 @@ pub struct Kept {
 
 pub struct ResponseCache {
     cache: Arc<dyn Cache>,
+    doorkeeper: Doorkeeper,
 }
 
 impl ResponseCache {
     pub fn new(cache: Arc<dyn Cache>) -> Self {
-        Self { cache }
+        Self { cache, doorkeeper: Doorkeeper::default() }
     }
 
     /// A cache that cannot be reached has nothing.
@@ -39,9 +46,10 @@ impl ResponseCache {
         Some(Kept { status: u16::from_be_bytes(*status), body: value.slice(2..) })
     }
 
-    /// Too large an answer is not kept, and a cache that cannot be reached keeps nothing: the next request asks the service again.
+    /// Too large an answer is not kept, nor one that was not asked for before, and a cache that cannot be reached keeps nothing: the next request
+    /// asks the service again.
     pub async fn put(&self, key: &str, kept: &Kept, ttl: Duration) {
-        if kept.body.len() + 2 > limits::CACHE_VALUE_BYTES_MAX {
+        if kept.body.len() + 2 > limits::CACHE_VALUE_BYTES_MAX || !self.doorkeeper.knows(key) {
             return;
         }
         let mut value = BytesMut::with_capacity(kept.body.len() + 2);
@@ -53,16 +61,50 @@ impl ResponseCache {
     }
 }
 
+/// Which keys were asked for not long ago; now and then it takes one for another.
+struct Doorkeeper {
+    hasher: RandomState,
+    bits: Box<[AtomicU64]>,
+    known: AtomicUsize,
+}
+
+impl Default for Doorkeeper {
+    fn default() -> Self {
+        let words = limits::RESPONSE_DOORKEEPER_KEYS / 8;
+        Self { hasher: RandomState::new(), bits: (0..words).map(|_| AtomicU64::new(0)).collect(), known: AtomicUsize::new(0) }
+    }
+}
+
+impl Doorkeeper {
+    /// Whether it was asked of this key before; from now on it was.
+    fn knows(&self, key: &str) -> bool {
+        let hash = self.hasher.hash_one(key) as usize;
+        let (word, bit) = (&self.bits[(hash / 64) % self.bits.len()], 1 << (hash % 64));
+        if word.fetch_or(bit, Relaxed) & bit != 0 {
+            return true;
+        }
+        // An eighth of the bits is set: they are forgotten, so that no more than an eighth of what is new is taken for known.
+        if self.known.fetch_add(1, Relaxed) + 1 >= limits::RESPONSE_DOORKEEPER_KEYS {
+            self.known.store(0, Relaxed);
+            self.bits.iter().for_each(|word| word.store(0, Relaxed));
+        }
+        false
+    }
+}
+
 /// One answer per snapshot of the services (a swap forgets all), route, path, query and, where the scope says so, user.
 pub fn key(snapshot: u64, route: &str, path: &str, query: Option<&str>, user: Option<Uuid>) -> String {
-    let mut hash = Sha256::new();
-    for part in [route, path, query.unwrap_or("")] {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
+    let query = query.unwrap_or("");
+    let mut key = String::with_capacity(96 + route.len() + path.len() + query.len());
+    // No part but the last contains a line's end.
+    write!(key, "gateway:response:{snapshot}:{}\n{route}\n{path}\n{query}", user.unwrap_or_default().simple())
+        .expect("writing to a string");
+    if key.len() > limits::CACHE_KEY_BYTES_MAX {
+        let hash = Sha256::digest(&key);
+        key.clear();
+        write!(key, "gateway:response:{snapshot}:").expect("writing to a string");
+        URL_SAFE_NO_PAD.encode_string(hash, &mut key);
     }
-    hash.update(user.unwrap_or_default());
-    let mut key = format!("gateway:response:{snapshot}:");
-    URL_SAFE_NO_PAD.encode_string(hash.finalize(), &mut key);
     key
 }
 
@@ -143,11 +185,22 @@ mod tests {
             key(1, "GET /a", "/a", None, user),
             key(1, "GET /a", "/a", Some("q=1"), None),
             key(1, "GET /a", "/aq=1", None, None),
+            key(1, "GET /a", "/a", Some(&"q".repeat(limits::CACHE_KEY_BYTES_MAX)), None),
+            key(1, "GET /a", "/a", Some(&"q".repeat(limits::CACHE_KEY_BYTES_MAX + 1)), None),
         ];
         for (i, key) in keys.iter().enumerate() {
             assert!(key.len() <= limits::CACHE_KEY_BYTES_MAX);
             assert!(!keys[..i].contains(key));
         }
+    }
+
+    #[test]
+    fn the_doorkeeper_forgets_before_it_takes_too_much_for_known() {
+        let doorkeeper = Doorkeeper::default();
+        assert!(!doorkeeper.knows("a") && doorkeeper.knows("a"));
+        let new = 4 * limits::RESPONSE_DOORKEEPER_KEYS;
+        let mistaken = (0..new).filter(|number| doorkeeper.knows(&number.to_string())).count();
+        assert!(mistaken < new / 8, "{mistaken} of {new}");
     }
 
     #[tokio::test]
@@ -156,12 +209,16 @@ mod tests {
         let cache = ResponseCache::new(fake.clone());
         let kept = Kept { status: 200, body: Bytes::from_static(b"{\"a\":1}") };
         cache.put("k", &kept, Duration::from_secs(60)).await;
+        assert_eq!(cache.get("k").await, None, "asked for once");
+        cache.put("k", &kept, Duration::from_secs(60)).await;
         assert_eq!(cache.get("k").await, Some(kept.clone()));
         fake.advance(Duration::from_secs(60));
         assert_eq!(cache.get("k").await, None);
 
         let large = Kept { status: 200, body: vec![b'x'; limits::CACHE_VALUE_BYTES_MAX].into() };
-        cache.put("large", &large, Duration::from_secs(60)).await;
+        for _ in 0..2 {
+            cache.put("large", &large, Duration::from_secs(60)).await;
+        }
         assert_eq!(cache.get("large").await, None);
 
         fake.break_down();

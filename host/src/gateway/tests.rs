@@ -393,14 +393,17 @@ async fn tags_and_kept_answers() {
 
     let (_, headers, first) = gateway.send("GET /public?q=1", &[], "").await;
     assert_eq!(text(&headers, "cache-control"), "public, max-age=60");
+    gateway.send("GET /public?q=1", &[], "").await;
+    assert_eq!(gateway.calls_count(), 5, "kept when it is asked for the second time");
     assert_eq!(gateway.send("GET /public?q=1", &["authorization: Bearer bob"], "").await.2, first);
-    assert_eq!(gateway.calls_count(), 4);
+    assert_eq!(gateway.calls_count(), 5);
     assert_ne!(gateway.send("GET /public?q=2", &[], "").await.2, first);
 
     let (_, headers, alice) = gateway.send("GET /mine", &["authorization: Bearer alice"], "").await;
     assert_eq!(text(&headers, "cache-control"), "private, max-age=60");
     assert!(headers.get_all("vary").iter().any(|value| value == "authorization"));
     assert_ne!(gateway.send("GET /mine", &["authorization: Bearer bob"], "").await.2, alice);
+    gateway.send("GET /mine", &["authorization: Bearer alice"], "").await;
     let calls_count = gateway.calls_count();
     assert_eq!(gateway.send("GET /mine", &["authorization: Bearer alice"], "").await.2, alice);
     assert_problem(&gateway.send("GET /mine", &[], "").await, 401, "token_missing");

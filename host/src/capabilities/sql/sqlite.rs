@@ -22,6 +22,7 @@ use crate::names::ServiceName;
 mod errors;
 mod guard;
 pub(crate) mod lanes;
+mod log_file;
 mod migrate;
 pub(crate) mod outbox;
 pub(crate) mod values;

@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
-use rusqlite::{Connection, Statement};
+use rusqlite::{Connection, OpenFlags, Statement};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::errors;
 use super::values::{Params, Row};
+use super::{errors, log_file};
 use crate::capabilities::sql::{ErrorClass, SqlError};
 use crate::limits;
 
@@ -248,7 +248,11 @@ struct Link {
 
 impl Link {
     fn open(role: &Role) -> Result<Self, SqlError> {
-        let connection = Connection::open(&role.path).map_err(errors::from_rusqlite)?;
+        let connection = match log_file::file_system().filter(|_| role.durability == Durability::Process) {
+            Some(file_system) => Connection::open_with_flags_and_vfs(&role.path, OpenFlags::default(), file_system),
+            None => Connection::open(&role.path),
+        };
+        let connection = connection.map_err(errors::from_rusqlite)?;
         let watch = Arc::new(Watch::default());
         let configured = || -> rusqlite::Result<()> {
             connection.busy_timeout(Duration::from_millis(limits::SQL_TIMEOUT_MS))?;
