@@ -578,6 +578,64 @@ async fn every_device_of_both_gets_a_message_and_one_of_them_makes_it_delivered(
 }
 
 #[tokio::test]
+async fn a_sender_hears_once_of_each_recipient_that_has_a_message() {
+    let app = TestApp::shared().await;
+    let (sender, mut recipients) = (app.someone().await, Vec::new());
+    for _ in 0..5 {
+        recipients.push(app.someone().await);
+    }
+    let group = app.group(&sender, &recipients.iter().collect::<Vec<_>>()).await;
+    let mut of_sender = app.socket(&sender, None).await;
+    let mut sockets = Vec::new();
+    for recipient in &recipients {
+        sockets.push(app.socket(recipient, None).await);
+    }
+    let mut messages = Vec::new();
+    for number in 0..3 {
+        messages.push(app.say(&sender, &group, &number.to_string()).await);
+    }
+    let newest = messages.last().expect("three")["id"].clone();
+    let mut last_of = Vec::new();
+    for socket in &mut sockets {
+        last_of.push(loop {
+            let event = socket.next_of("message").await;
+            if event["payload"]["id"] == newest {
+                break event;
+            }
+        });
+    }
+    // All at once, one of them twice; each covers all three messages. The sender's own device says the same of its copies.
+    for (socket, event) in sockets.iter_mut().zip(&last_of) {
+        socket.ack(event).await;
+    }
+    sockets[0].ack(&last_of[0]).await;
+    let mut told = std::collections::BTreeMap::new();
+    let mut own = 0;
+    while told.len() < 3 * recipients.len() {
+        let event = of_sender.next().await;
+        if event["type"] == "message" {
+            own += 1;
+            of_sender.ack(&event).await;
+        }
+        if event["type"] == "message_status" {
+            let of = |field: &str| event["payload"][field].as_str().unwrap_or_default().to_owned();
+            assert_eq!(of("status"), "delivered");
+            *told.entry((of("message_id"), of("user_id"))).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(own, 3);
+    for message in &messages {
+        for recipient in &recipients {
+            let key = (message["id"].as_str().expect("an id").to_owned(), recipient.id.clone());
+            assert_eq!(told.get(&key), Some(&1), "{key:?} in {told:?}");
+        }
+    }
+    // Nothing more of it comes.
+    app.say(&sender, &group, "after").await;
+    assert_eq!(of_sender.next().await["type"], "message");
+}
+
+#[tokio::test]
 async fn typing_reaches_who_is_there_and_stays_in_no_feed() {
     let app = TestApp::shared().await;
     let (ada, bala) = app.two().await;

@@ -398,6 +398,13 @@ async fn sqlite_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_passes_where_commits_outlive_the_power() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let backend = |name| SqliteBackend::with_durability(folder.path().join(name), Durability::Power);
+    suite(|name| std::future::ready(Arc::new(backend(name)) as Arc<dyn SqlBackend>)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_process_loses_no_commit_and_no_effect() {
     const TEST: &str = "capabilities::sql::contract::a_killed_process_loses_no_commit_and_no_effect";
     let add = "INSERT INTO person (id, name) VALUES ($1, $1)";
