@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::sqlite::SqliteBackend;
+use super::sqlite::{Durability, SqliteBackend};
 use super::*;
 use crate::capabilities::hub::Class;
 use crate::limits;
