@@ -378,6 +378,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn positions_go_on_after_a_restart_also_where_sqlite_gave_them_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.sqlite");
+        let old = "CREATE TABLE _echo_outbox (position INTEGER PRIMARY KEY AUTOINCREMENT, effect TEXT NOT NULL);
+            INSERT INTO _echo_outbox (position, effect) VALUES (5000, ''); DELETE FROM _echo_outbox;";
+        rusqlite::Connection::open(&path).expect("opens").execute_batch(old).expect("as it was made once");
+        let mut before = 5_000;
+        for _ in 0..2 {
+            let file = File::open(&path, Durability::default()).await.expect("opens");
+            let outbox = SqliteOutbox::open(&file, "a").await.expect("opens");
+            let house = House { _folder: tempfile::tempdir().expect("a folder"), file, outbox };
+            house.commit(1, true).await;
+            let (position, _) = house.peek(before).await[0];
+            assert!(position > before);
+            before = position;
+            // All has left: only the note of it is there to say how far it came.
+            house.outbox.remove_up_to(&house.file, position).await.expect("removes");
+            house.file.close().await;
+        }
+    }
+
+    #[tokio::test]
     async fn what_was_rolled_back_leaves_only_a_gap() {
         let house = House::open().await;
         let mut pending = Pending::default();
