@@ -135,20 +135,17 @@ macro_rules! original {
 }
 
 /// Writes what is held. Where that fails it is gone, and with it the commit that it belonged to: SQLite is told so and rolls back.
-unsafe fn flush(file: *mut sqlite3_file) -> c_int {
-    // SAFETY: `file` is one of ours, as for all below.
-    unsafe {
-        let held = held(file);
-        if held.bytes.is_empty() {
-            return ffi::SQLITE_OK;
-        }
-        let written = original!(file, xWrite, held.bytes.as_ptr().cast(), held.bytes.len() as c_int, held.at);
-        held.bytes.clear();
-        if written != ffi::SQLITE_OK {
-            held.end = -1;
-        }
-        written
+unsafe fn flush(file: *mut sqlite3_file, held: &mut Held) -> c_int {
+    if held.bytes.is_empty() {
+        return ffi::SQLITE_OK;
     }
+    // SAFETY: `file` is one of ours, as for all below.
+    let written = unsafe { original!(file, xWrite, held.bytes.as_ptr().cast(), held.bytes.len() as c_int, held.at) };
+    held.bytes.clear();
+    if written != ffi::SQLITE_OK {
+        held.end = -1;
+    }
+    written
 }
 
 unsafe extern "C" fn write(file: *mut sqlite3_file, bytes: *const c_void, count: c_int, at: i64) -> c_int {
@@ -164,7 +161,7 @@ unsafe extern "C" fn write(file: *mut sqlite3_file, bytes: *const c_void, count:
             // What was held was rolled back.
             held.bytes.clear();
         } else if at != held.end {
-            let flushed = flush(file);
+            let flushed = flush(file, held);
             if flushed != ffi::SQLITE_OK {
                 return flushed;
             }
@@ -178,7 +175,7 @@ unsafe extern "C" fn write(file: *mut sqlite3_file, bytes: *const c_void, count:
         held.bytes.extend_from_slice(given);
         held.end = at + i64::from(count);
         let is_complete = held.completes && given.len() != FRAME_HEADER_BYTES;
-        if is_complete || held.bytes.len() >= limits::SQLITE_LOG_HELD_BYTES_MAX { flush(file) } else { ffi::SQLITE_OK }
+        if is_complete || held.bytes.len() >= limits::SQLITE_LOG_HELD_BYTES_MAX { flush(file, held) } else { ffi::SQLITE_OK }
     }
 }
 
@@ -188,7 +185,7 @@ macro_rules! after_flush {
         unsafe extern "C" fn $name(file: *mut sqlite3_file $(, $argument: $kind)*) -> c_int {
             // SAFETY: the arguments are SQLite's own, for the original's method.
             unsafe {
-                match flush(file) {
+                match flush(file, held(file)) {
                     ffi::SQLITE_OK => original!(file, $method $(, $argument)*),
                     error => error,
                 }
