@@ -177,9 +177,11 @@ pub const SQLITE_STATEMENT_KEPT_BYTES_MAX: usize = 8 * 1024;
 pub const SQLITE_GIVES_WAY_US: u64 = 10_000;
 /// How long it waits for a thread that takes it, in milliseconds.
 pub const SQLITE_HANDOVER_MS: u64 = 100;
-/// A read of a service that took no longer, in microseconds, may run on the connection that writes while that is idle; one that took longer
-/// runs on one that only reads for so many times.
-pub const SQLITE_QUICK_US: u64 = 500;
+/// A read of a service that took no longer, in checks (see `SQLITE_STEPS_PER_CHECK`) and in microseconds, may run on the connection that
+/// writes, for which it waits a little, in milliseconds; one that took longer runs on one that only reads for so many times.
+pub const SQLITE_QUICK_CHECKS: u64 = 1;
+pub const SQLITE_QUICK_US: u64 = 5_000;
+pub const SQLITE_WRITER_WAIT_MS: u64 = 2;
 pub const SQLITE_MISTRUSTED_RUNS: u32 = 1_000;
 /// SQLite asks after this many steps of its machine whether the statement has run too long.
 pub const SQLITE_STEPS_PER_CHECK: i32 = 5_000;
@@ -204,6 +206,8 @@ pub const RELAY_RETRY_LAST_MS: u64 = 5_000;
 pub const EFFECTS_PER_CALL_MAX: usize = 1_000;
 /// Payload of one event in bytes.
 pub const EVENT_BYTES_MAX: usize = 256 * 1024;
+/// Items of several events that arrive as one, in bytes.
+pub const EVENT_GATHERED_BYTES_MAX: usize = 32 * 1024;
 /// Rows the relay moves at once.
 pub const RELAY_BATCH: usize = 256;
 /// Partitions of a topic: events of the same key are handled in order, of different ones side by side.

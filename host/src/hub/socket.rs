@@ -58,6 +58,8 @@ pub(super) struct Socket {
     heartbeat: Heartbeat,
     pace: Pace,
     unflushed: bool,
+    /// Others have their turn before what was written leaves.
+    gathering: bool,
     /// Since when the network takes nothing.
     blocked_at: Option<Instant>,
     /// The client said goodbye; nothing more is written but the answer to that.
@@ -127,6 +129,7 @@ impl Socket {
             heartbeat: Heartbeat::Quiet,
             pace: Pace::new(hub.settings.frames_burst, now),
             unflushed: false,
+            gathering: false,
             blocked_at: None,
             leaving: false,
             caller,
@@ -228,7 +231,7 @@ impl Socket {
     /// Writes all that waits, as far as the network takes it; says from where the feed is to be read, when it comes to that.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<u64>, StreamError>> {
         loop {
-            if self.unflushed {
+            if self.unflushed && !self.gathering {
                 let Poll::Ready(flushed) = Pin::new(&mut self.stream).poll_flush(context) else {
                     self.note_blocked();
                     return Poll::Pending;
@@ -256,6 +259,13 @@ impl Socket {
             }
             if !self.unflushed {
                 return Poll::Ready(Ok(None));
+            }
+            // The answer to a message and its event come within microseconds: who was woken to bring another frame has their turn first, and
+            // both leave at once.
+            self.gathering = !self.gathering;
+            if self.gathering {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
             }
         }
     }

@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify};
@@ -108,12 +107,12 @@ impl Core {
     }
 
     /// A connection for a statement outside a transaction. Every commit takes a reader's cached pages from it, and the writer keeps its own: a
-    /// quick read is quickest there, while nobody writes.
+    /// quick read is quickest there, also where it waits for a short transaction first.
     async fn lease_for(&self, checked: &Checked) -> Result<Lease, SqlError> {
         if !checked.reads {
             return self.file.writer().await;
         }
-        let writer = if checked.haste.is_quick() { self.file.idle_writer()? } else { None };
+        let writer = if checked.haste.is_quick() { self.file.writer_soon().await? } else { None };
         match writer {
             Some(writer) => Ok(writer),
             None => self.file.reader().await,
@@ -152,9 +151,9 @@ impl Collector {
 /// Rows and changed rows of one checked statement; `script` is the statement itself or its opening form.
 async fn collect(lease: &mut Lease, script: &Script, checked: &Checked, params: Params) -> Result<(Rows, u64), SqlError> {
     let mut collector = Collector::default();
-    let began_at = Instant::now();
+    let began = lease.begun();
     let changed = lease.each(script, params, |row| collector.take(row).map(|()| true)).await?;
-    checked.haste.note(began_at.elapsed());
+    checked.haste.note(lease.effort_since(began));
     let changed = if checked.changes { changed.last().copied().unwrap_or(0) } else { 0 };
     Ok((collector.rows, changed))
 }
@@ -166,9 +165,9 @@ async fn first(lease: &mut Lease, script: &Script, checked: &Checked, params: Pa
         return Ok(rows.rows.into_iter().next());
     }
     let mut collector = Collector::default();
-    let began_at = Instant::now();
+    let began = lease.begun();
     lease.each(script, params, |row| collector.take(row).map(|()| false)).await?;
-    checked.haste.note(began_at.elapsed());
+    checked.haste.note(lease.effort_since(began));
     Ok(collector.rows.rows.pop())
 }
 

@@ -30,6 +30,13 @@ pub struct Checked {
     opening: OnceLock<Script>,
 }
 
+/// What a run took. Work is counted by the checks of the time, which come with the steps: a clock also runs while the thread waits for its turn.
+#[derive(Clone, Copy)]
+pub struct Effort {
+    pub checks: u64,
+    pub took: Duration,
+}
+
 /// Whether a statement has been quick so far.
 pub struct Haste {
     /// Runs until it is trusted again; one at first.
@@ -41,9 +48,9 @@ impl Haste {
         self.mistrusted_runs.load(Ordering::Relaxed) == 0
     }
 
-    pub fn note(&self, took: Duration) {
+    pub fn note(&self, effort: Effort) {
         // Two at once may count as one, which decides nothing.
-        let runs = if took > Duration::from_micros(limits::SQLITE_QUICK_US) {
+        let runs = if effort.checks > limits::SQLITE_QUICK_CHECKS || effort.took > Duration::from_micros(limits::SQLITE_QUICK_US) {
             limits::SQLITE_MISTRUSTED_RUNS
         } else {
             self.mistrusted_runs.load(Ordering::Relaxed).saturating_sub(1)

@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::guard::Effort;
 use super::values::{Params, Row};
 use super::{errors, log_file};
 use crate::capabilities::sql::{ErrorClass, SqlError};
@@ -82,15 +83,22 @@ impl File {
         Lane::lease(&self.writer).await
     }
 
-    /// The one connection that writes, if nobody has it and it does not wait for the disk.
-    pub fn idle_writer(&self) -> Result<Option<Lease>, SqlError> {
+    /// The one connection that writes, if it comes free soon and does not wait for the disk.
+    pub async fn writer_soon(&self) -> Result<Option<Lease>, SqlError> {
         if self.writer.role.durability == Durability::Power {
             return Ok(None);
         }
-        match self.writer.places.clone().try_acquire_owned() {
-            Ok(place) => Lane::lend(&self.writer, place).map(Some),
-            Err(_) => Ok(None),
-        }
+        let places = &self.writer.places;
+        let place = match places.clone().try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => {
+                match tokio::time::timeout(Duration::from_millis(limits::SQLITE_WRITER_WAIT_MS), places.clone().acquire_owned()).await {
+                    Ok(place) => place.map_err(|_| closed())?,
+                    Err(_) => return Ok(None),
+                }
+            }
+        };
+        Lane::lend(&self.writer, place).map(Some)
     }
 
     /// A connection that only reads. Errors: `Timeout` after `SQL_TIMEOUT_MS`.
@@ -348,6 +356,8 @@ fn step(
 /// Looks at the time while a statement runs.
 struct Watch {
     began: Instant,
+    /// How often SQLite has asked.
+    checks: AtomicU64,
     /// When the running statement is ended, and when it gives its thread's other work away; in microseconds since `began`.
     deadline_us: AtomicU64,
     gives_way_us: AtomicU64,
@@ -355,7 +365,12 @@ struct Watch {
 
 impl Default for Watch {
     fn default() -> Self {
-        Self { began: Instant::now(), deadline_us: AtomicU64::new(u64::MAX), gives_way_us: AtomicU64::new(u64::MAX) }
+        Self {
+            began: Instant::now(),
+            checks: AtomicU64::new(0),
+            deadline_us: AtomicU64::new(u64::MAX),
+            gives_way_us: AtomicU64::new(u64::MAX),
+        }
     }
 }
 
@@ -368,6 +383,7 @@ impl Watch {
 
     /// Asked by SQLite every `SQLITE_STEPS_PER_CHECK` steps.
     fn is_over(&self) -> bool {
+        self.checks.fetch_add(1, Ordering::Relaxed);
         let now_us = self.began.elapsed().as_micros() as u64;
         if now_us >= self.gives_way_us.load(Ordering::Relaxed) {
             self.gives_way_us.store(u64::MAX, Ordering::Relaxed);
@@ -441,6 +457,19 @@ impl Lease {
     pub async fn run_text(&mut self, sql: &str, time: Duration) -> Result<(), SqlError> {
         let link = self.start(time.as_millis() as u64)?;
         link.connection.execute_batch(sql).map_err(errors::from_rusqlite)
+    }
+
+    /// For `effort_since`.
+    pub fn begun(&self) -> (Instant, u64) {
+        (Instant::now(), self.checks())
+    }
+
+    pub fn effort_since(&self, (began_at, checks): (Instant, u64)) -> Effort {
+        Effort { checks: self.checks() - checks, took: began_at.elapsed() }
+    }
+
+    fn checks(&self) -> u64 {
+        self.link.as_ref().map_or(0, |link| link.watch.checks.load(Ordering::Relaxed))
     }
 
     fn start(&mut self, time_ms: u64) -> Result<&mut Link, SqlError> {
