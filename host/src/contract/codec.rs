@@ -11,7 +11,7 @@ use wasmtime::component::Val;
 
 use self::json::{Broken, Kind, Reader};
 use self::read::{Decoder, Path, Problems, Slots, Unknown, from_text};
-use self::shape::{RecordShape, Shape};
+use self::shape::{FieldShape, RecordShape, Shape};
 pub use self::write::EncodeError;
 use self::write::{Encoder, mismatch};
 use super::wit::{ContractError, Function, Type};
@@ -228,6 +228,11 @@ impl EventCodec {
             },
             _ => Err(refused(function, "an event is func(key: string, event: record)".to_owned())),
         }
+    }
+
+    /// Whether the record is a list named `items` and nothing else: of two such events one can be made.
+    pub fn gathers(&self) -> bool {
+        matches!(self.event.fields.as_slice(), [FieldShape { key, shape: Shape::List(_), .. }] if key == "items")
     }
 
     /// What a publisher's call says: the key, and the event as a document of at most `EVENT_BYTES_MAX`.

@@ -117,6 +117,7 @@ impl Noted {
             payload: payload.to_string(),
             at_us: self.at_us,
             correlation_id: self.id.to_string(),
+            gathers: false,
         }
     }
 }

@@ -183,6 +183,7 @@ async fn publish(
         payload,
         at_us: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64),
         correlation_id: guest.context.correlation_id.to_string(),
+        gathers: codec.gathers(),
     };
     guest.emit(Effect::Event(event)).await.map_err(|error| refused(ErrorKind::Unavailable, "outbox_unavailable", error.to_string()))
 }

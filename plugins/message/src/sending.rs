@@ -8,7 +8,7 @@ use echo_sdk::sql::{Database, SqlError, Transaction, transaction};
 use echo_sdk::time::SECOND_US;
 use echo_sdk::{Error, FieldError, Timestamp, caller, ids, push, time};
 
-use crate::bindings::echo::message::events::{self, SentMessage};
+use crate::bindings::echo::message::events::{self, SentMessage, SentMessages};
 use crate::bindings::exports::echo::message::api::{Message, MessageStatus, SendRequest, TypingRequest};
 use crate::bounds::TRIES_MAX;
 use crate::store::conversations::{Roster, roster_for};
@@ -132,7 +132,7 @@ fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), 
         preview: drafts::preview(message.content.as_deref()),
         at: message.created_at,
     };
-    Ok(events::sent(&message.conversation_id, &event)?)
+    Ok(events::sent("all", &SentMessages { items: vec![event] })?)
 }
 
 /// Whether the client id was used before; then the message becomes what was answered that time: the content is the same, and so is the rest.

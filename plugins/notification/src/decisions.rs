@@ -22,21 +22,22 @@ const TITLE: &str = "New message";
 /// For a message without text.
 const BODY: &str = "You have a new message";
 
-pub fn awaited(event: &SentMessage) -> Result<(), Error> {
-    if event.recipient_ids.is_empty() {
-        return Ok(());
-    }
-    let awaited = Awaited {
-        message_id: event.message_id.clone(),
-        conversation_id: event.conversation_id.clone(),
-        sender_id: event.sender_id.clone(),
-        recipient_ids: event.recipient_ids.join(" "),
-        muted_ids: event.muted_ids.join(" "),
-        preview: event.preview.clone(),
-        sent_at: event.at,
-        due_at: event.at + config::number("ack_wait_s", ACK_WAIT_S) * SECOND_US,
-        decided_at: None,
-    };
+pub fn awaited(sent: &[SentMessage]) -> Result<(), Error> {
+    let wait_us = config::number("ack_wait_s", ACK_WAIT_S) * SECOND_US;
+    let with_recipients = sent.iter().filter(|message| !message.recipient_ids.is_empty());
+    let awaited: Vec<Awaited> = with_recipients
+        .map(|message| Awaited {
+            message_id: message.message_id.clone(),
+            conversation_id: message.conversation_id.clone(),
+            sender_id: message.sender_id.clone(),
+            recipient_ids: message.recipient_ids.join(" "),
+            muted_ids: message.muted_ids.join(" "),
+            preview: message.preview.clone(),
+            sent_at: message.at,
+            due_at: message.at + wait_us,
+            decided_at: None,
+        })
+        .collect();
     Ok(store::insert_awaited(&awaited)?)
 }
 

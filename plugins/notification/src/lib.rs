@@ -65,8 +65,8 @@ impl api::Guest for Notification {
 }
 
 impl message_events::Guest for Notification {
-    fn sent(_key: String, event: message_events::SentMessage) -> Result<(), Error> {
-        decisions::awaited(&event)
+    fn sent(_key: String, event: message_events::SentMessages) -> Result<(), Error> {
+        decisions::awaited(&event.items)
     }
 }
 

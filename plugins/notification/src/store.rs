@@ -1,6 +1,6 @@
 //! All SQL of the notification service, one function per question.
 
-use echo_sdk::sql::{Database, Sql, SqlError, Transaction, Value, placeholders, row_placeholders, timestamp, uuid};
+use echo_sdk::sql::{Database, Sql, SqlError, Transaction, Value, batch, placeholders, row_placeholders, timestamp, uuid};
 use echo_sdk::{Timestamp, from_row, params};
 
 use crate::bounds::{CLEARED_PER_RUN, DEVICES_PER_USER_MAX, DUE_BATCH, INSERT_ROWS_MAX, LIST_PARAMS_MAX, OUTBOX_KEPT, OUTBOX_SHOWN};
@@ -74,21 +74,25 @@ pub struct Awaited {
 from_row!(Awaited { message_id, conversation_id, sender_id, recipient_ids, muted_ids, preview, sent_at, due_at, decided_at });
 
 /// An event that comes again changes nothing.
-pub fn insert_awaited(awaited: &Awaited) -> Result<(), SqlError> {
-    Database.execute(
-        "INSERT INTO awaited_messages (message_id, conversation_id, sender_id, recipient_ids, muted_ids, preview, sent_at, due_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (message_id) DO NOTHING",
-        params![
-            uuid(&awaited.message_id),
-            uuid(&awaited.conversation_id),
-            uuid(&awaited.sender_id),
-            &awaited.recipient_ids,
-            &awaited.muted_ids,
-            awaited.preview.as_deref(),
-            timestamp(awaited.sent_at),
-            timestamp(awaited.due_at)
-        ],
-    )?;
+pub fn insert_awaited(awaited: &[Awaited]) -> Result<(), SqlError> {
+    const INSERT: &str = "INSERT INTO awaited_messages (message_id, conversation_id, sender_id, recipient_ids, muted_ids, preview, sent_at, due_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (message_id) DO NOTHING";
+    for awaited in awaited.chunks(INSERT_ROWS_MAX) {
+        let rows = awaited.iter().map(|one| {
+            let values = params![
+                uuid(&one.message_id),
+                uuid(&one.conversation_id),
+                uuid(&one.sender_id),
+                &one.recipient_ids,
+                &one.muted_ids,
+                one.preview.as_deref(),
+                timestamp(one.sent_at),
+                timestamp(one.due_at)
+            ];
+            (INSERT, values)
+        });
+        batch(rows.collect())?;
+    }
     Ok(())
 }
 

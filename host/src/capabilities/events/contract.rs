@@ -31,6 +31,7 @@ where
     a_key_is_handled_in_order(make("order").await).await;
     different_keys_go_side_by_side(make("side by side").await).await;
     a_replayed_batch_adds_nothing(make("replayed batch").await).await;
+    what_gathers_arrives_together_and_once(make("gathers").await).await;
     a_retry_holds_back_its_key_alone(make("retry").await).await;
     pauses_grow(make("pauses").await).await;
     what_cannot_be_handled_becomes_a_dead_letter(make("dead").await).await;
@@ -118,6 +119,7 @@ fn event(topic: &str, key: &str, payload: &str) -> Event {
         payload: payload.to_owned(),
         at_us: 7,
         correlation_id: "c".to_owned(),
+        gathers: false,
     }
 }
 
@@ -259,6 +261,18 @@ async fn a_replayed_batch_adds_nothing(queue: Arc<dyn Queue>) {
     queue.publish("other", &[(1, event("a.a", "k", "other"))]).await.expect("publishes");
     queue.publish("s", &[]).await.expect("nothing to do");
     assert_eq!(recorder.wait_for(4).await, ["5", "6", "7", "other"]);
+}
+
+/// Handed over again, only what is new gathers: what arrived with others does not come a second time with later ones.
+async fn what_gathers_arrives_together_and_once(queue: Arc<dyn Queue>) {
+    let done = Recorder::done();
+    queue.subscribe(&consumer("alpha"), topics(&["a.a"]), done.clone()).await.expect("subscribes");
+    let events: Vec<(i64, Event)> =
+        (1..=5).map(|number| (number, Event { gathers: true, ..event("a.a", "all", &format!(r#"{{"items":[{number}]}}"#)) })).collect();
+    queue.publish("s", &events[..3]).await.expect("publishes");
+    queue.publish("s", &events).await.expect("publishes");
+    queue.publish("s", &[(6, event("a.a", "all", "alone"))]).await.expect("publishes");
+    assert_eq!(done.wait_for(3).await, [r#"{"items":[1,2,3]}"#, r#"{"items":[4,5]}"#, "alone"]);
 }
 
 async fn a_retry_holds_back_its_key_alone(queue: Arc<dyn Queue>) {

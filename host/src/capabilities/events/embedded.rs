@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::lane::{Item, Lane, Next};
-use super::{ConsumerState, DeadLetter, Event, Handler, Outcome, Queue, QueueError};
+use super::{ConsumerState, DeadLetter, Event, Handler, Outcome, Queue, QueueError, gathered};
 use crate::capabilities::sql::sqlite::lanes::{File, Lease, Script};
 use crate::capabilities::sql::sqlite::values::{Params, Row};
 use crate::capabilities::sql::sqlite::{Durability, values};
@@ -200,16 +200,17 @@ impl Queue for EmbeddedQueue {
         let seen = memory.sources.get(source).copied().unwrap_or(i64::MIN);
         let mut offers: Vec<(Arc<Subscription>, usize, Item)> = Vec::new();
         let mut rows: Vec<Params> = Vec::new();
-        let mut newest = seen;
-        for (position, event) in events.iter().filter(|(position, _)| *position > seen) {
-            newest = *position;
+        let newest = events.last().map_or(seen, |(position, _)| seen.max(*position));
+        let unseen = events.iter().filter(|(position, _)| *position > seen).map(|(_, event)| event);
+        for event in gathered(unseen) {
             let Some(subscriptions) = memory.subscriptions.get(&event.topic).cloned() else { continue };
-            let (shared, text) = (Arc::new(event.clone()), encode(event));
+            let text = encode(&event);
+            let shared = Arc::new(event);
             for subscription in subscriptions {
                 let id = memory.next_id;
                 memory.next_id += 1;
-                rows.push(entry_row(id, &subscription, &event.key, &text)?);
-                let partition = partition_of(hash_of(&event.key));
+                rows.push(entry_row(id, &subscription, &shared.key, &text)?);
+                let partition = partition_of(hash_of(&shared.key));
                 offers.push((subscription, partition, Item { id, event: shared.clone(), tries: 0, due: None }));
             }
         }

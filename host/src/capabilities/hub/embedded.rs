@@ -511,6 +511,8 @@ fn acknowledgements(items: Vec<serde_json::Value>) -> Event {
         payload: json!({ "items": items }).to_string(),
         at_us: now_us(),
         correlation_id: id.to_string(),
+        // Gathered already, within its own bound.
+        gathers: false,
     }
 }
 

@@ -398,21 +398,34 @@ fn events_go_through_the_queue_and_come_back() {
     let contract = fixture::contract("notification");
     let codec = EventCodec::compile(fixture::function(&contract, "events", "sent")).unwrap();
     let json = format!(
-        "{{\"message_id\":\"{ID}\",\"conversation_id\":\"{ID}\",\"seq\":3,\"sender_id\":\"{ID}\",\"recipient_ids\":[\"{ID}\"],\"muted_ids\":[],\"preview\":null,\"at\":\"2026-01-31T12:00:00.000001Z\"}}"
+        "{{\"items\":[{{\"message_id\":\"{ID}\",\"conversation_id\":\"{ID}\",\"seq\":3,\"sender_id\":\"{ID}\",\"recipient_ids\":[\"{ID}\"],\"muted_ids\":[],\"preview\":null,\"at\":\"2026-01-31T12:00:00.000001Z\"}}]}}"
     );
     let params = codec.decode("key", &json).unwrap();
     assert_eq!(params[0], Val::String("key".to_owned()));
     assert_eq!(codec.encode(&params).unwrap(), ("key".to_owned(), json.clone()));
     let newer = json.replace("\"seq\":3", "\"seq\":3,\"colour\":{\"a\":[1]}").replace("\"preview\":null,", "");
     assert_eq!(codec.decode("key", &newer).unwrap(), params, "a newer publisher's field is in the way");
-    assert_eq!(wrong(codec.decode("key", "{\"seq\":1}")).len(), 6);
+    assert_eq!(wrong(codec.decode("key", "{\"items\":[{\"seq\":1}]}")).len(), 6);
     assert!(matches!(codec.decode("key", "{"), Err(DecodeError::Unreadable(_))));
     assert!(codec.encode(&params[..1]).is_err());
     let mut large = params.clone();
-    let Val::Record(fields) = &mut large[1] else { panic!() };
+    let Val::Record(event) = &mut large[1] else { panic!() };
+    let Val::List(items) = &mut event[0].1 else { panic!() };
+    let Val::Record(fields) = &mut items[0] else { panic!() };
     fields.iter_mut().find(|(name, _)| name == "preview").unwrap().1 =
         Val::Option(Some(Box::new(Val::String("a".repeat(limits::EVENT_BYTES_MAX)))));
     assert_eq!(codec.encode(&large), Err(EncodeError::TooLarge(limits::EVENT_BYTES_MAX)));
+}
+
+#[test]
+fn an_event_gathers_that_is_a_list_of_items_alone() {
+    let gathers = |world, package: &str, name| {
+        let contract = fixture::contract(world);
+        let interface = contract.exports().iter().find(|interface| interface.package == package && interface.name == "events").unwrap();
+        EventCodec::compile(interface.functions.iter().find(|function| function.name == name).unwrap()).unwrap().gathers()
+    };
+    assert!(gathers("notification", "message", "sent"));
+    assert!(!gathers("notification", "notification", "sms-requested"));
 }
 
 /// Documents near good ones, thousands of them: never a panic, and what is taken for good comes out as what went in.

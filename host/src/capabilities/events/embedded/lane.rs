@@ -153,6 +153,7 @@ mod tests {
             payload: String::new(),
             at_us: 0,
             correlation_id: String::new(),
+            gathers: false,
         };
         Item { id, event: Arc::new(event), tries: 0, due: None }
     }
