@@ -180,7 +180,7 @@ pub const SQLITE_HANDOVER_MS: u64 = 100;
 /// A read of a service that took no longer, in checks (see `SQLITE_STEPS_PER_CHECK`) and in microseconds, may run on the connection that
 /// writes, for which it waits a little, in milliseconds; one that took longer runs on one that only reads for so many times.
 pub const SQLITE_QUICK_CHECKS: u64 = 1;
-pub const SQLITE_QUICK_US: u64 = 5_000;
+pub const SQLITE_QUICK_US: u64 = 20_000;
 pub const SQLITE_WRITER_WAIT_MS: u64 = 2;
 pub const SQLITE_MISTRUSTED_RUNS: u32 = 1_000;
 /// SQLite asks after this many steps of its machine whether the statement has run too long.

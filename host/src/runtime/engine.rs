@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -20,7 +20,7 @@ use crate::limits;
 pub struct Engine {
     engine: wasmtime::Engine,
     code: Arc<CodeCache>,
-    _ticker: Arc<Ticker>,
+    ticker: Arc<Ticker>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -39,11 +39,16 @@ impl Engine {
         let engine = wasmtime::Engine::new(&config()).map_err(|error| EngineError::Start(format!("{error:#}")))?;
         let code = CodeCache::open(code_folder).map_err(|source| EngineError::Cache { folder: code_folder.to_owned(), source })?;
         let ticker = Ticker::start(engine.clone());
-        Ok(Self { engine, code: Arc::new(code), _ticker: Arc::new(ticker) })
+        Ok(Self { engine, code: Arc::new(code), ticker: Arc::new(ticker) })
     }
 
     pub fn wasmtime(&self) -> &wasmtime::Engine {
         &self.engine
+    }
+
+    /// How often the epoch was moved forward.
+    pub fn ticks(&self) -> Arc<AtomicU64> {
+        self.ticker.ticks.clone()
     }
 
     /// Compiled code for a component, from disk when this host compiled the same bytes with the same engine before. Takes up to a second
@@ -102,23 +107,26 @@ fn config() -> Config {
 /// long calls, seldom while there are none, because each tick wakes a processor.
 struct Ticker {
     stop: Arc<AtomicBool>,
+    ticks: Arc<AtomicU64>,
 }
 
 impl Ticker {
     fn start(engine: wasmtime::Engine) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let seen = stop.clone();
+        let ticks = Arc::new(AtomicU64::new(0));
+        let (seen, counted) = (stop.clone(), ticks.clone());
         std::thread::Builder::new()
             .name("epoch-tick".to_owned())
             .spawn(move || {
                 while !seen.load(Ordering::Relaxed) {
                     let tick_ms = if long_calls::were_seen() { limits::EPOCH_TICK_MS } else { limits::EPOCH_TICK_QUIET_MS };
                     std::thread::sleep(Duration::from_millis(tick_ms));
+                    counted.fetch_add(1, Ordering::Relaxed);
                     engine.increment_epoch();
                 }
             })
             .expect("a host that cannot start one thread cannot run at all");
-        Self { stop }
+        Self { stop, ticks }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use wasmtime::{CallHook, ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
+use wasmtime::{AsContextMut, CallHook, ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::call::Frame;
@@ -32,16 +32,18 @@ pub enum Exhausted {
 }
 
 /// A store with its meters running, not yet instantiated.
-pub fn new_store(engine: &wasmtime::Engine, guest: Guest, memory_bytes_max: u64) -> Store<InstanceState> {
+pub fn new_store(engine: &wasmtime::Engine, ticks: Arc<AtomicU64>, guest: Guest, memory_bytes_max: u64) -> Store<InstanceState> {
     let lines = LogLines::new(guest.service.clone());
     // Nothing is preopened, no sockets, no environment, no arguments: clocks, random and lines for the log are all there is.
     let wasi = WasiCtxBuilder::new().stdout(lines.clone()).stderr(lines).build();
-    let state = InstanceState { guest, frame: None, cpu: CpuMeter::default(), memory: MemoryBound::new(memory_bytes_max), wasi };
+    let state = InstanceState { guest, frame: None, cpu: CpuMeter::new(ticks), memory: MemoryBound::new(memory_bytes_max), wasi };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(limits::GUEST_TRANSFER_BYTES_MAX);
     store.call_hook(|mut context, hook| {
-        context.data_mut().cpu.crossing(hook);
+        if context.data_mut().cpu.crossing(hook) {
+            context.as_context_mut().set_epoch_deadline(1);
+        }
         Ok(())
     });
     store.epoch_deadline_callback(on_tick);
@@ -83,12 +85,17 @@ fn thread_cpu() -> Duration {
 }
 
 /// CPU time of the guest in one call since a tick first found it: from entering its code to leaving it, waits for the host and for other tasks
-/// taken out. Most calls are over before, and are not measured at all: asking a clock at each crossing was 4 % of the host's time.
-#[derive(Default)]
+/// taken out. Most calls are over before, and are not measured at all: asking a clock at each crossing was 4 % of the host's time. A tick that
+/// passes while the host is at work for the guest, or lets it wait, does not find it.
 pub struct CpuMeter {
     used: Duration,
     limit: Duration,
     clock: Arc<GuestClock>,
+    ticks: Arc<AtomicU64>,
+    /// The tick after this one finds the guest.
+    armed_at: u64,
+    /// When the host was called.
+    host_at: u64,
 }
 
 /// Shared with the yielding future, which starts the clock again when the guest goes on, on whichever thread.
@@ -108,7 +115,13 @@ impl GuestClock {
 }
 
 impl CpuMeter {
+    fn new(ticks: Arc<AtomicU64>) -> Self {
+        Self { used: Duration::ZERO, limit: Duration::ZERO, clock: Arc::default(), ticks, armed_at: 0, host_at: 0 }
+    }
+
+    /// The store's deadline is to be the next tick.
     pub fn begin(&mut self, limit: Duration) {
+        self.armed_at = self.tick();
         self.used = Duration::ZERO;
         self.limit = limit;
         self.clock.entered_ns.store(0, Ordering::Relaxed);
@@ -131,14 +144,31 @@ impl CpuMeter {
         self.clock.entered_ns.store(0, Ordering::Relaxed);
     }
 
-    fn crossing(&mut self, hook: CallHook) {
-        if !self.clock.is_watched.load(Ordering::Relaxed) {
-            return;
+    fn tick(&self) -> u64 {
+        self.ticks.load(Ordering::Relaxed)
+    }
+
+    /// Whether the store's deadline is to be the next tick again: the last one was not the guest's.
+    fn crossing(&mut self, hook: CallHook) -> bool {
+        if self.clock.is_watched.load(Ordering::Relaxed) {
+            match hook {
+                CallHook::CallingWasm | CallHook::ReturningFromHost => self.clock.enter(),
+                CallHook::ReturningFromWasm | CallHook::CallingHost => self.leave(),
+            }
+            return false;
         }
         match hook {
-            CallHook::CallingWasm | CallHook::ReturningFromHost => self.clock.enter(),
-            CallHook::ReturningFromWasm | CallHook::CallingHost => self.leave(),
+            CallHook::CallingHost => self.host_at = self.tick(),
+            CallHook::ReturningFromHost if self.host_at == self.armed_at => {
+                let now = self.tick();
+                if now != self.armed_at {
+                    self.armed_at = now;
+                    return true;
+                }
+            }
+            _ => {}
         }
+        false
     }
 }
 
