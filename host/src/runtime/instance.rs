@@ -64,8 +64,13 @@ fn on_tick(mut context: StoreContextMut<'_, InstanceState>) -> wasmtime::Result<
             frame.long.set();
         }
         cpu.leave();
+    } else if !cpu.was_found {
+        // Once is chance, or the thread had to wait for a processor.
+        cpu.was_found = true;
+        cpu.armed_at = cpu.tick();
+        return Ok(UpdateDeadline::Yield(1));
     } else {
-        // From here on it is measured; up to here it cannot have used more than a tick.
+        // From here on it is measured; up to here it cannot have used more than two ticks.
         cpu.clock.is_watched.store(true, Ordering::Relaxed);
     }
     let clock = cpu.clock.clone();
@@ -84,7 +89,7 @@ fn thread_cpu() -> Duration {
     Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec.unsigned_abs() as u32)
 }
 
-/// CPU time of the guest in one call since a tick first found it: from entering its code to leaving it, waits for the host and for other tasks
+/// CPU time of the guest in one call since a tick found it twice: from entering its code to leaving it, waits for the host and for other tasks
 /// taken out. Most calls are over before, and are not measured at all: asking a clock at each crossing was 4 % of the host's time. A tick that
 /// passes while the host is at work for the guest, or lets it wait, does not find it.
 pub struct CpuMeter {
@@ -92,6 +97,7 @@ pub struct CpuMeter {
     limit: Duration,
     clock: Arc<GuestClock>,
     ticks: Arc<AtomicU64>,
+    was_found: bool,
     /// The tick after this one finds the guest.
     armed_at: u64,
     /// When the host was called.
@@ -104,7 +110,7 @@ struct GuestClock {
     /// When the guest's code was entered, in nanoseconds of `thread_cpu`: a thread may have to wait for a processor, which is not its guest's
     /// fault. 0 outside it.
     entered_ns: AtomicU64,
-    /// A tick has found this call.
+    /// Ticks have found this call twice.
     is_watched: AtomicBool,
 }
 
@@ -116,12 +122,13 @@ impl GuestClock {
 
 impl CpuMeter {
     fn new(ticks: Arc<AtomicU64>) -> Self {
-        Self { used: Duration::ZERO, limit: Duration::ZERO, clock: Arc::default(), ticks, armed_at: 0, host_at: 0 }
+        Self { used: Duration::ZERO, limit: Duration::ZERO, clock: Arc::default(), ticks, was_found: false, armed_at: 0, host_at: 0 }
     }
 
     /// The store's deadline is to be the next tick.
     pub fn begin(&mut self, limit: Duration) {
         self.armed_at = self.tick();
+        self.was_found = false;
         self.used = Duration::ZERO;
         self.limit = limit;
         self.clock.entered_ns.store(0, Ordering::Relaxed);
