@@ -122,7 +122,8 @@ fn tool(workspace: &Workspace, program: &str, crate_and_version: &str) -> Result
     if !installed.is_file() {
         say(format_args!("flake: cargo install {crate_and_version}"));
         let mut install = workspace.cargo();
-        install.args(["install", "--quiet", "--locked", crate_and_version, "--root"]).arg(&tools);
+        // Unoptimised: built in half the time, and it looks at a few small files.
+        install.args(["install", "--quiet", "--locked", "--debug", crate_and_version, "--root"]).arg(&tools);
         install.arg("--target-dir").arg(tools.join("build"));
         step::run_within(DOWNLOAD_LIMIT, &mut install).map_err(LeftOut)?;
     }

@@ -218,3 +218,26 @@ impl WasiView for InstanceState {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.guest.table }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_while_the_host_works_are_not_the_guests() {
+        let ticks = Arc::new(AtomicU64::new(7));
+        let mut meter = CpuMeter::new(ticks.clone());
+        meter.begin(Duration::from_secs(1));
+        let mut host_call = |before: u64, within: u64| {
+            ticks.fetch_add(before, Ordering::Relaxed);
+            assert!(!meter.crossing(CallHook::CallingHost));
+            ticks.fetch_add(within, Ordering::Relaxed);
+            meter.crossing(CallHook::ReturningFromHost)
+        };
+        assert!(!host_call(0, 0), "no tick passed");
+        assert!(host_call(0, 3), "the host's ticks are forgiven");
+        assert!(host_call(0, 1), "each time");
+        assert!(!host_call(1, 0), "the guest's own is not");
+        assert!(!host_call(0, 1), "also where the host's come after it");
+    }
+}

@@ -556,4 +556,28 @@ mod tests {
         writer.each(&Script::new("SELECT a FROM t"), Params::default(), count).await.expect("reads");
         assert_eq!(rows, 0);
     }
+
+    #[tokio::test]
+    async fn a_read_waits_for_the_writer_a_little_and_no_longer() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = file(&folder).await;
+        assert!(file.writer_soon().await.expect("an answer").is_some(), "nobody has it");
+        let busy = file.writer().await.expect("the writer");
+        assert!(file.writer_soon().await.expect("an answer").is_none(), "somebody has it");
+        let (soon, ()) = tokio::join!(file.writer_soon(), async move { drop(busy) });
+        assert!(soon.expect("an answer").is_some(), "it has come free");
+    }
+
+    #[tokio::test]
+    async fn effort_is_counted_in_steps() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = file(&folder).await;
+        let mut writer = file.writer().await.expect("the writer");
+        for (rows, is_quick) in [(1, true), (100_000, false)] {
+            let begun = writer.begun();
+            let sql = format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {rows}) SELECT max(i) FROM n");
+            writer.run(&Script::new(sql), Params::default()).await.expect("counts");
+            assert_eq!(writer.effort_since(begun).checks <= limits::SQLITE_QUICK_CHECKS, is_quick, "{rows} rows");
+        }
+    }
 }
