@@ -111,7 +111,7 @@ fn topics(topics: &[&str]) -> Vec<String> {
     topics.iter().map(|topic| (*topic).to_owned()).collect()
 }
 
-fn event(topic: &str, key: &str, payload: &str) -> Event {
+pub fn event(topic: &str, key: &str, payload: &str) -> Event {
     Event {
         id: Uuid::now_v7(),
         topic: topic.to_owned(),

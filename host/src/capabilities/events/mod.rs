@@ -140,15 +140,7 @@ mod tests {
     use super::*;
 
     fn event(topic: &str, key: &str, payload: &str) -> Event {
-        Event {
-            id: Uuid::now_v7(),
-            topic: topic.to_owned(),
-            key: key.to_owned(),
-            payload: payload.to_owned(),
-            at_us: 1,
-            correlation_id: String::new(),
-            gathers: true,
-        }
+        Event { gathers: true, ..contract::event(topic, key, payload) }
     }
 
     #[test]
