@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub struct Connection {
     shutdown: CancellationToken,
     /// The client has said all it had to say.
     is_read: bool,
+    /// Something was read and nothing written since.
+    is_answer_held: bool,
     lingering: Option<Lingering>,
 }
 
@@ -33,7 +35,15 @@ struct Lingering {
 impl Connection {
     /// `shutdown`: from then on nobody is waited for at the end.
     pub fn new(stream: TcpStream, place: OwnedSemaphorePermit, shutdown: CancellationToken) -> Self {
-        Self { stream, _place: place, shutdown, is_read: false, lingering: None }
+        Self { stream, _place: place, shutdown, is_read: false, is_answer_held: false, lingering: None }
+    }
+
+    /// The requests that are there are all answered before the answers leave: a client with many connections is woken once for all of them.
+    fn let_others_answer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !std::mem::take(&mut self.is_answer_held) {
+            return Poll::Ready(());
+        }
+        pin!(tokio::task::yield_now()).poll(cx)
     }
 }
 
@@ -42,16 +52,19 @@ impl AsyncRead for Connection {
         let (filled, room) = (buffer.filled().len(), buffer.remaining());
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         self.is_read |= room > 0 && buffer.filled().len() == filled;
+        self.is_answer_held = true;
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.let_others_answer(cx));
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        ready!(self.let_others_answer(cx));
         Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
@@ -87,5 +100,42 @@ impl AsyncWrite for Connection {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::Semaphore;
+
+    /// On the test's one thread nothing runs beside it unless it lets others go first.
+    #[tokio::test]
+    async fn an_answer_waits_for_those_that_are_ready_and_its_rest_does_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        let mut connection = Connection::new(listener.accept().await.unwrap().0, place, CancellationToken::new());
+        client.write_all(b"ab").await.unwrap();
+        for _ in 0..2 {
+            connection.read_u8().await.unwrap();
+            let has_run = Arc::new(AtomicBool::new(false));
+            let ready = |has_run: Arc<AtomicBool>| tokio::spawn(async move { has_run.store(true, Ordering::Relaxed) });
+            let other = ready(has_run.clone());
+            connection.write_all(b"1").await.unwrap();
+            assert!(has_run.swap(false, Ordering::Relaxed), "the answer left before the other was ready");
+            other.await.unwrap();
+            let other = ready(has_run.clone());
+            connection.write_all(b"2").await.unwrap();
+            assert!(!has_run.load(Ordering::Relaxed), "once for each answer");
+            other.await.unwrap();
+        }
+        let mut answers = [0; 4];
+        client.read_exact(&mut answers).await.unwrap();
+        assert_eq!(&answers, b"1212");
     }
 }
