@@ -1,6 +1,6 @@
 //! Where the log's lines and the metrics go. Knows formats and buckets; nothing of what is logged or counted.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
@@ -9,9 +9,15 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use json_lines::JsonLines;
 
 use crate::config::{LogConfig, LogFormat};
 use crate::limits;
+
+mod json_lines;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -25,13 +31,14 @@ pub enum LogError {
 
 /// Sends the log of the whole process to standard output. Keep the guard to the very end: dropping it writes what is still waiting.
 pub fn init_logs(config: &LogConfig) -> Result<LogGuard, LogError> {
-    use tracing_subscriber::util::SubscriberInitExt;
     let filter = EnvFilter::try_new(&config.level)?;
     let (lines, guard) = LogLines::start(io::stdout(), limits::LOG_QUEUE_LINES_MAX)?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
+    let log = tracing_subscriber::registry().with(filter);
     match config.format {
-        LogFormat::Json => log.json().flatten_event(true).with_current_span(false).finish().try_init()?,
-        LogFormat::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stdout())).finish().try_init()?,
+        LogFormat::Json => log.with(JsonLines::new(lines)).try_init()?,
+        LogFormat::Text => {
+            log.with(tracing_subscriber::fmt::layer().with_writer(lines).with_ansi(io::stdout().is_terminal())).try_init()?;
+        }
     }
     Ok(guard)
 }
@@ -119,14 +126,18 @@ impl LogLines {
         })?;
         Ok((Self { lines: sender.clone() }, LogGuard { lines: sender, ended }))
     }
+
+    fn send(&self, line: Vec<u8>) {
+        if self.lines.try_send(Message::Line(line)).is_err() {
+            ::metrics::counter!("echo_log_lines_dropped_total").increment(1);
+        }
+    }
 }
 
 /// The formatter hands over each event in one piece.
 impl Write for LogLines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.lines.try_send(Message::Line(line.to_owned())).is_err() {
-            ::metrics::counter!("echo_log_lines_dropped_total").increment(1);
-        }
+        self.send(line.to_owned());
         Ok(line.len())
     }
 
@@ -176,10 +187,10 @@ mod tests {
     use std::sync::{Arc, Barrier, Mutex};
 
     #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
+    pub(super) struct Written(Arc<Mutex<Vec<u8>>>);
 
     impl Written {
-        fn text(&self) -> String {
+        pub(super) fn text(&self) -> String {
             String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
         }
     }
@@ -198,8 +209,7 @@ mod tests {
     fn the_guard_writes_all_that_was_logged() {
         let written = Written::default();
         let (lines, guard) = LogLines::start(written.clone(), 10_000).unwrap();
-        let log = tracing_subscriber::fmt().json().flatten_event(true).with_writer(lines).finish();
-        tracing::subscriber::with_default(log, || {
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(JsonLines::new(lines)), || {
             for number in 0..5_000 {
                 tracing::info!(number, request_id = "abc", "a line");
             }
