@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT, WWW_AUTHENTICATE};
@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::backend::{Backend, Snapshot};
 use super::breaker::Verdict;
+use super::host_routes::HostRoutes;
 use super::idempotency::{self, Answer, Begin, IDEMPOTENT_REPLAYED, Idempotency};
 use super::problem::{PROBLEM_JSON, Problem};
 use super::rate_limit::{Allowance, RateLimiter, Rule, Subject};
@@ -46,8 +47,16 @@ pub(super) struct Gateway<B> {
     started_at: Instant,
 }
 
-pub(super) async fn dispatch<B: Backend>(State(gateway): State<Arc<Gateway<B>>>, request: Request) -> Response {
-    gateway.route(request).await.unwrap_or_else(Problem::into_response)
+/// To the host's own handler or to the service whose path it is.
+pub(super) async fn dispatch<B: Backend>(gateway: &Arc<Gateway<B>>, host_routes: &HostRoutes, request: Request) -> Response {
+    let info = request.extensions().get::<Arc<RequestInfo>>().expect("the edge gives every request one").clone();
+    match host_routes.find(request.uri().path()) {
+        Some(path) => {
+            info.serve(Served::Host(path));
+            host_routes.answer(request).await
+        }
+        None => gateway.route(request, info).await.unwrap_or_else(Problem::into_response),
+    }
 }
 
 impl<B: Backend> Gateway<B> {
@@ -66,9 +75,8 @@ impl<B: Backend> Gateway<B> {
         }
     }
 
-    async fn route(self: &Arc<Self>, request: Request) -> Result<Response, Problem> {
+    async fn route(self: &Arc<Self>, request: Request, info: Arc<RequestInfo>) -> Result<Response, Problem> {
         let (parts, body) = request.into_parts();
-        let info = parts.extensions.get::<Arc<RequestInfo>>().expect("the edge gives every request one").clone();
         // Pinned once: every service that this request reaches is taken from this snapshot.
         let snapshot = self.backend.pin();
         let table = self.tables.of(&*snapshot, &self.settings);
@@ -77,8 +85,7 @@ impl<B: Backend> Gateway<B> {
             Found::WrongMethod { allow } => return Err(Problem::method_not_allowed(allow)),
             Found::Nothing => return Err(Problem::not_found()),
         };
-        // Set once per request: the edge made the cell, and nobody else fills it.
-        let _ = info.served.set(Served::Service(route.clone()));
+        info.serve(Served::Service(route.clone()));
 
         let caller = identity::caller(&route.route.access, &*self.tokens, &parts.headers)?;
         let limited = route.rate.as_ref().map(|rule| (rule, self.count(rule, &route, &caller, &info)));
@@ -113,12 +120,12 @@ impl<B: Backend> Gateway<B> {
             (RateSubject::User, Some(caller)) => Subject::User(caller.user_id),
             (RateSubject::User | RateSubject::Ip, _) => Subject::of_address(info.client_address),
         };
-        self.limiter.check(rule, route.key_number, subject, self.now_ms())
+        self.limiter.check(rule, route.key_number, subject, self.ms_at(info.received_at))
     }
 
     /// Milliseconds since the gateway began.
-    fn now_ms(&self) -> u64 {
-        self.started_at.elapsed().as_millis() as u64
+    fn ms_at(&self, moment: Instant) -> u64 {
+        moment.saturating_duration_since(self.started_at).as_millis() as u64
     }
 }
 
@@ -216,7 +223,7 @@ impl<B: Backend> Call<B> {
         let (gateway, route) = (&*self.gateway, &*self.route);
         let permit = route
             .breaker
-            .admit(route.breaker_index, gateway.now_ms())
+            .admit(route.breaker_index, gateway.ms_at(Instant::now()))
             .map_err(|wait| Problem::unavailable("service_resting", "the service failed too often and is left alone for a while", wait))?;
         let path: Vec<(&str, &str)> = route.variables.iter().map(|name| &**name).zip(self.values.iter().map(String::as_str)).collect();
         let input = Input::Http {
@@ -238,7 +245,7 @@ impl<B: Backend> Call<B> {
         let result = gateway.backend.call(&self.snapshot, &route.target, input, context).await;
         let verdict = verdict(&result);
         let caller_number = if verdict == Verdict::Fault { gateway.hasher.hash_one(self.subject()) } else { 0 };
-        permit.settle(verdict, caller_number, gateway.now_ms());
+        permit.settle(verdict, caller_number, gateway.ms_at(Instant::now()));
         match result {
             Ok(reply) => Ok(self.done(reply)),
             Err(error) => {

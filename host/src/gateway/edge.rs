@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::BoxError;
 use axum::body::{Body, HttpBody};
-use axum::extract::{MatchedPath, Request};
+use axum::extract::Request;
 use axum::response::Response;
-use axum::{BoxError, middleware::Next};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, ETAG};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -107,15 +107,6 @@ pub(super) fn common_headers<B>(mut response: Response<B>) -> Response<B> {
     response
 }
 
-/// Names the host's own route for the log and the metrics.
-pub(super) async fn note_host_route(request: Request, next: Next) -> Response {
-    if let (Some(info), Some(path)) = (request.extensions().get::<Arc<RequestInfo>>(), request.extensions().get::<MatchedPath>()) {
-        // Set once per request: only one route matches.
-        let _ = info.served.set(Served::Host(path.as_str().into()));
-    }
-    next.run(request).await
-}
-
 /// One request's line in the log and count in the metrics, also if its client goes away.
 struct Account {
     info: Arc<RequestInfo>,
@@ -138,7 +129,7 @@ impl Account {
         tracing::info!(
             request_id = &*self.info.request_id,
             correlation_id = &*self.info.correlation_id,
-            method = %self.method,
+            method = self.method.as_str(),
             route,
             service,
             status = status.as_u16(),
@@ -148,7 +139,7 @@ impl Account {
     }
 
     fn count(&self, status: u16, duration: Duration) {
-        if let Some(Served::Service(route)) = self.info.served.get() {
+        if let Some(Served::Service(route)) = self.info.served() {
             route.duration.record(duration);
             if status == route.route.status {
                 route.successes.increment(1);
@@ -174,7 +165,7 @@ impl Drop for Account {
             let (route, service) = self.info.labels();
             tracing::info!(
                 request_id = &*self.info.request_id,
-                method = %self.method,
+                method = self.method.as_str(),
                 route,
                 service,
                 duration_ms = milliseconds(duration),

@@ -1,6 +1,7 @@
 //! Stand-ins for the runtime, the tokens and the cache, for the gateway's tests.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -9,9 +10,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
+use axum::routing::MethodRouter;
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
 use uuid::Uuid;
 
 use super::backend::{Backend, Snapshot};
@@ -299,7 +301,7 @@ impl Cache for FakeCache {
 
 /// A whole gateway over fake services.
 pub struct TestGateway {
-    pub router: Router,
+    pub router: BoxCloneSyncService<Request<Body>, Response, Infallible>,
     pub services: Arc<FakeServices>,
     pub readiness: Arc<Readiness>,
     pub cache: Arc<FakeCache>,
@@ -311,10 +313,15 @@ impl TestGateway {
         F: Fn(Seen) -> A + Send + Sync + 'static,
         A: Future<Output = Result<Reply, CallError>> + Send + 'static,
     {
-        Self::with(GatewaySettings::default(), Router::new(), routes, handler)
+        Self::with(GatewaySettings::default(), [], routes, handler)
     }
 
-    pub fn with<F, A>(settings: GatewaySettings, host_routes: Router, routes: Vec<RouteEntry>, handler: F) -> Self
+    pub fn with<F, A>(
+        settings: GatewaySettings,
+        host_routes: impl IntoIterator<Item = (&'static str, MethodRouter)>,
+        routes: Vec<RouteEntry>,
+        handler: F,
+    ) -> Self
     where
         F: Fn(Seen) -> A + Send + Sync + 'static,
         A: Future<Output = Result<Reply, CallError>> + Send + 'static,
@@ -335,7 +342,7 @@ impl TestGateway {
             render_metrics: Arc::new(|| "echo_up 1\n".to_owned()),
             background: Default::default(),
         };
-        Self { router: router(state, host_routes), services, readiness, cache }
+        Self { router: BoxCloneSyncService::new(router(state, host_routes)), services, readiness, cache }
     }
 
     pub fn calls_count(&self) -> usize {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -17,6 +16,7 @@ use serde::Serialize;
 
 use super::backend::{Backend, Snapshot};
 use super::dispatch::Gateway;
+use super::host_routes::HostRoutes;
 use super::{GatewayState, Problem, docs, response_cache};
 use crate::capabilities::tokens::Tokens;
 use crate::limits;
@@ -105,21 +105,18 @@ impl Readiness {
     }
 }
 
-/// The host's own routes on the public side.
-pub(super) fn routes<B: Backend>(state: GatewayState<B>, gateway: Arc<Gateway<B>>) -> Router {
-    let mut router = Router::new()
-        .route("/health", get(async || ([(CONTENT_TYPE, "application/json")], "{\"status\":\"up\"}")))
-        .route("/docs", get(docs::page))
-        .route("/openapi.json", get(openapi::<B>))
-        .with_state(gateway.clone());
+/// Adds the gateway's own routes.
+pub(super) fn add_routes<B: Backend>(routes: &mut HostRoutes, state: GatewayState<B>, gateway: Arc<Gateway<B>>) {
     let (readiness, tokens) = (state.readiness, state.tokens);
-    router = router.route("/ready", get(move || ready(readiness.clone(), gateway.clone())));
-    router = router.route("/.well-known/jwks.json", get(async move || jwks(&*tokens)));
+    routes.add("/health", get(async || ([(CONTENT_TYPE, "application/json")], "{\"status\":\"up\"}")));
+    routes.add("/docs", get(docs::page));
+    routes.add("/openapi.json", get(openapi::<B>).with_state(gateway.clone()));
+    routes.add("/ready", get(move || ready(readiness.clone(), gateway.clone())));
+    routes.add("/.well-known/jwks.json", get(async move || jwks(&*tokens)));
     if state.settings.public_metrics {
         let render = state.render_metrics;
-        router = router.route("/metrics", get(async move || ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render())));
+        routes.add("/metrics", get(async move || ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render())));
     }
-    router
 }
 
 async fn ready<B: Backend>(readiness: Arc<Readiness>, gateway: Arc<Gateway<B>>) -> Response {

@@ -15,6 +15,12 @@ use super::problem::whole_seconds;
 use crate::limits;
 use crate::runtime::manifest::{Rate, RateStrategy, RateSubject};
 
+pub const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+pub const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+pub const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+pub const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+pub const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
 const SHARDS: usize = 64;
 
 /// Whose requests are counted together.
@@ -42,6 +48,7 @@ pub struct Rule {
     limit: u32,
     window_ms: u64,
     policy: HeaderValue,
+    limit_text: HeaderValue,
     name: &'static str,
 }
 
@@ -56,7 +63,7 @@ impl Rule {
         };
         let policy = format!("\"{name}\";q={limit};w={}", whole_seconds(Duration::from_millis(window_ms)));
         let policy = HeaderValue::from_str(&policy).expect("digits and a fixed name");
-        Self { subject: rate.per, strategy: rate.strategy, limit, window_ms, policy, name }
+        Self { subject: rate.per, strategy: rate.strategy, limit, window_ms, policy, limit_text: limit.into(), name }
     }
 }
 
@@ -74,11 +81,11 @@ impl Allowance {
     pub fn write_headers(&self, rule: &Rule, headers: &mut HeaderMap) {
         let reset = whole_seconds(self.reset);
         let state = format!("\"{}\";r={};t={reset}", rule.name, self.remaining);
-        headers.insert(HeaderName::from_static("ratelimit-policy"), rule.policy.clone());
-        headers.insert(HeaderName::from_static("ratelimit"), HeaderValue::from_str(&state).expect("digits and a fixed name"));
-        headers.insert(HeaderName::from_static("x-ratelimit-limit"), rule.limit.into());
-        headers.insert(HeaderName::from_static("x-ratelimit-remaining"), self.remaining.into());
-        headers.insert(HeaderName::from_static("x-ratelimit-reset"), reset.into());
+        headers.insert(RATELIMIT_POLICY, rule.policy.clone());
+        headers.insert(RATELIMIT, HeaderValue::from_str(&state).expect("digits and a fixed name"));
+        headers.insert(X_RATELIMIT_LIMIT, rule.limit_text.clone());
+        headers.insert(X_RATELIMIT_REMAINING, self.remaining.into());
+        headers.insert(X_RATELIMIT_RESET, reset.into());
     }
 }
 

@@ -24,14 +24,14 @@ pub struct RequestInfo {
     pub received_at: Instant,
     /// The client, seen through as many proxies as the settings trust.
     pub client_address: Option<IpAddr>,
-    pub(super) served: OnceLock<Served>,
+    served: OnceLock<Served>,
 }
 
 /// Who answers.
 pub(super) enum Served {
     Service(Arc<CompiledRoute>),
     /// A route of the host, by its pattern.
-    Host(Box<str>),
+    Host(&'static str),
 }
 
 impl RequestInfo {
@@ -45,6 +45,15 @@ impl RequestInfo {
             client_address: client_address(headers, peer, trusted_proxies_count),
             served: OnceLock::new(),
         }
+    }
+
+    /// Once per request, when it is known who answers.
+    pub(super) fn serve(&self, served: Served) {
+        let _ = self.served.set(served);
+    }
+
+    pub(super) fn served(&self) -> Option<&Served> {
+        self.served.get()
     }
 
     /// The answering route's pattern and service, for logs and metrics.

@@ -96,9 +96,13 @@ impl Doorkeeper {
 pub fn key(snapshot: u64, route: &str, path: &str, query: Option<&str>, user: Option<Uuid>) -> String {
     let query = query.unwrap_or("");
     let mut key = String::with_capacity(96 + route.len() + path.len() + query.len());
+    write!(key, "gateway:response:{snapshot}:").expect("writing to a string");
+    key.push_str(user.unwrap_or_default().simple().encode_lower(&mut Uuid::encode_buffer()));
     // No part but the last contains a line's end.
-    write!(key, "gateway:response:{snapshot}:{}\n{route}\n{path}\n{query}", user.unwrap_or_default().simple())
-        .expect("writing to a string");
+    for part in [route, path, query] {
+        key.push('\n');
+        key.push_str(part);
+    }
     if key.len() > limits::CACHE_KEY_BYTES_MAX {
         let hash = Sha256::digest(&key);
         key.clear();

@@ -3,13 +3,16 @@
 //! Its own loop instead of `axum::serve`: small buffers, a bound on open connections that counts upgraded ones too, a time for a
 //! request's head, and an end that waits for requests in flight but not for ever.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -30,9 +33,14 @@ pub struct ServeOutcome {
     pub cut_count: usize,
 }
 
+/// What answers requests: the gateway's `router`, or one of axum's. Always ready.
+pub trait Answering: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static {}
+
+impl<S: Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static> Answering for S {}
+
 /// Serves until `shutdown`, then takes no more connections, lets requests in flight finish, and cuts after `drain_timeout` what is left.
 /// Upgraded connections are their handler's to end; they are not waited for here.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken, drain_timeout: Duration) -> ServeOutcome {
+pub async fn serve(listener: TcpListener, router: impl Answering, shutdown: CancellationToken, drain_timeout: Duration) -> ServeOutcome {
     serve_bounded(listener, router, shutdown, drain_timeout, Bounds::default()).await
 }
 
@@ -50,13 +58,15 @@ impl Default for Bounds {
 
 async fn serve_bounded(
     listener: TcpListener,
-    router: Router,
+    router: impl Answering,
     shutdown: CancellationToken,
     drain_timeout: Duration,
     bounds: Bounds,
 ) -> ServeOutcome {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(bounds.header_read_timeout).max_buf_size(limits::HTTP_BUFFER_BYTES_MAX);
+    // Copying an answer behind its head costs less than the kernel's way with two pieces.
+    http.writev(false);
     let room = Arc::new(Semaphore::new(bounds.connections_max));
     let (connections, cut, cut_count) = (TaskTracker::new(), CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
     loop {
@@ -111,14 +121,14 @@ async fn serve_connection(
     http: http1::Builder,
     connection: Connection,
     peer: SocketAddr,
-    router: Router,
+    router: impl Answering,
     shutdown: CancellationToken,
     cut: CancellationToken,
 ) -> End {
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(PeerAddress(peer));
         // A handle: the routes are shared.
-        router.clone().call(request)
+        router.clone().call(request.map(Body::new))
     });
     let mut served = pin!(http.serve_connection(TokioIo::new(connection), service).with_upgrades());
     // What ends a connection (a client that went away, a head that is none) concerns that client alone; requests are logged by the edge.
@@ -136,6 +146,7 @@ async fn serve_connection(
 mod tests {
     use super::*;
 
+    use axum::Router;
     use axum::extract::Extension;
     use axum::routing::{get, post};
     use http::StatusCode;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
 use bytes::Bytes;
@@ -28,7 +27,7 @@ fn gateway(routes: &[(&str, &str, &str)]) -> TestGateway {
 
 fn with_settings(settings: GatewaySettings, routes: &[(&str, &str, &str)]) -> TestGateway {
     let routes = routes.iter().map(|(http, access, more)| route("test", http, access, more)).collect();
-    TestGateway::with(settings, Router::new(), routes, async |_| reply(json!({})))
+    TestGateway::with(settings, [], routes, async |_| reply(json!({})))
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
@@ -236,7 +235,7 @@ async fn a_panic_costs_one_request() {
 async fn a_request_that_takes_too_long_is_answered() {
     let settings = GatewaySettings { request_timeout: Duration::from_millis(20), ..GatewaySettings::default() };
     let routes = vec![route("test", "POST /x", "public", "")];
-    let gateway = TestGateway::with(settings, Router::new(), routes, async |_| std::future::pending().await);
+    let gateway = TestGateway::with(settings, [], routes, async |_| std::future::pending().await);
     assert_problem(&gateway.send("POST /x", &[JSON], "{}").await, 504, "timed_out");
     let never = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
     assert_problem(&gateway.send("POST /x", &[JSON], never).await, 504, "timed_out");
@@ -469,7 +468,7 @@ async fn a_failing_service_is_left_alone_and_comes_back_with_its_next_version() 
     let broken = is_broken.clone();
     let routes = vec![route("test", "GET /x", "public", ""), route("test", "GET /y", "user", ""), route("other", "GET /o", "public", "")];
     let settings = GatewaySettings { trusted_proxies_count: 1, ..GatewaySettings::default() };
-    let gateway = TestGateway::with(settings, Router::new(), routes, move |seen| {
+    let gateway = TestGateway::with(settings, [], routes, move |seen| {
         let is_broken = broken.load(Ordering::Relaxed) && seen.route != "GET /o";
         async move { if is_broken { Err(CallError::Failed("trap".to_owned())) } else { reply(json!({})) } }
     });
@@ -557,11 +556,12 @@ async fn the_host_describes_itself() {
 
 #[tokio::test]
 async fn routes_of_the_host_pass_the_same_layers() {
-    let host_routes = Router::new()
-        .route("/own", get(async || "own"))
-        .route("/refused", get(async || Problem::unauthenticated("token_missing", "no")))
-        .route("/bare", get(async || http::StatusCode::BAD_REQUEST))
-        .route("/panics", get(async || -> &'static str { panic!("on purpose") }));
+    let host_routes = [
+        ("/own", get(async || "own")),
+        ("/refused", get(async || Problem::unauthenticated("token_missing", "no"))),
+        ("/bare", get(async || http::StatusCode::BAD_REQUEST)),
+        ("/panics", get(async || -> &'static str { panic!("on purpose") })),
+    ];
     let gateway = TestGateway::with(GatewaySettings::default(), host_routes, Vec::new(), async |_| reply(json!({})));
     let (status, headers, body) = gateway.send("GET /own/", &["x-request-id: r-1"], "").await;
     assert_eq!((status, body, text(&headers, "x-request-id")), (200, json!("own"), "r-1"));

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum::Router;
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -153,8 +152,8 @@ impl Hub {
 }
 
 /// `GET /ws` and `GET /api/v1/sync`.
-pub fn routes(hub: Arc<Hub>) -> Router {
-    Router::new().route("/ws", get(handshake::open)).route("/api/v1/sync", get(sync::sync)).with_state(hub)
+pub fn routes(hub: Arc<Hub>) -> [(&'static str, MethodRouter); 2] {
+    [("/ws", get(handshake::open).with_state(hub.clone())), ("/api/v1/sync", get(sync::sync).with_state(hub))]
 }
 
 async fn watch_revocations(mut revocations: tokio::sync::broadcast::Receiver<Revocation>, registry: Arc<Registry>) {

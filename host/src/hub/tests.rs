@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use axum::Router;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, StatusCode};
 use parking_lot::Mutex;
@@ -310,7 +311,8 @@ impl TestHub {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         // The edge writes a refusal's body; here nobody knows an id.
-        let app = routes(hub.clone()).layer(axum::middleware::map_response(async |response| problem::finish(response, None)));
+        let app = routes(hub.clone()).into_iter().fold(Router::new(), |app, (path, handlers)| app.route(path, handlers));
+        let app = app.layer(axum::middleware::map_response(async |response| problem::finish(response, None)));
         let server = tokio::spawn(async move { axum::serve(listener, app).await.expect("serves") });
         Self { address, hub, registry, feed, tokens, services, changes, server }
     }
