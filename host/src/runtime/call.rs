@@ -103,23 +103,25 @@ async fn run_within(
     if remaining.is_zero() {
         return Err(CallError::TimedOut("the request's time was used up before this call".to_owned()));
     }
-    let _slot = slot(generation, remaining).await?;
-    let wall = pool.limits().wall.min(context.deadline.saturating_duration_since(Instant::now()));
+    let (_slot, waited) = slot(generation, remaining).await?;
+    let wall = pool.limits().wall.min(remaining.saturating_sub(waited));
     match timeout(wall, on_an_instance(generation, export, params, frame, context)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(CallError::TimedOut(format!("no answer within {} ms", wall.as_millis()))),
     }
 }
 
-async fn slot(generation: &Generation, remaining: Duration) -> Result<SemaphorePermit<'_>, CallError> {
+/// A slot, and how long it was waited for.
+async fn slot(generation: &Generation, remaining: Duration) -> Result<(SemaphorePermit<'_>, Duration), CallError> {
     let slots = &generation.pool.slots;
     if let Ok(slot) = slots.try_acquire() {
-        return Ok(slot);
+        return Ok((slot, Duration::ZERO));
     }
+    let since = Instant::now();
     // Bounded also for a caller that holds a slot of its own: two services that wait for each other's slots come free by this.
     let wait = Duration::from_millis(limits::SLOT_WAIT_MS).min(remaining);
     match timeout(wait, slots.acquire()).await {
-        Ok(slot) => Ok(slot.expect("the pool's semaphore is never closed")),
+        Ok(slot) => Ok((slot.expect("the pool's semaphore is never closed"), since.elapsed())),
         Err(_) => Err(CallError::Busy),
     }
 }
