@@ -21,10 +21,10 @@ use super::idempotency::{self, Answer, Begin, IDEMPOTENT_REPLAYED, Idempotency};
 use super::problem::{PROBLEM_JSON, Problem};
 use super::rate_limit::{Allowance, RateLimiter, Rule, Subject};
 use super::request::{RequestInfo, Served};
-use super::response_cache::{self, Kept, ResponseCache};
+use super::response_cache::{self, Asked, Kept, ResponseCache};
 use super::routes::{CompiledRoute, Found, RouteTables, Values, percent_decode};
 use super::{GatewaySettings, GatewayState, identity};
-use crate::capabilities::context::{CallContext, Caller};
+use crate::capabilities::context::{CallContext, Caller, ClientAddress};
 use crate::capabilities::tokens::Tokens;
 use crate::limits;
 use crate::runtime::manifest::{CacheScope, RateSubject};
@@ -48,11 +48,14 @@ pub(super) struct Gateway<B> {
 }
 
 /// To the host's own handler or to the service whose path it is.
-pub(super) async fn dispatch<B: Backend>(gateway: &Arc<Gateway<B>>, host_routes: &HostRoutes, request: Request) -> Response {
+pub(super) async fn dispatch<B: Backend>(gateway: &Arc<Gateway<B>>, host_routes: &HostRoutes, mut request: Request) -> Response {
     let info = request.extensions().get::<Arc<RequestInfo>>().expect("the edge gives every request one").clone();
     match host_routes.find(request.uri().path()) {
         Some(path) => {
             info.serve(Served::Host(path));
+            if let Some(address) = info.client_address {
+                request.extensions_mut().insert(ClientAddress(address));
+            }
             host_routes.answer(request).await
         }
         None => gateway.route(request, info).await.unwrap_or_else(Problem::into_response),
@@ -190,24 +193,10 @@ impl<B: Backend> Call<B> {
         result.map(Done::into_response)
     }
 
-    /// GET with an ETag, from the kept answers where the manifest allows it.
+    /// GET with an ETag.
     async fn answer_tagged(&self, headers: &HeaderMap) -> Result<Response, Problem> {
         let route = &self.route.route;
-        let kept = match &route.cache {
-            Some(cache) => {
-                let user = self.caller.as_ref().filter(|_| cache.per == CacheScope::User).map(|caller| caller.user_id);
-                let key = response_cache::key(self.snapshot.number(), &self.route.key, self.uri.path(), self.uri.query(), user);
-                match self.gateway.responses.get(&key).await {
-                    Some(kept) => kept,
-                    None => {
-                        let kept = self.run(headers, None).await?.into_kept();
-                        self.gateway.responses.put(&key, &kept, cache.ttl).await;
-                        kept
-                    }
-                }
-            }
-            None => self.run(headers, None).await?.into_kept(),
-        };
+        let kept = self.kept(headers).await?;
         let etag = response_cache::etag_of(&kept.body);
         let mut response = if response_cache::matches(headers, &etag) {
             StatusCode::NOT_MODIFIED.into_response()
@@ -216,6 +205,31 @@ impl<B: Backend> Call<B> {
         };
         response_cache::write_headers(route, response.headers_mut(), Some(etag));
         Ok(response)
+    }
+
+    /// The kept answer, where the manifest allows it; else the service's own, kept when it was asked for before.
+    async fn kept(&self, headers: &HeaderMap) -> Result<Kept, Problem> {
+        let responses = &self.gateway.responses;
+        let place = self.route.route.cache.as_ref().and_then(|cache| {
+            let asked = Asked {
+                snapshot: self.snapshot.number(),
+                route: &self.route.key,
+                path: self.uri.path(),
+                query: self.uri.query(),
+                user: self.caller.as_ref().filter(|_| cache.per == CacheScope::User).map(|caller| caller.user_id),
+            };
+            Some((responses.place(&asked)?, cache.ttl))
+        });
+        if let Some((key, _)) = &place
+            && let Some(kept) = responses.get(key).await
+        {
+            return Ok(kept);
+        }
+        let kept = self.run(headers, None).await?.into_kept();
+        if let Some((key, ttl)) = &place {
+            responses.put(key, &kept, *ttl).await;
+        }
+        Ok(kept)
     }
 
     /// The breaker, then the service.

@@ -19,7 +19,6 @@ use tower::{Layer, Service};
 
 use super::problem;
 use super::request::{PeerAddress, RequestInfo, Served, X_CORRELATION_ID, X_REQUEST_ID, id_value};
-use crate::capabilities::context::ClientAddress;
 
 /// The status under which a request is counted whose client went away before the answer.
 const CLIENT_GONE: u16 = 499;
@@ -62,9 +61,6 @@ where
     fn call(&mut self, mut request: Request) -> Self::Future {
         let peer = request.extensions().get::<PeerAddress>().copied();
         let info = Arc::new(RequestInfo::new(request.headers(), peer, self.trusted_proxies_count));
-        if let Some(address) = info.client_address {
-            request.extensions_mut().insert(ClientAddress(address));
-        }
         request.extensions_mut().insert(info.clone());
         tracing::debug!(request_id = &*info.request_id, method = %request.method(), path = request.uri().path(), "received");
         let account = Account::open(info, request.method().clone(), self.in_flight.clone());

@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -49,7 +50,8 @@ pub struct Rule {
     window_ms: u64,
     policy: HeaderValue,
     limit_text: HeaderValue,
-    name: &'static str,
+    /// `"name";r=`
+    state_begin: String,
 }
 
 impl Rule {
@@ -63,7 +65,7 @@ impl Rule {
         };
         let policy = format!("\"{name}\";q={limit};w={}", whole_seconds(Duration::from_millis(window_ms)));
         let policy = HeaderValue::from_str(&policy).expect("digits and a fixed name");
-        Self { subject: rate.per, strategy: rate.strategy, limit, window_ms, policy, limit_text: limit.into(), name }
+        Self { subject: rate.per, strategy: rate.strategy, limit, window_ms, policy, limit_text: limit.into(), state_begin: format!("\"{name}\";r=") }
     }
 }
 
@@ -79,13 +81,14 @@ pub struct Allowance {
 impl Allowance {
     /// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers), and the older `X-RateLimit-*`.
     pub fn write_headers(&self, rule: &Rule, headers: &mut HeaderMap) {
-        let reset = whole_seconds(self.reset);
-        let state = format!("\"{}\";r={};t={reset}", rule.name, self.remaining);
+        let (remaining, reset) = (HeaderValue::from(self.remaining), HeaderValue::from(whole_seconds(self.reset)));
+        // Most answers have it, so it is put together without a formatter.
+        let state = [rule.state_begin.as_bytes(), remaining.as_bytes(), b";t=", reset.as_bytes()].concat();
         headers.insert(RATELIMIT_POLICY, rule.policy.clone());
-        headers.insert(RATELIMIT, HeaderValue::from_str(&state).expect("digits and a fixed name"));
+        headers.insert(RATELIMIT, HeaderValue::from_maybe_shared(Bytes::from(state)).expect("digits and a fixed name"));
         headers.insert(X_RATELIMIT_LIMIT, rule.limit_text.clone());
-        headers.insert(X_RATELIMIT_REMAINING, self.remaining.into());
-        headers.insert(X_RATELIMIT_RESET, reset.into());
+        headers.insert(X_RATELIMIT_REMAINING, remaining);
+        headers.insert(X_RATELIMIT_RESET, reset);
     }
 }
 

@@ -4,7 +4,7 @@
 //! it saves and push out what others want (the doorkeeper of Einziger, Friedman and Manes, "TinyLFU", ACM ToS 13, 2017).
 
 use std::fmt::Write as _;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -39,6 +39,11 @@ impl ResponseCache {
         Self { cache, doorkeeper: Doorkeeper::default() }
     }
 
+    /// Where the answer is or will be kept; nowhere for what was not asked before.
+    pub fn place(&self, asked: &Asked<'_>) -> Option<String> {
+        self.doorkeeper.knows(asked).then(|| asked.key())
+    }
+
     /// A cache that cannot be reached has nothing.
     pub async fn get(&self, key: &str) -> Option<Kept> {
         let value = self.cache.get(key).await.ok()??;
@@ -46,10 +51,9 @@ impl ResponseCache {
         Some(Kept { status: u16::from_be_bytes(*status), body: value.slice(2..) })
     }
 
-    /// Too large an answer is not kept, nor one that was not asked for before, and a cache that cannot be reached keeps nothing: the next request
-    /// asks the service again.
+    /// Too large an answer is not kept, and a cache that cannot be reached keeps nothing: the next request asks the service again.
     pub async fn put(&self, key: &str, kept: &Kept, ttl: Duration) {
-        if kept.body.len() + 2 > limits::CACHE_VALUE_BYTES_MAX || !self.doorkeeper.knows(key) {
+        if kept.body.len() + 2 > limits::CACHE_VALUE_BYTES_MAX {
             return;
         }
         let mut value = BytesMut::with_capacity(kept.body.len() + 2);
@@ -61,7 +65,7 @@ impl ResponseCache {
     }
 }
 
-/// Which keys were asked for not long ago; now and then it takes one for another.
+/// What was asked for not long ago; now and then it takes one for another.
 struct Doorkeeper {
     hasher: RandomState,
     bits: Box<[AtomicU64]>,
@@ -76,9 +80,9 @@ impl Default for Doorkeeper {
 }
 
 impl Doorkeeper {
-    /// Whether it was asked of this key before; from now on it was.
-    fn knows(&self, key: &str) -> bool {
-        let hash = self.hasher.hash_one(key) as usize;
+    /// Whether this was asked before; from now on it was.
+    fn knows(&self, asked: impl Hash) -> bool {
+        let hash = self.hasher.hash_one(asked) as usize;
         let (word, bit) = (&self.bits[(hash / 64) % self.bits.len()], 1 << (hash % 64));
         if word.fetch_or(bit, Relaxed) & bit != 0 {
             return true;
@@ -92,24 +96,32 @@ impl Doorkeeper {
     }
 }
 
-/// One answer per snapshot of the services (a swap forgets all), route, path, query and, where the scope says so, user.
-pub fn key(snapshot: u64, route: &str, path: &str, query: Option<&str>, user: Option<Uuid>) -> String {
-    let query = query.unwrap_or("");
-    let mut key = String::with_capacity(96 + route.len() + path.len() + query.len());
-    write!(key, "gateway:response:{snapshot}:").expect("writing to a string");
-    key.push_str(user.unwrap_or_default().simple().encode_lower(&mut Uuid::encode_buffer()));
-    // No part but the last contains a line's end.
-    for part in [route, path, query] {
-        key.push('\n');
-        key.push_str(part);
+/// What an answer depends on: one per snapshot of the services (a swap forgets all), route, path, query and, where the scope says so, user.
+#[derive(Clone, Copy, Hash)]
+pub struct Asked<'a> {
+    pub snapshot: u64,
+    pub route: &'a str,
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+    pub user: Option<Uuid>,
+}
+
+impl Asked<'_> {
+    fn key(&self) -> String {
+        let Self { snapshot, route, path, query, user } = *self;
+        let query = query.unwrap_or("");
+        let mut key = String::with_capacity(96 + route.len() + path.len() + query.len());
+        // No part but the last contains a line's end.
+        write!(key, "gateway:response:{snapshot}:{}\n{route}\n{path}\n{query}", user.unwrap_or_default().simple())
+            .expect("writing to a string");
+        if key.len() > limits::CACHE_KEY_BYTES_MAX {
+            let hash = Sha256::digest(&key);
+            key.clear();
+            write!(key, "gateway:response:{snapshot}:").expect("writing to a string");
+            URL_SAFE_NO_PAD.encode_string(hash, &mut key);
+        }
+        key
     }
-    if key.len() > limits::CACHE_KEY_BYTES_MAX {
-        let hash = Sha256::digest(&key);
-        key.clear();
-        write!(key, "gateway:response:{snapshot}:").expect("writing to a string");
-        URL_SAFE_NO_PAD.encode_string(hash, &mut key);
-    }
-    key
 }
 
 /// Strong: other bytes, another tag.
@@ -182,19 +194,26 @@ mod tests {
 
     #[test]
     fn a_key_tells_apart_what_is_different() {
-        let user = Some(Uuid::from_u128(1));
-        let keys = [
-            key(1, "GET /a", "/a", None, None),
-            key(2, "GET /a", "/a", None, None),
-            key(1, "GET /a", "/a", None, user),
-            key(1, "GET /a", "/a", Some("q=1"), None),
-            key(1, "GET /a", "/aq=1", None, None),
-            key(1, "GET /a", "/a", Some(&"q".repeat(limits::CACHE_KEY_BYTES_MAX)), None),
-            key(1, "GET /a", "/a", Some(&"q".repeat(limits::CACHE_KEY_BYTES_MAX + 1)), None),
+        let plain = Asked { snapshot: 1, route: "GET /a", path: "/a", query: None, user: None };
+        let (long, longer) = ("q".repeat(limits::CACHE_KEY_BYTES_MAX), "q".repeat(limits::CACHE_KEY_BYTES_MAX + 1));
+        let asked = [
+            plain,
+            Asked { snapshot: 2, ..plain },
+            Asked { user: Some(Uuid::from_u128(1)), ..plain },
+            Asked { query: Some("q=1"), ..plain },
+            Asked { path: "/aq=1", ..plain },
+            Asked { query: Some(&long), ..plain },
+            Asked { query: Some(&longer), ..plain },
         ];
+        let keys = asked.map(|asked| asked.key());
         for (i, key) in keys.iter().enumerate() {
             assert!(key.len() <= limits::CACHE_KEY_BYTES_MAX);
             assert!(!keys[..i].contains(key));
+        }
+        let cache = ResponseCache::new(Arc::new(FakeCache::default()));
+        for (asked, key) in asked.iter().zip(keys) {
+            assert_eq!(cache.place(asked), None, "asked for once");
+            assert_eq!(cache.place(asked), Some(key));
         }
     }
 
@@ -213,16 +232,12 @@ mod tests {
         let cache = ResponseCache::new(fake.clone());
         let kept = Kept { status: 200, body: Bytes::from_static(b"{\"a\":1}") };
         cache.put("k", &kept, Duration::from_secs(60)).await;
-        assert_eq!(cache.get("k").await, None, "asked for once");
-        cache.put("k", &kept, Duration::from_secs(60)).await;
         assert_eq!(cache.get("k").await, Some(kept.clone()));
         fake.advance(Duration::from_secs(60));
         assert_eq!(cache.get("k").await, None);
 
         let large = Kept { status: 200, body: vec![b'x'; limits::CACHE_VALUE_BYTES_MAX].into() };
-        for _ in 0..2 {
-            cache.put("large", &large, Duration::from_secs(60)).await;
-        }
+        cache.put("large", &large, Duration::from_secs(60)).await;
         assert_eq!(cache.get("large").await, None);
 
         fake.break_down();

@@ -3,6 +3,7 @@
 //! Its own loop instead of `axum::serve`: small buffers, a bound on open connections that counts upgraded ones too, a time for a
 //! request's head, and an end that waits for requests in flight but not for ever.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -125,10 +126,11 @@ async fn serve_connection(
     shutdown: CancellationToken,
     cut: CancellationToken,
 ) -> End {
+    // Borrowed for the moment of a call; HTTP/1.1 has one at a time.
+    let router = RefCell::new(router);
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(PeerAddress(peer));
-        // A handle: the routes are shared.
-        router.clone().call(request.map(Body::new))
+        router.borrow_mut().call(request.map(Body::new))
     });
     let mut served = pin!(http.serve_connection(TokioIo::new(connection), service).with_upgrades());
     // What ends a connection (a client that went away, a head that is none) concerns that client alone; requests are logged by the edge.

@@ -35,7 +35,7 @@ impl Guest for Service {
         Ok(Location {
             phone: number.phone,
             country: number.country.map(str::to_owned),
-            country_code: format!("+{}", number.calling_code),
+            country_code: number.country_code,
             region: number.region,
             timezone: number.zone.map(str::to_owned),
             carrier: None,

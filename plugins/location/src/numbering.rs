@@ -30,7 +30,8 @@ pub enum Kind {
 pub struct Number {
     /// E.164.
     pub phone: String,
-    pub calling_code: u16,
+    /// The calling code, with its plus sign.
+    pub country_code: String,
     /// ISO 3166-1 alpha-2.
     pub country: Option<&'static str>,
     pub region: Option<String>,
@@ -66,13 +67,17 @@ pub fn lookup(text: &str) -> Result<Number, NotANumber> {
         _ => false,
     };
     Ok(Number {
-        phone: format!("+{}", std::str::from_utf8(&digits).expect("digits are ASCII")),
-        calling_code: code.code,
+        phone: with_plus(&digits),
+        country_code: with_plus(&digits[..code.length()]),
         country: country.map(|country| TABLE.country_letters(country)),
         region: if geographic { place(&digits, &code) } else { None },
         zone: if kind == Kind::Unknown { None } else { zone(&digits, geographic, &code, country) },
         kind,
     })
+}
+
+fn with_plus(digits: &[u8]) -> String {
+    std::iter::once('+').chain(digits.iter().copied().map(char::from)).collect()
 }
 
 /// The country and kind by the plan; a number that no plan has still belongs to the calling code's only country.

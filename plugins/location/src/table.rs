@@ -188,19 +188,20 @@ pub struct Found {
 impl Automaton {
     pub fn walk(&self, digits: impl Iterator<Item = u8>) -> Found {
         let mut found = Found::default();
-        let mut node = Some(self.root);
+        let mut node = Some(self.node(self.root));
         for digit in digits {
             found.whole = None;
-            let Some(at) = node else { return found };
-            node = match self.step(at, digit - b'0') {
+            let Some(here) = node else { return found };
+            node = match self.step(&here, digit - b'0') {
                 Step::Nowhere => return found,
                 Step::Leaf(output) => {
                     found = Found { prefix: Some(output), whole: Some(output) };
                     None
                 }
-                Step::Node(next) => {
-                    if let (Some(output), _) = self.output(next) {
-                        found = Found { prefix: Some(output), whole: Some(output) };
+                Step::Node(at) => {
+                    let next = self.node(at);
+                    if next.output.is_some() {
+                        found = Found { prefix: next.output, whole: next.output };
                     }
                     Some(next)
                 }
@@ -209,34 +210,30 @@ impl Automaton {
         found
     }
 
-    /// The output of a node, and where its targets begin.
-    fn output(&self, node: usize) -> (Option<u32>, usize) {
-        if self.header(node) >> 20 & 1 == 1 {
-            let (output, after) = self.number(node + 3);
+    fn node(&self, at: usize) -> Node {
+        let header = &self.nodes[at..at + 3];
+        let header = u32::from_le_bytes([header[0], header[1], header[2], 0]);
+        let (output, targets_at) = if header >> 20 & 1 == 1 {
+            let (output, after) = self.number(at + 3);
             (Some(output), after)
         } else {
-            (None, node + 3)
-        }
+            (None, at + 3)
+        };
+        Node { at, leads_on: header & 0x3ff, same_as_before: header >> 10 & 0x3ff, output, targets_at }
     }
 
-    fn step(&self, node: usize, digit: u8) -> Step {
-        let header = self.header(node);
-        let (leads_on, same_as_before) = (header & 0x3ff, header >> 10 & 0x3ff);
-        if leads_on >> digit & 1 == 0 {
+    fn step(&self, node: &Node, digit: u8) -> Step {
+        if node.leads_on >> digit & 1 == 0 {
             return Step::Nowhere;
         }
         // Targets are written once for a run of digits: count the runs that begin up to this digit.
-        let runs = (leads_on & !same_as_before & ((2 << digit) - 1)).count_ones();
-        let (_, mut at) = self.output(node);
+        let runs = (node.leads_on & !node.same_as_before & ((2 << digit) - 1)).count_ones();
+        let mut at = node.targets_at;
         for _ in 1..runs {
             at = self.number(at).1;
         }
         let (target, _) = self.number(at);
-        if target & 1 == 1 { Step::Leaf(target >> 1) } else { Step::Node(node - (target >> 1) as usize) }
-    }
-
-    fn header(&self, node: usize) -> u32 {
-        u32::from_le_bytes([self.nodes[node], self.nodes[node + 1], self.nodes[node + 2], 0])
+        if target & 1 == 1 { Step::Leaf(target >> 1) } else { Step::Node(node.at - (target >> 1) as usize) }
     }
 
     /// LEB128: the number and where it ends.
@@ -251,6 +248,16 @@ impl Automaton {
             }
         }
     }
+}
+
+/// A node's head.
+struct Node {
+    at: usize,
+    /// A bit for each digit that leads on, and for each that leads where the one before it leads.
+    leads_on: u32,
+    same_as_before: u32,
+    output: Option<u32>,
+    targets_at: usize,
 }
 
 enum Step {
