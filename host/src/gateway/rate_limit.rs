@@ -65,7 +65,15 @@ impl Rule {
         };
         let policy = format!("\"{name}\";q={limit};w={}", whole_seconds(Duration::from_millis(window_ms)));
         let policy = HeaderValue::from_str(&policy).expect("digits and a fixed name");
-        Self { subject: rate.per, strategy: rate.strategy, limit, window_ms, policy, limit_text: limit.into(), state_begin: format!("\"{name}\";r=") }
+        Self {
+            subject: rate.per,
+            strategy: rate.strategy,
+            limit,
+            window_ms,
+            policy,
+            limit_text: limit.into(),
+            state_begin: format!("\"{name}\";r="),
+        }
     }
 }
 
