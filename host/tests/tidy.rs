@@ -53,8 +53,8 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("argon2", &["capabilities/passwords/"]),
     ("bcrypt", &["capabilities/passwords/"]),
     ("scrypt", &["capabilities/passwords/"]),
-    ("metrics_exporter_prometheus", &["telemetry.rs"]),
-    ("tracing_subscriber", &["telemetry.rs", "config.rs"]),
+    ("metrics_exporter_prometheus", &["telemetry/mod.rs"]),
+    ("tracing_subscriber", &["telemetry/", "config.rs"]),
     ("notify", &["watch.rs"]),
     ("reqwest", &["admin/client.rs"]),
     ("clap", &["cli.rs", "main.rs"]),
@@ -71,7 +71,7 @@ const WORDS: &[(&str, &[&str], &str)] = &[
     ("StatusCode::", &["problem.rs", "gateway/", "hub/", "admin/"], "a status code is the edges' word"),
     ("wasmtime::Store", &["runtime/"], "only the runtime runs guests"),
     ("wasmtime::Engine", &["runtime/", "contract/"], "only the runtime runs guests; the contract reads types with an engine"),
-    ("thread::sleep", &["runtime/engine.rs", "telemetry.rs"], "only a thread of its own may sleep: the epoch's and the log's"),
+    ("thread::sleep", &["runtime/engine.rs", "telemetry/mod.rs"], "only a thread of its own may sleep: the epoch's and the log's"),
     ("println!", &["cli.rs", "main.rs", "app.rs"], "what the host has to say goes to the log, but for the command line"),
 ];
 
