@@ -84,7 +84,7 @@ impl Server {
             .env("ECHO_PASSWORDS__COST", "light")
             // All clients have one address: limits are counted, and never reached.
             .env("ECHO_GATEWAY__RATE_SCALE", "1000000")
-            // As operators have it: all but the accounts' one-time passwords is what it is in production.
+            // As operators have it; a developer's text is not for thousands of lines a second.
             .env("ECHO_LOG__FORMAT", "json")
             .env("ECHO_DATA__PERMISSIONS", repository().join(GUEST_PERMISSIONS))
             .stdin(Stdio::null())

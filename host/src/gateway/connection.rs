@@ -1,4 +1,5 @@
-//! One client's connection: its place among the open ones, and an end that does not swallow the last answer. Knows no HTTP.
+//! One client's connection: its place among the open ones, answers that leave together with others', and an end that does not swallow the
+//! last one. Knows no HTTP.
 
 use std::future::Future;
 use std::io;

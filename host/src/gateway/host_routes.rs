@@ -17,7 +17,9 @@ pub(super) struct HostRoutes {
 }
 
 impl HostRoutes {
+    /// Panics where two have one path, and for a path with variables: it would never be found.
     pub fn add(&mut self, path: &'static str, handlers: MethodRouter) {
+        assert!(!path.contains('{'), "{path}: the host's own paths have no variables");
         self.paths.insert(path);
         self.router = std::mem::take(&mut self.router).route(path, handlers);
     }

@@ -20,7 +20,8 @@ pub struct Caller {
     pub expires_at_us: u64,
 }
 
-/// The client's network address, seen through the proxies that the operator trusts: an extension of every request.
+/// The client's network address, seen through the proxies that the operator trusts: an extension of every request to
+/// the host itself. A service finds it in its call's context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddress(pub IpAddr);
 
