@@ -54,6 +54,7 @@ fn load(mode: Mode, host: &Host) -> anyhow::Result<Config> {
 
 fn run_host(config: Config) -> anyhow::Result<()> {
     let _logs = telemetry::init_logs(&config.log)?;
+    forgo_huge_pages();
     // Before anything counts.
     telemetry::metrics();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the threads")?;
@@ -62,6 +63,15 @@ fn run_host(config: Config) -> anyhow::Result<()> {
         tokio::spawn(end_on_signal(shutdown.clone()));
         app::run(config, shutdown).await
     })
+}
+
+/// The first touch of a huge page clears two megabytes: five to ten milliseconds in a virtual machine that is given its memory as it takes it,
+/// and whoever wants memory meanwhile waits too. Small pages cost the same in all, each its microseconds. The allocator asks for huge ones.
+fn forgo_huge_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::warn!(%error, "the kernel may give huge pages, which now and then takes milliseconds");
+    }
 }
 
 /// The first SIGTERM or SIGINT begins the graceful end; a second one ends at once.

@@ -72,24 +72,19 @@ impl Relay {
         loop {
             // Before looking, so that a commit during the look rings again.
             let ended = shutdown.is_cancelled();
-            let began_at = tokio::time::Instant::now();
             match self.move_batch(ended).await {
                 Ok(0) if ended => return self.clear().await,
                 Ok(0) => {
                     pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
-                    let look_again = if self.waiting.is_empty() { began_at + tick } else { self.publish_at().into() };
+                    let look_again = if self.waiting.is_empty() { Instant::now() + tick } else { self.publish_at() };
                     tokio::select! {
                         () = signal.notified() => {}
-                        () = tokio::time::sleep_until(look_again) => {}
+                        () = tokio::time::sleep_until(look_again.into()) => {}
                         () = shutdown.cancelled() => {}
                     }
                 }
-                // Where commits follow each other closely, some gather: a batch costs little more than a single effect.
-                Ok(count) if count < limits::RELAY_BATCH => {
-                    let gathered = tokio::time::sleep_until(began_at + Duration::from_millis(limits::RELAY_GATHER_MS));
-                    shutdown.run_until_cancelled(gathered).await;
-                }
-                Ok(_) => {}
+                // What is committed while one batch leaves makes the next: the more there is to do, the larger they are.
+                Ok(_) => tokio::task::yield_now().await,
                 Err(error) if ended => {
                     tracing::warn!(source = self.outbox.source(), %error, "effects stay in the outbox until the next start");
                     return;
