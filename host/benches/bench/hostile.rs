@@ -1,4 +1,4 @@
-//! (e) The same HTTP load, quiet and while clients keep calling a service that spins, allocates without end, recurses and traps.
+//! (e) The same HTTP load, quiet and while clients keep calling a service that spins, allocates without end, recurses and traps, in turns.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     Arguments,
-    http::{Method, Route},
+    http::{Load, Method, Route},
     open_loop,
     server::Server,
     table::{Goal, Row, Table, milliseconds, thousands},
@@ -17,6 +17,8 @@ use crate::{
 /// What the quiet neighbour serves.
 const PATH: &str = "/api/v1/location/lookup";
 const RATE: u64 = 500;
+/// Quiet and disturbed in turns, so that a machine that slows down slows both.
+const ROUNDS: u32 = 5;
 /// Each calls one of these again and again.
 const MISDEEDS: [(&str, Option<u32>); 8] = [
     ("spin", None),
@@ -32,12 +34,18 @@ const GOAL_P99_RATIO: f64 = 2.0;
 
 pub async fn measure(arguments: &Arguments, server: &Server, table: &mut Table) -> Result<()> {
     let route = Route { address: server.public, method: Method::Get, path: PATH };
-    let load = || open_loop::requests(route, arguments.connections, RATE, arguments.duration());
-    open_loop::requests(route, arguments.connections, RATE, Duration::from_secs(2)).await?;
-    let quiet = load().await?;
+    let load = |duration| open_loop::requests(route, arguments.connections, RATE, duration);
+    load(Duration::from_secs(2)).await?;
+    let (mut quiet, mut disturbed) = (Load::empty(), Load::empty());
     let calls = AtomicU64::new(0);
-    let until = Instant::now() + arguments.duration();
-    let (disturbed, ()) = tokio::try_join!(load(), misbehave(server, until, &calls))?;
+    let turn = (arguments.duration() / ROUNDS).max(Duration::from_secs(1));
+    for _ in 0..ROUNDS {
+        quiet.add(load(turn).await?);
+        let until = Instant::now() + turn;
+        // The next turn begins when the last misdeed is over.
+        let (beside, ()) = tokio::try_join!(load(turn), misbehave(server, until, &calls))?;
+        disturbed.add(beside);
+    }
     if let Some(error) = quiet.error.or(disturbed.error) {
         bail!("the quiet neighbour's requests failed: {error}");
     }
