@@ -497,6 +497,18 @@ impl Metrics {
     }
 }
 
+// --- The process -------------------------------------------------------------------------------------------------------------------------
+
+/// Linux says so since 5.0.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn memory_comes_in_small_pages() {
+    let app = TestApp::start().await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", app.pid())).expect("it runs");
+    let huge_pages = status.lines().find_map(|line| line.strip_prefix("THP_enabled:")).expect("a line of huge pages");
+    assert_eq!(huge_pages.trim(), "0");
+}
+
 // --- The end -----------------------------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
