@@ -190,6 +190,9 @@ pub const OUTBOX_BUFFER_BYTES_MAX: usize = 512 * 1024;
 /// The newest effects that are also in memory, and the bytes of their payloads, per outbox; what is beyond is read from the file.
 pub const OUTBOX_NEWEST_MAX: usize = 4_096;
 pub const OUTBOX_NEWEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// After a batch of so many effects the next one of the outbox begins this much later than it, in milliseconds; after a smaller one at once.
+pub const RELAY_GATHER_EFFECTS: usize = 8;
+pub const RELAY_GATHER_MS: u64 = 2;
 /// Events of one outbox leave at least this far from each other, in milliseconds.
 pub const RELAY_EVENTS_GATHER_MS: u64 = 10;
 /// Effects that have left are taken out of the outbox when there are so many of them, or at the next tick.

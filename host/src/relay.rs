@@ -72,18 +72,24 @@ impl Relay {
         loop {
             // Before looking, so that a commit during the look rings again.
             let ended = shutdown.is_cancelled();
+            let began_at = tokio::time::Instant::now();
             match self.move_batch(ended).await {
                 Ok(0) if ended => return self.clear().await,
                 Ok(0) => {
                     pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
-                    let look_again = if self.waiting.is_empty() { Instant::now() + tick } else { self.publish_at() };
+                    let look_again = if self.waiting.is_empty() { began_at + tick } else { self.publish_at().into() };
                     tokio::select! {
                         () = signal.notified() => {}
-                        () = tokio::time::sleep_until(look_again.into()) => {}
+                        () = tokio::time::sleep_until(look_again) => {}
                         () = shutdown.cancelled() => {}
                     }
                 }
-                // What is committed while one batch leaves makes the next: the more there is to do, the larger they are.
+                // Commits follow each other closely: some gather, as a batch costs little more than a single effect. A full one shows a backlog.
+                Ok(limits::RELAY_GATHER_EFFECTS..limits::RELAY_BATCH) => {
+                    let gathered = tokio::time::sleep_until(began_at + Duration::from_millis(limits::RELAY_GATHER_MS));
+                    shutdown.run_until_cancelled(gathered).await;
+                }
+                // What is committed while one batch leaves makes the next.
                 Ok(_) => tokio::task::yield_now().await,
                 Err(error) if ended => {
                     tracing::warn!(source = self.outbox.source(), %error, "effects stay in the outbox until the next start");
@@ -115,11 +121,11 @@ impl Relay {
         }
     }
 
-    /// How many effects were moved on. Events wait unless it is time for them, or `all` is to leave.
+    /// How many effects were taken, or 1 where none were there and events left. Events wait unless it is time for them, or `all` is to leave.
     async fn move_batch(&mut self, all: bool) -> Result<usize, RelayError> {
-        let published = if all || Instant::now() >= self.publish_at() { self.publish().await? } else { 0 };
+        let published = if all || Instant::now() >= self.publish_at() { self.publish().await? } else { false };
         let effects = self.outbox.peek(self.taken, limits::RELAY_BATCH).await?;
-        let Some(&(last, _)) = effects.last() else { return Ok(published) };
+        let Some(&(last, _)) = effects.last() else { return Ok(usize::from(published)) };
         let count = effects.len();
         let mut events: Vec<(i64, Event)> = Vec::new();
         let mut durable: Vec<(i64, Push)> = Vec::new();
@@ -152,14 +158,15 @@ impl Relay {
         self.published_at + Duration::from_millis(gather)
     }
 
-    /// How many events have left.
-    async fn publish(&mut self) -> Result<usize, RelayError> {
+    /// Whether events have left.
+    async fn publish(&mut self) -> Result<bool, RelayError> {
         if self.waiting.is_empty() {
-            return Ok(0);
+            return Ok(false);
         }
         self.queue.publish(self.outbox.source(), &self.waiting).await?;
         self.published_at = Instant::now();
-        Ok(std::mem::take(&mut self.waiting).len())
+        self.waiting.clear();
+        Ok(true)
     }
 }
 

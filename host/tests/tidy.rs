@@ -47,7 +47,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("tokio_tungstenite", &["hub/"]),
     ("sqlx", &["capabilities/"]),
     ("rusqlite", &["capabilities/sql/sqlite/"]),
-    ("rustix", &["runtime/"]),
+    ("rustix", &["runtime/", "main.rs"]),
     ("jsonwebtoken", &["capabilities/tokens/"]),
     ("ed25519_dalek", &["capabilities/tokens/"]),
     ("argon2", &["capabilities/passwords/"]),
