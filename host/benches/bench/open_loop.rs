@@ -15,7 +15,7 @@ use crate::http::{Connection, Load, Route};
 /// and gives how many there were.
 pub fn pace(begin: Instant, rate: u64, duration: Duration, mut due: impl FnMut(u64, Instant) + Send + 'static) -> thread::JoinHandle<u64> {
     thread::spawn(move || {
-        let count = (rate as f64 * duration.as_secs_f64()) as u64;
+        let count = count(rate, duration);
         for number in 0..count {
             let when = begin + at(number, rate);
             if let Some(wait) = when.checked_duration_since(Instant::now()) {
@@ -25,6 +25,11 @@ pub fn pace(begin: Instant, rate: u64, duration: Duration, mut due: impl FnMut(u
         }
         count
     })
+}
+
+/// How much work falls due.
+fn count(rate: u64, duration: Duration) -> u64 {
+    (rate as f64 * duration.as_secs_f64()) as u64
 }
 
 /// When a piece of work is due, counted from the begin.
@@ -37,7 +42,7 @@ pub async fn requests(route: Route, connections: usize, rate: u64, duration: Dur
     let mut tasks = JoinSet::new();
     let mut queues = Vec::new();
     // All that can fall due fits, so the pace never waits for a connection.
-    let depth = (rate * duration.as_secs()).div_ceil(connections as u64) as usize + 1;
+    let depth = count(rate, duration).div_ceil(connections as u64) as usize + 1;
     for _ in 0..connections {
         let (queue, mut due) = mpsc::channel::<(u64, Instant)>(depth);
         queues.push(queue);
