@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -510,6 +511,17 @@ async fn memory_comes_in_small_pages() {
 }
 
 // --- The end -----------------------------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_data_folder_serves_one_host_at_a_time() {
+    let app = TestApp::with(&["location"], &[]).await;
+    let mut second = Command::new(env!("CARGO_BIN_EXE_echod"));
+    second.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data"]).arg(app.data_folder());
+    let Output { status, stderr, .. } = second.output().expect("echod runs");
+    let says = String::from_utf8_lossy(&stderr);
+    assert!(!status.success() && says.contains("in use by another process") && says.contains("--data"), "{status}: {says}");
+    app.get(LOOKUP).send().await.expect(StatusCode::OK);
+}
 
 #[tokio::test]
 async fn the_host_ends_in_order_and_begins_again_where_it_was() {

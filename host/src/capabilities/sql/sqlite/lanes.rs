@@ -6,21 +6,21 @@
 //! Knows nothing of services, outboxes or guests.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
-use rusqlite::{Connection, OpenFlags, Statement};
+use rusqlite::{CachedStatement, Connection, OpenFlags, Statement};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::guard::Effort;
-use super::values::{Params, Row};
+use super::values::{self, Params, Row};
 use super::{errors, log_file};
 use crate::capabilities::sql::{ErrorClass, SqlError};
 use crate::limits;
@@ -38,18 +38,35 @@ pub enum Durability {
 /// Statements to be run one after another, each with the parameters that it names.
 #[derive(Clone)]
 pub struct Script {
-    statements: Arc<[Arc<str>]>,
+    statements: Arc<[Text]>,
     /// Worth keeping prepared.
     keep: bool,
 }
 
+struct Text {
+    sql: Arc<str>,
+    /// In which order it wants its parameters, known once it was prepared.
+    order: OnceLock<Box<[usize]>>,
+}
+
+impl Text {
+    fn new(sql: impl Into<Arc<str>>) -> Self {
+        Self { sql: sql.into(), order: OnceLock::new() }
+    }
+
+    fn bind(&self, params: &Params, statement: &mut Statement<'_>) -> Result<(), SqlError> {
+        let order = self.order.get_or_init(|| values::order_of(statement));
+        params.bind(statement, order)
+    }
+}
+
 impl Script {
     pub fn new(sql: impl Into<Arc<str>>) -> Self {
-        Self { statements: [sql.into()].into(), keep: true }
+        Self { statements: [Text::new(sql)].into(), keep: true }
     }
 
     pub fn all<'a>(statements: impl IntoIterator<Item = &'a str>) -> Self {
-        Self { statements: statements.into_iter().map(Arc::from).collect(), keep: true }
+        Self { statements: statements.into_iter().map(Text::new).collect(), keep: true }
     }
 
     /// Not kept prepared: it is too long, or comes once.
@@ -247,6 +264,15 @@ fn closed() -> SqlError {
     SqlError::new(ErrorClass::Unavailable, "the database is closed")
 }
 
+/// Another process has the file: SQLite is told to take it for this one alone (see `log_file`).
+fn in_use(path: &Path) -> SqlError {
+    let file = path.display();
+    let message = format!(
+        "{file} is in use by another process; a data folder serves one host at a time: end that one, or give another folder (--data)"
+    );
+    SqlError::new(ErrorClass::Unavailable, message)
+}
+
 struct Link {
     connection: Connection,
     watch: Arc<Watch>,
@@ -256,7 +282,11 @@ struct Link {
 
 impl Link {
     fn open(role: &Role) -> Result<Self, SqlError> {
-        let connection = match log_file::file_system().filter(|_| role.durability == Durability::Process) {
+        let file_system = match role.durability {
+            Durability::Process => log_file::file_system(),
+            Durability::Power => log_file::base(),
+        };
+        let connection = match file_system {
             Some(file_system) => Connection::open_with_flags_and_vfs(&role.path, OpenFlags::default(), file_system),
             None => Connection::open(&role.path),
         };
@@ -291,7 +321,10 @@ impl Link {
             let watch = watch.clone();
             connection.progress_handler(limits::SQLITE_STEPS_PER_CHECK, Some(move || watch.is_over()))
         };
-        configured().map_err(errors::from_rusqlite)?;
+        configured().map_err(|error| match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DatabaseBusy) => in_use(&role.path),
+            _ => errors::from_rusqlite(error),
+        })?;
         Ok(Self { connection, watch, flushes: role.writes && role.durability == Durability::Power })
     }
 
@@ -302,13 +335,12 @@ impl Link {
         visit: &mut impl FnMut(&Row<'_>) -> Result<bool, SqlError>,
     ) -> Result<Vec<u64>, SqlError> {
         let mut changed = Vec::with_capacity(script.statements.len());
-        for sql in script.statements.iter() {
+        for text in script.statements.iter() {
             let goes_on = if script.keep {
-                let mut statement = self.connection.prepare_cached(sql).map_err(errors::from_rusqlite)?;
-                step(&mut statement, params, visit)?
+                step(&mut *self.prepare(text)?, text, params, visit)?
             } else {
-                let mut statement = self.connection.prepare(sql).map_err(errors::from_rusqlite)?;
-                step(&mut statement, params, visit)?
+                let mut statement = self.connection.prepare(&text.sql).map_err(errors::from_rusqlite)?;
+                step(&mut statement, text, params, visit)?
             };
             if !goes_on {
                 break;
@@ -318,9 +350,13 @@ impl Link {
         Ok(changed)
     }
 
-    fn run_rows(&self, sql: &str, rows: &[Params]) -> Result<(), SqlError> {
-        let mut statement = self.connection.prepare_cached(sql).map_err(errors::from_rusqlite)?;
-        rows.iter().try_for_each(|row| step(&mut statement, row, &mut |_| Ok(true)).map(drop))
+    fn run_rows(&self, text: &Text, rows: &[Params]) -> Result<(), SqlError> {
+        let mut statement = self.prepare(text)?;
+        rows.iter().try_for_each(|row| step(&mut statement, text, row, &mut |_| Ok(true)).map(drop))
+    }
+
+    fn prepare(&self, text: &Text) -> Result<CachedStatement<'_>, SqlError> {
+        self.connection.prepare_cached(&text.sql).map_err(errors::from_rusqlite)
     }
 
     /// Rolls back what is open.
@@ -340,10 +376,11 @@ impl Link {
 /// One statement to its end; false where `visit` wants no more.
 fn step(
     statement: &mut Statement<'_>,
+    text: &Text,
     params: &Params,
     visit: &mut impl FnMut(&Row<'_>) -> Result<bool, SqlError>,
 ) -> Result<bool, SqlError> {
-    params.bind(statement)?;
+    text.bind(params, statement)?;
     let mut rows = statement.raw_query();
     while let Some(row) = rows.next().map_err(errors::from_rusqlite)? {
         if !visit(row)? {
@@ -437,7 +474,7 @@ impl Lease {
     pub async fn run_rows(&mut self, script: &Script, rows: &[Params]) -> Result<(), SqlError> {
         tokio::task::coop::consume_budget().await;
         let link = self.start(limits::SQL_TIMEOUT_MS)?;
-        script.statements.iter().try_for_each(|sql| link.run_rows(sql, rows))
+        script.statements.iter().try_for_each(|text| link.run_rows(text, rows))
     }
 
     /// Runs a script and shows every row to `visit` until that says false (what is left of the script is then not run).

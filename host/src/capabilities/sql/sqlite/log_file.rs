@@ -4,7 +4,7 @@
 //! What is written one after another is held back until the frame that completes a commit, whose header says so (SQLite file format,
 //! section 4.1, "frame header"), and reports the outcome of all. Nobody else reads frames before that: readers learn of a commit from the log's
 //! index, which SQLite changes afterwards. Whatever else is asked of the file comes after what was held. The bytes are SQLite's own, in their
-//! places, so that other programs read the files as ever.
+//! places, so that other programs read the files as ever, once this one has ended.
 //!
 //! For `synchronous = NORMAL` only: with `FULL` SQLite may cut a write in two, and it waits for the disk anyway.
 
@@ -16,19 +16,29 @@ use rusqlite::ffi::{self, sqlite3_file, sqlite3_io_methods, sqlite3_vfs};
 use crate::limits;
 
 const NAME: &CStr = c"echo-one-write";
+/// Of SQLite's own, the one whose files belong to one process: it takes one lock when it opens a file, and then asks the kernel for none, where
+/// others ask several times per transaction (<https://www.sqlite.org/vfs.html>, section 2.1).
+const BASE: &CStr = c"unix-excl";
 const FRAME_HEADER_BYTES: usize = 24;
 
-/// The name of the file system, registered with SQLite the first time; none where SQLite has none of its own to stand on.
+/// The file system that ours stands on; none where SQLite does not have it.
+pub fn base() -> Option<&'static CStr> {
+    // SAFETY: the name ends with a NUL.
+    let found = unsafe { !ffi::sqlite3_vfs_find(BASE.as_ptr()).is_null() };
+    found.then_some(BASE)
+}
+
+/// The name of our file system, registered with SQLite the first time; none where there is none to stand on.
 pub fn file_system() -> Option<&'static CStr> {
     static REGISTERED: OnceLock<bool> = OnceLock::new();
     REGISTERED.get_or_init(register).then_some(NAME)
 }
 
 fn register() -> bool {
-    // SAFETY: the default file system lives as long as the process, and so does the copy of it, which is leaked. Its functions get the copy where
+    // SAFETY: SQLite's own file system lives as long as the process, and so does the copy of it, which is leaked. Its functions get the copy where
     // they expect the original; they look at `mxPathname` alone, which is the same. Only `xOpen` looks at `pAppData`, and is called with the original.
     unsafe {
-        let Some(original) = ffi::sqlite3_vfs_find(std::ptr::null()).as_mut() else { return false };
+        let Some(original) = ffi::sqlite3_vfs_find(BASE.as_ptr()).as_mut() else { return false };
         let mut ours = *original;
         ours.pNext = std::ptr::null_mut();
         ours.zName = NAME.as_ptr();
@@ -301,7 +311,7 @@ mod tests {
             assert_eq!(found_after_a_kill(&path, folder.path()), (sum, count), "round {round}");
         }
         // And by a reader that knows nothing of it.
-        let reader = Connection::open(&path).unwrap();
+        let reader = Connection::open_with_flags_and_vfs(&path, OpenFlags::default(), base().expect("SQLite has files")).unwrap();
         insert(&connection, 7..8);
         let seen: i64 = reader.query_row("SELECT count(*) FROM t", (), |row| row.get(0)).unwrap();
         assert_eq!(seen, count + 1);

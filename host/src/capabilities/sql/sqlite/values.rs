@@ -21,16 +21,21 @@ pub fn bind(values: impl IntoIterator<Item = Value>) -> Result<Params, SqlError>
 }
 
 impl Params {
-    /// Gives a statement those that it names.
-    pub fn bind(&self, statement: &mut Statement<'_>) -> Result<(), SqlError> {
-        for index in 1..=statement.parameter_count() {
-            let number = statement.parameter_name(index).and_then(|name| name.get(1..)).and_then(|number| number.parse::<usize>().ok());
-            let value = number.and_then(|number| self.0.get(number.checked_sub(1)?));
+    /// Gives a statement those that it names; `order` is its `order_of`.
+    pub fn bind(&self, statement: &mut Statement<'_>, order: &[usize]) -> Result<(), SqlError> {
+        for (index, &number) in (1..).zip(order) {
+            let value = number.checked_sub(1).and_then(|number| self.0.get(number));
             let value = value.ok_or_else(|| SqlError::new(ErrorClass::Other, "a parameter of the statement is not given"))?;
             statement.raw_bind_parameter(index, sql_value(value)).map_err(errors::from_rusqlite)?;
         }
         Ok(())
     }
+}
+
+/// The numbers of a statement's parameters, in the order that SQLite gives them (that of their first mention); 0 for what is no number.
+pub fn order_of(statement: &Statement<'_>) -> Box<[usize]> {
+    let number = |index| statement.parameter_name(index)?.get(1..)?.parse().ok();
+    (1..=statement.parameter_count()).map(|index| number(index).unwrap_or(0)).collect()
 }
 
 fn sql_value(value: &Value) -> ToSqlOutput<'_> {
