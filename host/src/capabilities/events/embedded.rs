@@ -19,7 +19,8 @@ use tokio_util::task::TaskTracker;
 
 use self::lane::{Item, Lane, Next};
 use super::{ConsumerState, DeadLetter, Event, Handler, Outcome, Queue, QueueError, gathered};
-use crate::capabilities::sql::sqlite::lanes::{File, Lease, Script};
+use crate::capabilities::sql::sqlite::lanes::{File, Lease};
+use crate::capabilities::sql::sqlite::script::Script;
 use crate::capabilities::sql::sqlite::values::{Params, Row};
 use crate::capabilities::sql::sqlite::{Durability, values};
 use crate::capabilities::sql::{ErrorClass, SqlError, Value};

@@ -15,8 +15,9 @@ use uuid::Uuid;
 
 use super::{Acknowledgement, Feed, FeedEntry, FeedError, FeedPage, Push};
 use crate::capabilities::events::Event;
-use crate::capabilities::sql::sqlite::lanes::{File, Lease, Script};
+use crate::capabilities::sql::sqlite::lanes::{File, Lease};
 use crate::capabilities::sql::sqlite::outbox::{self, Pending, SqliteOutbox};
+use crate::capabilities::sql::sqlite::script::Script;
 use crate::capabilities::sql::sqlite::values::{Params, Row};
 use crate::capabilities::sql::sqlite::{Durability, values};
 use crate::capabilities::sql::{Effect, ErrorClass, Outbox, SqlError, Value};

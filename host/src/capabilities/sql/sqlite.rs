@@ -11,8 +11,9 @@ use tokio::sync::{Mutex, Notify};
 
 use self::guard::{Checked, Guard};
 pub use self::lanes::Durability;
-use self::lanes::{File, Lease, Script};
+use self::lanes::{File, Lease};
 use self::outbox::{Pending, SqliteOutbox};
+use self::script::Script;
 use self::values::Params;
 use super::{Database, Effect, ErrorClass, MigrateError, Migration, Outbox, Row, Rows, SqlBackend, SqlError, Transaction, Value};
 use crate::limits;
@@ -24,6 +25,7 @@ pub(crate) mod lanes;
 mod log_file;
 mod migrate;
 pub(crate) mod outbox;
+pub(crate) mod script;
 pub(crate) mod values;
 
 /// A folder of databases, `<folder>/<service>.sqlite`.

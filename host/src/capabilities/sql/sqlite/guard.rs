@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::lanes::Script;
+use super::script::Script;
 use crate::capabilities::sql::{ErrorClass, SqlError};
 use crate::limits;
 

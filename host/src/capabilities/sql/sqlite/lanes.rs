@@ -6,8 +6,8 @@
 //! Knows nothing of services, outboxes or guests.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::guard::Effort;
-use super::values::{self, Params, Row};
+use super::script::{Script, Text};
+use super::values::{Params, Row};
 use super::{errors, log_file};
 use crate::capabilities::sql::{ErrorClass, SqlError};
 use crate::limits;
@@ -33,46 +34,6 @@ pub enum Durability {
     Process,
     /// Also power loss: `synchronous = FULL`, a flush per commit.
     Power,
-}
-
-/// Statements to be run one after another, each with the parameters that it names.
-#[derive(Clone)]
-pub struct Script {
-    statements: Arc<[Text]>,
-    /// Worth keeping prepared.
-    keep: bool,
-}
-
-struct Text {
-    sql: Arc<str>,
-    /// In which order it wants its parameters, known once it was prepared.
-    order: OnceLock<Box<[usize]>>,
-}
-
-impl Text {
-    fn new(sql: impl Into<Arc<str>>) -> Self {
-        Self { sql: sql.into(), order: OnceLock::new() }
-    }
-
-    fn bind(&self, params: &Params, statement: &mut Statement<'_>) -> Result<(), SqlError> {
-        let order = self.order.get_or_init(|| values::order_of(statement));
-        params.bind(statement, order)
-    }
-}
-
-impl Script {
-    pub fn new(sql: impl Into<Arc<str>>) -> Self {
-        Self { statements: [Text::new(sql)].into(), keep: true }
-    }
-
-    pub fn all<'a>(statements: impl IntoIterator<Item = &'a str>) -> Self {
-        Self { statements: statements.into_iter().map(Text::new).collect(), keep: true }
-    }
-
-    /// Not kept prepared: it is too long, or comes once.
-    pub fn once(self) -> Self {
-        Self { keep: false, ..self }
-    }
 }
 
 /// An open file. Cheap to share by `Arc`.

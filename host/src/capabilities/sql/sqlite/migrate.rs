@@ -6,7 +6,8 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::guard::{self, Token, is_any};
-use super::lanes::{File, Lease, Script};
+use super::lanes::{File, Lease};
+use super::script::Script;
 use super::values::{self, Params};
 use crate::capabilities::sql::{MigrateError, Migration, SqlError};
 use crate::limits;

@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::lanes::{File, Lease, Script};
+use super::lanes::{File, Lease};
+use super::script::Script;
 use super::values::{self, Params};
 use crate::capabilities::sql::{Effect, ErrorClass, SqlError};
 use crate::limits;

@@ -21,7 +21,7 @@ pub fn bind(values: impl IntoIterator<Item = Value>) -> Result<Params, SqlError>
 }
 
 impl Params {
-    /// Gives a statement those that it names; `order` is its `order_of`.
+    /// Gives a statement those that it names: `order` has their numbers in its order.
     pub fn bind(&self, statement: &mut Statement<'_>, order: &[usize]) -> Result<(), SqlError> {
         for (index, &number) in (1..).zip(order) {
             let value = number.checked_sub(1).and_then(|number| self.0.get(number));
@@ -30,12 +30,6 @@ impl Params {
         }
         Ok(())
     }
-}
-
-/// The numbers of a statement's parameters, in the order that SQLite gives them (that of their first mention); 0 for what is no number.
-pub fn order_of(statement: &Statement<'_>) -> Box<[usize]> {
-    let number = |index| statement.parameter_name(index)?.get(1..)?.parse().ok();
-    (1..=statement.parameter_count()).map(|index| number(index).unwrap_or(0)).collect()
 }
 
 fn sql_value(value: &Value) -> ToSqlOutput<'_> {
