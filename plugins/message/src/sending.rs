@@ -63,7 +63,7 @@ fn try_to_send(message: &mut Message, fingerprint: &[u8]) -> Result<(), Stopped>
     message.created_at = time::now_us();
     let expires_at = roster.disappearing_after.map(|seconds| message.created_at + u64::from(seconds) * SECOND_US);
     transaction(|tx| {
-        message.seq = messages::take_seq(tx, &message.conversation_id, roster.version, message.created_at)?.ok_or(Stopped::Stale)?;
+        message.seq = messages::take_seq(tx, &message.conversation_id, &roster, message.created_at)?.ok_or(Stopped::Stale)?;
         if !messages::insert(tx, message, fingerprint.to_vec(), expires_at)? {
             return Err(Stopped::Repeated);
         }

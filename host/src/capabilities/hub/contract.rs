@@ -39,6 +39,11 @@ where
     let first = make("reopened").await;
     first.append("a", &[(1, push(&[user], "one"))]).await.expect("appends");
     first.acknowledge(&[ack(user, "phone", 1)]).await.expect("acknowledges");
+    let emptied = make("emptied").await;
+    emptied.append("a", &[(1, push(&[user], "one")), (2, push(&[user], "two"))]).await.expect("appends");
+    emptied.acknowledge(&[ack(user, "phone", 1)]).await.expect("acknowledges");
+    let at_us = emptied.read(user, 1, 1).await.expect("reads").entries[0].at_us;
+    assert_eq!(emptied.expire(at_us + limits::FEED_TTL_S * 1_000_000 + 1).await.expect("expires"), 2);
     let source = first.source().to_owned();
     close().await;
     let again = make("reopened").await;
@@ -48,6 +53,13 @@ where
     assert_eq!(again.append("a", &[(1, push(&[user], "one"))]).await.expect("skips"), []);
     let entries = again.append("a", &[(2, push(&[user], "two"))]).await.expect("appends");
     assert_eq!(entries[0].seq, 2);
+
+    let again = make("emptied").await;
+    assert_eq!(again.read(user, 0, 1).await.expect("reads").head, 2, "a number would be given twice");
+    let entries = again.append("a", &[(3, push(&[user], "three"))]).await.expect("appends");
+    assert_eq!(entries[0].seq, 3);
+    again.acknowledge(&[ack(user, "phone", 3)]).await.expect("acknowledges");
+    assert_eq!(told(again.as_ref()).await.pop(), Some((user, 3, vec!["three".to_owned()])));
 }
 
 /// The receipt is the payload's text.
@@ -285,16 +297,19 @@ async fn old_and_superfluous_entries_go(feed: Arc<dyn Feed>) {
     assert_eq!(entries[0].seq, 3, "numbers go on after an expiry");
     assert_eq!(feed.read(user, 0, 10).await.expect("reads").oldest, 3);
 
+    feed.append("a", &[(4, push(&[busy, user], "shared"))]).await.expect("appends");
+    feed.acknowledge(&[ack(busy, "phone", 1)]).await.expect("acknowledges");
     let over = 7;
     let count = limits::FEED_EVENTS_MAX as i64 + over;
-    for chunk in (0..count).collect::<Vec<_>>().chunks(2_000) {
+    for chunk in (1..count).collect::<Vec<_>>().chunks(2_000) {
         let pushes: Vec<_> = chunk.iter().map(|number| (10 + number, push(&[busy], "x"))).collect();
         feed.append("a", &pushes).await.expect("appends");
     }
     assert_eq!(feed.expire(at_us).await.expect("expires"), over as u64);
     let page = feed.read(busy, 0, 1).await.expect("reads");
     assert_eq!((page.oldest, page.head, page.entries[0].seq), (over as u64 + 1, count as u64, over as u64 + 1));
-    assert_eq!(feed.read(user, 0, 10).await.expect("reads").entries.len(), 1, "another user's entry went too");
+    assert_eq!(feed.read(user, 0, 10).await.expect("reads").entries.len(), 2, "another user's entry went too");
+    assert_eq!(feed.unacknowledged("shared", &[busy, user]).await.expect("answers"), [user], "what went was acknowledged before");
 }
 
 async fn large_batches_fit(feed: Arc<dyn Feed>) {

@@ -24,7 +24,8 @@ use crate::capabilities::sql::{Effect, ErrorClass, Outbox, SqlError, Value};
 use crate::limits;
 
 const TABLES: [&str; 6] = [
-    // `acked`: the highest number that any device acknowledged; `reached`: the payload under it, or under the last one kept below it.
+    // `head` is the newest number, `acked` the highest that any device acknowledged, `reached` the payload under that, or under the last one kept
+    // below it. Entries and cursors say all three; what is written here is what they said before the oldest entries left. See `HEAD`, `ACKED`.
     "CREATE TABLE IF NOT EXISTS feed_user (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE,
         head INTEGER NOT NULL, acked INTEGER NOT NULL DEFAULT 0, reached INTEGER NOT NULL DEFAULT 0)",
     // `users`: the ids of its users as JSON, where it has a receipt. Ids rise with time.
@@ -38,15 +39,17 @@ const TABLES: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS feed_source (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
 ];
 
-const PUT_USER: &str = "INSERT INTO feed_user (id, uuid, head) VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET head = excluded.head";
+/// Of a `person` of `feed_user`.
+const HEAD: &str = "max(person.head, coalesce((SELECT max(seq) FROM feed_entry WHERE user = person.id), 0))";
+const ACKED: &str = "max(person.acked, coalesce((SELECT max(seq) FROM feed_cursor WHERE user = person.id), 0))";
+
+const PUT_USER: &str = "INSERT INTO feed_user (id, uuid, head) VALUES ($1, $2, 0)";
 const PUT_PAYLOAD: &str = "INSERT INTO feed_payload (id, event, body, receipt, users, at_us) VALUES ($1, $2, $3, $4, $5, $6)";
 const PUT_ENTRY: &str = "INSERT INTO feed_entry (user, seq, payload) VALUES ($1, $2, $3)";
 const PUT_SOURCE: &str = "INSERT INTO feed_source (name, position) VALUES ($1, $2)
     ON CONFLICT (name) DO UPDATE SET position = excluded.position";
 const PUT_CURSOR: &str = "INSERT INTO feed_cursor (user, device, seq) VALUES ($1, $2, $3)
     ON CONFLICT (user, device) DO UPDATE SET seq = max(seq, excluded.seq)";
-const PUT_ACKED: &str = "UPDATE feed_user SET acked = $2, reached = coalesce(
-        (SELECT payload FROM feed_entry WHERE user = $1 AND seq <= $2 ORDER BY seq DESC LIMIT 1), reached) WHERE id = $1";
 
 pub struct EmbeddedFeed {
     file: File,
@@ -65,7 +68,6 @@ struct Scripts {
     users: Script,
     receipts: Script,
     put_cursor: Script,
-    put_acked: Script,
     emit: Script,
     commit: Script,
     read: Script,
@@ -98,36 +100,39 @@ impl EmbeddedFeed {
         let file = File::open(&folder.join("feed.sqlite"), durability).await?;
         let outbox = SqliteOutbox::open(&file, "feed").await?;
         file.writer().await?.run(&Script::all(TABLES), Params::default()).await?;
+        let reached = reached();
         let scripts = Scripts {
             begin: Script::new("BEGIN IMMEDIATE"),
             put_user: Script::new(PUT_USER),
             put_payload: Script::new(PUT_PAYLOAD),
             put_entry: Script::new(PUT_ENTRY),
             put_source: Script::new(PUT_SOURCE),
-            users: Script::new("SELECT uuid, id, head, acked FROM feed_user WHERE uuid IN (SELECT value FROM json_each($1))"),
+            users: Script::new(format!(
+                "SELECT person.uuid, person.id, {HEAD}, {ACKED} FROM feed_user AS person
+                    WHERE person.uuid IN (SELECT value FROM json_each($1))"
+            )),
             receipts: Script::new(
                 "SELECT payload.receipt FROM feed_entry AS entry CROSS JOIN feed_payload AS payload ON payload.id = entry.payload
                     WHERE entry.user = $1 AND entry.seq > $2 AND entry.seq <= $3 AND payload.receipt IS NOT NULL ORDER BY entry.seq",
             ),
             put_cursor: Script::new(PUT_CURSOR),
-            put_acked: Script::new(PUT_ACKED),
             emit: Script::new(outbox::APPEND),
             commit: Script::new("COMMIT"),
-            read: Script::new(
-                "SELECT person.head, (SELECT min(seq) FROM feed_entry WHERE user = person.id),
+            read: Script::new(format!(
+                "SELECT {HEAD}, (SELECT min(seq) FROM feed_entry WHERE user = person.id),
                         entry.seq, payload.event, payload.body, payload.at_us
                     FROM feed_user AS person
                     LEFT JOIN feed_entry AS entry ON entry.user = person.id AND entry.seq > $2
                     LEFT JOIN feed_payload AS payload ON payload.id = entry.payload
-                    WHERE person.uuid = $1 ORDER BY entry.seq LIMIT $3",
-            ),
+                    WHERE person.uuid = $1 ORDER BY entry.seq LIMIT $3"
+            )),
             cursor: Script::new("SELECT seq FROM feed_cursor WHERE user = (SELECT id FROM feed_user WHERE uuid = $1) AND device = $2"),
-            acknowledged: Script::new(
+            acknowledged: Script::new(format!(
                 "SELECT person.uuid FROM feed_payload AS payload
                     CROSS JOIN json_each(payload.users) AS member
                     CROSS JOIN feed_user AS person ON person.id = member.value
-                    WHERE payload.receipt = $1 AND person.reached >= payload.id",
-            ),
+                    WHERE payload.receipt = $1 AND payload.id <= {reached}"
+            )),
         };
         Ok(Self { file, outbox, memory: Mutex::new(Memory::default()), scripts })
     }
@@ -188,7 +193,6 @@ impl EmbeddedFeed {
     /// Gives out the numbers, in memory alone.
     fn number(memory: &mut Memory, pushes: &[&Push], at_us: u64) -> Result<Numbered, SqlError> {
         let mut numbered = Numbered::default();
-        let mut moved: HashSet<Uuid> = HashSet::new();
         for push in pushes {
             let payload: Arc<str> = push.payload.as_str().into();
             let id = memory.next_payload;
@@ -201,8 +205,10 @@ impl EmbeddedFeed {
                     *next_user += 1;
                     User { id: *next_user - 1, head: 0, acked: 0 }
                 });
+                if state.head == 0 {
+                    numbered.users.push(values::bind([state.id.into(), Value::Uuid(user)])?);
+                }
                 state.head += 1;
-                moved.insert(user);
                 ids.push(state.id);
                 numbered.entries.push(values::bind([state.id.into(), integer(state.head), id.into()])?);
                 let payload = payload.clone();
@@ -212,10 +218,6 @@ impl EmbeddedFeed {
             let receipt = push.receipt.as_deref().map_or(Value::Null, Value::from);
             let (event, body) = (push.event.as_str().into(), push.payload.as_str().into());
             numbered.payloads.push(values::bind([id.into(), event, body, receipt, ids, Value::Timestamp(at_us)])?);
-        }
-        for user in moved {
-            let state = &memory.users[&user];
-            numbered.users.push(values::bind([state.id.into(), Value::Uuid(user), integer(state.head)])?);
         }
         Ok(numbered)
     }
@@ -341,9 +343,14 @@ impl Feed for EmbeddedFeed {
         let mut dropped = 0;
         // User by user, so that no transaction is long.
         for (user, first_kept) in self.overfull(old).await? {
-            let script = Script::new("DELETE FROM feed_entry WHERE user = $1 AND seq < $2");
-            let counts = self.file.writer().await?.run(&script, values::bind([user.into(), first_kept.into()])?).await?;
-            dropped += counts.first().copied().unwrap_or(0);
+            // First written down is what the entries said.
+            let keep = format!("UPDATE feed_user AS person SET head = {HEAD}, acked = {ACKED}, reached = {} WHERE id = $1", reached());
+            let script = Script::all(["BEGIN IMMEDIATE", &keep, "DELETE FROM feed_entry WHERE user = $1 AND seq < $2", "COMMIT"]);
+            let mut writer = self.file.writer().await?;
+            writer.opened();
+            let counts = writer.run(&script, values::bind([user.into(), first_kept.into()])?).await?;
+            writer.ended();
+            dropped += counts.get(2).copied().unwrap_or(0);
         }
         loop {
             let script =
@@ -392,7 +399,10 @@ impl EmbeddedFeed {
             .await?;
         }
         memory.sound = false;
-        self.write_steps(writer, &cursors, &steps).await?;
+        writer.opened();
+        writer.run(&self.scripts.begin, Params::default()).await?;
+        writer.run_rows(&self.scripts.put_cursor, &cursors).await?;
+        self.publish_and_commit(writer, acknowledged(steps.values())).await?;
         for step in steps.values() {
             if let Some(user) = memory.users.get_mut(&step.user) {
                 user.acked = step.to;
@@ -400,15 +410,6 @@ impl EmbeddedFeed {
         }
         memory.sound = true;
         Ok(())
-    }
-
-    async fn write_steps(&self, mut writer: Lease, cursors: &[Params], steps: &HashMap<i64, Step>) -> Result<(), SqlError> {
-        let acked = steps.iter().map(|(id, step)| values::bind([(*id).into(), integer(step.to)])).collect::<Result<Vec<_>, _>>()?;
-        writer.opened();
-        writer.run(&self.scripts.begin, Params::default()).await?;
-        writer.run_rows(&self.scripts.put_cursor, cursors).await?;
-        writer.run_rows(&self.scripts.put_acked, &acked).await?;
-        self.publish_and_commit(writer, acknowledged(steps.values())).await
     }
 
     /// Ends the writer's transaction with these events in the outbox.
@@ -444,12 +445,14 @@ impl EmbeddedFeed {
 
     /// Users with entries to drop, and the first number that each keeps.
     async fn overfull(&self, old: i64) -> Result<Vec<(i64, i64)>, SqlError> {
-        let sql = "SELECT person.id, max(person.head - $2 + 1,
-                    coalesce((SELECT seq FROM feed_entry WHERE user = person.id AND payload > $1 ORDER BY seq LIMIT 1), person.head + 1))
+        let sql = "SELECT person.id, max(last.seq - $2 + 1,
+                    coalesce((SELECT seq FROM feed_entry WHERE user = person.id AND payload > $1 ORDER BY seq LIMIT 1), last.seq + 1))
                 FROM feed_user AS person
                 JOIN feed_entry AS first ON first.user = person.id
                     AND first.seq = (SELECT min(seq) FROM feed_entry WHERE user = person.id)
-                WHERE first.payload <= $1 OR first.seq <= person.head - $2";
+                JOIN feed_entry AS last ON last.user = person.id
+                    AND last.seq = (SELECT max(seq) FROM feed_entry WHERE user = person.id)
+                WHERE first.payload <= $1 OR first.seq <= last.seq - $2";
         let mut users = Vec::new();
         let mut reader = self.file.reader().await?;
         each(&mut reader, &Script::new(sql), vec![old.into(), (limits::FEED_EVENTS_MAX as i64).into()], |row| {
@@ -515,6 +518,14 @@ fn acknowledgements(items: Vec<serde_json::Value>) -> Event {
         // Gathered already, within its own bound.
         gathers: false,
     }
+}
+
+/// See `feed_user`.
+fn reached() -> String {
+    format!(
+        "max(person.reached, coalesce(
+            (SELECT payload FROM feed_entry WHERE user = person.id AND seq <= {ACKED} ORDER BY seq DESC LIMIT 1), 0))"
+    )
 }
 
 async fn each(

@@ -12,6 +12,8 @@ pub struct Roster {
     pub kind: ConversationType,
     pub disappearing_after: Option<u32>,
     pub version: u64,
+    /// The newest message's, when it was read.
+    pub last_seq: u64,
     pub members: Vec<Member>,
 }
 
@@ -23,30 +25,31 @@ pub struct Member {
     pub blocks: bool,
 }
 
-struct RosterRow(ConversationType, Option<u32>, u64, Member);
+struct RosterRow(ConversationType, Option<u32>, u64, u64, Member);
 
 impl FromRow for RosterRow {
     fn from_row(row: &mut Row) -> Result<Self, SqlError> {
         let kind = names::conversation(&row.take::<String>()?);
-        let (disappearing_after, version) = (row.take()?, row.take()?);
+        let (disappearing_after, version, last_seq) = (row.take()?, row.take()?, row.take()?);
         let (user_id, role) = (row.take()?, names::role(&row.take::<String>()?));
         let (muted_until, blocks) = (row.take()?, row.take::<Option<bool>>()?.unwrap_or(false));
-        Ok(Self(kind, disappearing_after, version, Member { user_id, role, muted_until, blocks }))
+        Ok(Self(kind, disappearing_after, version, last_seq, Member { user_id, role, muted_until, blocks }))
     }
 }
 
 /// Everybody in the conversation and who of them blocks this user; none where there is no such conversation.
 pub fn roster_for(db: &impl Sql, conversation_id: &str, user_id: &str) -> Result<Option<Roster>, SqlError> {
     let rows: Vec<RosterRow> = db.rows(
-        "SELECT c.kind, c.disappearing_after, c.roster_version, p.user_id, p.role, p.muted_until, b.active \
+        "SELECT c.kind, c.disappearing_after, c.roster_version, c.last_seq, p.user_id, p.role, p.muted_until, b.active \
          FROM conversations c JOIN participants p ON p.conversation_id = c.id \
          LEFT JOIN blocks b ON b.user_id = p.user_id AND b.blocked_user_id = $2 \
          WHERE c.id = $1 AND c.ended_at IS NULL ORDER BY p.joined_at, p.user_id",
         params![uuid(conversation_id), uuid(user_id)],
     )?;
     let mut roster: Option<Roster> = None;
-    for RosterRow(kind, disappearing_after, version, member) in rows {
-        roster.get_or_insert_with(|| Roster { kind, disappearing_after, version, members: Vec::new() }).members.push(member);
+    for RosterRow(kind, disappearing_after, version, last_seq, member) in rows {
+        let members = Vec::new();
+        roster.get_or_insert_with(|| Roster { kind, disappearing_after, version, last_seq, members }).members.push(member);
     }
     Ok(roster)
 }

@@ -5,14 +5,24 @@ use echo_sdk::{Timestamp, from_row, params};
 
 use crate::bindings::exports::echo::message::api::{ContactCard, Edit, Message, MessageStatus, Place};
 use crate::names;
+use crate::store::conversations::Roster;
 
 // --- Sending -------------------------------------------------------------------------------------------------------------------------
 
 /// The next place in the sequence, held until the commit. None where the roster is another by now.
-pub fn take_seq(tx: &Transaction, conversation_id: &str, roster_version: u64, at: Timestamp) -> Result<Option<u64>, SqlError> {
+pub fn take_seq(tx: &Transaction, conversation_id: &str, roster: &Roster, at: Timestamp) -> Result<Option<u64>, SqlError> {
+    // Mostly nobody wrote since the roster was read. Then the place is known, and SQLite need not make a table for a row to return.
+    let next = roster.last_seq + 1;
+    let taken = tx.execute(
+        "UPDATE conversations SET last_seq = $4, active_at = $3 WHERE id = $1 AND roster_version = $2 AND last_seq = $4 - 1",
+        params![uuid(conversation_id), roster.version, timestamp(at), next],
+    )?;
+    if taken == 1 {
+        return Ok(Some(next));
+    }
     let seq: Option<(u64,)> = tx.row(
         "UPDATE conversations SET last_seq = last_seq + 1, active_at = $3 WHERE id = $1 AND roster_version = $2 RETURNING last_seq",
-        params![uuid(conversation_id), roster_version, timestamp(at)],
+        params![uuid(conversation_id), roster.version, timestamp(at)],
     )?;
     Ok(seq.map(|(seq,)| seq))
 }

@@ -1,7 +1,8 @@
 //! Our values as SQLite's and back.
 
 use rusqlite::Statement;
-use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::types::{Null, ValueRef};
+use uuid::Uuid;
 
 use super::errors;
 use crate::capabilities::sql::{ErrorClass, SqlError, Value};
@@ -26,23 +27,24 @@ impl Params {
         for (index, &number) in (1..).zip(order) {
             let value = number.checked_sub(1).and_then(|number| self.0.get(number));
             let value = value.ok_or_else(|| SqlError::new(ErrorClass::Other, "a parameter of the statement is not given"))?;
-            statement.raw_bind_parameter(index, sql_value(value)).map_err(errors::from_rusqlite)?;
+            bind_one(statement, index, value).map_err(errors::from_rusqlite)?;
         }
         Ok(())
     }
 }
 
-fn sql_value(value: &Value) -> ToSqlOutput<'_> {
+fn bind_one(statement: &mut Statement<'_>, index: usize, value: &Value) -> rusqlite::Result<()> {
     match value {
-        Value::Null => ToSqlOutput::Borrowed(ValueRef::Null),
-        Value::Boolean(value) => i64::from(*value).into(),
-        Value::S64(value) => (*value).into(),
-        Value::F64(value) => (*value).into(),
-        Value::Text(value) | Value::Json(value) | Value::Decimal(value) => value.as_str().into(),
-        Value::Bytes(value) => value.as_slice().into(),
-        Value::Uuid(value) => value.hyphenated().to_string().into(),
+        Value::Null => statement.raw_bind_parameter(index, Null),
+        Value::Boolean(value) => statement.raw_bind_parameter(index, value),
+        Value::S64(value) => statement.raw_bind_parameter(index, value),
+        Value::F64(value) => statement.raw_bind_parameter(index, value),
+        Value::Text(value) | Value::Json(value) | Value::Decimal(value) => statement.raw_bind_parameter(index, value.as_str()),
+        Value::Bytes(value) => statement.raw_bind_parameter(index, value.as_slice()),
+        // SQLite copies what it is given: no text needs to be made.
+        Value::Uuid(value) => statement.raw_bind_parameter(index, &*value.hyphenated().encode_lower(&mut Uuid::encode_buffer())),
         // `bind` has seen that it fits.
-        Value::Timestamp(value) => (*value as i64).into(),
+        Value::Timestamp(value) => statement.raw_bind_parameter(index, *value as i64),
     }
 }
 
