@@ -15,8 +15,8 @@ pub const CLEARED_PER_RUN: u32 = 5_000;
 /// Messages looked at together, and how many recipients they may have together beyond the first message's.
 pub const DUE_BATCH: u32 = 200;
 pub const DUE_RECIPIENTS_MAX: usize = 2_000;
-/// Batches of one run, and the time that must be left to begin another, in milliseconds.
-pub const DUE_BATCHES_PER_RUN: u32 = 16;
+/// Batches of one run, of which there are ten a second, and the time that must be left to begin another, in milliseconds.
+pub const DUE_BATCHES_PER_RUN: u32 = 2;
 pub const DUE_TIME_LEFT_MS: u64 = 5_000;
 /// Parameters of one statement that lists ids: the devices of so many users stay within the host's bound of rows.
 pub const LIST_PARAMS_MAX: usize = 500;

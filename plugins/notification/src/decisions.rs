@@ -41,7 +41,8 @@ pub fn awaited(sent: &[SentMessage]) -> Result<(), Error> {
     Ok(store::insert_awaited(&awaited)?)
 }
 
-/// One run of the schedule: decides on what is due and clears away what is old. What it does not manage, the next run does.
+/// One run of the schedule: decides on what is due. What it does not manage, the next run does; many short runs hold nobody up, where one that
+/// decides on a second's messages takes a processor for as long as a person is to wait for a message.
 pub fn decide_due() -> Result<(), Error> {
     for _ in 0..DUE_BATCHES_PER_RUN {
         let now = time::now_us();
@@ -54,6 +55,11 @@ pub fn decide_due() -> Result<(), Error> {
             break;
         }
     }
+    Ok(())
+}
+
+/// Clears away what is old, some at a time.
+pub fn clear_away() -> Result<(), Error> {
     store::trim_outbox()?;
     let kept_us = config::number("trace_kept_days", TRACE_KEPT_DAYS).saturating_mul(DAY_US);
     Ok(store::forget_before(&ids::uuid_v7_of(time::now_us().saturating_sub(kept_us), 0))?)

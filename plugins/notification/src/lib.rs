@@ -62,6 +62,10 @@ impl api::Guest for Notification {
     fn decide_due() -> Result<(), Error> {
         decisions::decide_due()
     }
+
+    fn clear_away() -> Result<(), Error> {
+        decisions::clear_away()
+    }
 }
 
 impl message_events::Guest for Notification {
