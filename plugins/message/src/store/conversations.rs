@@ -49,7 +49,7 @@ pub fn roster_for(db: &impl Sql, conversation_id: &str, user_id: &str) -> Result
     let mut roster: Option<Roster> = None;
     for RosterRow(kind, disappearing_after, version, last_seq, member) in rows {
         let members = Vec::new();
-        roster.get_or_insert_with(|| Roster { kind, disappearing_after, version, last_seq, members }).members.push(member);
+        roster.get_or_insert(Roster { kind, disappearing_after, version, last_seq, members }).members.push(member);
     }
     Ok(roster)
 }
