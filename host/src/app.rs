@@ -91,9 +91,10 @@ impl Host {
             PasswordCost::Production => Cost::production(),
             PasswordCost::Light => Cost::light(),
         };
+        // First of all that is kept: a data folder that another host serves is refused here, before anything in it is changed.
+        let feed = Arc::new(EmbeddedFeed::open(data, durability).await.context("the feeds")?);
         let tokens = EmbeddedTokens::open(data, token_settings).await.context("the tokens")?;
         let cache: Arc<dyn Cache> = Arc::new(MemoryCache::new(config.cache.bytes_max));
-        let feed = Arc::new(EmbeddedFeed::open(data, durability).await.context("the feeds")?);
         let queue = Arc::new(EmbeddedQueue::open(data, durability).await.context("the queue")?);
         let announcer = Announcer::new(feed.clone(), queue.clone());
         let noting = announcer.clone();

@@ -510,8 +510,6 @@ async fn memory_comes_in_small_pages() {
     assert_eq!(huge_pages.trim(), "0");
 }
 
-// --- The end -----------------------------------------------------------------------------------------------------------------------------
-
 #[tokio::test]
 async fn a_data_folder_serves_one_host_at_a_time() {
     let app = TestApp::with(&["location"], &[]).await;
@@ -520,8 +518,11 @@ async fn a_data_folder_serves_one_host_at_a_time() {
     let Output { status, stderr, .. } = second.output().expect("echod runs");
     let says = String::from_utf8_lossy(&stderr);
     assert!(!status.success() && says.contains("in use by another process") && says.contains("--data"), "{status}: {says}");
+    assert!(app.data_folder().join("run/addresses.json").exists(), "the second took away where the first is found");
     app.get(LOOKUP).send().await.expect(StatusCode::OK);
 }
+
+// --- The end -----------------------------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn the_host_ends_in_order_and_begins_again_where_it_was() {

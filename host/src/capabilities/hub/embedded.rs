@@ -25,7 +25,7 @@ use crate::limits;
 
 const TABLES: [&str; 6] = [
     // `head` is the newest number, `acked` the highest that any device acknowledged, `reached` the payload under that, or under the last one kept
-    // below it. Entries and cursors say all three; what is written here is what they said before the oldest entries left. See `HEAD`, `ACKED`.
+    // below it. Entries and cursors say all three; what is written here is what they said before the oldest entries left. See `HEAD`, `ACKED`, `reached`.
     "CREATE TABLE IF NOT EXISTS feed_user (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE,
         head INTEGER NOT NULL, acked INTEGER NOT NULL DEFAULT 0, reached INTEGER NOT NULL DEFAULT 0)",
     // `users`: the ids of its users as JSON, where it has a receipt. Ids rise with time.
@@ -39,7 +39,7 @@ const TABLES: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS feed_source (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
 ];
 
-/// Of a `person` of `feed_user`.
+// What holds of a `person` of `feed_user`; `reached` is the third.
 const HEAD: &str = "max(person.head, coalesce((SELECT max(seq) FROM feed_entry WHERE user = person.id), 0))";
 const ACKED: &str = "max(person.acked, coalesce((SELECT max(seq) FROM feed_cursor WHERE user = person.id), 0))";
 
@@ -341,14 +341,14 @@ impl Feed for EmbeddedFeed {
         let before = now_us.saturating_sub(limits::FEED_TTL_S * 1_000_000);
         let old = self.newest_older_than(before).await?;
         let mut dropped = 0;
+        // First written down is what the entries said.
+        let write_down = format!("UPDATE feed_user AS person SET head = {HEAD}, acked = {ACKED}, reached = {} WHERE id = $1", reached());
+        let drop_entries = Script::all(["BEGIN IMMEDIATE", &write_down, "DELETE FROM feed_entry WHERE user = $1 AND seq < $2", "COMMIT"]);
         // User by user, so that no transaction is long.
         for (user, first_kept) in self.overfull(old).await? {
-            // First written down is what the entries said.
-            let keep = format!("UPDATE feed_user AS person SET head = {HEAD}, acked = {ACKED}, reached = {} WHERE id = $1", reached());
-            let script = Script::all(["BEGIN IMMEDIATE", &keep, "DELETE FROM feed_entry WHERE user = $1 AND seq < $2", "COMMIT"]);
             let mut writer = self.file.writer().await?;
             writer.opened();
-            let counts = writer.run(&script, values::bind([user.into(), first_kept.into()])?).await?;
+            let counts = writer.run(&drop_entries, values::bind([user.into(), first_kept.into()])?).await?;
             writer.ended();
             dropped += counts.get(2).copied().unwrap_or(0);
         }
@@ -520,7 +520,7 @@ fn acknowledgements(items: Vec<serde_json::Value>) -> Event {
     }
 }
 
-/// See `feed_user`.
+/// Beside `HEAD` and `ACKED`.
 fn reached() -> String {
     format!(
         "max(person.reached, coalesce(

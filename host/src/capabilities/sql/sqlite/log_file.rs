@@ -20,6 +20,11 @@ const NAME: &CStr = c"echo-one-write";
 /// others ask several times per transaction (<https://www.sqlite.org/vfs.html>, section 2.1).
 const BASE: &CStr = c"unix-excl";
 const FRAME_HEADER_BYTES: usize = 24;
+/// The largest page of SQLite.
+const PAGE_BYTES_MAX: usize = 64 * 1024;
+
+// SQLite's own files do not take 128 KiB in one write (`seekAndWriteFd` in `os_unix.c` keeps 17 bits of the size).
+const _: () = assert!(limits::SQLITE_LOG_HELD_BYTES_MAX + PAGE_BYTES_MAX <= 128 * 1024);
 
 /// The file system that ours stands on; none where SQLite does not have it.
 pub fn base() -> Option<&'static CStr> {
