@@ -160,11 +160,16 @@ pub const SQL_COLUMNS_MAX: usize = 64;
 pub const SQLITE_READERS: u32 = 2;
 /// Memory of all SQLite connections together, in bytes; an allocation above it fails and its statement with it.
 pub const SQLITE_HEAP_BYTES_MAX: u64 = 512 * MIB_BYTES;
-/// The write-ahead log is folded into its file this often while it is written to, in milliseconds; above so many pages (of 4 KiB) a
-/// writer at rest is waited for; above the maximum the next commit does it, whatever it takes.
+/// The write-ahead log is folded into its file this often while it is written to, in milliseconds; above the maximum of pages (of 4 KiB) the next
+/// commit does it, whatever it takes.
 pub const SQLITE_LOG_TICK_MS: u64 = 500;
-pub const SQLITE_LOG_PAGES: i64 = 4_096;
 pub const SQLITE_LOG_PAGES_MAX: i64 = 32_768;
+/// Above so many pages the writer is asked to rest for the last of them, when a pass found no more than so many new ones or after so many passes,
+/// if it comes free within so many milliseconds.
+pub const SQLITE_LOG_PAGES: i64 = 4_096;
+pub const SQLITE_LOG_REST_PAGES: i64 = 256;
+pub const SQLITE_LOG_PASSES_MAX: u32 = 5;
+pub const SQLITE_LOG_REST_WAIT_MS: u64 = 50;
 /// Bytes of a commit that are written to the log at once, and a page more; a larger one takes more writes. SQLite's own file takes less than
 /// 128 KiB at a time.
 pub const SQLITE_LOG_HELD_BYTES_MAX: usize = 64 * 1024;

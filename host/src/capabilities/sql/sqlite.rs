@@ -21,6 +21,7 @@ use crate::names::ServiceName;
 
 mod errors;
 mod guard;
+mod keeper;
 pub(crate) mod lanes;
 mod log_file;
 mod migrate;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::guard::Effort;
+use super::keeper::Keeper;
 use super::script::{Script, Text};
 use super::values::{Params, Row};
 use super::{errors, log_file};
@@ -52,7 +53,7 @@ impl File {
         let (keeper, closing) = (TaskTracker::new(), CancellationToken::new());
         // Owned by the file: `close` ends it, and so does dropping the file.
         let link = Link::open(&writer.role)?;
-        keeper.spawn(keep_log_short(link, writer.clone(), closing.clone()));
+        keeper.spawn(Keeper::new(link).run(writer.clone(), closing.clone()));
         Ok(Self { writer, readers, keeper, closing })
     }
 
@@ -124,78 +125,30 @@ impl Drop for File {
     }
 }
 
-/// Folds the write-ahead log into the file while others work: the flush to the disk that this takes would else stop the writer.
-async fn keep_log_short(mut keeper: Link, writer: Arc<Lane>, closing: CancellationToken) {
-    let mut seen = 0;
-    let mut tick = tokio::time::interval(Duration::from_millis(limits::SQLITE_LOG_TICK_MS));
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while closing.run_until_cancelled(tick.tick()).await.is_some() {
-        let leases = writer.leases.load(Ordering::Relaxed);
-        if leases == seen {
-            continue;
-        }
-        seen = leases;
-        let folded;
-        (keeper, folded) = match checkpoint(keeper).await {
-            Some(outcome) => outcome,
-            None => return,
-        };
-        match folded {
-            // Writers went on meanwhile. What they added is little: folded with the writer at rest, the log begins anew. A log that only grows
-            // takes new memory for every page, one that begins anew has its own again.
-            Ok(pages) if pages > limits::SQLITE_LOG_PAGES => {
-                let Ok(_at_rest) = Lane::lease(&writer).await else { continue };
-                let folded;
-                (keeper, folded) = match checkpoint(keeper).await {
-                    Some(outcome) => outcome,
-                    None => return,
-                };
-                if let Err(error) = folded {
-                    tracing::warn!(%error, "the write-ahead log could not be folded");
-                }
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "the write-ahead log could not be folded"),
-        }
-    }
-    keeper.close();
-}
-
-/// Pages in the log; done on a thread that may wait for the disk. None where that thread broke off.
-async fn checkpoint(keeper: Link) -> Option<(Link, rusqlite::Result<i64>)> {
-    tokio::task::spawn_blocking(move || {
-        let folded = keeper.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |row| row.get(1));
-        (keeper, folded)
-    })
-    .await
-    .inspect_err(|error| tracing::error!(%error, "the write-ahead log is no longer folded beside the writer"))
-    .ok()
-}
-
 /// What a connection is for.
-struct Role {
-    path: PathBuf,
-    durability: Durability,
-    writes: bool,
+pub(super) struct Role {
+    pub(super) path: PathBuf,
+    pub(super) durability: Durability,
+    pub(super) writes: bool,
 }
 
 /// Connections of one kind.
-struct Lane {
+pub(super) struct Lane {
     role: Role,
     size: usize,
     places: Arc<Semaphore>,
     idle: Mutex<Vec<Link>>,
     /// How often one was lent.
-    leases: AtomicU64,
+    pub(super) leases: AtomicU64,
 }
 
 impl Lane {
-    fn open(role: Role, size: usize) -> Result<Arc<Self>, SqlError> {
+    pub(super) fn open(role: Role, size: usize) -> Result<Arc<Self>, SqlError> {
         let links = (0..size).map(|_| Link::open(&role)).collect::<Result<_, _>>()?;
         Ok(Arc::new(Self { role, size, places: Arc::new(Semaphore::new(size)), idle: Mutex::new(links), leases: AtomicU64::new(0) }))
     }
 
-    async fn lease(lane: &Arc<Self>) -> Result<Lease, SqlError> {
+    pub(super) async fn lease(lane: &Arc<Self>) -> Result<Lease, SqlError> {
         let place = match lane.places.clone().try_acquire_owned() {
             Ok(place) => place,
             Err(_) => tokio::time::timeout(Duration::from_millis(limits::SQL_TIMEOUT_MS), lane.places.clone().acquire_owned())
@@ -234,15 +187,15 @@ fn in_use(path: &Path) -> SqlError {
     SqlError::new(ErrorClass::Unavailable, message)
 }
 
-struct Link {
-    connection: Connection,
+pub(super) struct Link {
+    pub(super) connection: Connection,
     watch: Arc<Watch>,
     /// Every commit waits for the disk.
     flushes: bool,
 }
 
 impl Link {
-    fn open(role: &Role) -> Result<Self, SqlError> {
+    pub(super) fn open(role: &Role) -> Result<Self, SqlError> {
         let file_system = match role.durability {
             Durability::Process => log_file::file_system(),
             Durability::Power => log_file::base(),
@@ -327,7 +280,7 @@ impl Link {
         if self.connection.is_autocommit() { Ok(()) } else { self.connection.execute_batch("ROLLBACK") }
     }
 
-    fn close(self) {
+    pub(super) fn close(self) {
         if let Err((_, error)) = self.connection.close() {
             tracing::warn!(%error, "a database connection did not close cleanly");
         }

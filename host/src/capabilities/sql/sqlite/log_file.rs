@@ -11,6 +11,7 @@
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::OnceLock;
 
+use rusqlite::Connection;
 use rusqlite::ffi::{self, sqlite3_file, sqlite3_io_methods, sqlite3_vfs};
 
 use crate::limits;
@@ -37,6 +38,26 @@ pub fn base() -> Option<&'static CStr> {
 pub fn file_system() -> Option<&'static CStr> {
     static REGISTERED: OnceLock<bool> = OnceLock::new();
     REGISTERED.get_or_init(register).then_some(NAME)
+}
+
+/// Writes to the disk what the kernel holds of a connection's database. By SQLite's own file: another one, when it is closed, would give up the
+/// locks that this process has on it (POSIX.1-2017, `fcntl`).
+pub fn flush_database(connection: &Connection) -> rusqlite::Result<()> {
+    let mut file: *mut sqlite3_file = std::ptr::null_mut();
+    // SAFETY: SQLite gives the file that the connection has open; it stays so while the connection is borrowed, which has it for this thread alone.
+    let flushed = unsafe {
+        let found =
+            ffi::sqlite3_file_control(connection.handle(), c"main".as_ptr(), ffi::SQLITE_FCNTL_FILE_POINTER, (&raw mut file).cast());
+        if found != ffi::SQLITE_OK {
+            found
+        } else {
+            match file.as_ref().and_then(|file| file.pMethods.as_ref()).and_then(|methods| methods.xSync) {
+                Some(sync) => sync(file, ffi::SQLITE_SYNC_NORMAL | ffi::SQLITE_SYNC_DATAONLY),
+                None => ffi::SQLITE_OK,
+            }
+        }
+    };
+    if flushed == ffi::SQLITE_OK { Ok(()) } else { Err(rusqlite::Error::SqliteFailure(ffi::Error::new(flushed), None)) }
 }
 
 fn register() -> bool {
@@ -246,7 +267,7 @@ mod tests {
     use std::path::Path;
 
     use rand::RngExt;
-    use rusqlite::{Connection, OpenFlags};
+    use rusqlite::OpenFlags;
 
     /// As `lanes` opens it; with a small cache large transactions write to the log before their commit.
     fn open(path: &Path, is_small: bool) -> Connection {

@@ -1,0 +1,178 @@
+//! Keeps a file's write-ahead log short. Folding it into the file takes flushes to the disk, for which the writer does not wait.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::lanes::{Lane, Link};
+use super::log_file;
+use crate::limits;
+
+/// Files are folded one after another: all go to one disk, where each would take as long as all together, and a writer rests at the end.
+static FOLDING: Semaphore = Semaphore::const_new(1);
+
+pub struct Keeper {
+    link: Link,
+    /// Pages in the log when it was last looked at; all of them are in the file.
+    folded: i64,
+}
+
+impl Keeper {
+    pub fn new(link: Link) -> Self {
+        Self { link, folded: 0 }
+    }
+
+    /// Folds the log at every tick at which the writer has been lent, until it is told to close.
+    pub async fn run(mut self, writer: Arc<Lane>, closing: CancellationToken) {
+        let mut seen = 0;
+        let mut tick = tokio::time::interval(Duration::from_millis(limits::SQLITE_LOG_TICK_MS));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while closing.run_until_cancelled(tick.tick()).await.is_some() {
+            let leases = writer.leases.load(Ordering::Relaxed);
+            if leases == seen {
+                continue;
+            }
+            seen = leases;
+            let Some(Ok(_turn)) = closing.run_until_cancelled(FOLDING.acquire()).await else { break };
+            let Some((keeper, folded)) = self.fold(&writer).await else { return };
+            self = keeper;
+            if let Err(error) = folded {
+                tracing::warn!(%error, "the write-ahead log could not be folded");
+            }
+        }
+        self.link.close();
+    }
+
+    /// Folds the log, and lets one that has grown long begin anew: one that only grows takes new memory for every page, one that begins anew has
+    /// its own again. SQLite does so when all of it is folded, which it never is beside a busy writer. So the writer rests for the last pages.
+    async fn fold(self, writer: &Arc<Lane>) -> Option<(Self, rusqlite::Result<()>)> {
+        let (keeper, is_long) = self.beside(Self::approach).await?;
+        if !matches!(is_long, Ok(true)) {
+            return Some((keeper, is_long.map(drop)));
+        }
+        // Who keeps the writer for long keeps no other file from being folded; the next tick tries again.
+        let wait = Duration::from_millis(limits::SQLITE_LOG_REST_WAIT_MS);
+        let Ok(Ok(_at_rest)) = tokio::time::timeout(wait, Lane::lease(writer)).await else { return Some((keeper, Ok(()))) };
+        keeper.beside(|keeper| keeper.pass().map(drop)).await
+    }
+
+    /// Folds what is there, and where that leaves a long log, again and again what was added meanwhile, until little is left. After each pass the
+    /// file is flushed: SQLite does that only when all is folded, and would then write everything that the passes changed while the writer rests.
+    /// True where the log is long and the writer should rest.
+    fn approach(&mut self) -> rusqlite::Result<bool> {
+        for _ in 0..limits::SQLITE_LOG_PASSES_MAX {
+            let before = self.folded;
+            let pages = self.pass()?;
+            if pages <= limits::SQLITE_LOG_PAGES || pages == before {
+                return Ok(false);
+            }
+            log_file::flush_database(&self.link.connection)?;
+            if pages - before <= limits::SQLITE_LOG_REST_PAGES {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Folds what is in the log now; how many pages it has.
+    fn pass(&mut self) -> rusqlite::Result<i64> {
+        self.folded = self.link.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |row| row.get(1))?;
+        Ok(self.folded)
+    }
+
+    /// On a thread that may wait for the disk. None where it broke off.
+    async fn beside<T: Send + 'static>(mut self, work: fn(&mut Self) -> T) -> Option<(Self, T)> {
+        tokio::task::spawn_blocking(move || {
+            let outcome = work(&mut self);
+            (self, outcome)
+        })
+        .await
+        .inspect_err(|error| tracing::error!(%error, "the write-ahead log is no longer folded beside the writer"))
+        .ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, AtomicU64};
+    use std::time::Instant;
+
+    use super::super::lanes::{Durability, Lease, Role};
+    use super::super::script::Script;
+    use super::super::values::Params;
+
+    async fn writer(path: &Path) -> (Arc<Lane>, Keeper) {
+        let role = || Role { path: path.to_owned(), durability: Durability::default(), writes: true };
+        let lane = Lane::open(role(), 1).expect("opens");
+        let mut lease = Lane::lease(&lane).await.expect("the writer");
+        lease.run(&Script::new("CREATE TABLE t (a)"), Params::default()).await.expect("creates");
+        drop(lease);
+        (lane, Keeper::new(Link::open(&role()).expect("opens")))
+    }
+
+    async fn insert(lease: &mut Lease, bytes: usize) {
+        lease.run(&Script::new(format!("INSERT INTO t VALUES (randomblob({bytes}))")), Params::default()).await.expect("inserts");
+    }
+
+    /// How often the log has begun anew (SQLite file format, section 4.1, "checkpoint sequence number").
+    fn beginnings(path: &Path) -> u32 {
+        let log = std::fs::read(format!("{}-wal", path.display())).expect("a log");
+        u32::from_be_bytes(log[12..16].try_into().expect("four bytes"))
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_long_log_begins_anew_beside_a_writer_that_never_pauses() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.sqlite");
+        let (lane, mut keeper) = writer(&path).await;
+        let (is_over, rows) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let busy = tokio::spawn({
+            let (lane, is_over, rows) = (lane.clone(), is_over.clone(), rows.clone());
+            async move {
+                while !is_over.load(Ordering::Relaxed) {
+                    insert(&mut Lane::lease(&lane).await.expect("the writer"), 12_000).await;
+                    rows.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        for round in 0..3 {
+            // Three pages a row and more: the log is long.
+            let enough = rows.load(Ordering::Relaxed) + limits::SQLITE_LOG_PAGES as u64 / 2;
+            while rows.load(Ordering::Relaxed) < enough {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let before = beginnings(&path);
+            let folded;
+            (keeper, folded) = keeper.fold(&lane).await.expect("goes on");
+            folded.expect("folds");
+            let soon = rows.load(Ordering::Relaxed) + 2;
+            while rows.load(Ordering::Relaxed) < soon {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert!(beginnings(&path) > before, "round {round}");
+        }
+        is_over.store(true, Ordering::Relaxed);
+        busy.await.expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_is_kept_is_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (lane, keeper) = writer(&folder.path().join("a.sqlite")).await;
+        let mut kept = Lane::lease(&lane).await.expect("the writer");
+        for _ in 0..limits::SQLITE_LOG_PAGES / 200 {
+            insert(&mut kept, 1_000_000).await;
+        }
+        let begun = Instant::now();
+        let (keeper, folded) = keeper.fold(&lane).await.expect("goes on");
+        folded.expect("folds what it can");
+        assert!(begun.elapsed() < Duration::from_millis(limits::SQL_TIMEOUT_MS), "it gives up before the others' statements do");
+        assert!(keeper.folded > limits::SQLITE_LOG_PAGES, "{} pages are folded", keeper.folded);
+    }
+}
