@@ -164,11 +164,9 @@ pub const SQLITE_HEAP_BYTES_MAX: u64 = 512 * MIB_BYTES;
 /// commit does it, whatever it takes.
 pub const SQLITE_LOG_TICK_MS: u64 = 500;
 pub const SQLITE_LOG_PAGES_MAX: i64 = 32_768;
-/// Above so many pages the writer is asked to rest for the last of them, when a pass found no more than so many new ones or after so many passes,
-/// if it comes free within so many milliseconds.
+/// Above so many pages the log is to begin anew: after so many passes the writer is asked to rest, if it comes free within so many milliseconds.
 pub const SQLITE_LOG_PAGES: i64 = 4_096;
-pub const SQLITE_LOG_REST_PAGES: i64 = 256;
-pub const SQLITE_LOG_PASSES_MAX: u32 = 5;
+pub const SQLITE_LOG_PASSES_MAX: u32 = 8;
 pub const SQLITE_LOG_REST_WAIT_MS: u64 = 50;
 /// Bytes of a commit that are written to the log at once, and a page more; a larger one takes more writes. SQLite's own file takes less than
 /// 128 KiB at a time.

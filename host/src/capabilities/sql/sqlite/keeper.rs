@@ -37,7 +37,7 @@ impl Keeper {
             }
             seen = leases;
             let Some(Ok(_turn)) = closing.run_until_cancelled(FOLDING.acquire()).await else { break };
-            let Some((keeper, folded)) = self.fold(&writer).await else { return };
+            let Some((keeper, folded)) = self.fold(&writer, limits::SQLITE_LOG_PASSES_MAX).await else { return };
             self = keeper;
             if let Err(error) = folded {
                 tracing::warn!(%error, "the write-ahead log could not be folded");
@@ -47,9 +47,10 @@ impl Keeper {
     }
 
     /// Folds the log, and lets one that has grown long begin anew: one that only grows takes new memory for every page, one that begins anew has
-    /// its own again. SQLite does so when all of it is folded, which it never is beside a busy writer. So the writer rests for the last pages.
-    async fn fold(self, writer: &Arc<Lane>) -> Option<(Self, rusqlite::Result<()>)> {
-        let (keeper, is_long) = self.beside(Self::approach).await?;
+    /// its own again. SQLite does so when all of it is folded and nothing was added meanwhile. Beside a busy writer that comes about in one of many
+    /// short passes or never; then the writer rests for the last one.
+    async fn fold(self, writer: &Arc<Lane>, passes: u32) -> Option<(Self, rusqlite::Result<()>)> {
+        let (keeper, is_long) = self.beside(move |keeper| keeper.approach(passes)).await?;
         if !matches!(is_long, Ok(true)) {
             return Some((keeper, is_long.map(drop)));
         }
@@ -59,20 +60,17 @@ impl Keeper {
         keeper.beside(|keeper| keeper.pass().map(drop)).await
     }
 
-    /// Folds what is there, and where that leaves a long log, again and again what was added meanwhile, until little is left. After each pass the
-    /// file is flushed: SQLite does that only when all is folded, and would then write everything that the passes changed while the writer rests.
-    /// True where the log is long and the writer should rest.
-    fn approach(&mut self) -> rusqlite::Result<bool> {
-        for _ in 0..limits::SQLITE_LOG_PASSES_MAX {
+    /// Folds what is there, and where the log is long, again and again what was added meanwhile, ever less. After each pass the file is flushed:
+    /// SQLite does that only when all is folded, and would then write everything that the passes changed while the writer rests. True where the
+    /// log is long and not all of it is folded.
+    fn approach(&mut self, passes: u32) -> rusqlite::Result<bool> {
+        for _ in 0..passes {
             let before = self.folded;
             let pages = self.pass()?;
             if pages <= limits::SQLITE_LOG_PAGES || pages == before {
                 return Ok(false);
             }
             log_file::flush_database(&self.link.connection)?;
-            if pages - before <= limits::SQLITE_LOG_REST_PAGES {
-                break;
-            }
         }
         Ok(true)
     }
@@ -84,7 +82,7 @@ impl Keeper {
     }
 
     /// On a thread that may wait for the disk. None where it broke off.
-    async fn beside<T: Send + 'static>(mut self, work: fn(&mut Self) -> T) -> Option<(Self, T)> {
+    async fn beside<T: Send + 'static>(mut self, work: impl FnOnce(&mut Self) -> T + Send + 'static) -> Option<(Self, T)> {
         tokio::task::spawn_blocking(move || {
             let outcome = work(&mut self);
             (self, outcome)
@@ -149,7 +147,8 @@ mod tests {
             }
             let before = beginnings(&path);
             let folded;
-            (keeper, folded) = keeper.fold(&lane).await.expect("goes on");
+            // In one pass over a long log, something is added.
+            (keeper, folded) = keeper.fold(&lane, 1).await.expect("goes on");
             folded.expect("folds");
             let soon = rows.load(Ordering::Relaxed) + 2;
             while rows.load(Ordering::Relaxed) < soon {
@@ -170,7 +169,7 @@ mod tests {
             insert(&mut kept, 1_000_000).await;
         }
         let begun = Instant::now();
-        let (keeper, folded) = keeper.fold(&lane).await.expect("goes on");
+        let (keeper, folded) = keeper.fold(&lane, 1).await.expect("goes on");
         folded.expect("folds what it can");
         assert!(begun.elapsed() < Duration::from_millis(limits::SQL_TIMEOUT_MS), "it gives up before the others' statements do");
         assert!(keeper.folded > limits::SQLITE_LOG_PAGES, "{} pages are folded", keeper.folded);
