@@ -130,8 +130,11 @@ pub const LOG_FIELDS_MAX: usize = 16;
 pub const LOG_FIELD_NAME_BYTES_MAX: usize = 64;
 pub const LOG_FIELD_VALUE_BYTES_MAX: usize = 1024;
 
-/// Lines of the host's log waiting to be written; more are dropped and counted, so that a slow reader of the log slows no request.
-pub const LOG_QUEUE_LINES_MAX: usize = 16_384;
+/// Bytes of the host's log waiting to be written; lines beyond are dropped and counted, so that a slow reader of the log slows no request.
+pub const LOG_QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// What is kept of the buffers once they are written: of the whole log's, and of each thread's for one line.
+pub const LOG_BUFFER_BYTES_KEPT: usize = 256 * 1024;
+pub const LOG_LINE_BYTES_KEPT: usize = 1024;
 /// How long the end of the process waits for the last of them, in milliseconds.
 pub const LOG_FLUSH_TIMEOUT_MS: u64 = 2_000;
 /// How long lines gather before they are written together, in milliseconds.

@@ -22,6 +22,7 @@ pub struct Connection {
 
 /// Larger than any answer that the bench asks for.
 const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+const RESPONSE_HEADERS_MAX: usize = 48;
 
 impl Connection {
     pub async fn open(address: SocketAddr) -> Result<Self> {
@@ -62,23 +63,20 @@ struct Head {
 }
 
 fn head(buffer: &[u8]) -> Result<Option<Head>> {
-    let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
-    let text = std::str::from_utf8(&buffer[..end]).context("headers that are no UTF-8")?;
-    let mut lines = text.split("\r\n");
-    let status_line = lines.next().unwrap_or_default();
-    let status =
-        status_line.split(' ').nth(1).and_then(|code| code.parse().ok()).with_context(|| format!("status line {status_line:?}"))?;
-    for line in lines {
-        let Some((name, value)) = line.split_once(':') else { continue };
-        if name.eq_ignore_ascii_case("content-length") {
-            let body_bytes = value.trim().parse().with_context(|| format!("Content-Length {value:?}"))?;
-            return Ok(Some(Head { status, bytes: end + 4, body_bytes }));
+    let mut headers = [httparse::EMPTY_HEADER; RESPONSE_HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut headers);
+    let httparse::Status::Complete(bytes) = response.parse(buffer)? else { return Ok(None) };
+    let status = response.code.context("an answer without a status")?;
+    let length = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+    let body_bytes = match length {
+        Some(header) => {
+            let value = std::str::from_utf8(header.value)?;
+            value.parse().with_context(|| format!("Content-Length {value:?}"))?
         }
-    }
-    if status == 204 || status == 304 {
-        return Ok(Some(Head { status, bytes: end + 4, body_bytes: 0 }));
-    }
-    bail!("an answer without Content-Length")
+        None if status == 204 || status == 304 => 0,
+        None => bail!("an answer without Content-Length"),
+    };
+    Ok(Some(Head { status, bytes, body_bytes }))
 }
 
 /// A lookup, as one route or another takes it.

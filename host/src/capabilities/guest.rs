@@ -26,10 +26,12 @@ pub struct Powers {
     pub settings: ServiceSettings,
 }
 
-/// One instance, as its capabilities see it. `context` and the counters are set anew for every call.
+const RUNS_WITHIN_A_CALL: &str = "a guest's code runs within a call only";
+
+/// One instance, as its capabilities see it. The context and the counters are set anew for every call.
 pub struct Guest {
     pub service: ServiceName,
-    pub context: CallContext,
+    context: Option<Arc<CallContext>>,
     pub powers: Arc<Powers>,
     /// At most one open transaction per call.
     pub transaction: Option<Box<dyn Transaction>>,
@@ -41,17 +43,40 @@ pub struct Guest {
 }
 
 impl Guest {
-    pub fn new(service: ServiceName, context: CallContext, powers: Arc<Powers>) -> Self {
+    pub fn new(service: ServiceName, context: Arc<CallContext>, powers: Arc<Powers>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits::GUEST_RESOURCES_MAX);
-        Self { service, context, powers, transaction: None, transaction_number: 0, table, effects_count: 0, log_lines_count: 0 }
+        Self {
+            service,
+            context: Some(context),
+            powers,
+            transaction: None,
+            transaction_number: 0,
+            table,
+            effects_count: 0,
+            log_lines_count: 0,
+        }
     }
 
     /// Makes the instance ready for its next call.
-    pub fn begin_call(&mut self, context: CallContext) {
-        self.context = context;
+    pub fn begin_call(&mut self, context: Arc<CallContext>) {
+        self.context = Some(context);
         self.effects_count = 0;
         self.log_lines_count = 0;
+    }
+
+    /// Nothing of a call stays with the instance.
+    pub fn end_call(&mut self) {
+        self.context = None;
+    }
+
+    pub fn context(&self) -> &CallContext {
+        self.context.as_deref().expect(RUNS_WITHIN_A_CALL)
+    }
+
+    /// For a call that this one makes.
+    pub fn shared_context(&self) -> Arc<CallContext> {
+        self.context.clone().expect(RUNS_WITHIN_A_CALL)
     }
 
     /// Writes an effect to the outbox: inside the open transaction where there is one, else at once.

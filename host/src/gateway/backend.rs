@@ -21,7 +21,7 @@ pub trait Backend: Send + Sync + 'static {
         snapshot: &Arc<Self::Snapshot>,
         target: &CallTarget,
         input: Input<'_>,
-        context: CallContext,
+        context: Arc<CallContext>,
     ) -> impl Future<Output = Result<Reply, CallError>> + Send;
 }
 
@@ -45,7 +45,7 @@ impl Backend for Runtime {
         snapshot: &Arc<Catalogue>,
         target: &CallTarget,
         input: Input<'_>,
-        context: CallContext,
+        context: Arc<CallContext>,
     ) -> impl Future<Output = Result<Reply, CallError>> + Send {
         Runtime::call(self, snapshot, target, input, context)
     }

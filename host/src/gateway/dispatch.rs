@@ -2,6 +2,7 @@
 //! breaker → the call → the answer. Knows HTTP and the services' catalogue; no domain noun.
 
 use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,11 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
 use http_body_util::{BodyExt, LengthLimitError};
 use tokio_util::task::TaskTracker;
 
-use super::backend::{Backend, Snapshot};
+use super::backend::{Backend, Snapshot as _};
 use super::breaker::Verdict;
 use super::host_routes::HostRoutes;
 use super::idempotency::{self, Answer, Begin, IDEMPOTENT_REPLAYED, Idempotency};
@@ -22,10 +23,11 @@ use super::problem::{PROBLEM_JSON, Problem};
 use super::rate_limit::{Allowance, RateLimiter, Rule, Subject};
 use super::request::{RequestInfo, Served};
 use super::response_cache::{self, Asked, Kept, ResponseCache};
-use super::routes::{CompiledRoute, Found, RouteTables, Values, percent_decode};
-use super::{GatewaySettings, GatewayState, identity};
+use super::routes::{CompiledRoute, Found, Live, Values, percent_decode};
+use super::{GatewayState, identity};
 use crate::capabilities::context::{CallContext, Caller, ClientAddress};
 use crate::capabilities::tokens::Tokens;
+use crate::deadline::{Elapsed, timeout_at};
 use crate::limits;
 use crate::runtime::manifest::{CacheScope, RateSubject};
 use crate::runtime::{CallError, ErrorKind, Input, Reply};
@@ -35,9 +37,8 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What all requests share.
 pub(super) struct Gateway<B> {
-    pub backend: Arc<B>,
-    pub settings: GatewaySettings,
-    pub tables: RouteTables,
+    live: Arc<Live<B>>,
+    host_routes: HostRoutes,
     tokens: Arc<dyn Tokens>,
     limiter: RateLimiter,
     idempotency: Idempotency,
@@ -47,27 +48,11 @@ pub(super) struct Gateway<B> {
     started_at: Instant,
 }
 
-/// To the host's own handler or to the service whose path it is.
-pub(super) async fn dispatch<B: Backend>(gateway: &Arc<Gateway<B>>, host_routes: &HostRoutes, mut request: Request) -> Response {
-    let info = request.extensions().get::<Arc<RequestInfo>>().expect("the edge gives every request one").clone();
-    match host_routes.find(request.uri().path()) {
-        Some(path) => {
-            info.serve(Served::Host(path));
-            if let Some(address) = info.client_address {
-                request.extensions_mut().insert(ClientAddress(address));
-            }
-            host_routes.answer(request).await
-        }
-        None => gateway.route(request, info).await.unwrap_or_else(Problem::into_response),
-    }
-}
-
 impl<B: Backend> Gateway<B> {
-    pub fn new(state: &GatewayState<B>) -> Self {
+    pub fn new(state: &GatewayState<B>, live: Arc<Live<B>>, host_routes: HostRoutes) -> Self {
         Self {
-            backend: state.runtime.clone(),
-            settings: state.settings.clone(),
-            tables: RouteTables::default(),
+            live,
+            host_routes,
             tokens: state.tokens.clone(),
             limiter: RateLimiter::default(),
             idempotency: Idempotency::new(state.idempotency_cache.clone(), state.settings.request_timeout),
@@ -78,11 +63,30 @@ impl<B: Backend> Gateway<B> {
         }
     }
 
-    async fn route(self: &Arc<Self>, request: Request, info: Arc<RequestInfo>) -> Result<Response, Problem> {
+    /// To the host's own handler or to the service whose path it is.
+    pub async fn dispatch(self: Arc<Self>, mut request: Request) -> Response {
+        let info = request.extensions().get::<Arc<RequestInfo>>().expect("the edge gives every request one").clone();
+        let deadline = info.received_at + self.live.settings.request_timeout;
+        let answer = pin!(async move {
+            match self.host_routes.find(request.uri().path()) {
+                Some(path) => {
+                    info.serve(Served::Host(path));
+                    if let Some(address) = info.client_address {
+                        request.extensions_mut().insert(ClientAddress(address));
+                    }
+                    self.host_routes.answer(request).await
+                }
+                None => self.route(request, info).await.unwrap_or_else(Problem::into_response),
+            }
+        });
+        // Reading the body and the whole call are in it; an upgraded socket is not, its answer is the 101.
+        timeout_at(deadline, answer).await.unwrap_or_else(|Elapsed| StatusCode::GATEWAY_TIMEOUT.into_response())
+    }
+
+    async fn route(self: Arc<Self>, request: Request, info: Arc<RequestInfo>) -> Result<Response, Problem> {
         let (parts, body) = request.into_parts();
         // Pinned once: every service that this request reaches is taken from this snapshot.
-        let snapshot = self.backend.pin();
-        let table = self.tables.of(&*snapshot, &self.settings);
+        let (snapshot, table) = self.live.pin();
         let (route, values) = match table.find(&parts.method, parts.uri.path()) {
             Found::Route(route, values) => (route.clone(), values),
             Found::WrongMethod { allow } => return Err(Problem::method_not_allowed(allow)),
@@ -91,27 +95,19 @@ impl<B: Backend> Gateway<B> {
         info.serve(Served::Service(route.clone()));
 
         let caller = identity::caller(&route.route.access, &*self.tokens, &parts.headers)?;
-        let limited = route.rate.as_ref().map(|rule| (rule, self.count(rule, &route, &caller, &info)));
-        let mut response = match limited {
-            Some((_, Allowance { is_allowed: false, reset, .. })) => {
+        let allowance = route.rate.as_ref().map(|rule| self.count(rule, &route, &caller, &info));
+        let mut response = match allowance {
+            Some(Allowance { is_allowed: false, reset, .. }) => {
                 metrics::counter!("echo_http_rate_limited_total", "route" => route.pattern.to_string()).increment(1);
                 Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many requests").retry_after(reset).into_response()
             }
             _ => {
-                let call = Call {
-                    gateway: self.clone(),
-                    snapshot,
-                    route: route.clone(),
-                    info,
-                    caller,
-                    values: decode_values(values)?,
-                    uri: parts.uri.clone(),
-                    body: Bytes::new(),
-                };
-                call.answer(&parts.method, parts.headers, body).await.unwrap_or_else(Problem::into_response)
+                let values = decode_values(values)?;
+                let call = Call { gateway: self, snapshot, route: route.clone(), info, caller, values, request: parts, body: Bytes::new() };
+                Box::new(call).answer(body).await.unwrap_or_else(Problem::into_response)
             }
         };
-        if let Some((rule, allowance)) = limited {
+        if let Some((rule, allowance)) = route.rate.as_ref().zip(allowance) {
             allowance.write_headers(rule, response.headers_mut());
         }
         Ok(response)
@@ -132,14 +128,14 @@ impl<B: Backend> Gateway<B> {
     }
 }
 
-/// One request that may go to its service. Owns all it needs, so that it can outlive a client that went away.
+/// One request that may go to its service. Owns all it needs, so that it can outlive a client that went away; boxed, as it is handed on.
 struct Call<B: Backend> {
     gateway: Arc<Gateway<B>>,
     snapshot: Arc<B::Snapshot>,
     route: Arc<CompiledRoute>,
     info: Arc<RequestInfo>,
     caller: Option<Arc<Caller>>,
-    uri: Uri,
+    request: request::Parts,
     values: Vec<String>,
     body: Bytes,
 }
@@ -151,38 +147,38 @@ struct Done {
 }
 
 impl<B: Backend> Call<B> {
-    async fn answer(mut self, method: &Method, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    async fn answer(mut self: Box<Self>, body: Body) -> Result<Response, Problem> {
         if self.route.has_body {
-            self.body = read_body(&headers, body).await?;
+            self.body = read_body(&self.request.headers, body).await?;
         }
-        if method == Method::POST
-            && let Some(key) = idempotency::key_of(&headers)?
+        if self.request.method == Method::POST
+            && let Some(key) = idempotency::key_of(&self.request.headers)?
         {
             let key: Arc<str> = key.into();
             // In a task of its own: should the client's connection break now, its next try finds the answer.
-            let done = self.gateway.background.clone().spawn(self.answer_once(key, headers)).await;
+            let done = self.gateway.background.clone().spawn(self.answer_once(key)).await;
             return done.unwrap_or_else(|error| match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => Err(Problem::unavailable("shutting_down", "the host is going down", Duration::from_secs(1))),
             });
         }
         if self.route.route.etag || self.route.route.cache.is_some() {
-            return self.answer_tagged(&headers).await;
+            return self.answer_tagged().await;
         }
-        let done = self.run(&headers, None).await?;
+        let done = self.run(None).await?;
         Ok(done.into_response())
     }
 
     /// POST with a key: done now, or answered as before.
-    async fn answer_once(self, key: Arc<str>, headers: HeaderMap) -> Result<Response, Problem> {
+    async fn answer_once(self: Box<Self>, key: Arc<str>) -> Result<Response, Problem> {
         let idempotency = &self.gateway.idempotency;
-        let fingerprint = idempotency::fingerprint(self.uri.path(), self.uri.query(), &self.body);
+        let fingerprint = idempotency::fingerprint(self.request.uri.path(), self.request.uri.query(), &self.body);
         let slot = match idempotency.begin(self.subject(), &self.route.key, &key, fingerprint).await? {
             Begin::Run(slot) => Some(slot),
             Begin::Unkept => None,
             Begin::Replay(answer) => return Ok(replay(answer)),
         };
-        let result = self.run(&headers, Some(key)).await;
+        let result = self.run(Some(key)).await;
         if let Some(slot) = slot {
             let answer = match &result {
                 Ok(done) => Answer { status: done.status.as_u16(), body: done.body.clone().unwrap_or_default() },
@@ -194,28 +190,27 @@ impl<B: Backend> Call<B> {
     }
 
     /// GET with an ETag.
-    async fn answer_tagged(&self, headers: &HeaderMap) -> Result<Response, Problem> {
-        let route = &self.route.route;
-        let kept = self.kept(headers).await?;
+    async fn answer_tagged(&self) -> Result<Response, Problem> {
+        let kept = self.kept().await?;
         let etag = response_cache::etag_of(&kept.body);
-        let mut response = if response_cache::matches(headers, &etag) {
+        let mut response = if response_cache::matches(&self.request.headers, &etag) {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
             respond(StatusCode::from_u16(kept.status).unwrap_or_default(), kept.body, APPLICATION_JSON)
         };
-        response_cache::write_headers(route, response.headers_mut(), Some(etag));
+        self.route.sharing.write_headers(response.headers_mut(), etag);
         Ok(response)
     }
 
     /// The kept answer, where the manifest allows it; else the service's own, kept when it was asked for before.
-    async fn kept(&self, headers: &HeaderMap) -> Result<Kept, Problem> {
+    async fn kept(&self) -> Result<Kept, Problem> {
         let responses = &self.gateway.responses;
         let place = self.route.route.cache.as_ref().and_then(|cache| {
             let asked = Asked {
                 snapshot: self.snapshot.number(),
                 route: &self.route.key,
-                path: self.uri.path(),
-                query: self.uri.query(),
+                path: self.request.uri.path(),
+                query: self.request.uri.query(),
                 user: self.caller.as_ref().filter(|_| cache.per == CacheScope::User).map(|caller| caller.user_id),
             };
             Some((responses.place(&asked)?, cache.ttl))
@@ -225,7 +220,7 @@ impl<B: Backend> Call<B> {
         {
             return Ok(kept);
         }
-        let kept = self.run(headers, None).await?.into_kept();
+        let kept = self.run(None).await?.into_kept();
         if let Some((key, ttl)) = &place {
             responses.put(key, &kept, *ttl).await;
         }
@@ -233,8 +228,8 @@ impl<B: Backend> Call<B> {
     }
 
     /// The breaker, then the service.
-    async fn run(&self, headers: &HeaderMap, idempotency_key: Option<Arc<str>>) -> Result<Done, Problem> {
-        let (gateway, route) = (&*self.gateway, &*self.route);
+    async fn run(&self, idempotency_key: Option<Arc<str>>) -> Result<Done, Problem> {
+        let (gateway, route, headers) = (&*self.gateway, &*self.route, &self.request.headers);
         let permit = route
             .breaker
             .admit(route.breaker_index, gateway.ms_at(Instant::now()))
@@ -242,10 +237,10 @@ impl<B: Backend> Call<B> {
         let path: Vec<(&str, &str)> = route.variables.iter().map(|name| &**name).zip(self.values.iter().map(String::as_str)).collect();
         let input = Input::Http {
             path: &path,
-            query: if route.has_body { None } else { self.uri.query() },
+            query: if route.has_body { None } else { self.request.uri.query() },
             body: (!self.body.is_empty()).then_some(&*self.body),
         };
-        let context = CallContext {
+        let context = Arc::new(CallContext {
             caller: self.caller.clone(),
             request_id: self.info.request_id.clone(),
             correlation_id: self.info.correlation_id.clone(),
@@ -254,9 +249,9 @@ impl<B: Backend> Call<B> {
             trace_parent: client_text(headers, &TRACEPARENT),
             idempotency_key,
             event_id: None,
-            deadline: self.info.received_at + gateway.settings.request_timeout,
-        };
-        let result = gateway.backend.call(&self.snapshot, &route.target, input, context).await;
+            deadline: self.info.received_at + gateway.live.settings.request_timeout,
+        });
+        let result = gateway.live.backend.call(&self.snapshot, &route.target, input, context).await;
         let verdict = verdict(&result);
         let caller_number = if verdict == Verdict::Fault { gateway.hasher.hash_one(self.subject()) } else { 0 };
         permit.settle(verdict, caller_number, gateway.ms_at(Instant::now()));

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,14 +32,16 @@ pub(super) struct EdgeLayer {
 pub(super) struct Edge<S> {
     inner: S,
     trusted_proxies_count: usize,
-    in_flight: Gauge,
 }
+
+/// One for the process: a handle of its own for every request would be counted up and down by all threads.
+static IN_FLIGHT: LazyLock<Gauge> = LazyLock::new(|| metrics::gauge!("echo_http_requests_in_flight"));
 
 impl<S> Layer<S> for EdgeLayer {
     type Service = Edge<S>;
 
     fn layer(&self, inner: S) -> Edge<S> {
-        Edge { inner, trusted_proxies_count: self.trusted_proxies_count, in_flight: metrics::gauge!("echo_http_requests_in_flight") }
+        Edge { inner, trusted_proxies_count: self.trusted_proxies_count }
     }
 }
 
@@ -63,7 +65,7 @@ where
         let info = Arc::new(RequestInfo::new(request.headers(), peer, self.trusted_proxies_count));
         request.extensions_mut().insert(info.clone());
         tracing::debug!(request_id = &*info.request_id, method = %request.method(), path = request.uri().path(), "received");
-        let account = Account::open(info, request.method().clone(), self.in_flight.clone());
+        let account = Account::open(info, request.method().clone());
         let answer = self.inner.call(request);
         Box::pin(async move {
             let Ok(response) = answer.await;
@@ -107,14 +109,13 @@ pub(super) fn common_headers<B>(mut response: Response<B>) -> Response<B> {
 struct Account {
     info: Arc<RequestInfo>,
     method: Method,
-    in_flight: Gauge,
     is_closed: bool,
 }
 
 impl Account {
-    fn open(info: Arc<RequestInfo>, method: Method, in_flight: Gauge) -> Self {
-        in_flight.increment(1.0);
-        Self { info, method, in_flight, is_closed: false }
+    fn open(info: Arc<RequestInfo>, method: Method) -> Self {
+        IN_FLIGHT.increment(1.0);
+        Self { info, method, is_closed: false }
     }
 
     fn close(mut self, status: StatusCode) {
@@ -154,7 +155,7 @@ impl Account {
 
 impl Drop for Account {
     fn drop(&mut self) {
-        self.in_flight.decrement(1.0);
+        IN_FLIGHT.decrement(1.0);
         if !self.is_closed {
             let duration = self.info.received_at.elapsed();
             self.count(CLIENT_GONE, duration);

@@ -84,7 +84,7 @@ pub struct Seen {
     pub path: Vec<(String, String)>,
     pub query: Option<String>,
     pub body: Option<String>,
-    pub context: CallContext,
+    pub context: Arc<CallContext>,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Reply, CallError>> + Send>>;
@@ -109,7 +109,7 @@ impl Backend for FakeServices {
         snapshot: &Arc<FakeSnapshot>,
         target: &CallTarget,
         input: Input<'_>,
-        context: CallContext,
+        context: Arc<CallContext>,
     ) -> impl Future<Output = Result<Reply, CallError>> + Send {
         let Input::Http { path, query, body } = input else { panic!("the gateway speaks HTTP") };
         let seen = Seen {

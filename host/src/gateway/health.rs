@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::backend::{Backend, Snapshot};
-use super::dispatch::Gateway;
 use super::host_routes::HostRoutes;
+use super::routes::Live;
 use super::{GatewayState, Problem, docs, response_cache};
 use crate::capabilities::tokens::Tokens;
 use crate::limits;
@@ -106,20 +106,20 @@ impl Readiness {
 }
 
 /// Adds the gateway's own routes.
-pub(super) fn add_routes<B: Backend>(routes: &mut HostRoutes, state: GatewayState<B>, gateway: Arc<Gateway<B>>) {
-    let (readiness, tokens) = (state.readiness, state.tokens);
+pub(super) fn add_routes<B: Backend>(routes: &mut HostRoutes, state: &GatewayState<B>, live: Arc<Live<B>>) {
+    let (readiness, tokens) = (state.readiness.clone(), state.tokens.clone());
     routes.add("/health", get(async || ([(CONTENT_TYPE, "application/json")], "{\"status\":\"up\"}")));
     routes.add("/docs", get(docs::page));
-    routes.add("/openapi.json", get(openapi::<B>).with_state(gateway.clone()));
-    routes.add("/ready", get(move || ready(readiness.clone(), gateway.clone())));
+    routes.add("/openapi.json", get(openapi::<B>).with_state(live.clone()));
+    routes.add("/ready", get(move || ready(readiness.clone(), live.clone())));
     routes.add("/.well-known/jwks.json", get(async move || jwks(&*tokens)));
     if state.settings.public_metrics {
-        let render = state.render_metrics;
+        let render = state.render_metrics.clone();
         routes.add("/metrics", get(async move || ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render())));
     }
 }
 
-async fn ready<B: Backend>(readiness: Arc<Readiness>, gateway: Arc<Gateway<B>>) -> Response {
+async fn ready<B: Backend>(readiness: Arc<Readiness>, live: Arc<Live<B>>) -> Response {
     #[derive(Serialize)]
     struct Plugin {
         status: Status,
@@ -139,8 +139,7 @@ async fn ready<B: Backend>(readiness: Arc<Readiness>, gateway: Arc<Gateway<B>>) 
         checks: Checks,
     }
     let reports = readiness.check().await;
-    let snapshot = gateway.backend.pin();
-    let table = gateway.tables.of(&*snapshot, &gateway.settings);
+    let (snapshot, table) = live.pin();
     let plugins: BTreeMap<_, _> = (snapshot.services().into_iter())
         .map(|name| (name.to_string(), Plugin { status: if table.is_breaker_open(&name) { Status::Degraded } else { Status::Up } }))
         .collect();
@@ -154,9 +153,8 @@ async fn ready<B: Backend>(readiness: Arc<Readiness>, gateway: Arc<Gateway<B>>) 
     (code, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-async fn openapi<B: Backend>(State(gateway): State<Arc<Gateway<B>>>, headers: HeaderMap) -> Response {
-    let snapshot = gateway.backend.pin();
-    let table = gateway.tables.of(&*snapshot, &gateway.settings);
+async fn openapi<B: Backend>(State(live): State<Arc<Live<B>>>, headers: HeaderMap) -> Response {
+    let (snapshot, table) = live.pin();
     let (document, etag) = table.openapi(&*snapshot);
     let mut response = if response_cache::matches(&headers, etag) {
         StatusCode::NOT_MODIFIED.into_response()

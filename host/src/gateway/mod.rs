@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method};
 use tokio_util::task::TaskTracker;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -19,9 +19,10 @@ use tower_http::compression::predicate::SizeAbove;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::normalize_path::NormalizePathLayer;
-use tower_http::timeout::TimeoutLayer;
 
+use dispatch::Gateway;
 use host_routes::HostRoutes;
+use routes::Live;
 
 use crate::capabilities::cache::Cache;
 use crate::capabilities::tokens::Tokens;
@@ -37,11 +38,11 @@ mod docs;
 mod edge;
 #[cfg(test)]
 pub(crate) mod fakes;
+mod head_timer;
 pub mod health;
 mod host_routes;
 mod idempotency;
 pub mod identity;
-
 mod rate_limit;
 pub mod request;
 mod response_cache;
@@ -112,11 +113,11 @@ pub fn router<B: backend::Backend>(
     host_routes: impl IntoIterator<Item = (&'static str, MethodRouter)>,
 ) -> impl Answering {
     let settings = state.settings.clone();
-    let gateway = Arc::new(dispatch::Gateway::new(&state));
+    let live = Arc::new(Live::new(state.runtime.clone(), settings.clone()));
     let mut own = HostRoutes::default();
     host_routes.into_iter().for_each(|(path, handlers)| own.add(path, handlers));
-    health::add_routes(&mut own, state, gateway.clone());
-    let own = Arc::new(own);
+    health::add_routes(&mut own, &state, live.clone());
+    let gateway = Arc::new(Gateway::new(&state, live, own));
 
     let layers = ServiceBuilder::new()
         // Outermost: the request's ids, so that whatever fails further in is logged, counted and answered with them.
@@ -131,16 +132,15 @@ pub fn router<B: backend::Backend>(
         .layer(CatchPanicLayer::custom(panicked))
         // By Content-Length before a byte is read, else while it is read (413).
         .layer(RequestBodyLimitLayer::new(settings.body_bytes_max))
-        // Reading the body and the whole call are in it (504); an upgraded socket is not, its answer is the 101.
-        .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, settings.request_timeout))
         // Next to the routes, which know a path without its trailing slash only.
         .layer(NormalizePathLayer::trim_trailing_slash());
 
+    // Within all of them the time that a request has (504) and the paths, see `Gateway::dispatch`.
     // Not a router of axum's around all of them: what it costs to be a route twice was an eighth of a cheap request.
     layers.service(tower::service_fn(move |request: http::Request<_>| {
-        let (gateway, own) = (gateway.clone(), own.clone());
+        let gateway = gateway.clone();
         // A box: each layer would else copy these kilobytes into its own future.
-        Box::pin(async move { Ok(dispatch::dispatch(&gateway, &own, request.map(Body::new)).await) })
+        Box::pin(async move { Ok(gateway.dispatch(request.map(Body::new)).await) })
     }))
 }
 

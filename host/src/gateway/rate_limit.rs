@@ -3,11 +3,12 @@
 //! What is counted per address counts a whole /64 of IPv6: a client may take any address in it.
 
 use std::collections::HashMap;
+use std::fmt::{self, Write};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -48,8 +49,7 @@ pub struct Rule {
     strategy: RateStrategy,
     limit: u32,
     window_ms: u64,
-    policy: HeaderValue,
-    limit_text: HeaderValue,
+    policy: String,
     /// `"name";r=`
     state_begin: String,
 }
@@ -64,16 +64,7 @@ impl Rule {
             RateSubject::Route => "route",
         };
         let policy = format!("\"{name}\";q={limit};w={}", whole_seconds(Duration::from_millis(window_ms)));
-        let policy = HeaderValue::from_str(&policy).expect("digits and a fixed name");
-        Self {
-            subject: rate.per,
-            strategy: rate.strategy,
-            limit,
-            window_ms,
-            policy,
-            limit_text: limit.into(),
-            state_begin: format!("\"{name}\";r="),
-        }
+        Self { subject: rate.per, strategy: rate.strategy, limit, window_ms, policy, state_begin: format!("\"{name}\";r=") }
     }
 }
 
@@ -89,14 +80,18 @@ pub struct Allowance {
 impl Allowance {
     /// `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers), and the older `X-RateLimit-*`.
     pub fn write_headers(&self, rule: &Rule, headers: &mut HeaderMap) {
-        let (remaining, reset) = (HeaderValue::from(self.remaining), HeaderValue::from(whole_seconds(self.reset)));
-        // Most answers have it, so it is put together without a formatter.
-        let state = [rule.state_begin.as_bytes(), remaining.as_bytes(), b";t=", reset.as_bytes()].concat();
-        headers.insert(RATELIMIT_POLICY, rule.policy.clone());
-        headers.insert(RATELIMIT, HeaderValue::from_maybe_shared(Bytes::from(state)).expect("digits and a fixed name"));
-        headers.insert(X_RATELIMIT_LIMIT, rule.limit_text.clone());
-        headers.insert(X_RATELIMIT_REMAINING, remaining);
-        headers.insert(X_RATELIMIT_RESET, reset);
+        let (remaining, reset) = (self.remaining, whole_seconds(self.reset));
+        // Most answers have them: all in one piece of memory, and none of it the rule's, whose handles all threads would count up and down.
+        let mut texts = BytesMut::with_capacity(128);
+        let mut insert = |name, value: fmt::Arguments<'_>| {
+            texts.write_fmt(value).expect("it grows");
+            headers.insert(name, HeaderValue::from_maybe_shared(texts.split().freeze()).expect("digits and a fixed name"));
+        };
+        insert(RATELIMIT_POLICY, format_args!("{}", rule.policy));
+        insert(RATELIMIT, format_args!("{}{remaining};t={reset}", rule.state_begin));
+        insert(X_RATELIMIT_LIMIT, format_args!("{}", rule.limit));
+        insert(X_RATELIMIT_REMAINING, format_args!("{remaining}"));
+        insert(X_RATELIMIT_RESET, format_args!("{reset}"));
     }
 }
 

@@ -4,7 +4,7 @@
 //! it saves and push out what others want (the doorkeeper of Einziger, Friedman and Manes, "TinyLFU", ACM ToS 13, 2017).
 
 use std::fmt::Write as _;
-use std::hash::{BuildHasher, Hash, RandomState};
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -67,7 +67,8 @@ impl ResponseCache {
 
 /// What was asked for not long ago; now and then it takes one for another.
 struct Doorkeeper {
-    hasher: RandomState,
+    /// A quick one: who makes two questions collide has one of them kept early.
+    hasher: foldhash::fast::RandomState,
     bits: Box<[AtomicU64]>,
     known: AtomicUsize,
 }
@@ -75,7 +76,7 @@ struct Doorkeeper {
 impl Default for Doorkeeper {
     fn default() -> Self {
         let words = limits::RESPONSE_DOORKEEPER_KEYS / 8;
-        Self { hasher: RandomState::new(), bits: (0..words).map(|_| AtomicU64::new(0)).collect(), known: AtomicUsize::new(0) }
+        Self { hasher: Default::default(), bits: (0..words).map(|_| AtomicU64::new(0)).collect(), known: AtomicUsize::new(0) }
     }
 }
 
@@ -144,21 +145,33 @@ pub fn matches(headers: &HeaderMap, etag: &HeaderValue) -> bool {
         .any(|value| value.trim() == "*" || value.split(',').any(|tag| strong(tag).as_bytes() == etag.as_bytes()))
 }
 
-/// How a route's successes may be kept by others. Without a word in the manifest: not at all (the edge says so).
-pub fn write_headers(route: &Route, headers: &mut HeaderMap, etag: Option<HeaderValue>) {
-    let shared = route.access == Access::Public;
-    if let Some(cache) = &route.cache {
-        let mut value = String::with_capacity(32);
-        let scope = if shared && cache.per == CacheScope::Public { "public" } else { "private" };
-        write!(value, "{scope}, max-age={}", cache.ttl.as_secs()).expect("writing to a string");
-        headers.insert(CACHE_CONTROL, HeaderValue::from_str(&value).expect("ASCII"));
-    } else if route.etag {
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static(if shared { "no-cache" } else { "private, no-cache" }));
+/// How a route's successes may be kept by others, as headers. Without a word in the manifest: not at all (the edge says so).
+pub struct Sharing {
+    cache_control: Option<HeaderValue>,
+    is_of_its_caller: bool,
+}
+
+impl Sharing {
+    pub fn of(route: &Route) -> Self {
+        let shared = route.access == Access::Public;
+        let cache_control = match &route.cache {
+            Some(cache) => {
+                let scope = if shared && cache.per == CacheScope::Public { "public" } else { "private" };
+                Some(HeaderValue::from_str(&format!("{scope}, max-age={}", cache.ttl.as_secs())).expect("ASCII"))
+            }
+            None => route.etag.then(|| HeaderValue::from_static(if shared { "no-cache" } else { "private, no-cache" })),
+        };
+        let is_of_its_caller = !shared || route.cache.as_ref().is_some_and(|cache| cache.per == CacheScope::User);
+        Self { cache_control, is_of_its_caller }
     }
-    if route.cache.as_ref().is_some_and(|cache| cache.per == CacheScope::User) || !shared {
-        headers.append(VARY, HeaderValue::from_static("authorization"));
-    }
-    if let Some(etag) = etag {
+
+    pub fn write_headers(&self, headers: &mut HeaderMap, etag: HeaderValue) {
+        if let Some(value) = &self.cache_control {
+            headers.insert(CACHE_CONTROL, value.clone());
+        }
+        if self.is_of_its_caller {
+            headers.append(VARY, HeaderValue::from_static("authorization"));
+        }
         headers.insert(ETAG, etag);
     }
 }

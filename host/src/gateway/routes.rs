@@ -12,10 +12,10 @@ use metrics::{Counter, Histogram};
 use parking_lot::Mutex;
 
 use super::GatewaySettings;
-use super::backend::Snapshot;
+use super::backend::{Backend, Snapshot};
 use super::breaker::Breaker;
 use super::rate_limit::Rule;
-use super::response_cache::etag_of;
+use super::response_cache::{Sharing, etag_of};
 use crate::names::ServiceName;
 use crate::runtime::manifest::{METHODS, Route};
 use crate::runtime::{CallTarget, RouteEntry};
@@ -32,6 +32,7 @@ pub struct CompiledRoute {
     pub variables: Box<[Box<str>]>,
     pub has_body: bool,
     pub rate: Option<Rule>,
+    pub sharing: Sharing,
     pub breaker: Arc<Breaker>,
     /// The route's circuit in its service's breaker.
     pub breaker_index: usize,
@@ -59,16 +60,35 @@ pub struct RouteTable {
     openapi: OnceLock<(Bytes, HeaderValue)>,
 }
 
+/// The live services with the table of their routes.
+pub struct Live<B> {
+    pub backend: Arc<B>,
+    pub settings: GatewaySettings,
+    tables: RouteTables,
+}
+
+impl<B: Backend> Live<B> {
+    pub fn new(backend: Arc<B>, settings: GatewaySettings) -> Self {
+        Self { backend, settings, tables: RouteTables::default() }
+    }
+
+    pub fn pin(&self) -> (Arc<B::Snapshot>, Arc<RouteTable>) {
+        let snapshot = self.backend.pin();
+        let table = self.tables.of(&*snapshot, &self.settings);
+        (snapshot, table)
+    }
+}
+
 /// The table of the newest snapshot that was asked for.
 #[derive(Default)]
-pub struct RouteTables {
+struct RouteTables {
     newest: ArcSwapOption<RouteTable>,
     /// Held while a table is compiled, so that it is done once.
     compiling: Mutex<()>,
 }
 
 impl RouteTables {
-    pub fn of(&self, snapshot: &impl Snapshot, settings: &GatewaySettings) -> Arc<RouteTable> {
+    fn of(&self, snapshot: &impl Snapshot, settings: &GatewaySettings) -> Arc<RouteTable> {
         let found = || self.newest.load_full().filter(|table| table.number == snapshot.number());
         if let Some(table) = found() {
             return table;
@@ -182,6 +202,7 @@ impl CompiledRoute {
             variables: variables(pattern).map(Into::into).collect(),
             has_body: !matches!(method, "GET" | "DELETE"),
             rate: entry.route.rate.as_ref().or(settings.default_rate.as_ref()).map(|rate| Rule::new(rate, settings.rate_scale)),
+            sharing: Sharing::of(&entry.route),
             breaker,
             breaker_index,
             duration: metrics::histogram!("echo_http_request_duration_seconds", &labels),

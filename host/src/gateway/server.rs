@@ -16,7 +16,7 @@ use axum::extract::Request;
 use axum::response::Response;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,7 @@ use tower::Service;
 
 use super::PeerAddress;
 use super::connection::Connection;
+use super::head_timer::HeadTimer;
 use crate::limits;
 
 /// How serving ended.
@@ -65,7 +66,7 @@ async fn serve_bounded(
     bounds: Bounds,
 ) -> ServeOutcome {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(bounds.header_read_timeout).max_buf_size(limits::HTTP_BUFFER_BYTES_MAX);
+    http.header_read_timeout(bounds.header_read_timeout).max_buf_size(limits::HTTP_BUFFER_BYTES_MAX);
     // Copying an answer behind its head costs less than the kernel's way with two pieces.
     http.writev(false);
     let room = Arc::new(Semaphore::new(bounds.connections_max));
@@ -93,7 +94,8 @@ async fn serve_bounded(
         // Small answers must not wait for an acknowledgement (Nagle); a socket that cannot do it still works.
         let _ = stream.set_nodelay(true);
         let connection = Connection::new(stream, place, shutdown.clone());
-        let served = serve_connection(http.clone(), connection, peer, router.clone(), shutdown.clone(), cut.clone());
+        // A token of its own: every poll of the connection takes its lock.
+        let served = serve_connection(http.clone(), connection, peer, router.clone(), shutdown.child_token(), cut.clone());
         let cut_count = cut_count.clone();
         connections.spawn(async move {
             if served.await == End::Cut {
@@ -119,7 +121,7 @@ enum End {
 }
 
 async fn serve_connection(
-    http: http1::Builder,
+    mut http: http1::Builder,
     connection: Connection,
     peer: SocketAddr,
     router: impl Answering,
@@ -132,6 +134,7 @@ async fn serve_connection(
         request.extensions_mut().insert(PeerAddress(peer));
         router.borrow_mut().call(request.map(Body::new))
     });
+    http.timer(HeadTimer::default());
     let mut served = pin!(http.serve_connection(TokioIo::new(connection), service).with_upgrades());
     // What ends a connection (a client that went away, a head that is none) concerns that client alone; requests are logged by the edge.
     tokio::select! {

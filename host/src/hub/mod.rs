@@ -89,7 +89,7 @@ impl Calls for Runtime {
     async fn call(&self, event: &str, payload: &[u8], context: CallContext) -> Option<Result<Reply, CallError>> {
         let catalogue = self.pin();
         let target = catalogue.socket(event)?;
-        Some(Runtime::call(self, &catalogue, target, Input::Json(payload), context).await)
+        Some(Runtime::call(self, &catalogue, target, Input::Json(payload), context.into()).await)
     }
 }
 

@@ -1,11 +1,11 @@
 //! One call: a slot, an instance, the two clocks, the answer. Calls from the edge and from service to service all pass here.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::SemaphorePermit;
-use tokio::time::timeout;
 use wasmtime::component::Val;
 
 use super::catalogue::{Catalogue, Generation};
@@ -14,6 +14,7 @@ use super::long_calls::{LongCalls, LongMark};
 use super::pool::Warm;
 use super::{CallError, ErrorKind, ServiceError};
 use crate::capabilities::context::CallContext;
+use crate::deadline::timeout_at;
 use crate::limits;
 use crate::names::ServiceName;
 
@@ -62,14 +63,14 @@ pub async fn run_root(
     export: usize,
     params: Vec<Val>,
     frame: Frame,
-    context: CallContext,
+    context: Arc<CallContext>,
 ) -> Result<Val, CallError> {
     let mark = frame.long.clone();
     if generation.pool.replaces_a_broken_one() {
         // Whoever breaks instances is served as fast as the others leave room for new ones.
         mark.set();
     }
-    long_calls.run(mark, async move { run(&generation, export, &params, frame, context).await }).await
+    long_calls.run(mark, Box::pin(async move { run(&generation, export, &params, frame, context).await })).await
 }
 
 /// Calls the export with this index. The function's one result is returned as it is.
@@ -78,7 +79,7 @@ pub async fn run(
     export: usize,
     params: &[Val],
     frame: Frame,
-    context: CallContext,
+    context: Arc<CallContext>,
 ) -> Result<Val, CallError> {
     let started = Instant::now();
     let _running = generation.stats.running();
@@ -95,33 +96,31 @@ async fn run_within(
     export: usize,
     params: &[Val],
     frame: Frame,
-    context: CallContext,
+    context: Arc<CallContext>,
     started: Instant,
 ) -> Result<Val, CallError> {
     let pool = &generation.pool;
-    let remaining = context.deadline.saturating_duration_since(started);
-    if remaining.is_zero() {
+    if context.deadline <= started {
         return Err(CallError::TimedOut("the request's time was used up before this call".to_owned()));
     }
-    let (_slot, waited) = slot(generation, remaining).await?;
-    let wall = pool.limits().wall.min(remaining.saturating_sub(waited));
-    match timeout(wall, on_an_instance(generation, export, params, frame, context)).await {
+    let (_slot, since) = slot(generation, started, context.deadline).await?;
+    let until = context.deadline.min(since + pool.limits().wall);
+    match timeout_at(until, pin!(on_an_instance(generation, export, params, frame, context))).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(CallError::TimedOut(format!("no answer within {} ms", wall.as_millis()))),
+        Err(_) => Err(CallError::TimedOut(format!("no answer within {} ms", (until - since).as_millis()))),
     }
 }
 
-/// A slot, and how long it was waited for.
-async fn slot(generation: &Generation, remaining: Duration) -> Result<(SemaphorePermit<'_>, Duration), CallError> {
+/// A slot, and since when it is there.
+async fn slot(generation: &Generation, now: Instant, deadline: Instant) -> Result<(SemaphorePermit<'_>, Instant), CallError> {
     let slots = &generation.pool.slots;
     if let Ok(slot) = slots.try_acquire() {
-        return Ok((slot, Duration::ZERO));
+        return Ok((slot, now));
     }
-    let since = Instant::now();
     // Bounded also for a caller that holds a slot of its own: two services that wait for each other's slots come free by this.
-    let wait = Duration::from_millis(limits::SLOT_WAIT_MS).min(remaining);
-    match timeout(wait, slots.acquire()).await {
-        Ok(slot) => Ok((slot.expect("the pool's semaphore is never closed"), since.elapsed())),
+    let until = deadline.min(now + Duration::from_millis(limits::SLOT_WAIT_MS));
+    match timeout_at(until, pin!(slots.acquire())).await {
+        Ok(slot) => Ok((slot.expect("the pool's semaphore is never closed"), Instant::now())),
         Err(_) => Err(CallError::Busy),
     }
 }
@@ -131,7 +130,7 @@ async fn on_an_instance(
     export: usize,
     params: &[Val],
     frame: Frame,
-    context: CallContext,
+    context: Arc<CallContext>,
 ) -> Result<Val, CallError> {
     let pool = &generation.pool;
     let mut warm = match pool.take() {
@@ -146,7 +145,9 @@ async fn on_an_instance(
     store.set_epoch_deadline(1);
     let mut results = [Val::Bool(false)];
     let called = functions[export].call_async(&mut *store, params, &mut results).await;
-    store.data_mut().frame = None;
+    let state = store.data_mut();
+    state.frame = None;
+    state.guest.end_call();
     if let Err(error) = called {
         pool.note_broken();
         return Err(failure(&error));

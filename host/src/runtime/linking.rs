@@ -128,7 +128,7 @@ async fn forward(
         frame.catalogue.generation(callee.as_str()).ok_or_else(|| CallError::Unavailable(format!("no service {callee}")))?.clone();
     let export = *generation.api.get(function).ok_or_else(|| CallError::Unavailable(format!("{callee} has no function {function}")))?;
     let callee_frame = frame.call(callee).map_err(CallError::Failed)?;
-    let context = state.guest.context.clone();
+    let context = state.guest.shared_context();
     match frame.catalogue.adapter(&state.guest.service, adapter_key) {
         None => call::run(&generation, export, params, callee_frame, context).await,
         Some(adapter) => {
@@ -182,7 +182,7 @@ async fn publish(
         key,
         payload,
         at_us: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64),
-        correlation_id: guest.context.correlation_id.to_string(),
+        correlation_id: guest.context().correlation_id.to_string(),
         gathers: codec.gathers(),
     };
     guest.emit(Effect::Event(event)).await.map_err(|error| refused(ErrorKind::Unavailable, "outbox_unavailable", error.to_string()))

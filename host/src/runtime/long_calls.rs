@@ -78,8 +78,7 @@ impl LongCalls {
 
     /// Runs a root call to its end: on a thread of long calls where its mark is set, else here until it is and the call gives way. Dropping the
     /// future ends the call.
-    pub async fn run<T: Send + 'static>(&self, mark: LongMark, call: impl Future<Output = T> + Send + 'static) -> T {
-        let mut call: BoxFuture<'static, T> = Box::pin(call);
+    pub async fn run<T: Send + 'static>(&self, mark: LongMark, mut call: BoxFuture<'static, T>) -> T {
         if !mark.is_set() {
             let here = poll_fn(|context| match call.as_mut().poll(context) {
                 Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -148,7 +147,7 @@ mod tests {
         };
         for is_long in [false, true] {
             let mark = LongMark::default();
-            assert_eq!(calls.run(mark.clone(), where_it_ends(mark, is_long)).await, is_long);
+            assert_eq!(calls.run(mark.clone(), Box::pin(where_it_ends(mark, is_long))).await, is_long);
         }
     }
 
@@ -167,7 +166,7 @@ mod tests {
         };
         let spinning = tokio::spawn({
             let calls = calls.clone();
-            async move { calls.run::<()>(spinner, endless).await }
+            async move { calls.run::<()>(spinner, Box::pin(endless)).await }
         });
         let mark = LongMark::default();
         let sleeper = {
@@ -179,7 +178,7 @@ mod tests {
                 is_here()
             }
         };
-        assert!(tokio::time::timeout(PATIENCE, calls.run(mark, sleeper)).await.expect("it gets its turn"));
+        assert!(tokio::time::timeout(PATIENCE, calls.run(mark, Box::pin(sleeper))).await.expect("it gets its turn"));
         spinning.abort();
     }
 
@@ -202,7 +201,7 @@ mod tests {
                 std::future::pending::<()>().await;
             }
         };
-        let asker = tokio::time::timeout(Duration::from_millis(20), calls.run(mark, endless));
+        let asker = tokio::time::timeout(Duration::from_millis(20), calls.run(mark, Box::pin(endless)));
         assert!(asker.await.is_err(), "it has no end of its own");
         tokio::time::timeout(PATIENCE, hears).await.expect("it ends").expect("it was dropped");
     }
@@ -220,10 +219,10 @@ mod tests {
             }
         };
         let asker = calls.clone();
-        let panicked = tokio::spawn(async move { asker.run::<()>(mark, broken).await }).await.expect_err("it panics");
+        let panicked = tokio::spawn(async move { asker.run::<()>(mark, Box::pin(broken)).await }).await.expect_err("it panics");
         assert!(panicked.is_panic());
         let marked = LongMark::default();
         marked.set();
-        assert!(calls.run(marked, async { is_here() }).await, "the thread goes on, and one that is marked begins there");
+        assert!(calls.run(marked, Box::pin(async { is_here() })).await, "the thread goes on, and one that is marked begins there");
     }
 }

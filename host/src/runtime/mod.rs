@@ -142,7 +142,7 @@ impl Runtime {
         catalogue: &Arc<Catalogue>,
         target: &CallTarget,
         input: Input<'_>,
-        context: CallContext,
+        context: Arc<CallContext>,
     ) -> Result<Reply, CallError> {
         let generation = catalogue
             .generation(target.service.as_str())

@@ -88,7 +88,7 @@ impl Pool {
     }
 
     /// A fresh instance, 40 µs and more. The guest's own start code is metered like a call.
-    pub async fn make(&self, context: CallContext) -> wasmtime::Result<Warm> {
+    pub async fn make(&self, context: Arc<CallContext>) -> wasmtime::Result<Warm> {
         let guest = Guest::new(self.service.clone(), context, self.powers.clone());
         let mut store = new_store(self.instance.engine(), self.ticks.clone(), guest, self.limits.memory);
         store.data_mut().cpu.begin(self.limits.cpu);

@@ -59,7 +59,7 @@ impl Runtime {
 
     async fn call_on_schedule(self: Arc<Self>, generation: Arc<Generation>, export: usize, frame: Frame) {
         let context = internal_context("schedule", generation.pool.limits().wall);
-        let reply = call::run_root(&self.long_calls, generation.clone(), export, Vec::new(), frame, context).await;
+        let reply = call::run_root(&self.long_calls, generation.clone(), export, Vec::new(), frame, context.into()).await;
         if let Ok(Val::Result(Err(error))) = reply {
             tracing::warn!(service = %generation.service, function = generation.exports[export].name, ?error, "a scheduled call answers an error");
         }
@@ -91,7 +91,7 @@ impl Handler for Subscriber {
         context.correlation_id = event.correlation_id.as_str().into();
         context.event_id = Some(event.id.to_string().into());
         let frame = Frame::root(catalogue.clone(), self.service.clone());
-        match call::run_root(&runtime.long_calls, generation.clone(), subscription.export, params, frame, context).await {
+        match call::run_root(&runtime.long_calls, generation.clone(), subscription.export, params, frame, context.into()).await {
             Ok(reply) => outcome_of(subscription.reply.encode(&reply)),
             Err(CallError::Invalid(_) | CallError::Unreadable(_)) => Outcome::Reject { reason: "the event does not fit".to_owned() },
             Err(error) => later(error.to_string()),

@@ -407,7 +407,7 @@ impl Runtime {
         let catalogue = self.pin().with(generation.clone()).map_err(|reasons| Gate::Compatibility.refuses(reasons))?;
 
         // The first instance stays, so that the first call finds a warm one.
-        let first = generation.pool.make(internal_context("gate", generation.pool.limits().wall)).await.map_err(fails)?;
+        let first = generation.pool.make(internal_context("gate", generation.pool.limits().wall).into()).await.map_err(fails)?;
         generation.pool.put_back(first);
         if let (Depth::Prepare, Some((probe, reply))) = (depth, parts.probe) {
             self.probe(&generation, probe, &reply, Arc::new(catalogue)).await.map_err(|reason| Gate::Probe.refuses(vec![reason]))?;
@@ -424,7 +424,7 @@ impl Runtime {
     ) -> Result<(), String> {
         let frame = Frame::root(catalogue, generation.service.clone());
         let context = internal_context("probe", generation.pool.limits().wall);
-        match call::run_root(&self.long_calls, generation.clone(), export, Vec::new(), frame, context).await {
+        match call::run_root(&self.long_calls, generation.clone(), export, Vec::new(), frame, context.into()).await {
             Ok(value) => match reply.encode(&value) {
                 Ok(Encoded::Ok { .. }) => Ok(()),
                 Ok(Encoded::Declined(error)) => Err(format!("its health probe answers an error: {}: {}", error.code, error.message)),

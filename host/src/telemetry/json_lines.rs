@@ -2,7 +2,7 @@
 //!
 //! Every request logs a line. What tracing-subscriber makes for any format and any fields was a sixth of a cheap request's instructions.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,10 +14,9 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use super::LogLines;
-
-/// Most lines fit.
-const LINE_BYTES: usize = 512;
+use super::lines::LogLines;
+use crate::json_text::write_string;
+use crate::limits;
 
 pub struct JsonLines {
     lines: LogLines,
@@ -31,7 +30,11 @@ impl JsonLines {
 
 impl<S: Subscriber> Layer<S> for JsonLines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut line = Line { bytes: Vec::with_capacity(LINE_BYTES), target: None };
+        thread_local! {
+            static BYTES: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(limits::LOG_LINE_BYTES_KEPT));
+        }
+        // Taken, so that a value which logs while it is written does no harm.
+        let mut line = Line { bytes: BYTES.take(), target: None };
         line.bytes.extend_from_slice(b"{\"timestamp\":\"");
         push_time(&mut line.bytes, SystemTime::now());
         line.bytes.extend_from_slice(b"\",\"level\":\"");
@@ -39,9 +42,12 @@ impl<S: Subscriber> Layer<S> for JsonLines {
         line.bytes.push(b'"');
         event.record(&mut line);
         let target = line.target.take();
-        line.put("target", target.as_deref().unwrap_or(event.metadata().target()));
+        line.put_text("target", target.as_deref().unwrap_or(event.metadata().target()));
         line.bytes.extend_from_slice(b"}\n");
-        self.lines.send(line.bytes);
+        self.lines.send(&line.bytes);
+        line.bytes.clear();
+        line.bytes.shrink_to(limits::LOG_LINE_BYTES_KEPT);
+        BYTES.set(line.bytes);
     }
 }
 
@@ -79,29 +85,23 @@ struct Line {
 }
 
 impl Line {
-    fn put(&mut self, name: &str, value: impl Serialize) {
-        let name = name.strip_prefix("r#").unwrap_or(name);
+    fn put_name(&mut self, name: &str) {
         self.bytes.push(b',');
-        // As good as all names are written in the source like this.
-        if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-            self.bytes.push(b'"');
-            self.bytes.extend_from_slice(name.as_bytes());
-            self.bytes.push(b'"');
-        } else {
-            self.put_json(name);
-        }
+        write_string(&mut self.bytes, name.strip_prefix("r#").unwrap_or(name));
         self.bytes.push(b':');
-        self.put_json(value);
+    }
+
+    fn put_text(&mut self, name: &str, text: &str) {
+        self.put_name(name);
+        write_string(&mut self.bytes, text);
     }
 
     fn put_plain(&mut self, field: &Field, value: impl Serialize) {
         // The `log` crate's line numbers.
-        if !field.name().starts_with("log.") {
-            self.put(field.name(), value);
+        if field.name().starts_with("log.") {
+            return;
         }
-    }
-
-    fn put_json(&mut self, value: impl Serialize) {
+        self.put_name(field.name());
         let before = self.bytes.len();
         if serde_json::to_writer(&mut self.bytes, &value).is_err() {
             self.bytes.truncate(before);
@@ -116,7 +116,7 @@ impl Visit for Line {
             // How the `log` crate's events say where they come from.
             "log.target" => self.target = Some(value.to_owned()),
             name if name.starts_with("log.") => {}
-            name => self.put(name, value),
+            name => self.put_text(name, value),
         }
     }
 
@@ -147,13 +147,13 @@ impl Visit for Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::tests::Written;
+    use crate::telemetry::lines::tests::Written;
     use std::time::Duration;
     use tracing_subscriber::layer::SubscriberExt;
 
     fn logged(log: impl FnOnce()) -> Vec<serde_json::Value> {
         let written = Written::default();
-        let (lines, guard) = LogLines::start(written.clone(), 100).unwrap();
+        let (lines, guard) = LogLines::start(written.clone(), 10_000).unwrap();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(JsonLines::new(lines)), log);
         drop(guard);
         written.text().lines().map(|line| serde_json::from_str(line).expect("one JSON document a line")).collect()

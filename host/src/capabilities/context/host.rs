@@ -21,7 +21,7 @@ pub fn add_to_linker<T: Send + 'static>(linker: &mut Linker<T>, get: fn(&mut T) 
 
 impl Host for Guest {
     fn caller(&mut self) -> Option<Identity> {
-        self.context.caller.as_deref().map(|caller| Identity {
+        self.context().caller.as_deref().map(|caller| Identity {
             user_id: caller.user_id.to_string(),
             device_id: caller.device_id.clone(),
             session_id: caller.session_id.to_string(),
@@ -32,31 +32,31 @@ impl Host for Guest {
     }
 
     fn request_id(&mut self) -> String {
-        self.context.request_id.to_string()
+        self.context().request_id.to_string()
     }
 
     fn correlation_id(&mut self) -> String {
-        self.context.correlation_id.to_string()
+        self.context().correlation_id.to_string()
     }
 
     fn client_address(&mut self) -> Option<String> {
-        self.context.client_address.map(|address| address.to_string())
+        self.context().client_address.map(|address| address.to_string())
     }
 
     fn user_agent(&mut self) -> Option<String> {
-        self.context.user_agent.as_deref().map(str::to_owned)
+        self.context().user_agent.as_deref().map(str::to_owned)
     }
 
     fn remaining_ms(&mut self) -> u64 {
-        let left = self.context.deadline.saturating_duration_since(Instant::now());
+        let left = self.context().deadline.saturating_duration_since(Instant::now());
         u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn idempotency_key(&mut self) -> Option<String> {
-        self.context.idempotency_key.as_deref().map(str::to_owned)
+        self.context().idempotency_key.as_deref().map(str::to_owned)
     }
 
     fn event_id(&mut self) -> Option<String> {
-        self.context.event_id.as_deref().map(str::to_owned)
+        self.context().event_id.as_deref().map(str::to_owned)
     }
 }

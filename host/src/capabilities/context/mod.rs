@@ -25,7 +25,7 @@ pub struct Caller {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddress(pub IpAddr);
 
-/// Cheap to clone; one per root request.
+/// One per root request; all the calls that it leads to share it.
 #[derive(Clone, Debug)]
 pub struct CallContext {
     pub caller: Option<Arc<Caller>>,

@@ -32,7 +32,7 @@ impl Host for Guest {
             Ordering::Equal => {
                 self.count_dropped();
                 let service = self.service.as_str();
-                let request_id = &*self.context.request_id;
+                let request_id = &*self.context().request_id;
                 tracing::warn!(target: TARGET, service, request_id, "more log lines than one call may write; the rest is dropped");
             }
             Ordering::Greater => self.count_dropped(),
@@ -52,8 +52,8 @@ impl Guest {
                         target: TARGET,
                         tracing::Level::$level,
                         service = self.service.as_str(),
-                        request_id = &*self.context.request_id,
-                        correlation_id = &*self.context.correlation_id,
+                        request_id = &*self.context().request_id,
+                        correlation_id = &*self.context().correlation_id,
                         fields = fields.as_deref(),
                         "{message}"
                     )

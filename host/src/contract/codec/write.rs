@@ -8,10 +8,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use wasmtime::component::Val;
 
-use super::json::{Reader, write_string};
+use super::json::Reader;
 use super::read::Path;
 use super::shape::{Payload, RecordShape, Shape, TAG, Text};
 use super::text;
+use crate::json_text::write_string;
 use crate::limits;
 
 /// Why a value cannot be said in JSON; the service is at fault.

@@ -41,7 +41,7 @@ pub(crate) async fn two_guests(folder: &Path, sockets: Arc<dyn Sockets>) -> [Gue
         tokens: Arc::new(Nothing),
         settings: ServiceSettings::default(),
     });
-    [(); 2].map(|()| Guest::new(service.clone(), context(Duration::from_secs(30)), powers.clone()))
+    [(); 2].map(|()| Guest::new(service.clone(), context(Duration::from_secs(30)).into(), powers.clone()))
 }
 
 fn context(time: Duration) -> CallContext {
@@ -153,7 +153,7 @@ async fn waiting_for_the_database_ends_with_the_call() {
     let folder = tempfile::tempdir().expect("a folder");
     let [mut guest, mut other] = two_guests(folder.path(), Arc::new(Screen::default())).await;
     let handle = begun(&mut guest).await;
-    other.begin_call(context(Duration::from_millis(30)));
+    other.begin_call(context(Duration::from_millis(30)).into());
     let begin = Instant::now();
     says(HostTransaction::begin(&mut other).await.map(|begun| begun.map(drop)), "no time is left");
     assert!(begin.elapsed() < Duration::from_secs(2));
