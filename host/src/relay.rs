@@ -172,13 +172,14 @@ impl Relay {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeSet, VecDeque};
     use std::path::Path;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
 
     use async_trait::async_trait;
     use parking_lot::Mutex;
+    use tokio::sync::Notify;
     use uuid::Uuid;
 
     use super::*;
@@ -188,7 +189,7 @@ mod tests {
     use crate::capabilities::hub::embedded::EmbeddedFeed;
     use crate::capabilities::sql::contract::killed;
     use crate::capabilities::sql::sqlite::{Durability, SqliteBackend};
-    use crate::capabilities::sql::{Database, SqlBackend};
+    use crate::capabilities::sql::{Database, SqlBackend, SqlError};
     use crate::names::ServiceName;
 
     /// Everything that arrives, at sockets and at a subscriber.
@@ -352,6 +353,58 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(10), relay).await.expect("it ends").expect("no panic");
         assert_eq!(arrivals.entries.lock().last().map(|entry| entry.seq), Some(count as u64 + 1));
         assert_eq!(database.peek(i64::MIN, 1).await.expect("peeks"), []);
+    }
+
+    /// Has a batch ready whenever it is asked, of these sizes.
+    struct Batches {
+        sizes: Mutex<VecDeque<usize>>,
+        signal: Arc<Notify>,
+    }
+
+    #[async_trait]
+    impl Outbox for Batches {
+        fn source(&self) -> &str {
+            "batches"
+        }
+
+        fn signal(&self) -> Arc<Notify> {
+            self.signal.clone()
+        }
+
+        async fn peek(&self, after: i64, _: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
+            let size = self.sizes.lock().pop_front().unwrap_or(0);
+            Ok((after.max(0) + 1..).take(size).map(|position| (position, push(Uuid::nil(), "1", Class::Ephemeral))).collect())
+        }
+
+        async fn remove_up_to(&self, _: i64) -> Result<(), SqlError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn after_a_large_batch_some_gather_and_after_a_small_one_none() {
+        const GATHER: Duration = Duration::from_millis(limits::RELAY_GATHER_MS);
+        let folder = tempfile::tempdir().expect("a folder");
+        let House { queue, feed, arrivals, .. } = house(folder.path(), 0, None).await;
+        let time_of = async |count: u32, size: usize| {
+            let sizes = Mutex::new(std::iter::repeat_n(size, count as usize).collect());
+            let outbox = Arc::new(Batches { sizes, signal: Arc::default() });
+            let begin = Instant::now();
+            let shutdown = CancellationToken::new();
+            let relay = Relay::spawn(outbox.clone(), queue.clone(), feed.clone(), arrivals.clone(), shutdown.clone());
+            until("the last batch", || outbox.sizes.lock().is_empty()).await;
+            let time = begin.elapsed();
+            shutdown.cancel();
+            relay.await.expect("no panic");
+            time
+        };
+        let large = time_of(11, limits::RELAY_GATHER_EFFECTS).await;
+        assert!(large >= 10 * GATHER, "{large:?}");
+        let small = time_of(1_001, limits::RELAY_GATHER_EFFECTS - 1).await;
+        assert!(small < 1_000 * GATHER, "{small:?}");
+        // A full one shows a backlog.
+        let full = time_of(1_001, limits::RELAY_BATCH).await;
+        assert!(full < 1_000 * GATHER, "{full:?}");
     }
 
     /// Says what it handled to the process that will kill this one.

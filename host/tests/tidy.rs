@@ -7,20 +7,22 @@ use std::path::{Path, PathBuf};
 
 /// `host/src/<module>` and what it may name of the others: dependencies point one way.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("deadline", &[]),
+    ("json_text", &[]),
     ("limits", &[]),
     ("names", &[]),
     ("private_file", &[]),
-    ("contract", &["limits"]),
+    ("contract", &["json_text", "limits"]),
     ("capabilities", &["limits", "names", "private_file"]),
-    ("runtime", &["capabilities", "contract", "limits", "names"]),
+    ("runtime", &["capabilities", "contract", "deadline", "limits", "names"]),
     ("relay", &["capabilities", "limits"]),
     ("problem", &["capabilities", "limits", "runtime"]),
     // The three edges never know each other.
-    ("gateway", &["capabilities", "limits", "names", "problem", "runtime"]),
+    ("gateway", &["capabilities", "deadline", "limits", "names", "problem", "runtime"]),
     ("hub", &["capabilities", "limits", "problem", "runtime"]),
     ("admin", &["capabilities", "contract", "limits", "names", "problem", "runtime"]),
     ("config", &["capabilities", "limits", "names", "private_file", "runtime"]),
-    ("telemetry", &["config", "limits"]),
+    ("telemetry", &["config", "json_text", "limits"]),
     ("watch", &["limits", "runtime"]),
     // The one place that joins layers, and what is above it.
     (
@@ -71,7 +73,7 @@ const WORDS: &[(&str, &[&str], &str)] = &[
     ("StatusCode::", &["problem.rs", "gateway/", "hub/", "admin/"], "a status code is the edges' word"),
     ("wasmtime::Store", &["runtime/"], "only the runtime runs guests"),
     ("wasmtime::Engine", &["runtime/", "contract/"], "only the runtime runs guests; the contract reads types with an engine"),
-    ("thread::sleep", &["runtime/engine.rs", "telemetry/mod.rs"], "only a thread of its own may sleep: the epoch's and the log's"),
+    ("thread::sleep", &["runtime/engine.rs", "telemetry/lines.rs"], "only a thread of its own may sleep: the epoch's and the log's"),
     ("println!", &["cli.rs", "main.rs", "app.rs"], "what the host has to say goes to the log, but for the command line"),
 ];
 

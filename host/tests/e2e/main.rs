@@ -10,6 +10,7 @@ mod gate;
 mod hostile;
 mod kill;
 mod load;
+mod process;
 mod socket;
 mod story;
 mod swap;
