@@ -76,7 +76,7 @@ pub const REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Epoch tick in milliseconds: the grain of CPU metering, and how long a guest keeps a thread before others may run on it.
 pub const EPOCH_TICK_MS: u64 = 1;
 /// ... and the tick while no call has been long for a while: each wakes a processor.
-pub const EPOCH_TICK_QUIET_MS: u64 = 10;
+pub const EPOCH_TICK_QUIET_MS: u64 = 2;
 pub const LONG_CALLS_SEEN_MS: u64 = 1_000;
 /// Largest plugin file in bytes.
 pub const PLUGIN_BYTES_MAX: usize = 32 * 1024 * 1024;

@@ -33,8 +33,8 @@ impl<S: Subscriber> Layer<S> for JsonLines {
         thread_local! {
             static BYTES: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(limits::LOG_LINE_BYTES_KEPT));
         }
-        // Taken, so that a value which logs while it is written does no harm.
-        let mut line = Line { bytes: BYTES.take(), target: None };
+        // Taken, so that a value which logs while it is written does no harm; a thread that is ending has none to give.
+        let mut line = Line { bytes: BYTES.try_with(RefCell::take).unwrap_or_default(), target: None };
         line.bytes.extend_from_slice(b"{\"timestamp\":\"");
         push_time(&mut line.bytes, SystemTime::now());
         line.bytes.extend_from_slice(b"\",\"level\":\"");
@@ -47,7 +47,7 @@ impl<S: Subscriber> Layer<S> for JsonLines {
         self.lines.send(&line.bytes);
         line.bytes.clear();
         line.bytes.shrink_to(limits::LOG_LINE_BYTES_KEPT);
-        BYTES.set(line.bytes);
+        let _ = BYTES.try_with(|kept| kept.replace(line.bytes));
     }
 }
 
