@@ -1,8 +1,8 @@
 //! Calls that take long leave the threads that serve everybody: from their first long stretch of guest CPU on they are polled by a few
 //! threads of their own, at a low priority of the operating system. Knows no instances and no services.
 //!
-//! So a short call never waits behind a long one: not for a thread, and, since the kernel prefers the serving threads, not for a
-//! processor either. What a long call waits for (timers, stores) is still driven by the runtime that serves.
+//! So a short call never waits behind a long one for a thread, and less for a processor, since the kernel prefers the serving threads.
+//! What a long call waits for (timers, stores) is still driven by the runtime that serves.
 
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
