@@ -1,5 +1,6 @@
 //! `echod`: reads the command line and the settings, starts the logs, and hands over to `app` or to the operator's client.
 
+use std::alloc::GlobalAlloc;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 // A request makes some hundred small allocations on several threads. mimalloc stands here as `malloc` (its feature `override`), for Rust as for
 // SQLite: Rust's own way to it asks for an alignment only where one is needed, the one of mimalloc's crate always, which costs a search.
-use mimalloc as _;
+// Named, so that every linker takes it along.
+#[used]
+static MALLOC: &(dyn GlobalAlloc + Sync) = &mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -13,7 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("names", &[]),
     ("private_file", &[]),
     ("contract", &["json_text", "limits"]),
-    ("capabilities", &["limits", "names", "private_file"]),
+    ("capabilities", &["deadline", "limits", "names", "private_file"]),
     ("runtime", &["capabilities", "contract", "deadline", "limits", "names"]),
     ("relay", &["capabilities", "limits"]),
     ("problem", &["capabilities", "limits", "runtime"]),

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use tokio::time::{Instant, timeout_at};
 use wasmtime::component::{HasSelf, Linker, Resource};
 
 use super::{Database, ErrorClass, Row, Rows, SqlError, Value};
 use crate::capabilities::guest::Guest;
+use crate::deadline::timeout_at;
 use crate::limits;
 
 mod bindings {
@@ -78,7 +78,7 @@ impl wit::HostTransaction for Guest {
             return answer(Err(SqlError::new(ErrorClass::Other, "a transaction is open already; one at a time per call")));
         }
         // The call's own end may come before the end of the waiting.
-        let (database, deadline) = (self.powers.database.clone(), Instant::from_std(self.context().deadline));
+        let (database, deadline) = (self.powers.database.clone(), self.context().deadline);
         let begun = match timeout_at(deadline, database.begin()).await {
             Ok(begun) => begun,
             Err(_) => Err(SqlError::new(ErrorClass::Timeout, "no time is left to wait for the database")),
