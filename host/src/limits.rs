@@ -95,11 +95,16 @@ pub const TABLE_ELEMENTS_MAX: usize = 20_000;
 pub const INSTANCE_RESIDENT_BYTES: usize = 256 * 1024;
 /// What a guest may hand to the host in one call of a host function, in bytes as the host stores it.
 pub const GUEST_TRANSFER_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// A call whose guest used so much CPU in one stretch from one tick to the next, in microseconds, is a long one, and goes on beside the
-/// threads that serve ...
-pub const LONG_CALL_US: u64 = 500;
-/// ... on one with this niceness (0 is everybody's, 19 the most).
+/// A call that has used so much CPU in milliseconds is a long one, and goes on beside the threads that serve: one that a client asked for, and one
+/// that the host itself makes, for many events at once and in tables for which others wait. Counted are stretches after one that went beyond a
+/// tick, or after so many.
+pub const LONG_CALL_MS: u64 = 2;
+pub const LONG_HANDLING_MS: u64 = 20;
+pub const LONG_CALL_POLLS: u32 = 8;
+/// It runs on a thread with this niceness (0 is everybody's, 19 the most), and with slices of so many milliseconds: whoever has shorter ones and wakes
+/// goes first.
 pub const LONG_CALL_NICENESS: i32 = 10;
+pub const LONG_CALL_SLICE_MS: u64 = 100;
 /// Handles that an instance may hold of what the host keeps for it (transactions, WASI's streams and timers).
 pub const GUEST_RESOURCES_MAX: usize = 1_000;
 /// Stack of a guest in bytes, and of the fibre it runs on.
@@ -179,6 +184,8 @@ pub const SQLITE_WRITER_PAGES: i64 = 2_048;
 /// Prepared statements kept per connection, and the longest text that is kept, in bytes.
 pub const SQLITE_STATEMENTS_KEPT: usize = 200;
 pub const SQLITE_STATEMENT_KEPT_BYTES_MAX: usize = 8 * 1024;
+/// Who writes many rows lets others run after so many.
+pub const SQLITE_ROWS_AT_ONCE: usize = 64;
 /// A statement that has run so long, in microseconds, gives the other work of its thread away.
 pub const SQLITE_GIVES_WAY_US: u64 = 10_000;
 /// How long it waits for a thread that takes it, in milliseconds.
@@ -196,6 +203,9 @@ pub const OUTBOX_BUFFER_BYTES_MAX: usize = 512 * 1024;
 /// The newest effects that are also in memory, and the bytes of their payloads, per outbox; what is beyond is read from the file.
 pub const OUTBOX_NEWEST_MAX: usize = 4_096;
 pub const OUTBOX_NEWEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// While more than so many wait to leave, a transaction begins when some have left, or after so many milliseconds.
+pub const OUTBOX_ROOM: i64 = 1_024;
+pub const OUTBOX_ROOM_WAIT_MS: u64 = 20;
 /// After a batch of so many effects the next one of the outbox begins this much later than it, in milliseconds; after a smaller one at once.
 pub const RELAY_GATHER_EFFECTS: usize = 8;
 pub const RELAY_GATHER_MS: u64 = 2;
@@ -217,6 +227,10 @@ pub const EVENT_BYTES_MAX: usize = 256 * 1024;
 pub const EVENT_GATHERED_BYTES_MAX: usize = 32 * 1024;
 /// Rows the relay moves at once.
 pub const RELAY_BATCH: usize = 256;
+/// After a batch of so many effects, or of `RELAY_BYTES_MAX`, the relay rests this many times as long as the batch took: whoever makes effects
+/// without end has no more than that share of a processor for them.
+pub const RELAY_LARGE_BATCH: usize = 64;
+pub const RELAY_REST: u32 = 3;
 /// Partitions of a topic: events of the same key are handled in order, of different ones side by side.
 pub const QUEUE_PARTITIONS: u32 = 8;
 /// Events of one partition of one consumer that are in memory, and their bytes; what is beyond waits in the file.
@@ -356,7 +370,6 @@ const _: () = assert!(READY_ANSWER_MS > READY_CHECK_TIMEOUT_MS);
 const _: () = assert!(SOCKET_FINISH_MS + SOCKET_CLOSE_MS < DRAIN_TIMEOUT_MS);
 const _: () = assert!(FEED_RETRY_FIRST_MS < FEED_RETRY_LAST_MS);
 const _: () = assert!(IDLE_TIMEOUT_S > HEARTBEAT_INTERVAL_S);
-const _: () = assert!(LONG_CALL_US <= EPOCH_TICK_MS * 1_000);
 const _: () = assert!(FIBRE_STACK_BYTES > GUEST_STACK_BYTES);
 const _: () = assert!(EVENT_RETRY_FIRST_MS < EVENT_RETRY_LAST_MS);
 const _: () = assert!(IDEMPOTENCY_ANSWER_BYTES_MAX < CACHE_VALUE_BYTES_MAX);

@@ -40,6 +40,30 @@ enum RelayError {
     Feed(#[from] crate::capabilities::hub::FeedError),
 }
 
+/// One batch.
+struct Moved {
+    effects: usize,
+    /// Of their payloads.
+    bytes: usize,
+}
+
+impl Moved {
+    /// How long after this batch, which took so long, the next one begins, counted from its begin.
+    fn next_after(&self, took: Duration) -> Duration {
+        let gathered = Duration::from_millis(limits::RELAY_GATHER_MS);
+        if self.effects >= limits::RELAY_LARGE_BATCH || self.bytes >= limits::RELAY_BYTES_MAX {
+            // Whoever makes effects without end leaves the processor to others.
+            gathered.max(took * (1 + limits::RELAY_REST))
+        } else if self.effects >= limits::RELAY_GATHER_EFFECTS {
+            // Commits follow each other closely: some gather, as a batch costs little more than a single effect.
+            gathered
+        } else {
+            // What is committed while one batch leaves makes the next.
+            Duration::ZERO
+        }
+    }
+}
+
 impl Relay {
     /// Runs until `shutdown`, and then until what is committed has left (or cannot, in which case it stays for the next start).
     pub fn spawn(
@@ -74,8 +98,8 @@ impl Relay {
             let ended = shutdown.is_cancelled();
             let began_at = tokio::time::Instant::now();
             match self.move_batch(ended).await {
-                Ok(0) if ended => return self.clear().await,
-                Ok(0) => {
+                Ok(Moved { effects: 0, .. }) if ended => return self.clear().await,
+                Ok(Moved { effects: 0, .. }) => {
                     pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
                     let look_again = if self.waiting.is_empty() { began_at + tick } else { self.publish_at().into() };
                     tokio::select! {
@@ -84,13 +108,10 @@ impl Relay {
                         () = shutdown.cancelled() => {}
                     }
                 }
-                // Commits follow each other closely: some gather, as a batch costs little more than a single effect. A full one shows a backlog.
-                Ok(limits::RELAY_GATHER_EFFECTS..limits::RELAY_BATCH) => {
-                    let gathered = tokio::time::sleep_until(began_at + Duration::from_millis(limits::RELAY_GATHER_MS));
-                    shutdown.run_until_cancelled(gathered).await;
-                }
-                // What is committed while one batch leaves makes the next.
-                Ok(_) => tokio::task::yield_now().await,
+                Ok(moved) => match moved.next_after(began_at.elapsed()) {
+                    Duration::ZERO => tokio::task::yield_now().await,
+                    pause => drop(shutdown.run_until_cancelled(tokio::time::sleep_until(began_at + pause)).await),
+                },
                 Err(error) if ended => {
                     tracing::warn!(source = self.outbox.source(), %error, "effects stay in the outbox until the next start");
                     return;
@@ -121,12 +142,13 @@ impl Relay {
         }
     }
 
-    /// How many effects were taken, or 1 where none were there and events left. Events wait unless it is time for them, or `all` is to leave.
-    async fn move_batch(&mut self, all: bool) -> Result<usize, RelayError> {
+    /// Counts as one where no effects were there and events left. Events wait unless it is time for them, or `all` is to leave.
+    async fn move_batch(&mut self, all: bool) -> Result<Moved, RelayError> {
         let published = if all || Instant::now() >= self.publish_at() { self.publish().await? } else { false };
         let effects = self.outbox.peek(self.taken, limits::RELAY_BATCH).await?;
-        let Some(&(last, _)) = effects.last() else { return Ok(usize::from(published)) };
-        let count = effects.len();
+        let bytes = effects.iter().map(|(_, effect)| effect.payload_bytes()).sum();
+        let moved = Moved { effects: effects.len(), bytes };
+        let Some(&(last, _)) = effects.last() else { return Ok(Moved { effects: usize::from(published), bytes }) };
         let mut events: Vec<(i64, Event)> = Vec::new();
         let mut durable: Vec<(i64, Push)> = Vec::new();
         let mut ephemeral: Vec<(i64, Push)> = Vec::new();
@@ -147,9 +169,9 @@ impl Relay {
         }
         self.shown = last;
         self.taken = last;
-        self.left += count;
+        self.left += moved.effects;
         self.waiting.append(&mut events);
-        Ok(count)
+        Ok(moved)
     }
 
     /// When the events that wait are to leave: at once, unless others left just before.
@@ -402,9 +424,16 @@ mod tests {
         assert!(large >= 10 * GATHER, "{large:?}");
         let small = time_of(1_001, limits::RELAY_GATHER_EFFECTS - 1).await;
         assert!(small < 1_000 * GATHER, "{small:?}");
-        // A full one shows a backlog.
-        let full = time_of(1_001, limits::RELAY_BATCH).await;
-        assert!(full < 1_000 * GATHER, "{full:?}");
+    }
+
+    #[test]
+    fn after_a_very_large_batch_others_have_the_processor() {
+        const GATHER: Duration = Duration::from_millis(limits::RELAY_GATHER_MS);
+        let next = |effects, bytes, took| Moved { effects, bytes }.next_after(took);
+        assert_eq!(next(limits::RELAY_LARGE_BATCH - 1, 0, 10 * GATHER), GATHER, "it took long, but there was little");
+        assert_eq!(next(limits::RELAY_LARGE_BATCH, 0, 10 * GATHER), 10 * GATHER * (1 + limits::RELAY_REST));
+        assert_eq!(next(1, limits::RELAY_BYTES_MAX, 10 * GATHER), 10 * GATHER * (1 + limits::RELAY_REST));
+        assert_eq!(next(limits::RELAY_LARGE_BATCH, 0, Duration::ZERO), GATHER);
     }
 
     /// Says what it handled to the process that will kill this one.

@@ -49,6 +49,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("tokio_tungstenite", &["hub/"]),
     ("sqlx", &["capabilities/"]),
     ("rusqlite", &["capabilities/sql/sqlite/"]),
+    ("libc", &["runtime/long_calls.rs"]),
     ("rustix", &["runtime/", "main.rs"]),
     ("jsonwebtoken", &["capabilities/tokens/"]),
     ("ed25519_dalek", &["capabilities/tokens/"]),

@@ -1,10 +1,11 @@
-//! (e) The same HTTP load, quiet and while clients keep calling a service that spins, allocates without end, recurses and traps, in turns.
+//! (e) The same HTTP load, quiet and while clients keep calling a service that spins, allocates without end, recurses, traps and floods,
+//! in turns.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use serde_json::json;
+use reqwest::header::CONTENT_TYPE;
 
 use crate::{
     Arguments,
@@ -19,16 +20,17 @@ const PATH: &str = "/api/v1/location/lookup";
 const RATE: u64 = 500;
 /// Quiet and disturbed in turns, so that a machine that slows down slows both.
 const ROUNDS: u32 = 5;
-/// Each calls one of these again and again.
-const MISDEEDS: [(&str, Option<u32>); 8] = [
-    ("spin", None),
-    ("bomb", None),
-    ("recurse", None),
-    ("trap", None),
-    ("huge-reply", Some(100_000)),
-    ("leave-open", None),
-    ("spin", None),
-    ("bomb", None),
+/// Each client calls one of these again and again, with this body.
+const MISDEEDS: [(&str, &str); 9] = [
+    ("spin", "{}"),
+    ("bomb", "{}"),
+    ("recurse", "{}"),
+    ("trap", "{}"),
+    ("huge-reply", r#"{"count":100000}"#),
+    ("flood", r#"{"users":["01890a5d-ac96-774b-bcce-b302099a8057"],"count":1000000}"#),
+    ("leave-open", "{}"),
+    ("spin", "{}"),
+    ("bomb", "{}"),
 ];
 const GOAL_P99_RATIO: f64 = 2.0;
 
@@ -64,11 +66,10 @@ pub async fn measure(arguments: &Arguments, server: &Server, table: &mut Table) 
 
 /// Errors: an answer that is no refusal of the host.
 async fn misbehave(server: &Server, until: Instant, calls: &AtomicU64) -> Result<()> {
-    let clients = MISDEEDS.map(|(deed, count)| async move {
+    let clients = MISDEEDS.map(|(deed, body)| async move {
         while Instant::now() < until {
             let url = format!("http://{}/api/v1/hostile/{deed}", server.public);
-            let body = count.map_or_else(|| json!({}), |count| json!({ "count": count }));
-            let answer = server.client.post(url).json(&body).send().await?;
+            let answer = server.client.post(url).header(CONTENT_TYPE, "application/json").body(body).send().await?;
             if !answer.status().is_server_error() {
                 bail!("{deed} is answered with {}", answer.status());
             }

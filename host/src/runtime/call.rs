@@ -10,7 +10,7 @@ use wasmtime::component::Val;
 
 use super::catalogue::{Catalogue, Generation};
 use super::instance::Exhausted;
-use super::long_calls::{LongCalls, LongMark};
+use super::long_calls::{Asker, LongCalls};
 use super::pool::Warm;
 use super::{CallError, ErrorKind, ServiceError};
 use crate::capabilities::context::CallContext;
@@ -22,8 +22,6 @@ use crate::names::ServiceName;
 #[derive(Clone)]
 pub struct Frame {
     pub catalogue: Arc<Catalogue>,
-    /// One for the whole chain: it is the root that goes elsewhere, with all that it has called.
-    pub long: LongMark,
     chain: Arc<Link>,
 }
 
@@ -35,7 +33,7 @@ struct Link {
 
 impl Frame {
     pub fn root(catalogue: Arc<Catalogue>, service: ServiceName) -> Self {
-        Self { catalogue, long: LongMark::default(), chain: Arc::new(Link { service, depth: 1, caller: None }) }
+        Self { catalogue, chain: Arc::new(Link { service, depth: 1, caller: None }) }
     }
 
     /// The frame of a call from here to `service`.
@@ -52,25 +50,25 @@ impl Frame {
             return Err(format!("a chain of more than {} calls", limits::CALL_DEPTH_MAX));
         }
         let chain = Link { service: service.clone(), depth: self.chain.depth + 1, caller: Some(self.chain.clone()) };
-        Ok(Self { catalogue: self.catalogue.clone(), long: self.long.clone(), chain: Arc::new(chain) })
+        Ok(Self { catalogue: self.catalogue.clone(), chain: Arc::new(chain) })
     }
 }
 
 /// A call that no service made; where it takes long, it goes on among the long ones.
 pub async fn run_root(
     long_calls: &LongCalls,
+    asker: Asker,
     generation: Arc<Generation>,
     export: usize,
     params: Vec<Val>,
     frame: Frame,
     context: Arc<CallContext>,
 ) -> Result<Val, CallError> {
-    let mark = frame.long.clone();
-    if generation.pool.replaces_a_broken_one() {
-        // Whoever breaks instances is served as fast as the others leave room for new ones.
-        mark.set();
-    }
-    long_calls.run(mark, Box::pin(async move { run(&generation, export, &params, frame, context).await })).await
+    // Whoever breaks instances is served as fast as the others leave room for new ones.
+    let is_long = generation.pool.replaces_a_broken_one();
+    let called = generation.clone();
+    let call = Box::pin(async move { run(&called, export, &params, frame, context).await });
+    long_calls.run(asker, &generation.exports[export].lately, is_long, call).await
 }
 
 /// Calls the export with this index. The function's one result is returned as it is.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::artifact::Artifact;
 use super::call::Stats;
 use super::linking::{Role, role_of};
+use super::long_calls::Lately;
 use super::manifest::{self, Access, Schedule};
 use super::pool::Pool;
 use crate::contract::adapt::Adapter;
@@ -43,6 +44,13 @@ pub struct Generation {
 pub struct Export {
     pub interface: String,
     pub name: String,
+    pub lately: Lately,
+}
+
+impl Export {
+    pub fn new(interface: &str, name: &str) -> Self {
+        Self { interface: interface.to_owned(), name: name.to_owned(), lately: Lately::default() }
+    }
 }
 
 /// A function bound to the world outside, with its codecs compiled.

@@ -1,16 +1,16 @@
-//! Calls that take long leave the threads that serve everybody: from their first long stretch of guest CPU on they are polled by a few
-//! threads of their own, at a low priority of the operating system. Knows no instances and no services.
+//! Calls that take long leave the threads that serve everybody: once they have kept one of them for long they are polled by a few threads of
+//! their own, at a low priority of the operating system. Knows no instances and no services.
 //!
 //! So a short call never waits behind a long one for a thread, and less for a processor, since the kernel prefers the serving threads.
 //! What a long call waits for (timers, stores) is still driven by the runtime that serves.
 
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::Poll;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -18,44 +18,72 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use super::cpu;
 use crate::limits;
 
 /// The threads for long calls. Cheap to clone; they end with the last clone, and with the calls that they have then.
 #[derive(Clone)]
 pub struct LongCalls {
     queue: mpsc::Sender<BoxFuture<'static, ()>>,
+    /// Of the engine: it counts up while time passes.
+    ticks: Arc<AtomicU64>,
 }
 
-/// Set by a guest that has run for long; read by whoever polls the root call that it belongs to.
-#[derive(Clone, Default)]
-pub struct LongMark(Arc<AtomicBool>);
+/// Whether the calls of one function were long of late, so that the next one is taken for one. One that is different changes nothing yet, as in
+/// a branch predictor of two bits (J. E. Smith, "A study of branch prediction strategies", 1981).
+#[derive(Default)]
+pub struct Lately(AtomicU8);
 
-/// When the last one was marked, in milliseconds since `BEGAN`, plus one; 0 before the first.
-static LAST_MARKED_MS: AtomicU64 = AtomicU64::new(0);
+impl Lately {
+    fn were_long(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= 2
+    }
+
+    fn note(&self, was_long: bool) {
+        let score = self.0.load(Ordering::Relaxed);
+        let next = if was_long { (score + 1).min(3) } else { score.saturating_sub(1) };
+        // Where two calls end at once, one of them may be forgotten.
+        if next != score {
+            self.0.store(next, Ordering::Relaxed);
+        }
+    }
+}
+
+/// When the last one became known as one, in milliseconds since `BEGAN`, plus one; 0 before the first.
+static LAST_SEEN_MS: AtomicU64 = AtomicU64::new(0);
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Whether a call was long within the last `LONG_CALLS_SEEN_MS`.
 pub fn were_seen() -> bool {
-    let last_ms = LAST_MARKED_MS.load(Ordering::Relaxed);
+    let last_ms = LAST_SEEN_MS.load(Ordering::Relaxed);
     last_ms != 0 && (BEGAN.elapsed().as_millis() as u64).saturating_sub(last_ms) < limits::LONG_CALLS_SEEN_MS
 }
 
-impl LongMark {
-    pub fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-        LAST_MARKED_MS.store(BEGAN.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
-    }
-
-    fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
+fn note_seen() {
+    LAST_SEEN_MS.store(BEGAN.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
 }
 
 const THREAD: &str = "long-calls";
+/// What a call may use before it is a long one.
+#[derive(Clone, Copy)]
+pub enum Asker {
+    Client,
+    /// An event, a schedule, an activation.
+    Host,
+}
+
+impl Asker {
+    const fn patience(self) -> Duration {
+        Duration::from_millis(match self {
+            Self::Client => limits::LONG_CALL_MS,
+            Self::Host => limits::LONG_HANDLING_MS,
+        })
+    }
+}
 
 impl LongCalls {
     /// Half of the processors, at least one thread. To be called within the runtime that serves.
-    pub fn start() -> Self {
+    pub fn start(ticks: Arc<AtomicU64>) -> Self {
         // Every long call holds an instance, so there is always room; were there none, a call would stay where it is.
         let (queue, calls) = mpsc::channel(limits::INSTANCES_MAX as usize);
         let calls = Arc::new(Mutex::new(calls));
@@ -65,34 +93,32 @@ impl LongCalls {
             thread::Builder::new()
                 .name(THREAD.to_owned())
                 .spawn(move || {
-                    // Of this thread alone (Linux). Where it is refused, long calls still have only their own threads.
-                    if let Err(error) = rustix::process::setpriority_process(None, limits::LONG_CALL_NICENESS) {
-                        tracing::warn!(%error, "the threads of long calls have the priority of all others");
+                    if let Err(error) = step_back() {
+                        tracing::warn!(%error, "the threads of long calls are preferred like all others");
                     }
                     runtime.block_on(poll_in_turns(&calls));
                 })
                 .expect("a host that cannot start a thread cannot run at all");
         }
-        Self { queue }
+        Self { queue, ticks }
     }
 
-    /// Runs a root call to its end: on a thread of long calls where its mark is set, else here until it is and the call gives way. Dropping the
-    /// future ends the call.
-    pub async fn run<T: Send + 'static>(&self, mark: LongMark, mut call: BoxFuture<'static, T>) -> T {
-        if !mark.is_set() {
-            let here = poll_fn(|context| match call.as_mut().poll(context) {
-                Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-                Poll::Pending if mark.is_set() => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-            });
-            if let Some(outcome) = here.await {
+    /// Runs a root call to its end: on a thread of long calls where it is known to be one or the function's were, else here until it turns out to be
+    /// one. Dropping the future ends the call.
+    pub async fn run<T: Send + 'static>(&self, asker: Asker, lately: &Lately, is_long: bool, mut call: BoxFuture<'static, T>) -> T {
+        let begins_elsewhere = is_long || lately.were_long();
+        if !begins_elsewhere {
+            let outcome = self.run_while_short(asker, &mut call).await;
+            lately.note(outcome.is_none());
+            if let Some(outcome) = outcome {
                 return outcome;
             }
         }
+        note_seen();
         let Ok(place) = self.queue.try_reserve() else { return call.await };
         let (mut sender, receiver) = oneshot::channel();
         place.send(Box::pin(async move {
-            let call = AssertUnwindSafe(call).catch_unwind();
+            let call = AssertUnwindSafe(measured(call)).catch_unwind();
             tokio::select! {
                 biased;
                 () = sender.closed() => {}
@@ -100,10 +126,77 @@ impl LongCalls {
             }
         }));
         match receiver.await.expect("a call is answered, or its asker is gone") {
-            Ok(outcome) => outcome,
+            Ok((outcome, used)) => {
+                if begins_elsewhere {
+                    lately.note(used >= asker.patience());
+                }
+                outcome
+            }
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
+
+    /// None where the call is a long one.
+    async fn run_while_short<T>(&self, asker: Asker, call: &mut BoxFuture<'static, T>) -> Option<T> {
+        let (mut is_measured, mut used, mut polls) = (false, Duration::ZERO, 0);
+        poll_fn(|context| {
+            let tick = self.ticks.load(Ordering::Relaxed);
+            let begin = is_measured.then(cpu::of_this_thread);
+            if let Poll::Ready(outcome) = call.as_mut().poll(context) {
+                return Poll::Ready(Some(outcome));
+            }
+            if let Some(begin) = begin {
+                used += cpu::of_this_thread() - begin;
+                if used >= asker.patience() {
+                    return Poll::Ready(None);
+                }
+            }
+            // Most calls end before either. One tick is chance, or the thread had to wait for a processor: what comes next is measured.
+            polls += 1;
+            is_measured = polls >= limits::LONG_CALL_POLLS || self.ticks.load(Ordering::Relaxed) != tick;
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// With the processor time that it took.
+async fn measured<T>(mut call: BoxFuture<'static, T>) -> (T, Duration) {
+    let mut used = Duration::ZERO;
+    let outcome = poll_fn(|context| {
+        let begin = cpu::of_this_thread();
+        let polled = call.as_mut().poll(context);
+        used += cpu::of_this_thread() - begin;
+        polled
+    });
+    let outcome = outcome.await;
+    (outcome, used)
+}
+
+/// This thread alone is preferred less than others. Errors: where that is refused, long calls still have only their own threads.
+#[cfg(target_os = "linux")]
+fn step_back() -> std::io::Result<()> {
+    let attributes = libc::sched_attr {
+        size: size_of::<libc::sched_attr>() as u32,
+        sched_policy: libc::SCHED_OTHER as u32,
+        sched_flags: 0,
+        sched_nice: limits::LONG_CALL_NICENESS,
+        sched_priority: 0,
+        // The slice (sched(7), since Linux 6.12): who wakes with a shorter one goes first at once, instead of waiting for its end. Nothing before.
+        sched_runtime: limits::LONG_CALL_SLICE_MS * 1_000_000,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: sched_setattr(2) reads a struct of the size that the struct names, and changes only this thread (0).
+    match unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn step_back() -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// One thread's loop: all its calls, each as far as it gets until it gives way.
@@ -127,58 +220,110 @@ async fn poll_in_turns(calls: &Mutex<mpsc::Receiver<BoxFuture<'static, ()>>>) {
 mod tests {
     use super::*;
 
-    use std::time::Duration;
-
     const PATIENCE: Duration = Duration::from_secs(10);
+    const LONG_CALL: Duration = Asker::Client.patience();
+
+    fn start() -> (LongCalls, Arc<AtomicU64>) {
+        let ticks = Arc::new(AtomicU64::new(0));
+        (LongCalls::start(ticks.clone()), ticks)
+    }
 
     fn is_here() -> bool {
         thread::current().name() == Some(THREAD)
     }
 
-    #[tokio::test]
-    async fn a_marked_call_goes_on_elsewhere_and_a_short_one_stays() {
-        let calls = LongCalls::start();
-        let where_it_ends = |mark: LongMark, is_long: bool| async move {
-            if is_long {
-                mark.set();
-            }
-            tokio::task::yield_now().await;
-            is_here()
-        };
-        for is_long in [false, true] {
-            let mark = LongMark::default();
-            assert_eq!(calls.run(mark.clone(), Box::pin(where_it_ends(mark, is_long))).await, is_long);
+    /// Keeps its thread for so long, without a wait.
+    fn work(duration: Duration) {
+        let begin = cpu::of_this_thread();
+        while cpu::of_this_thread() - begin < duration {
+            std::hint::spin_loop();
         }
+    }
+
+    /// Gives its thread back after each of these works; a tick passes in some. Where it is after each.
+    async fn places(calls: &LongCalls, ticks: &Arc<AtomicU64>, works: &[(Duration, bool)]) -> Vec<bool> {
+        let (works, ticks) = (works.to_vec(), ticks.clone());
+        let call = async move {
+            let mut places = Vec::new();
+            for (duration, a_tick_passes) in works {
+                work(duration);
+                ticks.fetch_add(u64::from(a_tick_passes), Ordering::Relaxed);
+                tokio::task::yield_now().await;
+                places.push(is_here());
+            }
+            places
+        };
+        calls.run(Asker::Client, &Lately::default(), false, Box::pin(call)).await
+    }
+
+    #[tokio::test]
+    async fn who_keeps_its_thread_beyond_a_tick_goes_on_elsewhere() {
+        let (calls, ticks) = start();
+        assert_eq!(places(&calls, &ticks, &[(LONG_CALL, true), (LONG_CALL, true), (Duration::ZERO, false)]).await, [false, true, true]);
+    }
+
+    #[tokio::test]
+    async fn who_gives_its_thread_back_in_time_stays() {
+        let (calls, ticks) = start();
+        let short = Duration::ZERO;
+        assert_eq!(places(&calls, &ticks, &[(LONG_CALL, false), (LONG_CALL, false)]).await, [false, false], "no tick, no clock");
+        assert_eq!(places(&calls, &ticks, &[(short, true), (short, true), (short, true)]).await, [false, false, false], "ticks by chance");
+        assert_eq!(places(&calls, &ticks, &[(short, true), (short, false), (LONG_CALL, false)]).await, [false, false, false], "forgotten");
+    }
+
+    #[tokio::test]
+    async fn what_is_known_as_long_begins_elsewhere() {
+        let (calls, _) = start();
+        assert!(calls.run(Asker::Client, &Lately::default(), true, Box::pin(async { is_here() })).await);
+        assert!(were_seen());
+    }
+
+    #[tokio::test]
+    async fn a_function_whose_calls_were_long_begins_elsewhere_until_they_are_short() {
+        let (calls, ticks) = start();
+        let lately = Lately::default();
+        let begins_here = async |works: [Duration; 2]| {
+            let ticks = ticks.clone();
+            let call = async move {
+                let begins_here = !is_here();
+                for duration in works {
+                    work(duration);
+                    ticks.fetch_add(1, Ordering::Relaxed);
+                    tokio::task::yield_now().await;
+                }
+                begins_here
+            };
+            calls.run(Asker::Client, &lately, false, Box::pin(call)).await
+        };
+        let (long, short) = ([LONG_CALL; 2], [Duration::ZERO; 2]);
+        let mut here = Vec::new();
+        for works in [long, short, long, long, long, short, long, short, short, short, short] {
+            here.push(begins_here(works).await);
+        }
+        assert_eq!(here, [true, true, true, true, false, false, false, false, false, true, true]);
     }
 
     #[tokio::test]
     async fn long_calls_take_turns_and_their_timers_work() {
-        let calls = LongCalls::start();
-        let spinner = LongMark::default();
-        let endless = {
-            let mark = spinner.clone();
-            async move {
-                mark.set();
+        let (calls, _) = start();
+        let spinning = tokio::spawn({
+            let calls = calls.clone();
+            let endless = async {
                 loop {
                     tokio::task::yield_now().await;
                 }
-            }
-        };
-        let spinning = tokio::spawn({
-            let calls = calls.clone();
-            async move { calls.run::<()>(spinner, Box::pin(endless)).await }
+            };
+            async move { calls.run::<()>(Asker::Client, &Lately::default(), true, Box::pin(endless)).await }
         });
-        let mark = LongMark::default();
-        let sleeper = {
-            let mark = mark.clone();
-            async move {
-                mark.set();
-                tokio::task::yield_now().await;
-                tokio::time::sleep(Duration::from_millis(1)).await;
-                is_here()
-            }
+        let sleeper = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            is_here()
         };
-        assert!(tokio::time::timeout(PATIENCE, calls.run(mark, Box::pin(sleeper))).await.expect("it gets its turn"));
+        assert!(
+            tokio::time::timeout(PATIENCE, calls.run(Asker::Client, &Lately::default(), true, Box::pin(sleeper)))
+                .await
+                .expect("it gets its turn")
+        );
         spinning.abort();
     }
 
@@ -190,39 +335,28 @@ mod tests {
                 let _ = self.0.take().expect("dropped once").send(());
             }
         }
-        let calls = LongCalls::start();
+        let (calls, _) = start();
         let (ended, hears) = oneshot::channel();
-        let mark = LongMark::default();
-        let endless = {
-            let (mark, ended) = (mark.clone(), Ended(Some(ended)));
-            async move {
-                let _ended = ended;
-                mark.set();
-                std::future::pending::<()>().await;
-            }
+        let ended = Ended(Some(ended));
+        let endless = async move {
+            let _ended = ended;
+            std::future::pending::<()>().await;
         };
-        let asker = tokio::time::timeout(Duration::from_millis(20), calls.run(mark, Box::pin(endless)));
+        let lately = Lately::default();
+        let asker = tokio::time::timeout(Duration::from_millis(20), calls.run(Asker::Client, &lately, true, Box::pin(endless)));
         assert!(asker.await.is_err(), "it has no end of its own");
         tokio::time::timeout(PATIENCE, hears).await.expect("it ends").expect("it was dropped");
     }
 
     #[tokio::test]
     async fn a_panic_reaches_the_asker_alone() {
-        let calls = LongCalls::start();
-        let mark = LongMark::default();
-        let broken = {
-            let mark = mark.clone();
-            async move {
-                mark.set();
-                tokio::task::yield_now().await;
-                panic!("on demand");
-            }
-        };
+        let (calls, _) = start();
         let asker = calls.clone();
-        let panicked = tokio::spawn(async move { asker.run::<()>(mark, Box::pin(broken)).await }).await.expect_err("it panics");
-        assert!(panicked.is_panic());
-        let marked = LongMark::default();
-        marked.set();
-        assert!(calls.run(marked, Box::pin(async { is_here() })).await, "the thread goes on, and one that is marked begins there");
+        let panicked =
+            tokio::spawn(
+                async move { asker.run::<()>(Asker::Client, &Lately::default(), true, Box::pin(async { panic!("on demand") })).await },
+            );
+        assert!(panicked.await.expect_err("it panics").is_panic());
+        assert!(calls.run(Asker::Client, &Lately::default(), true, Box::pin(async { is_here() })).await, "the thread goes on");
     }
 }

@@ -22,6 +22,7 @@ use crate::names::ServiceName;
 pub mod artifact;
 mod call;
 mod catalogue;
+mod cpu;
 pub mod engine;
 pub mod inspect;
 mod instance;
@@ -38,7 +39,7 @@ pub mod versions;
 pub use call::StatsView;
 pub use catalogue::{CallTarget, Catalogue, RouteEntry};
 use engine::Engine;
-use long_calls::LongCalls;
+use long_calls::{Asker, LongCalls};
 use permissions::Permissions;
 use versions::VersionStore;
 
@@ -118,8 +119,8 @@ impl Runtime {
     ) -> std::io::Result<Arc<Self>> {
         let versions = VersionStore::open(settings.versions_folder)?;
         Ok(Arc::new_cyclic(|myself| Self {
+            long_calls: LongCalls::start(engine.ticks()),
             engine,
-            long_calls: LongCalls::start(),
             permissions: settings.permissions,
             powers,
             queue,
@@ -156,7 +157,7 @@ impl Runtime {
             DecodeError::Invalid(fields) => CallError::Invalid(fields),
         })?;
         let frame = call::Frame::root(catalogue.clone(), target.service.clone());
-        let result = call::run_root(&self.long_calls, generation.clone(), binding.export, params, frame, context).await?;
+        let result = call::run_root(&self.long_calls, Asker::Client, generation.clone(), binding.export, params, frame, context).await?;
         match binding.reply.encode(&result) {
             Ok(Encoded::Ok { body, status_flag }) => Ok(Reply { body: body.map(Bytes::from), status_flag }),
             Ok(Encoded::Declined(error)) => Err(CallError::Declined(error)),

@@ -18,8 +18,6 @@ use crate::names::ServiceName;
 
 pub struct Pool {
     service: ServiceName,
-    /// Of the engine.
-    ticks: Arc<AtomicU64>,
     instance: InstancePre<InstanceState>,
     exports: Vec<ComponentExportIndex>,
     powers: Arc<Powers>,
@@ -59,12 +57,10 @@ impl Pool {
         instance: InstancePre<InstanceState>,
         exports: Vec<ComponentExportIndex>,
         powers: Arc<Powers>,
-        ticks: Arc<AtomicU64>,
         limits: Limits,
     ) -> Self {
         Self {
             service,
-            ticks,
             instance,
             exports,
             powers,
@@ -90,7 +86,7 @@ impl Pool {
     /// A fresh instance, 40 µs and more. The guest's own start code is metered like a call.
     pub async fn make(&self, context: Arc<CallContext>) -> wasmtime::Result<Warm> {
         let guest = Guest::new(self.service.clone(), context, self.powers.clone());
-        let mut store = new_store(self.instance.engine(), self.ticks.clone(), guest, self.limits.memory);
+        let mut store = new_store(self.instance.engine(), guest, self.limits.memory);
         store.data_mut().cpu.begin(self.limits.cpu);
         store.set_epoch_deadline(1);
         let instance = self.instance.instantiate_async(&mut store).await?;

@@ -10,6 +10,7 @@ use wasmtime::component::Val;
 
 use super::call::{self, Frame};
 use super::catalogue::Generation;
+use super::long_calls::Asker;
 use super::{CallError, ErrorKind, Runtime, internal_context};
 use crate::capabilities::events::{Event, Handler, Outcome};
 use crate::contract::codec::{EncodeError, Encoded};
@@ -59,7 +60,7 @@ impl Runtime {
 
     async fn call_on_schedule(self: Arc<Self>, generation: Arc<Generation>, export: usize, frame: Frame) {
         let context = internal_context("schedule", generation.pool.limits().wall);
-        let reply = call::run_root(&self.long_calls, generation.clone(), export, Vec::new(), frame, context.into()).await;
+        let reply = call::run_root(&self.long_calls, Asker::Host, generation.clone(), export, Vec::new(), frame, context.into()).await;
         if let Ok(Val::Result(Err(error))) = reply {
             tracing::warn!(service = %generation.service, function = generation.exports[export].name, ?error, "a scheduled call answers an error");
         }
@@ -91,7 +92,8 @@ impl Handler for Subscriber {
         context.correlation_id = event.correlation_id.as_str().into();
         context.event_id = Some(event.id.to_string().into());
         let frame = Frame::root(catalogue.clone(), self.service.clone());
-        match call::run_root(&runtime.long_calls, generation.clone(), subscription.export, params, frame, context.into()).await {
+        match call::run_root(&runtime.long_calls, Asker::Host, generation.clone(), subscription.export, params, frame, context.into()).await
+        {
             Ok(reply) => outcome_of(subscription.reply.encode(&reply)),
             Err(CallError::Invalid(_) | CallError::Unreadable(_)) => Outcome::Reject { reason: "the event does not fit".to_owned() },
             Err(error) => later(error.to_string()),

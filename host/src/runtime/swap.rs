@@ -10,6 +10,7 @@ use super::call::{self, Frame, Stats, StatsView};
 use super::catalogue::{Call, Catalogue, Export, Generation, Subscription};
 use super::engine::EngineError;
 use super::linking::{self, Role, role_of};
+use super::long_calls::Asker;
 use super::manifest::{Manifest, Route};
 use super::pool::Pool;
 use super::versions::{HistoryEntry, VersionStore};
@@ -387,7 +388,7 @@ impl Runtime {
             subscriptions: parts.topics.keys().cloned().collect(),
         };
         let generation = Arc::new(Generation {
-            pool: Pool::new(service.clone(), instance, indices, powers, self.engine.ticks(), manifest.limits.clone()),
+            pool: Pool::new(service.clone(), instance, indices, powers, manifest.limits.clone()),
             service,
             version: version.to_owned(),
             number: self.next_generation(),
@@ -424,7 +425,7 @@ impl Runtime {
     ) -> Result<(), String> {
         let frame = Frame::root(catalogue, generation.service.clone());
         let context = internal_context("probe", generation.pool.limits().wall);
-        match call::run_root(&self.long_calls, generation.clone(), export, Vec::new(), frame, context.into()).await {
+        match call::run_root(&self.long_calls, Asker::Host, generation.clone(), export, Vec::new(), frame, context.into()).await {
             Ok(value) => match reply.encode(&value) {
                 Ok(Encoded::Ok { .. }) => Ok(()),
                 Ok(Encoded::Declined(error)) => Err(format!("its health probe answers an error: {}: {}", error.code, error.message)),
@@ -513,7 +514,7 @@ impl Parts {
         };
         for function in &api.functions {
             parts.api.insert(function.name.clone(), parts.exports.len());
-            parts.exports.push(Export { interface: api.id.clone(), name: function.name.clone() });
+            parts.exports.push(Export::new(&api.id, &function.name));
         }
         parts.bind_topics(manifest, contract, &mut reasons);
         for route in &manifest.routes {
@@ -573,7 +574,7 @@ impl Parts {
                     }
                     Err(error) => reasons.push(format!("{} {}: {error}", interface.id, function.name)),
                 }
-                self.exports.push(Export { interface: interface.id.clone(), name: function.name.clone() });
+                self.exports.push(Export::new(&interface.id, &function.name));
             }
         }
         match &manifest.events.subscribe {

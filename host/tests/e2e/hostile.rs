@@ -48,6 +48,51 @@ async fn an_endless_loop_is_ended_by_its_cpu_time() {
     check("spin", json!({}), 504, "service_timed_out").await;
 }
 
+/// Processor time of the host's threads with this name, in the kernel's ticks of 10 ms.
+#[cfg(target_os = "linux")]
+fn ticks_used(app: &TestApp, is_counted: impl Fn(&str) -> bool) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", app.pid())).expect("it runs");
+    let used = threads.filter_map(|thread| {
+        let stat = std::fs::read_to_string(thread.expect("the folder can be read").path().join("stat")).ok()?;
+        let (name, fields) = stat.split_once('(')?.1.rsplit_once(')')?;
+        let ticks = |number: usize| fields.split_whitespace().nth(number)?.parse::<u64>().ok();
+        // utime and stime, proc_pid_stat(5); the first field here is its third.
+        is_counted(name).then(|| ticks(11).zip(ticks(12))).flatten().map(|(user, system)| user + system)
+    });
+    used.sum()
+}
+
+/// The first long call of a host, which knows nothing of the service yet.
+#[cfg(target_os = "linux")]
+async fn leaves_the_threads_that_serve(function: &str, ends_it: impl AsyncFnOnce(&TestApp)) {
+    let app = start().await;
+    is_fine(&app).await;
+    let elsewhere = || ticks_used(&app, |name| name == "long-calls");
+    let all = || ticks_used(&app, |_| true);
+    let before = (elsewhere(), all());
+    let reply = async { call(&app, function, json!({ "count": 1 })).await };
+    tokio::join!(reply, ends_it(&app));
+    let (elsewhere, all) = (elsewhere() - before.0, all() - before.1);
+    println!("{function}: {elsewhere} of {all} ticks elsewhere");
+    assert!(all >= 10 && elsewhere * 4 >= all * 3, "{elsewhere} of {all} ticks elsewhere");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_spins_leaves_the_threads_that_serve() {
+    leaves_the_threads_that_serve("spin", async |_| {}).await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_asks_the_host_again_and_again_leaves_the_threads_that_serve() {
+    leaves_the_threads_that_serve("hold", async |app| {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        app.post("/api/v1/hostile/mark", json!({})).send().await;
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_memory_bomb_is_ended_at_its_bound() {
     check("bomb", json!({}), 500, "service_failed").await;

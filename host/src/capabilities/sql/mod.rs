@@ -68,6 +68,15 @@ pub enum Effect {
     Push(Push),
 }
 
+impl Effect {
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Event(event) => event.payload.len(),
+            Self::Push(push) => push.payload.len(),
+        }
+    }
+}
+
 /// One service's database.
 #[async_trait]
 pub trait Database: Outbox {

@@ -221,6 +221,7 @@ impl Database for SqliteDatabase {
     }
 
     async fn begin(&self) -> Result<Box<dyn Transaction>, SqlError> {
+        self.0.outbox.room().await;
         let lease = self.0.file.writer().await?;
         let transaction = SqliteTransaction { core: self.0.clone(), lease, begun: false, failed: false, pending: Pending::default() };
         Ok(Box::new(transaction))

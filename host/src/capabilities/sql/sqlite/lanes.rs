@@ -387,8 +387,15 @@ impl Lease {
     /// Runs a script's statements, each for every row of parameters.
     pub async fn run_rows(&mut self, script: &Script, rows: &[Params]) -> Result<(), SqlError> {
         tokio::task::coop::consume_budget().await;
-        let link = self.start(limits::SQL_TIMEOUT_MS)?;
-        script.statements.iter().try_for_each(|text| link.run_rows(text, rows))
+        for text in script.statements.iter() {
+            for (number, some) in rows.chunks(limits::SQLITE_ROWS_AT_ONCE).enumerate() {
+                if number > 0 {
+                    tokio::task::yield_now().await;
+                }
+                self.start(limits::SQL_TIMEOUT_MS)?.run_rows(text, some)?;
+            }
+        }
+        Ok(())
     }
 
     /// Runs a script and shows every row to `visit` until that says false (what is left of the script is then not run).

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -32,6 +33,10 @@ pub struct SqliteOutbox {
     signal: Arc<Notify>,
     /// The next position to be given out; only who holds the file's writer does that, so positions rise in the order of the commits.
     next: AtomicI64,
+    /// All up to here has been taken by the relay.
+    taken: AtomicI64,
+    /// Rung when more was.
+    relief: Notify,
     newest: Mutex<Newest>,
     peek: Script,
     remove: Script,
@@ -52,13 +57,13 @@ impl Newest {
         while let Some((front, effect)) = self.effects.front()
             && *front <= position
         {
-            self.bytes -= payload_bytes(effect);
+            self.bytes -= effect.payload_bytes();
             self.effects.pop_front();
         }
     }
 
     fn push(&mut self, position: i64, effect: Effect) {
-        let bytes = payload_bytes(&effect);
+        let bytes = effect.payload_bytes();
         if self.effects.len() < limits::OUTBOX_NEWEST_MAX && self.bytes + bytes <= limits::OUTBOX_NEWEST_BYTES_MAX {
             self.bytes += bytes;
             self.effects.push_back((position, effect));
@@ -102,6 +107,9 @@ impl SqliteOutbox {
             source,
             signal: Arc::new(Notify::new()),
             next: AtomicI64::new(next),
+            // What the last run left behind is not held against those who write now.
+            taken: AtomicI64::new(next - 1),
+            relief: Notify::new(),
             newest: Mutex::new(Newest { effects: VecDeque::new(), bytes: 0, behind: true, gaps: 0 }),
             peek: Script::new("SELECT position, effect FROM _echo_outbox WHERE position > $1 ORDER BY position LIMIT $2"),
             remove: Script::all([
@@ -121,6 +129,28 @@ impl SqliteOutbox {
         self.signal.clone()
     }
 
+    /// Before a transaction begins: while many effects wait to leave, until some have, so that who makes them is no faster than
+    /// they leave. For `OUTBOX_ROOM_WAIT_MS` at the most: they may be waiting for something that is not there, and the file has room.
+    pub async fn room(&self) {
+        if self.has_room() {
+            return;
+        }
+        let relieved = async {
+            loop {
+                let relief = self.relief.notified();
+                if self.has_room() {
+                    return;
+                }
+                relief.await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_millis(limits::OUTBOX_ROOM_WAIT_MS), relieved).await;
+    }
+
+    fn has_room(&self) -> bool {
+        self.next.load(Ordering::Relaxed) - self.taken.load(Ordering::Relaxed) <= limits::OUTBOX_ROOM
+    }
+
     /// For whoever is about to commit what `Pending::take` gave out. Dropped without `committed`, the file is asked what took place.
     pub fn handover(&self, pending: &mut Pending) -> Handover<'_> {
         Handover { outbox: self, written: std::mem::take(&mut pending.written), spilled: pending.spilled, is_over: false }
@@ -128,6 +158,9 @@ impl SqliteOutbox {
 
     /// At most `RELAY_BYTES_MAX` of them, but always one where there is one.
     pub async fn peek(&self, file: &File, after: i64, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
+        if self.taken.fetch_max(after, Ordering::Relaxed) < after {
+            self.relief.notify_waiters();
+        }
         let mut effects = Vec::new();
         let mut bytes = 0;
         let gaps = {
@@ -136,7 +169,7 @@ impl SqliteOutbox {
             if !newest.behind {
                 for (position, effect) in newest.effects.iter().take(limit) {
                     effects.push((*position, effect.clone()));
-                    bytes += payload_bytes(effect);
+                    bytes += effect.payload_bytes();
                     if bytes >= limits::RELAY_BYTES_MAX {
                         break;
                     }
@@ -185,13 +218,6 @@ async fn is_there(writer: &mut Lease, table: &str) -> Result<bool, SqlError> {
         })
         .await?;
     Ok(is_there)
-}
-
-fn payload_bytes(effect: &Effect) -> usize {
-    match effect {
-        Effect::Event(event) => event.payload.len(),
-        Effect::Push(push) => push.payload.len(),
-    }
 }
 
 /// Effects on their way from a transaction to the relay.
@@ -256,7 +282,7 @@ impl Pending {
     }
 
     pub fn push(&mut self, effect: Effect) -> Result<(), SqlError> {
-        if payload_bytes(&effect) > limits::EVENT_BYTES_MAX {
+        if effect.payload_bytes() > limits::EVENT_BYTES_MAX {
             return Err(SqlError::new(ErrorClass::TooLarge, format!("an event's payload is at most {} bytes", limits::EVENT_BYTES_MAX)));
         }
         let text = serde_json::to_string(&effect).expect("strings, numbers and lists always encode");
@@ -284,12 +310,16 @@ impl Pending {
 }
 
 const _: () = assert!(limits::PUSH_PAYLOAD_BYTES_MAX <= limits::EVENT_BYTES_MAX);
+// Who keeps to it keeps its effects in memory: to read them from the file costs more.
+const _: () = assert!(limits::OUTBOX_ROOM < limits::OUTBOX_NEWEST_MAX as i64);
 // An effect fits into a row: JSON text in a JSON string at most doubles, a user takes 40 bytes.
 const _: () = assert!(2 * limits::EVENT_BYTES_MAX + 40 * limits::PUSH_USERS_MAX + 4_096 < limits::SQL_VALUE_BYTES_MAX);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use futures_util::FutureExt;
 
     use crate::capabilities::events::Event;
     use crate::capabilities::sql::sqlite::lanes::Durability;
@@ -399,6 +429,21 @@ mod tests {
             house.outbox.remove_up_to(&house.file, position).await.expect("removes");
             house.file.close().await;
         }
+    }
+
+    #[tokio::test]
+    async fn who_makes_effects_waits_until_some_have_left_but_not_for_ever() {
+        let house = House::open().await;
+        let most = limits::OUTBOX_ROOM;
+        let last = house.outbox.next.fetch_add(most, Ordering::Relaxed) + most - 1;
+        assert_eq!(house.outbox.room().now_or_never(), None, "a backlog");
+        house.outbox.room().await;
+        assert!(!house.outbox.has_room(), "nothing left, and yet it ended");
+        let mut waiting = std::pin::pin!(house.outbox.room());
+        assert_eq!(waiting.as_mut().now_or_never(), None);
+        house.peek(last).await;
+        assert_eq!(waiting.now_or_never(), Some(()), "it was woken");
+        assert_eq!(house.outbox.room().now_or_never(), Some(()), "and nobody waits any more");
     }
 
     #[tokio::test]
