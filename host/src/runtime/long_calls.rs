@@ -64,6 +64,7 @@ fn note_seen() {
 }
 
 const THREAD: &str = "long-calls";
+
 /// What a call may use before it is a long one.
 #[derive(Clone, Copy)]
 pub enum Asker {
