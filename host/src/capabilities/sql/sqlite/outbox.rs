@@ -158,9 +158,23 @@ impl SqliteOutbox {
 
     /// At most `RELAY_BYTES_MAX` of them, but always one where there is one.
     pub async fn peek(&self, file: &File, after: i64, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
-        if self.taken.fetch_max(after, Ordering::Relaxed) < after {
+        self.has_taken(after);
+        let given = self.next.load(Ordering::Relaxed) - 1;
+        let effects = self.peek_on(file, after, limit).await?;
+        if effects.is_empty() {
+            // What was given out beyond is not committed, or never will be.
+            self.has_taken(given);
+        }
+        Ok(effects)
+    }
+
+    fn has_taken(&self, position: i64) {
+        if self.taken.fetch_max(position, Ordering::Relaxed) < position {
             self.relief.notify_waiters();
         }
+    }
+
+    async fn peek_on(&self, file: &File, after: i64, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
         let mut effects = Vec::new();
         let mut bytes = 0;
         let gaps = {
@@ -444,6 +458,15 @@ mod tests {
         house.peek(last).await;
         assert_eq!(waiting.now_or_never(), Some(()), "it was woken");
         assert_eq!(house.outbox.room().now_or_never(), Some(()), "and nobody waits any more");
+    }
+
+    #[tokio::test]
+    async fn positions_that_were_rolled_back_are_no_backlog() {
+        let house = House::open().await;
+        house.outbox.next.fetch_add(2 * limits::OUTBOX_ROOM, Ordering::Relaxed);
+        assert!(!house.outbox.has_room());
+        assert_eq!(house.peek(i64::MIN).await, []);
+        assert!(house.outbox.has_room(), "nothing is there");
     }
 
     #[tokio::test]
