@@ -23,6 +23,7 @@ use crate::capabilities::events::embedded::EmbeddedQueue;
 use crate::capabilities::guest::Powers;
 use crate::capabilities::hub::embedded::EmbeddedFeed;
 use crate::capabilities::hub::{Feed, Sockets};
+use crate::capabilities::pace::Pace;
 use crate::capabilities::passwords::Passwords;
 use crate::capabilities::passwords::native::{Cost, NativePasswords};
 use crate::capabilities::sql::sqlite::{Durability, SqliteBackend};
@@ -373,6 +374,7 @@ impl PowersSource for Backends {
             passwords: self.passwords.clone(),
             tokens: self.tokens.clone(),
             settings: self.config.service_settings(service, defaults),
+            pace: Pace::default(),
         }))
     }
 

@@ -213,21 +213,36 @@ pub const RELAY_GATHER_MS: u64 = 2;
 pub const RELAY_EVENTS_GATHER_MS: u64 = 10;
 /// Effects that have left are taken out of the outbox when there are so many of them, or at the next tick.
 pub const RELAY_CLEAR_EFFECTS: usize = 1_024;
-/// Bytes of effects that the relay takes at once (one effect may be larger).
+/// Bytes of effects that the relay takes at once, and users into whose feeds they go (one effect may be larger): nobody else writes a feed meanwhile.
 pub const RELAY_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const RELAY_USERS_MAX: usize = 1_024;
 /// The relay looks at the outbox at least this often, in milliseconds, and waits this long after a failure (doubling).
 pub const RELAY_TICK_MS: u64 = 1_000;
 pub const RELAY_RETRY_FIRST_MS: u64 = 20;
 pub const RELAY_RETRY_LAST_MS: u64 = 5_000;
-/// Events and pushes of one call.
+/// Events and pushes of one call, and their bytes.
 pub const EFFECTS_PER_CALL_MAX: usize = 1_000;
+pub const EFFECT_BYTES_PER_CALL_MAX: usize = 16 * 1024 * 1024;
+/// Of them, of their users and of their bytes so many are free for a call (a message to the largest group is), and this many times as many while it
+/// handles an event, which may say of `ACK_RECEIPTS_MAX` messages that they arrived. What is beyond takes turns, ...
+pub const EFFECTS_FREE: usize = 64;
+pub const EFFECT_USERS_FREE: usize = 1_024;
+pub const EFFECT_BYTES_FREE: usize = 256 * 1024;
+pub const EFFECTS_FREE_HANDLING: usize = 8;
+/// ... one each, one for so many users, one for so many bytes, at this rate per second for all calls of a service together.
+pub const EFFECT_TURN_USERS: usize = 4;
+pub const EFFECT_TURN_BYTES: usize = 4 * 1024;
+pub const EFFECTS_PACED_PER_SECOND: u64 = 3_000;
+/// A call waits for its turn when that is so many milliseconds away; none is ever further away than so many.
+pub const EFFECTS_PACE_STEP_MS: u64 = 5;
+pub const EFFECTS_BEHIND_MS: u64 = 5_000;
 /// Payload of one event in bytes.
 pub const EVENT_BYTES_MAX: usize = 256 * 1024;
 /// Items of several events that arrive as one, in bytes.
 pub const EVENT_GATHERED_BYTES_MAX: usize = 32 * 1024;
 /// Rows the relay moves at once.
 pub const RELAY_BATCH: usize = 256;
-/// After a batch of so many effects, or of `RELAY_BYTES_MAX`, the relay rests this many times as long as the batch took: whoever makes effects
+/// After a batch of so many effects, or of as many bytes as there may be, the relay rests this many times as long as the batch took: whoever makes effects
 /// without end has no more than that share of a processor for them.
 pub const RELAY_LARGE_BATCH: usize = 64;
 pub const RELAY_REST: u32 = 3;

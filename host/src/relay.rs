@@ -41,9 +41,9 @@ enum RelayError {
 }
 
 /// One batch.
+#[derive(Default)]
 struct Moved {
     effects: usize,
-    /// Of their payloads.
     bytes: usize,
 }
 
@@ -146,9 +146,8 @@ impl Relay {
     async fn move_batch(&mut self, all: bool) -> Result<Moved, RelayError> {
         let published = if all || Instant::now() >= self.publish_at() { self.publish().await? } else { false };
         let effects = self.outbox.peek(self.taken, limits::RELAY_BATCH).await?;
-        let bytes = effects.iter().map(|(_, effect)| effect.payload_bytes()).sum();
-        let moved = Moved { effects: effects.len(), bytes };
-        let Some(&(last, _)) = effects.last() else { return Ok(Moved { effects: usize::from(published), bytes }) };
+        let Some(&(last, _)) = effects.last() else { return Ok(Moved { effects: usize::from(published), ..Moved::default() }) };
+        let moved = Moved { effects: effects.len(), bytes: effects.iter().map(|(_, effect)| effect.bytes()).sum() };
         let mut events: Vec<(i64, Event)> = Vec::new();
         let mut durable: Vec<(i64, Push)> = Vec::new();
         let mut ephemeral: Vec<(i64, Push)> = Vec::new();

@@ -2,6 +2,7 @@
 //! The runtime keeps one in every store; nothing here knows of stores, pools or generations.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTable;
 
@@ -9,8 +10,9 @@ use super::cache::Cache;
 use super::config::ServiceSettings;
 use super::context::CallContext;
 use super::hub::{Feed, Sockets};
+use super::pace::{Made, Pace};
 use super::passwords::Passwords;
-use super::sql::{Database, Effect, ErrorClass, SqlError, Transaction};
+use super::sql::{Database, Effect, SqlError, Transaction};
 use super::tokens::Tokens;
 use crate::limits;
 use crate::names::ServiceName;
@@ -24,6 +26,7 @@ pub struct Powers {
     pub passwords: Arc<dyn Passwords>,
     pub tokens: Arc<dyn Tokens>,
     pub settings: ServiceSettings,
+    pub pace: Pace,
 }
 
 const RUNS_WITHIN_A_CALL: &str = "a guest's code runs within a call only";
@@ -38,7 +41,8 @@ pub struct Guest {
     /// Rises with every transaction, so that a stale handle cannot reach a newer one.
     pub transaction_number: u64,
     pub table: ResourceTable,
-    pub effects_count: usize,
+    /// Its events and pushes in this call.
+    pub made: Made,
     pub log_lines_count: u32,
 }
 
@@ -53,7 +57,7 @@ impl Guest {
             transaction: None,
             transaction_number: 0,
             table,
-            effects_count: 0,
+            made: Made::default(),
             log_lines_count: 0,
         }
     }
@@ -61,7 +65,7 @@ impl Guest {
     /// Makes the instance ready for its next call.
     pub fn begin_call(&mut self, context: Arc<CallContext>) {
         self.context = Some(context);
-        self.effects_count = 0;
+        self.made = Made::default();
         self.log_lines_count = 0;
     }
 
@@ -80,20 +84,33 @@ impl Guest {
     }
 
     /// Writes an effect to the outbox: inside the open transaction where there is one, else at once.
-    /// Errors: `TooLarge` above `EFFECTS_PER_CALL_MAX`.
+    /// Errors: `TooLarge` where it is too much for one call.
     pub async fn emit(&mut self, effect: Effect) -> Result<(), SqlError> {
-        self.effects_count += 1;
-        if self.effects_count > limits::EFFECTS_PER_CALL_MAX {
-            return Err(SqlError {
-                class: ErrorClass::TooLarge,
-                constraint: None,
-                sqlstate: None,
-                message: format!("more than {} events and pushes in one call", limits::EFFECTS_PER_CALL_MAX),
-            });
-        }
+        self.made.add(effect.bytes(), effect.users_count())?;
         match &mut self.transaction {
             Some(transaction) => transaction.emit(effect).await,
-            None => self.powers.database.emit(vec![effect]).await,
+            None => {
+                self.powers.database.emit(vec![effect]).await?;
+                self.keep_pace().await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Who makes effects in masses waits here, when some have left its hands: it then holds nothing for which others wait. It keeps half of its
+    /// time for an answer.
+    pub async fn keep_pace(&mut self) {
+        let context = self.context();
+        let free = if context.event_id.is_some() { limits::EFFECTS_FREE_HANDLING } else { 1 };
+        let (now, deadline) = (Instant::now(), context.deadline);
+        let turns = self.made.turns(free);
+        if turns == 0 {
+            return;
+        }
+        let until = self.powers.pace.take(turns).min(now + deadline.saturating_duration_since(now) / 2);
+        // Timers are of milliseconds; several turns are waited for together.
+        if until > now + Duration::from_millis(limits::EFFECTS_PACE_STEP_MS) {
+            tokio::time::sleep_until(until.into()).await;
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod events;
 pub mod guest;
 pub mod hub;
 pub mod log;
+pub mod pace;
 pub mod passwords;
 pub mod sql;
 pub mod tokens;

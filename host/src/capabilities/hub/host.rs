@@ -45,11 +45,11 @@ impl wit::Host for Guest {
         }
         // What is not tied to a transaction and not kept need not touch the disk.
         if push.class == Class::Ephemeral && self.transaction.is_none() {
-            self.effects_count += 1;
-            if self.effects_count > limits::EFFECTS_PER_CALL_MAX {
-                return Ok(Err(wit::HubError::TooLarge));
+            if let Err(error) = self.made.add(push.bytes(), push.users.len()) {
+                return Ok(Err(error.into()));
             }
             self.powers.sockets.deliver_ephemeral(&push);
+            self.keep_pace().await;
             return Ok(Ok(()));
         }
         Ok(self.emit(Effect::Push(push)).await.map_err(wit::HubError::from))
@@ -200,7 +200,7 @@ mod tests {
         guest.transaction.take().expect("open").commit().await.expect("commits");
         assert_eq!((shown(), waiting().await), (1, 2));
 
-        guest.effects_count = limits::EFFECTS_PER_CALL_MAX;
+        while guest.made.add(1, 1).is_ok() {}
         for flood in [ephemeral(), push()] {
             let error = wit::Host::push(&mut guest, flood).await.expect("no trap").expect_err("too many");
             assert_eq!(error as u8, wit::HubError::TooLarge as u8);

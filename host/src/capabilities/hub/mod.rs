@@ -32,6 +32,13 @@ pub struct Push {
     pub receipt: Option<String>,
 }
 
+impl Push {
+    /// What it takes in memory and on the disk, roughly.
+    pub fn bytes(&self) -> usize {
+        self.payload.len() + size_of_val(self.users.as_slice())
+    }
+}
+
 /// One durable event in one user's feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeedEntry {

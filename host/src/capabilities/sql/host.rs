@@ -120,7 +120,11 @@ impl wit::HostTransaction for Guest {
             async {
                 self.inside(number)?;
                 match self.transaction.take() {
-                    Some(transaction) => transaction.commit().await,
+                    Some(transaction) => {
+                        transaction.commit().await?;
+                        self.keep_pace().await;
+                        Ok(())
+                    }
                     None => Err(stale()),
                 }
             }

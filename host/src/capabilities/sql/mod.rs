@@ -75,6 +75,22 @@ impl Effect {
             Self::Push(push) => push.payload.len(),
         }
     }
+
+    /// What it takes in memory and on the disk, roughly.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Event(event) => event.payload.len(),
+            Self::Push(push) => push.bytes(),
+        }
+    }
+
+    /// Whose feeds it goes into.
+    pub fn users_count(&self) -> usize {
+        match self {
+            Self::Event(_) => 0,
+            Self::Push(push) => push.users.len(),
+        }
+    }
 }
 
 /// One service's database.

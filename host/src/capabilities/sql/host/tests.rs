@@ -18,10 +18,11 @@ use crate::capabilities::config::ServiceSettings;
 use crate::capabilities::context::{CallContext, Caller};
 use crate::capabilities::guest::Powers;
 use crate::capabilities::hub::embedded::EmbeddedFeed;
-use crate::capabilities::hub::{FeedEntry, Push, Sockets};
+use crate::capabilities::hub::{Class, FeedEntry, Push, Sockets};
+use crate::capabilities::pace::Pace;
 use crate::capabilities::passwords::{Algorithm, PasswordError, Passwords, Verdict};
 use crate::capabilities::sql::sqlite::{Durability, SqliteBackend};
-use crate::capabilities::sql::{Migration, SqlBackend};
+use crate::capabilities::sql::{Effect, Migration, SqlBackend};
 use crate::capabilities::tokens::{AccessToken, Claims, Revocation, TokenError, Tokens};
 use crate::names::ServiceName;
 
@@ -40,6 +41,7 @@ pub(crate) async fn two_guests(folder: &Path, sockets: Arc<dyn Sockets>) -> [Gue
         passwords: Arc::new(Nothing),
         tokens: Arc::new(Nothing),
         settings: ServiceSettings::default(),
+        pace: Pace::default(),
     });
     [(); 2].map(|()| Guest::new(service.clone(), context(Duration::from_secs(30)).into(), powers.clone()))
 }
@@ -298,4 +300,55 @@ impl Tokens for Nothing {
     async fn rotate(&self) -> Result<(), TokenError> {
         unreachable!()
     }
+}
+
+fn push() -> Effect {
+    Effect::Push(Push { users: vec![Uuid::nil()], event: "e".to_owned(), payload: "1".to_owned(), class: Class::Durable, receipt: None })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_makes_effects_in_masses_waits_when_it_holds_nothing() {
+    const BEYOND: u32 = 300;
+    let waits = Duration::from_millis(u64::from(BEYOND) * 1_000 / limits::EFFECTS_PACED_PER_SECOND);
+    let folder = tempfile::tempdir().expect("a folder");
+    let [mut guest, mut other] = two_guests(folder.path(), Arc::new(Screen::default())).await;
+    let powers = guest.powers.clone();
+    let nobody_waits = || powers.pace.take(0) <= Instant::now();
+    for _ in 0..limits::EFFECTS_FREE {
+        guest.emit(push()).await.expect("emits");
+    }
+    assert!(nobody_waits(), "they are free");
+
+    let handle = begun(&mut guest).await;
+    for _ in 0..BEYOND {
+        guest.emit(push()).await.expect("emits");
+    }
+    assert!(nobody_waits(), "others wait for the writer");
+    let begin = Instant::now();
+    HostTransaction::commit(&mut guest, handle).await.expect("no trap").expect("commits");
+    assert!(begin.elapsed() >= waits, "{:?}", begin.elapsed());
+    Host::execute(&mut other, ADD.to_owned(), text("a")).await.expect("no trap").expect("the writer is free");
+
+    // All calls of the service stand in one line, and what leaves at once stands in it too.
+    let begin = Instant::now();
+    powers.pace.take(BEYOND);
+    for _ in 0..=limits::EFFECTS_FREE {
+        other.made.add(0, 1).expect("within the bound");
+    }
+    other.keep_pace().await;
+    assert!(begin.elapsed() >= waits, "{:?}", begin.elapsed());
+
+    // Who handles an event has more for free, ...
+    other.begin_call(CallContext { event_id: Some("e".into()), ..context(Duration::from_secs(1)) }.into());
+    for _ in 0..=limits::EFFECTS_FREE {
+        other.emit(push()).await.expect("emits");
+    }
+    assert!(nobody_waits());
+    // ... and whoever waits keeps some of its time.
+    let deadline = Instant::now() + Duration::from_secs(1);
+    powers.pace.take(u32::MAX);
+    other.begin_call(CallContext { deadline, ..context(Duration::ZERO) }.into());
+    other.made.add(limits::EFFECT_BYTES_PER_CALL_MAX, 1).expect("within the bound");
+    other.keep_pace().await;
+    assert!(Instant::now() < deadline);
 }

@@ -57,13 +57,13 @@ impl Newest {
         while let Some((front, effect)) = self.effects.front()
             && *front <= position
         {
-            self.bytes -= effect.payload_bytes();
+            self.bytes -= effect.bytes();
             self.effects.pop_front();
         }
     }
 
     fn push(&mut self, position: i64, effect: Effect) {
-        let bytes = effect.payload_bytes();
+        let bytes = effect.bytes();
         if self.effects.len() < limits::OUTBOX_NEWEST_MAX && self.bytes + bytes <= limits::OUTBOX_NEWEST_BYTES_MAX {
             self.bytes += bytes;
             self.effects.push_back((position, effect));
@@ -75,6 +75,30 @@ impl Newest {
     fn missed(&mut self) {
         self.behind = true;
         self.gaps += 1;
+    }
+}
+
+/// What the relay takes at once.
+struct Batch {
+    effects: Vec<(i64, Effect)>,
+    limit: usize,
+    bytes: usize,
+    users_count: usize,
+}
+
+impl Batch {
+    fn new(limit: usize) -> Self {
+        Self { effects: Vec::new(), limit, bytes: 0, users_count: 0 }
+    }
+
+    fn has_room(&self) -> bool {
+        self.effects.len() < self.limit && self.bytes < limits::RELAY_BYTES_MAX && self.users_count < limits::RELAY_USERS_MAX
+    }
+
+    fn push(&mut self, position: i64, effect: Effect) {
+        self.bytes += effect.bytes();
+        self.users_count += effect.users_count();
+        self.effects.push((position, effect));
     }
 }
 
@@ -156,7 +180,7 @@ impl SqliteOutbox {
         Handover { outbox: self, written: std::mem::take(&mut pending.written), spilled: pending.spilled, is_over: false }
     }
 
-    /// At most `RELAY_BYTES_MAX` of them, but always one where there is one.
+    /// At most `limit`, no more than the relay takes at once, but always one where there is one.
     pub async fn peek(&self, file: &File, after: i64, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
         self.has_taken(after);
         let given = self.next.load(Ordering::Relaxed) - 1;
@@ -175,20 +199,18 @@ impl SqliteOutbox {
     }
 
     async fn peek_on(&self, file: &File, after: i64, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
-        let mut effects = Vec::new();
-        let mut bytes = 0;
+        let mut batch = Batch::new(limit);
         let gaps = {
             let mut newest = self.newest.lock();
             newest.pop_up_to(after);
             if !newest.behind {
-                for (position, effect) in newest.effects.iter().take(limit) {
-                    effects.push((*position, effect.clone()));
-                    bytes += effect.payload_bytes();
-                    if bytes >= limits::RELAY_BYTES_MAX {
+                for (position, effect) in &newest.effects {
+                    if !batch.has_room() {
                         break;
                     }
+                    batch.push(*position, effect.clone());
                 }
-                return Ok(effects);
+                return Ok(batch.effects);
             }
             newest.gaps
         };
@@ -198,18 +220,17 @@ impl SqliteOutbox {
         writer
             .each(&self.peek, values::bind([after.into(), rows_max.into()])?, |row| {
                 let text = values::text(row, 1)?;
-                bytes += text.len();
                 let effect = serde_json::from_str(&text).map_err(|error| SqlError::new(ErrorClass::Other, error.to_string()))?;
-                effects.push((values::integer(row, 0)?, effect));
-                Ok(bytes < limits::RELAY_BYTES_MAX)
+                batch.push(values::integer(row, 0)?, effect);
+                Ok(batch.has_room())
             })
             .await?;
         // Read to its end, and whatever was committed since has come to memory: there it goes on.
         let mut newest = self.newest.lock();
-        if effects.len() < limit && bytes < limits::RELAY_BYTES_MAX && newest.gaps == gaps {
+        if batch.has_room() && newest.gaps == gaps {
             newest.behind = false;
         }
-        Ok(effects)
+        Ok(batch.effects)
     }
 
     pub async fn remove_up_to(&self, file: &File, position: i64) -> Result<(), SqlError> {
@@ -336,6 +357,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use crate::capabilities::events::Event;
+    use crate::capabilities::hub::{Class, Push};
     use crate::capabilities::sql::sqlite::lanes::Durability;
 
     struct House {
@@ -354,9 +376,13 @@ mod tests {
 
         /// Commits an effect with this payload; `told`: the outbox learns of it.
         async fn commit(&self, number: usize, told: bool) {
+            self.commit_effect(effect(number), told).await;
+        }
+
+        async fn commit_effect(&self, effect: Effect, told: bool) {
             let mut writer = self.file.writer().await.expect("the writer");
             let mut pending = Pending::default();
-            pending.push(effect(number)).expect("small enough");
+            pending.push(effect).expect("small enough");
             let rows = pending.take(&self.outbox).expect("binds");
             let handover = self.outbox.handover(&mut pending);
             writer.run_rows(&Script::new(APPEND), &rows).await.expect("commits");
@@ -467,6 +493,27 @@ mod tests {
         assert!(!house.outbox.has_room());
         assert_eq!(house.peek(i64::MIN).await, []);
         assert!(house.outbox.has_room(), "nothing is there");
+    }
+
+    #[tokio::test]
+    async fn pushes_to_many_users_fill_a_batch_and_the_memory() {
+        let house = House::open().await;
+        assert_eq!(house.peek(i64::MIN).await, [], "from here on it is in memory");
+        let wide = || {
+            let users = vec![Uuid::nil(); limits::PUSH_USERS_MAX];
+            Effect::Push(Push { users, event: "e".to_owned(), payload: "1".to_owned(), class: Class::Durable, receipt: None })
+        };
+        let fit = limits::OUTBOX_NEWEST_BYTES_MAX / wide().bytes();
+        for number in 0..=fit {
+            house.commit_effect(wide(), true).await;
+            assert_eq!(house.outbox.newest.lock().behind, number == fit, "{number}");
+        }
+        for after in 0..=fit {
+            assert_eq!(house.peek(after as i64).await.len(), 1, "from the file");
+        }
+        house.commit_effect(wide(), true).await;
+        house.commit_effect(wide(), true).await;
+        assert_eq!(house.peek(fit as i64 + 1).await.len(), 1, "from memory");
     }
 
     #[tokio::test]
