@@ -309,7 +309,7 @@ fn push() -> Effect {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_makes_effects_in_masses_waits_when_it_holds_nothing() {
     const BEYOND: u32 = 300;
-    let waits = Duration::from_millis(u64::from(BEYOND) * 1_000 / limits::EFFECTS_PACED_PER_SECOND);
+    let waits = BEYOND * Duration::from_micros(1_000_000 / limits::EFFECTS_PACED_PER_SECOND);
     let folder = tempfile::tempdir().expect("a folder");
     let [mut guest, mut other] = two_guests(folder.path(), Arc::new(Screen::default())).await;
     let powers = guest.powers.clone();
