@@ -14,7 +14,8 @@ use crate::{
 /// Measure what Echo promises and print a table: each line a figure, the goal beside it.
 ///
 /// (a) gateway and plugin against a native handler doing the same JSON work; (b) send to delivered; (c) memory per idle socket;
-/// (d) the same load while a plugin is swapped once a second; (e) the same beside a service that misbehaves, in each way alone and in all at once. It fails when a goal is missed. Nothing else should run meanwhile.
+/// (d) the same load while a plugin is swapped once a second; (e) the same beside a service that misbehaves, in each way alone and in all at once.
+/// It fails when a goal is missed. Nothing else should run meanwhile.
 /// What is measured is a release, and so is what it is held against; building it takes some minutes.
 #[derive(Args)]
 pub struct Bench {
