@@ -2,6 +2,7 @@
 //! Wants the packed services (`cargo xtask plugins --guests`).
 
 mod app;
+mod attacks;
 mod bad_input;
 mod candidate;
 mod edge;

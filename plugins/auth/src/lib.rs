@@ -93,6 +93,10 @@ impl api::Guest for Service {
         sessions::issue_ws_ticket()
     }
 
+    fn end_expired_sessions() -> Result<(), Error> {
+        sessions::end_expired()
+    }
+
     fn get_account(request: api::AccountRequest) -> Result<api::Account, Error> {
         accounts::get(request)
     }

@@ -8,7 +8,7 @@ use crate::bindings::echo::auth::events;
 use crate::bindings::exports::echo::auth::api::{ChangePasswordRequest, CodeSent, PhoneRequest, ResetPasswordRequest};
 use crate::otp::{self, Code, Purpose};
 use crate::settings::Settings;
-use crate::store::{self, Account};
+use crate::store::{self, Account, Ending};
 use crate::{lockout, policy, sessions};
 
 pub fn forgot(request: PhoneRequest) -> Result<CodeSent, Error> {
@@ -33,7 +33,7 @@ pub fn reset(request: ResetPasswordRequest) -> Result<(), Error> {
         }
         replace(tx, &account, &new_hash, now_us)?;
         store::forget_failures_of(tx, &account.phone)?;
-        store::end_sessions(tx, &account.id)?;
+        sessions::close(tx, &account.id, &Ending::All)?;
         Ok(())
     })?;
     Ok(tokens::revoke_user(&account.id)?)
@@ -56,7 +56,7 @@ pub fn change(request: ChangePasswordRequest) -> Result<(), Error> {
     let ended = transaction(|tx| {
         replace(tx, &account, &new_hash, now_us)?;
         store::forget_failures_of(tx, &account.phone)?;
-        Ok::<_, Error>(store::end_other_sessions(tx, &account.id, &caller.session_id)?)
+        sessions::close(tx, &account.id, &Ending::AllBut(&caller.session_id))
     })?;
     for session in &ended {
         sessions::revoke(session)?;

@@ -13,12 +13,15 @@ use echo_sdk::wit::tokens::{self, Claims};
 use echo_sdk::wit::{context, passwords};
 use echo_sdk::{Error, caller, ids, log, time, transaction};
 
+use crate::bindings::echo::auth::events::{self, SessionEnd};
 use crate::bindings::exports::echo::auth::api::{Device, RefreshRequest, Session, SessionRequest, Sessions, Tokens, WsTicket};
 use crate::settings::Settings;
-use crate::store::{self, Account};
+use crate::store::{self, Account, Ending};
 
 const DEVICE_ID_CHARS_MAX: usize = 128;
 const DEVICE_TEXT_CHARS_MAX: usize = 100;
+/// Sessions that one run of the schedule ends: each account's end is one event, and so many leave a call without waiting.
+const EXPIRED_PER_RUN: u64 = 64;
 const REFRESH_TOKEN_BYTES: usize = 32;
 /// 32 bytes in base64url without padding.
 const REFRESH_TOKEN_CHARS: usize = 43;
@@ -55,9 +58,9 @@ pub fn check_device(device: &Device) -> Result<(), Error> {
 
 /// Signs a device in: its old session goes, and the least recently used ones beyond the bound.
 pub fn open(tx: &Transaction, settings: &Settings, account: &Account, device: &Device, now_us: u64) -> Result<Opened, Error> {
-    let mut replaced = store::end_session_of_device(tx, &account.id, &device.id)?;
-    replaced.extend(store::end_expired_sessions(tx, &account.id, now_us)?);
-    replaced.extend(store::end_oldest_sessions(tx, &account.id, settings.sessions_max.saturating_sub(1))?);
+    let mut replaced = close(tx, &account.id, &Ending::OfDevice(&device.id))?;
+    replaced.extend(close(tx, &account.id, &Ending::Expired(now_us))?);
+    replaced.extend(close(tx, &account.id, &Ending::AllButNewest(settings.sessions_max.saturating_sub(1)))?);
 
     let session = Session {
         id: ids::uuid_v7(),
@@ -84,7 +87,7 @@ pub fn refresh(request: RefreshRequest) -> Result<Tokens, Error> {
         let Some(kept) = store::refresh_token(tx, &given.fingerprint)? else { return Err(refresh_invalid()) };
         // Used before, or by another request in this very moment.
         if !store::use_refresh_token(tx, &given.fingerprint, now_us)? {
-            store::end_session(tx, &kept.account_id, &kept.session_id)?;
+            close(tx, &kept.account_id, &Ending::One(&kept.session_id))?;
             return Ok(Refreshed::Reused(kept.session_id));
         }
         if now_us >= kept.expires_at {
@@ -109,13 +112,13 @@ pub fn refresh(request: RefreshRequest) -> Result<Tokens, Error> {
 
 pub fn logout() -> Result<(), Error> {
     let caller = caller()?;
-    transaction(|tx| store::end_session(tx, &caller.user_id, &caller.session_id))?;
+    transaction(|tx| close(tx, &caller.user_id, &Ending::One(&caller.session_id)))?;
     revoke(&caller.session_id)
 }
 
 pub fn logout_all() -> Result<(), Error> {
     let caller = caller()?;
-    transaction(|tx| store::end_sessions(tx, &caller.user_id))?;
+    transaction(|tx| close(tx, &caller.user_id, &Ending::All))?;
     Ok(tokens::revoke_user(&caller.user_id)?)
 }
 
@@ -130,7 +133,7 @@ pub fn list() -> Result<Sessions, Error> {
 
 pub fn end(request: SessionRequest) -> Result<(), Error> {
     let caller = caller()?;
-    if !transaction(|tx| store::end_session(tx, &caller.user_id, &request.id))? {
+    if transaction(|tx| close(tx, &caller.user_id, &Ending::One(&request.id)))?.is_empty() {
         return Err(Error::not_found("no such session"));
     }
     revoke(&request.id)
@@ -141,6 +144,24 @@ pub fn issue_ws_ticket() -> Result<WsTicket, Error> {
     let claims = Claims { user_id: caller.user_id, device_id: caller.device_id, session_id: caller.session_id, roles: caller.roles };
     let ticket = tokens::socket_ticket(&claims)?;
     Ok(WsTicket { ticket: ticket.ticket, expires_in: ticket.expires_in })
+}
+
+/// One run of the schedule. Their access tokens ended long before.
+pub fn end_expired() -> Result<(), Error> {
+    let now_us = time::now_us();
+    for account in store::accounts_with_expired_sessions(&Database, now_us, EXPIRED_PER_RUN)? {
+        transaction(|tx| close(tx, &account, &Ending::Expired(now_us)))?;
+    }
+    Ok(())
+}
+
+/// Ends sessions and announces it in the same transaction: whatever belongs to a session ends with it. Every ending goes through here.
+pub fn close(tx: &Transaction, account: &str, which: &Ending) -> Result<Vec<String>, Error> {
+    let ended = store::end_sessions(tx, account, which)?;
+    if !ended.is_empty() {
+        events::session_ended(account, &SessionEnd { user_id: account.to_owned(), session_ids: ended.clone() })?;
+    }
+    Ok(ended)
 }
 
 /// Ends access tokens and sockets of a session that is no more.

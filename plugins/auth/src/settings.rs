@@ -27,7 +27,7 @@ impl Settings {
             otp_per_day: config::number("otp_per_day", 10).max(1),
             lockout_failures: config::number("lockout_failures", 5).max(1),
             lockout_s: seconds("lockout_s", 900).max(1),
-            refresh_ttl_s: seconds("refresh_ttl_s", 30 * 24 * 60 * 60).max(60),
+            refresh_ttl_s: seconds("refresh_ttl_s", 30 * 24 * 60 * 60).max(1),
             sessions_max: config::number("sessions_max", 20).clamp(1, 1_000),
             refuse_unassigned_numbers: config::flag("refuse_unassigned_numbers", true),
         }

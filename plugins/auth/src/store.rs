@@ -274,42 +274,43 @@ pub fn touch_session(db: &impl Sql, session: &str, address: Option<String>, now_
     Ok(())
 }
 
-/// Whether there was one of this account.
-pub fn end_session(db: &impl Sql, account: &str, session: &str) -> Result<bool, SqlError> {
-    Ok(db.execute("DELETE FROM sessions WHERE id = $2 AND account_id = $1", params![uuid(account), uuid(session)])? == 1)
+/// Which sessions of an account end.
+pub enum Ending<'a> {
+    One(&'a str),
+    AllBut(&'a str),
+    All,
+    OfDevice(&'a str),
+    /// Those whose time is over at this one.
+    Expired(u64),
+    /// All but so many, the most recently used ones.
+    AllButNewest(u64),
 }
 
-pub fn end_sessions(db: &impl Sql, account: &str) -> Result<(), SqlError> {
-    db.execute("DELETE FROM sessions WHERE account_id = $1", params![uuid(account)])?;
-    Ok(())
+/// For `sessions::close` alone, which announces it; which ones ended.
+pub fn end_sessions(db: &impl Sql, account: &str, which: &Ending) -> Result<Vec<String>, SqlError> {
+    let (sql, param) = match which {
+        Ending::One(session) => ("DELETE FROM sessions WHERE account_id = $1 AND id = $2 RETURNING id", Some(uuid(*session))),
+        Ending::AllBut(session) => ("DELETE FROM sessions WHERE account_id = $1 AND id <> $2 RETURNING id", Some(uuid(*session))),
+        Ending::All => ("DELETE FROM sessions WHERE account_id = $1 RETURNING id", None),
+        Ending::OfDevice(device) => ("DELETE FROM sessions WHERE account_id = $1 AND device_id = $2 RETURNING id", Some((*device).into())),
+        Ending::Expired(now_us) => {
+            ("DELETE FROM sessions WHERE account_id = $1 AND expires_at <= $2 RETURNING id", Some(timestamp(*now_us)))
+        }
+        Ending::AllButNewest(keep) => (
+            "DELETE FROM sessions WHERE account_id = $1 AND id NOT IN \
+            (SELECT id FROM sessions WHERE account_id = $1 ORDER BY last_used_at DESC, id DESC LIMIT $2) RETURNING id",
+            Some((*keep).into()),
+        ),
+    };
+    let mut params = params![uuid(account)];
+    params.extend(param);
+    Ok(db.rows::<(String,)>(sql, params)?.into_iter().map(|(id,)| id).collect())
 }
 
-/// All but this one; which ones.
-pub fn end_other_sessions(db: &impl Sql, account: &str, session: &str) -> Result<Vec<String>, SqlError> {
-    let sql = "DELETE FROM sessions WHERE account_id = $1 AND id <> $2 RETURNING id";
-    ids(db.rows(sql, params![uuid(account), uuid(session)])?)
-}
-
-pub fn end_session_of_device(db: &impl Sql, account: &str, device: &str) -> Result<Vec<String>, SqlError> {
-    let sql = "DELETE FROM sessions WHERE account_id = $1 AND device_id = $2 RETURNING id";
-    ids(db.rows(sql, params![uuid(account), device])?)
-}
-
-pub fn end_expired_sessions(db: &impl Sql, account: &str, now_us: u64) -> Result<Vec<String>, SqlError> {
-    let sql = "DELETE FROM sessions WHERE account_id = $1 AND expires_at <= $2 RETURNING id";
-    ids(db.rows(sql, params![uuid(account), timestamp(now_us)])?)
-}
-
-/// All but the most recently used ones; which ones.
-pub fn end_oldest_sessions(db: &impl Sql, account: &str, keep: u64) -> Result<Vec<String>, SqlError> {
-    let sql = "DELETE FROM sessions WHERE account_id = $1 AND id NOT IN \
-        (SELECT id FROM sessions WHERE account_id = $1 ORDER BY last_used_at DESC, id DESC LIMIT $2) \
-        RETURNING id";
-    ids(db.rows(sql, params![uuid(account), keep])?)
-}
-
-fn ids(rows: Vec<(String,)>) -> Result<Vec<String>, SqlError> {
-    Ok(rows.into_iter().map(|(id,)| id).collect())
+/// Accounts with sessions whose time is over, the longest over first.
+pub fn accounts_with_expired_sessions(db: &impl Sql, now_us: u64, limit: u64) -> Result<Vec<String>, SqlError> {
+    let sql = "SELECT DISTINCT account_id FROM (SELECT account_id FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2) e";
+    Ok(db.rows::<(String,)>(sql, params![timestamp(now_us), limit])?.into_iter().map(|(id,)| id).collect())
 }
 
 // --- Refresh tokens ------------------------------------------------------------------------------------------------------------------------

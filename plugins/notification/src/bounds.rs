@@ -2,10 +2,14 @@
 
 use std::ops::RangeInclusive;
 
+use echo_sdk::time::DAY_US;
+
 pub const TOKEN_CHARS: RangeInclusive<usize> = 1..=4_096;
 pub const PLATFORM_CHARS_MAX: usize = 64;
 /// Push devices of one user; the oldest go first.
 pub const DEVICES_PER_USER_MAX: u32 = 20;
+/// How long it is remembered that a session ended, in microseconds: longer than any access token lives (a day at most).
+pub const ENDED_SESSIONS_KEPT_US: u64 = 2 * DAY_US;
 /// Rows that the development outbox shows.
 pub const OUTBOX_SHOWN: u32 = 200;
 /// Rows kept of what is to leave; the oldest go first.

@@ -11,7 +11,7 @@ use echo_sdk::wit::{context, hub};
 use echo_sdk::{Error, Timestamp, config, ids, time};
 
 use crate::bindings::exports::echo::message::events::SentMessage;
-use crate::bounds::{DUE_BATCH, DUE_BATCHES_PER_RUN, DUE_RECIPIENTS_MAX, DUE_TIME_LEFT_MS};
+use crate::bounds::{DUE_BATCH, DUE_BATCHES_PER_RUN, DUE_RECIPIENTS_MAX, DUE_TIME_LEFT_MS, ENDED_SESSIONS_KEPT_US};
 use crate::store::{self, Awaited, Outgoing};
 
 /// Where the settings are missing.
@@ -61,6 +61,7 @@ pub fn decide_due() -> Result<(), Error> {
 /// Clears away what is old, some at a time.
 pub fn clear_away() -> Result<(), Error> {
     store::trim_outbox()?;
+    store::forget_ended(time::now_us().saturating_sub(ENDED_SESSIONS_KEPT_US))?;
     let kept_us = config::number("trace_kept_days", TRACE_KEPT_DAYS).saturating_mul(DAY_US);
     Ok(store::forget_before(&ids::uuid_v7_of(time::now_us().saturating_sub(kept_us), 0))?)
 }

@@ -1,10 +1,11 @@
-//! Where a user's pushes go.
+//! Where a user's pushes go. A push token belongs to one account and one session: who registers it has it, and it ends with the session.
 
 use echo_sdk::checks::Checks;
 use echo_sdk::sql::transaction;
 use echo_sdk::{Error, caller, time};
 use sha2::{Digest, Sha256};
 
+use crate::bindings::exports::echo::auth::events::SessionEnd;
 use crate::bindings::exports::echo::notification::api::{AddDeviceRequest, Provider, PushDevice, PushDevices};
 use crate::bounds::{PLATFORM_CHARS_MAX, TOKEN_CHARS};
 use crate::store::{self, Device};
@@ -15,7 +16,7 @@ pub fn list() -> Result<PushDevices, Error> {
 }
 
 pub fn add(request: AddDeviceRequest) -> Result<PushDevice, Error> {
-    let me = caller()?.user_id;
+    let caller = caller()?;
     let printable = |text: &str| !text.chars().any(char::is_control);
     Checks::new()
         .length("token", request.token.as_str(), TOKEN_CHARS)
@@ -29,13 +30,28 @@ pub fn add(request: AddDeviceRequest) -> Result<PushDevice, Error> {
         platform: request.platform,
         created_at: time::now_us(),
     };
-    transaction(|tx| store::put_device(tx, &hash(&device.token), &me, &device))?;
+    transaction(|tx| {
+        // A request that was on its way when its session ended: the token must not outlive what it belongs to.
+        if store::has_ended(tx, &caller.session_id)? {
+            return Err(Error::unauthenticated("token_revoked", "the session has ended"));
+        }
+        Ok(store::put_device(tx, &hash(&device.token), &caller.user_id, &caller.session_id, &device)?)
+    })?;
     Ok(view(device))
 }
 
 pub fn remove(token: &str) -> Result<(), Error> {
     let me = caller()?.user_id;
     if store::delete_device(&hash(token), &me)? { Ok(()) } else { Err(Error::not_found("there is no such device")) }
+}
+
+/// A push token ends with the session that registered it, however that ended.
+pub fn sessions_ended(event: &SessionEnd) -> Result<(), Error> {
+    let now = time::now_us();
+    transaction(|tx| {
+        store::note_ended(tx, &event.session_ids, now)?;
+        Ok(store::delete_devices_of_sessions(tx, &event.user_id, &event.session_ids)?)
+    })
 }
 
 fn view(device: Device) -> PushDevice {

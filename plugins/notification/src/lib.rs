@@ -81,6 +81,10 @@ impl events::Guest for Notification {
 }
 
 impl auth_events::Guest for Notification {
+    fn session_ended(_key: String, event: auth_events::SessionEnd) -> Result<(), Error> {
+        devices::sessions_ended(&event)
+    }
+
     fn password_changed(_key: String, event: auth_events::PasswordChange) -> Result<(), Error> {
         outbox::text_message(&event.phone, "Your password was changed. If this was not you, reset it now.", None, event.at)
     }

@@ -24,13 +24,21 @@ pub fn devices_of(user_id: &str) -> Result<Vec<Device>, SqlError> {
     )
 }
 
-/// Whose it was before, it is this user's now.
-pub fn put_device(tx: &Transaction, token_hash: &str, user_id: &str, device: &Device) -> Result<(), SqlError> {
+/// Whose it was before, it is this user's and this session's now.
+pub fn put_device(tx: &Transaction, token_hash: &str, user_id: &str, session_id: &str, device: &Device) -> Result<(), SqlError> {
     tx.execute(
-        "INSERT INTO devices (token_hash, token, user_id, provider, platform, created_at) VALUES ($1, $2, $3, $4, $5, $6) \
-         ON CONFLICT (token_hash) DO UPDATE SET user_id = excluded.user_id, provider = excluded.provider, \
-         platform = excluded.platform, created_at = excluded.created_at",
-        params![token_hash, &device.token, uuid(user_id), &device.provider, device.platform.as_deref(), timestamp(device.created_at)],
+        "INSERT INTO devices (token_hash, token, user_id, session_id, provider, platform, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7) \
+         ON CONFLICT (token_hash) DO UPDATE SET user_id = excluded.user_id, session_id = excluded.session_id, \
+         provider = excluded.provider, platform = excluded.platform, created_at = excluded.created_at",
+        params![
+            token_hash,
+            &device.token,
+            uuid(user_id),
+            uuid(session_id),
+            &device.provider,
+            device.platform.as_deref(),
+            timestamp(device.created_at)
+        ],
     )?;
     tx.execute(
         "DELETE FROM devices WHERE user_id = $1 AND token_hash NOT IN \
@@ -44,6 +52,45 @@ pub fn put_device(tx: &Transaction, token_hash: &str, user_id: &str, device: &De
 pub fn delete_device(token_hash: &str, user_id: &str) -> Result<bool, SqlError> {
     let sql = "DELETE FROM devices WHERE token_hash = $1 AND user_id = $2";
     Ok(Database.execute(sql, params![token_hash, uuid(user_id)])? == 1)
+}
+
+/// Forgets the tokens of sessions, at least one, that ended; and those of the user of which no session is known, for they are older than that.
+pub fn delete_devices_of_sessions(tx: &Transaction, user_id: &str, session_ids: &[String]) -> Result<(), SqlError> {
+    for session_ids in session_ids.chunks(LIST_PARAMS_MAX) {
+        let sql = format!(
+            "DELETE FROM devices WHERE user_id = $1 AND (session_id IS NULL OR session_id IN ({}))",
+            placeholders(2, session_ids.len())
+        );
+        let mut values = params![uuid(user_id)];
+        values.extend(session_ids.iter().map(uuid));
+        tx.execute(&sql, values)?;
+    }
+    Ok(())
+}
+
+/// Remembers that they ended; again changes nothing.
+pub fn note_ended(tx: &Transaction, session_ids: &[String], at: Timestamp) -> Result<(), SqlError> {
+    for session_ids in session_ids.chunks(INSERT_ROWS_MAX) {
+        let sql = format!(
+            "INSERT INTO ended_sessions (session_id, at) VALUES {} ON CONFLICT (session_id) DO NOTHING",
+            row_placeholders(session_ids.len(), 2)
+        );
+        tx.execute(&sql, session_ids.iter().flat_map(|session| [uuid(session), timestamp(at)]).collect())?;
+    }
+    Ok(())
+}
+
+pub fn has_ended(tx: &Transaction, session_id: &str) -> Result<bool, SqlError> {
+    Ok(tx.row::<(i64,)>("SELECT 1 FROM ended_sessions WHERE session_id = $1", params![uuid(session_id)])?.is_some())
+}
+
+/// Those that ended before this time, some of them.
+pub fn forget_ended(before: Timestamp) -> Result<(), SqlError> {
+    Database.execute(
+        "DELETE FROM ended_sessions WHERE session_id IN (SELECT session_id FROM ended_sessions WHERE at < $1 ORDER BY at LIMIT $2)",
+        params![timestamp(before), CLEARED_PER_RUN],
+    )?;
+    Ok(())
 }
 
 /// `(user, token)` of all devices of these users.

@@ -1,0 +1,3 @@
+//! What somebody with bad intentions tries on a running host, and what comes of it.
+
+mod push_tokens;
