@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::capabilities::tokens::TokenError;
 use crate::limits;
-use crate::runtime::{CallError, ErrorKind, FieldError};
+use crate::runtime::{CallError, ErrorKind, FieldError, UNREADABLE_TEXT};
 
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const WRONG_FIELDS: &str = "the request has wrong fields";
@@ -184,7 +184,7 @@ impl From<CallError> for Problem {
         match error {
             CallError::Unreadable(detail) => Problem::new(StatusCode::BAD_REQUEST, "unreadable", detail),
             CallError::Invalid(fields) => {
-                let mut problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", WRONG_FIELDS);
+                let mut problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code_of(&fields), WRONG_FIELDS);
                 problem.errors = bounded(fields);
                 problem
             }
@@ -243,6 +243,14 @@ pub fn finish(mut response: Response, request_id: Option<&str>) -> Response {
 /// Rounded up: a client that waits so long is never early.
 pub fn whole_seconds(duration: Duration) -> u64 {
     duration.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX)
+}
+
+/// `invalid`, but for what is refused by the codec and by services alike: one wrong field of that kind has the same code from both.
+fn code_of(fields: &[FieldError]) -> &'static str {
+    match fields {
+        [only] if only.code == UNREADABLE_TEXT => UNREADABLE_TEXT,
+        _ => "invalid",
+    }
 }
 
 fn default_code(status: StatusCode) -> &'static str {

@@ -18,6 +18,9 @@ pub enum Input<'a> {
     Json(&'a [u8]),
 }
 
+/// The code of a field whose text cannot be kept or shown; the services' SDK has the same.
+pub const UNREADABLE_TEXT: &str = "unreadable_text";
+
 /// One wrong field.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct FieldError {

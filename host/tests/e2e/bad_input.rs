@@ -146,7 +146,7 @@ async fn every_wrong_field_is_named() {
     send(text(&"é".repeat(10_000))).send().await.expect(StatusCode::CREATED);
     check("10,001 characters", send(text(&"é".repeat(10_001))), 422, "too_long", &["content"]).await;
     check("a blank text", send(text(" \n")), 422, "required", &["content"]).await;
-    check("a NUL", send(text("a\0b")), 422, "invalid_character", &["content"]).await;
+    check("a NUL", send(text("a\0b")), 422, "unreadable_text", &["content"]).await;
     let mut message = text("x");
     message["type"] = json!("telegram");
     message["client_message_id"] = json!(7);

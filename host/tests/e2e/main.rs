@@ -15,4 +15,5 @@ mod process;
 mod socket;
 mod story;
 mod swap;
+mod texts;
 mod watch;

@@ -26,7 +26,7 @@ pub struct Place {
 pub fn register(request: RegisterRequest) -> Result<Registration, Error> {
     let settings = Settings::load();
     let name = request.name.as_deref().map(str::trim).filter(|name| !name.is_empty());
-    Checks::new().length("name", name, 1..=NAME_CHARS_MAX).finish()?;
+    Checks::new().name("name", name, 1..=NAME_CHARS_MAX).finish()?;
     policy::check("password", &request.password, &request.phone)?;
     let place = place_of(&request.phone, &settings)?;
 

@@ -47,12 +47,12 @@ impl Opened {
 
 pub fn check_device(device: &Device) -> Result<(), Error> {
     Checks::new()
-        .length("device.id", device.id.as_str(), 1..=DEVICE_ID_CHARS_MAX)
-        .length("device.name", device.name.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
-        .length("device.platform", device.platform.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
-        .length("device.model", device.model.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
-        .length("device.os", device.os.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
-        .length("device.app_version", device.app_version.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
+        .name("device.id", device.id.as_str(), 1..=DEVICE_ID_CHARS_MAX)
+        .name("device.name", device.name.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
+        .name("device.platform", device.platform.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
+        .name("device.model", device.model.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
+        .name("device.os", device.os.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
+        .name("device.app_version", device.app_version.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
         .finish()
 }
 

@@ -12,7 +12,6 @@ use crate::bindings::exports::echo::message::api::{
     UpdateConversationRequest, UpdateSettingsRequest,
 };
 use crate::bounds::{DESCRIPTION_CHARS_MAX, DISAPPEARING_AFTER_MAX_S, OTHERS_MAX, PARTICIPANTS_SHOWN, TITLE_CHARS_MAX};
-use crate::drafts::check_text;
 use crate::payload::{self, Shared};
 use crate::store::conversations::{self as store, Listed, NewConversation, Roster, SettingsChange};
 use crate::store::messages;
@@ -129,9 +128,7 @@ fn check_opening(request: &OpenConversationRequest, me: &str) -> Result<Vec<Stri
 }
 
 fn check_texts(checks: &mut Checks, title: Option<&str>, description: Option<&str>) {
-    checks.length("title", title, 0..=TITLE_CHARS_MAX).length("description", description, 0..=DESCRIPTION_CHARS_MAX);
-    check_text(checks, "title", title);
-    check_text(checks, "description", description);
+    checks.name("title", title, 0..=TITLE_CHARS_MAX).prose("description", description, 0..=DESCRIPTION_CHARS_MAX);
 }
 
 /// That all of them are users; the field's path names who is not, by the place in the request.

@@ -17,12 +17,9 @@ pub fn list() -> Result<PushDevices, Error> {
 
 pub fn add(request: AddDeviceRequest) -> Result<PushDevice, Error> {
     let caller = caller()?;
-    let printable = |text: &str| !text.chars().any(char::is_control);
     Checks::new()
-        .length("token", request.token.as_str(), TOKEN_CHARS)
-        .require(printable(&request.token), "token", "invalid_character", "no control characters")
-        .length("platform", request.platform.as_deref(), 0..=PLATFORM_CHARS_MAX)
-        .require(request.platform.as_deref().is_none_or(printable), "platform", "invalid_character", "no control characters")
+        .name("token", request.token.as_str(), TOKEN_CHARS)
+        .name("platform", request.platform.as_deref(), 0..=PLATFORM_CHARS_MAX)
         .finish()?;
     let device = Device {
         token: request.token,

@@ -12,6 +12,7 @@ pub mod once;
 pub mod page;
 pub mod push;
 pub mod sql;
+pub mod text;
 pub mod time;
 pub mod value;
 

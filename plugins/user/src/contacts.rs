@@ -25,7 +25,7 @@ pub fn list(request: PageRequest) -> Result<Contacts, Error> {
 pub fn add(request: AddContactRequest) -> Result<Contact, Error> {
     let me = caller()?.user_id;
     let alias = trimmed(request.alias.as_deref());
-    Checks::new().length("alias", alias, ALIAS_CHARS).finish()?;
+    Checks::new().name("alias", alias, ALIAS_CHARS).finish()?;
     let user_id = match (request.user_id, request.phone) {
         (Some(user_id), None) => profiles::seen_by(&me, &user_id)?.profile.id,
         (None, Some(phone)) => match store::found_by_phone(&me, &[phone])?.into_iter().next() {
@@ -47,7 +47,7 @@ pub fn add(request: AddContactRequest) -> Result<Contact, Error> {
 pub fn update(request: UpdateContactRequest) -> Result<Contact, Error> {
     let me = caller()?.user_id;
     let alias = trimmed(request.alias.as_deref());
-    Checks::new().length("alias", alias, ALIAS_CHARS).finish()?;
+    Checks::new().name("alias", alias, ALIAS_CHARS).finish()?;
     if !store::set_alias(&me, &request.user_id, alias)? {
         return Err(no_contact());
     }

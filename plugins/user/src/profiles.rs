@@ -97,9 +97,9 @@ fn by_id(seen: Vec<Seen>) -> HashMap<String, Seen> {
 fn check(request: &UpdateMeRequest, display_name: Option<&str>) -> Result<(), Error> {
     let given = |text: &Option<String>, fits: fn(&str) -> bool| text.as_deref().is_none_or(|text| text.is_empty() || fits(text));
     Checks::new()
-        .length("display_name", display_name, DISPLAY_NAME_CHARS)
-        .length("bio", request.bio.as_deref(), 0..=BIO_CHARS_MAX)
-        .length("avatar_url", request.avatar_url.as_deref(), 0..=AVATAR_URL_CHARS_MAX)
+        .name("display_name", display_name, DISPLAY_NAME_CHARS)
+        .prose("bio", request.bio.as_deref(), 0..=BIO_CHARS_MAX)
+        .name("avatar_url", request.avatar_url.as_deref(), 0..=AVATAR_URL_CHARS_MAX)
         .require(given(&request.avatar_url, is_web_address), "avatar_url", "invalid_url", "an http or https address")
         .require(
             given(&request.status, |status| STATUSES.contains(&status)),
@@ -107,7 +107,7 @@ fn check(request: &UpdateMeRequest, display_name: Option<&str>) -> Result<(), Er
             "unknown_status",
             "one of online, away, busy, offline",
         )
-        .length("status_text", request.status_text.as_deref(), 0..=STATUS_TEXT_CHARS_MAX)
+        .name("status_text", request.status_text.as_deref(), 0..=STATUS_TEXT_CHARS_MAX)
         .require(given(&request.locale, is_locale), "locale", "invalid_locale", "a BCP 47 tag, e.g. en-GB")
         .require(given(&request.timezone, is_timezone), "timezone", "invalid_timezone", "an IANA zone, e.g. Europe/Berlin")
         .finish()

@@ -2,6 +2,7 @@
 //! account. Both give the same profile, once.
 
 use echo_sdk::sql::{SqlError, transaction};
+use echo_sdk::text::name_fault;
 use echo_sdk::{Error, ErrorKind, Timestamp};
 
 use crate::bindings::echo::auth::api as auth;
@@ -55,6 +56,8 @@ fn create(id: &str, phone: &str, name: Option<&str>, country: Option<&str>, time
 fn display_name(name: Option<&str>) -> String {
     match name.map(str::trim) {
         None | Some("") => NAMELESS.to_owned(),
+        // Of an account that was made before names were checked.
+        Some(name) if name_fault(name).is_some() => NAMELESS.to_owned(),
         Some(name) => name.chars().take(*DISPLAY_NAME_CHARS.end()).collect(),
     }
 }
@@ -67,6 +70,7 @@ mod tests {
     fn a_name_is_always_there() {
         assert_eq!(display_name(None), NAMELESS);
         assert_eq!(display_name(Some("  ")), NAMELESS);
+        assert_eq!(display_name(Some("\u{3164}")), NAMELESS);
         assert_eq!(display_name(Some(" Ada ")), "Ada");
         assert_eq!(display_name(Some(&"é".repeat(300))).chars().count(), 100);
     }

@@ -11,7 +11,7 @@ use wasmtime::component::Val;
 use super::json::{Broken, Kind, Reader};
 use super::shape::{CaseShape, Names, Payload, RecordShape, Shape, TAG, Text, VariantShape, one_of};
 use super::text;
-use crate::contract::FieldError;
+use crate::contract::{FieldError, UNREADABLE_TEXT};
 use crate::limits;
 
 /// Where a value stands; the text of it is made only when something is wrong there.
@@ -99,6 +99,9 @@ impl Decoder<'_> {
             Shape::Bool if kind == Kind::Boolean => Ok(Val::Bool(self.reader.boolean()?)),
             Shape::Text(_) | Shape::Timestamp | Shape::Char | Shape::Bytes | Shape::Enum(_) if kind == Kind::Text => {
                 let content = self.reader.string()?;
+                if self.unknown == Unknown::Refuse {
+                    self.problems.check_characters(shape, &content, path);
+                }
                 Ok(string(shape, content, path, self.problems))
             }
             Shape::U8
@@ -245,7 +248,10 @@ pub fn from_text(shape: &Shape, given: Cow<'_, str>, path: &Path<'_>, problems: 
                 Err(broken) => wrong(problems, path, "invalid_json", broken.to_string()),
             }
         }
-        Shape::Text(_) | Shape::Timestamp | Shape::Char | Shape::Bytes | Shape::Enum(_) => string(shape, given, path, problems),
+        Shape::Text(_) | Shape::Timestamp | Shape::Char | Shape::Bytes | Shape::Enum(_) => {
+            problems.check_characters(shape, &given, path);
+            string(shape, given, path, problems)
+        }
         Shape::List(item) => {
             let mut items = Vec::new();
             for part in given.split(',').filter(|_| !given.is_empty()) {
@@ -336,6 +342,13 @@ impl Problems {
             _ => "there is no such field".to_owned(),
         };
         self.add(&Path::Field(path, &shown), "unknown_field", detail);
+    }
+
+    /// What no client's text may have, whatever it is for. What a service wrote (an event) is taken as it is.
+    fn check_characters(&mut self, shape: &Shape, content: &str, path: &Path<'_>) {
+        if matches!(shape, Shape::Text(Text::Plain) | Shape::Char) && text::has_no_character(content) {
+            self.add(path, UNREADABLE_TEXT, "no NUL, and no code point that is no character");
+        }
     }
 
     fn required(&mut self, path: &Path<'_>) {

@@ -73,7 +73,7 @@ fn values_of_every_kind_go_in_and_come_out() {
     same("{\"a_u8\":255,\"a_s8\":-128,\"a_u64\":18446744073709551615,\"a_s64\":-9223372036854775808}");
     same("{\"an_f64\":0.1,\"an_f32\":-1.5}");
     check("{\"an_f64\":1e300,\"an_f32\":1}", "{\"an_f64\":1e300,\"an_f32\":1.0}");
-    same("{\"letter\":\"é\",\"name\":\"a\\u0000\\\"\\\\\\n😀\"}");
+    same("{\"letter\":\"é\",\"name\":\"a\\u0001\\\"\\\\\\n😀\"}");
     check(&format!("{{\"id\":\"{}\"}}", ID.to_uppercase()), &format!("{{\"id\":\"{ID}\"}}"));
     check("{\"at\":\"2026-01-31T13:00:00+01:00\"}", "{\"at\":\"2026-01-31T12:00:00.000000Z\"}");
     same("{\"phone\":\"+14155552671\",\"cursor\":\"YWJj\"}");
@@ -88,6 +88,28 @@ fn values_of_every_kind_go_in_and_come_out() {
     check("{\"form\":{\"x\":1,\"type\":\"at\"}}", "{\"form\":{\"type\":\"at\",\"x\":1,\"y\":null}}");
     same("{\"form\":{\"type\":\"polygon\",\"value\":[{\"x\":1,\"y\":1}]}}");
     check("{\"n\\u0061me\":\"a\"}", "{\"name\":\"a\"}");
+}
+
+#[test]
+fn no_text_of_a_client_has_nul_or_a_noncharacter() {
+    let codec = everything();
+    for text in ["a\\u0000b", "\\u0000", "\\uFFFE", "\\uD83F\\uDFFF", "\u{FDD0}"] {
+        for field in ["name", "letter", "pair[1]"] {
+            let given = match field {
+                "pair[1]" => format!("{{\"pair\":[1,\"{text}\"]}}"),
+                field => format!("{{\"{field}\":\"{text}\"}}"),
+            };
+            let found = wrong(codec.decode(given.as_bytes()));
+            assert!(found.contains(&(field.to_owned(), "unreadable_text".to_owned())), "{given}: {found:?}");
+        }
+    }
+    let contract =
+        fixture::thing("record request { q: string } record reply { q: string } go: func(request: request) -> result<reply, error>;");
+    let function = fixture::function(&contract, "api", "go");
+    let codec = RequestCodec::compile(function, &[], Source::Query).unwrap();
+    let decode = |query| codec.decode(&Input::Http { path: &[], query: Some(query), body: None });
+    assert_eq!(wrong(decode("q=a%00b")), pairs(&[("q", "unreadable_text")]));
+    assert!(decode("q=a%01b").is_ok());
 }
 
 #[test]

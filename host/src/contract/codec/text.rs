@@ -44,6 +44,13 @@ pub fn is_cursor(text: &str) -> bool {
         && content.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
+/// Whether a text has NUL, which databases end texts at, or one of Unicode's 66 noncharacters (RFC 7493 section 2.1).
+pub fn has_no_character(text: &str) -> bool {
+    // Noncharacters begin with one of these bytes in UTF-8; most texts have neither them nor NUL.
+    let suspicious = text.bytes().any(|byte| byte == 0 || byte >= 0xEF);
+    suspicious && text.chars().any(|c| c == '\0' || matches!(c, '\u{FDD0}'..='\u{FDEF}') || u32::from(c) & 0xFFFE == 0xFFFE)
+}
+
 /// RFC 3339, any offset, as microseconds since 1970; further digits are cut. None for what is no point in time or lies before 1970.
 pub fn timestamp(text: &str) -> Option<u64> {
     let bytes = text.as_bytes();
@@ -159,6 +166,16 @@ mod tests {
         }
         assert!(is_cursor(&"a".repeat(limits::CURSOR_BYTES_MAX)));
         assert!(!is_cursor(&"a".repeat(limits::CURSOR_BYTES_MAX + 1)));
+    }
+
+    #[test]
+    fn what_is_no_character_is_found() {
+        for text in ["\0", "a\0b", "\u{FFFE}", "a\u{FFFF}", "\u{FDD0}", "\u{FDEF}", "\u{1FFFE}", "\u{10FFFF}"] {
+            assert!(has_no_character(text), "{text:?}");
+        }
+        for text in ["", "a", "é", "😀", "\u{FFFD}", "\u{FDCF}", "\u{FDF0}", "\u{E000}", "\u{10FFFD}", "\u{1}", "\u{202E}", "\u{200D}"] {
+            assert!(!has_no_character(text), "{text:?}");
+        }
     }
 
     #[test]
