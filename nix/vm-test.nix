@@ -32,7 +32,7 @@
 
     person = json.dumps({"phone": "+14155550101", "password": "correct horse 7"})
     register = f"curl -sS --fail -H 'content-type: application/json' -d '{person}' http://127.0.0.1:8080/api/v1/auth/register"
-    assert "user_id" in json.loads(machine.succeed(register))
+    assert "registration_id" in json.loads(machine.succeed(register))
 
     # Nobody else reads its data, and it comes back by itself.
     machine.fail("su -s /bin/sh nobody -c 'ls /var/lib/echo'")

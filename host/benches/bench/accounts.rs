@@ -40,9 +40,10 @@ pub async fn create(server: &Server, count: usize) -> Result<Vec<Account>> {
         let numbers = accounts.len()..count.min(accounts.len() + BATCH);
         let phones: Vec<String> = numbers.map(|number| format!("+1212{:07}", 2_000_000 + number)).collect();
         let registrations = phones.iter().map(|phone| register(server, phone));
-        stream::iter(registrations).buffer_unordered(CONCURRENCY).try_collect::<Vec<()>>().await?;
+        let registrations: Vec<String> = stream::iter(registrations).buffered(CONCURRENCY).try_collect().await?;
         let codes = codes(server, &phones).await?;
-        let verifications = phones.iter().map(|phone| verify(server, phone, &codes[phone]));
+        let verifications =
+            phones.iter().zip(&registrations).map(|(phone, registration)| verify(server, registration, phone, &codes[phone]));
         // In order, so that account 0 is number 0 in every run.
         accounts.extend(stream::iter(verifications).buffered(CONCURRENCY).try_collect::<Vec<_>>().await?);
         print!("\raccounts: {} of {count}", accounts.len());
@@ -78,9 +79,11 @@ pub async fn post(server: &Server, path: &str, token: Option<&str>, body: &Value
     if text.is_empty() { Ok(Value::Null) } else { serde_json::from_str(&text).with_context(|| format!("POST {path}: {text}")) }
 }
 
-async fn register(server: &Server, phone: &str) -> Result<()> {
+/// The registration's id.
+async fn register(server: &Server, phone: &str) -> Result<String> {
     let body = json!({"phone": phone, "password": "tuba-Granite-41-window", "name": format!("Bench {phone}")});
-    post(server, "/api/v1/auth/register", None, &body).await.map(drop)
+    let registered = post(server, "/api/v1/auth/register", None, &body).await?;
+    registered["registration_id"].as_str().map(str::to_owned).context("no registration_id")
 }
 
 /// Codes arrive through the queue, so soon after the answer, not with it.
@@ -117,8 +120,8 @@ async fn codes(server: &Server, phones: &[String]) -> Result<HashMap<String, Str
     }
 }
 
-async fn verify(server: &Server, phone: &str, code: &str) -> Result<Account> {
-    let body = json!({"phone": phone, "otp": code, "device": {"id": "bench", "platform": "linux"}});
+async fn verify(server: &Server, registration: &str, phone: &str, code: &str) -> Result<Account> {
+    let body = json!({"registration_id": registration, "phone": phone, "otp": code, "device": {"id": "bench", "platform": "linux"}});
     account_of(post(server, "/api/v1/auth/verify-otp", None, &body).await?)
 }
 

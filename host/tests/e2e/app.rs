@@ -272,9 +272,10 @@ impl TestApp {
     pub async fn sign_up(&self, phone: &str, device: &str) -> Person {
         let password = "correct horse battery 7";
         let register = json!({ "phone": phone, "password": password, "name": format!("Person {phone}") });
-        self.post("/api/v1/auth/register", register).send().await.expect(StatusCode::CREATED);
+        let registered = self.post("/api/v1/auth/register", register).send().await.expect(StatusCode::CREATED);
         let otp = self.code_sent_to(phone).await;
-        let verify = json!({ "phone": phone, "otp": otp, "device": { "id": device } });
+        let registration = &registered["registration_id"];
+        let verify = json!({ "registration_id": registration, "phone": phone, "otp": otp, "device": { "id": device } });
         let tokens = self.post("/api/v1/auth/verify-otp", verify).send().await.expect(StatusCode::OK);
         Person::new(phone, password, device, &tokens)
     }

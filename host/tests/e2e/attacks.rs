@@ -1,3 +1,4 @@
 //! What somebody with bad intentions tries on a running host, and what comes of it.
 
+mod accounts;
 mod push_tokens;

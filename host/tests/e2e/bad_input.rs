@@ -113,7 +113,7 @@ async fn every_wrong_field_is_named() {
     check("unknown fields", register(unknown), 422, "invalid", &["is_admin", "pasword"]).await;
     let twice = format!(r#"{{"phone":"+14155552671","phone":"+14155552672","password":"{PASSWORD}"}}"#);
     check("a field twice", raw(&app, REGISTER, twice), 422, "invalid", &["phone"]).await;
-    let inside = json!({ "phone": "+14155552671", "otp": "123456", "device": { "name": 1, "colour": "red" } });
+    let inside = json!({ "registration_id": "x", "phone": "+14155552671", "otp": "123456", "device": { "name": 1, "colour": "red" } });
     let inside = app.post("/api/v1/auth/verify-otp", inside);
     check("inside a field", inside, 422, "invalid", &["device.colour", "device.id", "device.name"]).await;
     let list = json!({ "ids": [ada.id, "nobody", 7] });
@@ -138,7 +138,10 @@ async fn every_wrong_field_is_named() {
     check("a device id too long", app.post("/api/v1/auth/login", long_device), 422, "too_long", &["device.id"]).await;
     let no_device = json!({ "phone": ada.phone, "password": PASSWORD });
     check("no device", app.post("/api/v1/auth/login", no_device), 422, "invalid", &["device"]).await;
-    let verify = |otp: &str| app.post("/api/v1/auth/verify-otp", json!({ "phone": ada.phone, "otp": otp, "device": device() }));
+    let verify = |otp: &str| {
+        let verify = json!({ "registration_id": "A".repeat(43), "phone": ada.phone, "otp": otp, "device": device() });
+        app.post("/api/v1/auth/verify-otp", verify)
+    };
     for otp in ["", "12345", "abcdef", "١٢٣٤٥٦"] {
         check(&format!("the code {otp:?}"), verify(otp), 422, "invalid_otp", &["otp"]).await;
     }
@@ -438,11 +441,12 @@ async fn a_code_stands_five_wrong_tries_and_then_a_new_one_is_needed() {
     let app = TestApp::with(&["auth", "location", "notification", "user"], &settings).await;
     let phone = unused_phone();
     let register = |password: &str| app.post(REGISTER, json!({ "phone": phone, "password": password }));
-    register(PASSWORD).send().await.expect(StatusCode::CREATED);
+    let registered = register(PASSWORD).send().await.expect(StatusCode::CREATED);
+    let registration = &registered["registration_id"];
     let code = app.code_sent_to(&phone).await;
     let wrong = if code == "123456" { "654321" } else { "123456" };
     let verify = |otp: &str| {
-        let verify = json!({ "phone": phone, "otp": otp, "device": { "id": "phone" } });
+        let verify = json!({ "registration_id": registration, "phone": phone, "otp": otp, "device": { "id": "phone" } });
         app.post("/api/v1/auth/verify-otp", verify)
     };
     for _ in 0..5 {
@@ -450,14 +454,15 @@ async fn a_code_stands_five_wrong_tries_and_then_a_new_one_is_needed() {
     }
     check("the right one, too late", verify(&code), 422, "otp_exhausted", &["otp"]).await;
 
-    // A number that waits for no code is answered in the same way, and gets none.
-    let resend = |phone: &str| app.post("/api/v1/auth/resend-otp", json!({ "phone": phone }));
-    let answer = resend(&phone).send().await.expect(StatusCode::ACCEPTED);
-    assert_eq!(resend(&unused_phone()).send().await.expect(StatusCode::ACCEPTED), answer);
+    // A registration is one of a number; a number that has none gets no code.
+    let resend = |phone: &str| app.post("/api/v1/auth/resend-otp", json!({ "registration_id": registration, "phone": phone }));
+    resend(&phone).send().await.expect(StatusCode::ACCEPTED);
+    resend(&unused_phone()).send().await.expect_problem(404, "registration_unknown");
     let next = until("a new code", async || Some(app.code_sent_to(&phone).await).filter(|next| *next != code)).await;
     check("the old code", verify(&code), 422, "invalid_otp", &["otp"]).await;
     let tokens = verify(&next).send().await.expect(StatusCode::OK);
     check("a code twice", verify(&next), 422, "invalid_otp", &["otp"]).await;
+    resend(&phone).send().await.expect_problem(404, "registration_unknown");
     check("a number that is taken", register(PASSWORD), 409, "phone_taken", &[]).await;
 
     // Three in a day, and no more, also for who forgot the password.
@@ -479,8 +484,9 @@ async fn codes_have_a_pause_between_them_and_an_end() {
     let first = register(PASSWORD).send().await.expect(StatusCode::CREATED);
     assert_eq!(first["otp_expires_in"], 1);
     for (what, ask) in [
-        ("another code", app.post("/api/v1/auth/resend-otp", json!({ "phone": phone }))),
+        ("another code", app.post("/api/v1/auth/resend-otp", json!({ "registration_id": first["registration_id"], "phone": phone }))),
         ("another password", register("another password 7")),
+        ("the same password", register(PASSWORD)),
     ] {
         let reply = ask.send().await;
         let wait: u64 = reply.header("retry-after").parse().expect("seconds");
@@ -490,6 +496,7 @@ async fn codes_have_a_pause_between_them_and_an_end() {
     let code = app.code_sent_to(&phone).await;
     // Not asked again and again: a try in time would confirm the number.
     tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
-    let verify = json!({ "phone": phone, "otp": code, "device": { "id": "phone" } });
+    let registration = &first["registration_id"];
+    let verify = json!({ "registration_id": registration, "phone": phone, "otp": code, "device": { "id": "phone" } });
     check("a code that is too old", app.post("/api/v1/auth/verify-otp", verify), 422, "otp_expired", &["otp"]).await;
 }

@@ -32,9 +32,8 @@ async fn two_people_meet_and_talk() {
 
         let otp = app.code_sent_to(phone).await;
         assert!(otp.len() == 6 && otp.bytes().all(|digit| digit.is_ascii_digit()), "{otp}");
-        let verify = json!({ "phone": phone, "otp": otp, "device": device });
+        let verify = json!({ "registration_id": registered["registration_id"], "phone": phone, "otp": otp, "device": device });
         let tokens = app.post("/api/v1/auth/verify-otp", verify).send().await.expect(StatusCode::OK);
-        assert_eq!(tokens["user_id"], registered["user_id"]);
         assert_eq!((&tokens["token_type"], &tokens["expires_in"]), (&json!("Bearer"), &json!(900)));
         assert_eq!(tokens["device_id"], "phone");
         assert!(tokens["refresh_expires_in"].as_u64() > Some(900));
@@ -996,7 +995,7 @@ async fn a_password_is_changed_forgotten_and_reset() {
     .await;
 
     // A code for resetting confirms no number.
-    let verify = json!({ "phone": ada.phone, "otp": code, "device": { "id": "phone" } });
+    let verify = json!({ "registration_id": "A".repeat(43), "phone": ada.phone, "otp": code, "device": { "id": "phone" } });
     app.post("/api/v1/auth/verify-otp", verify).send().await.expect_problem(422, "invalid_otp");
     let reset =
         |code: &str, new: &str| app.post("/api/v1/auth/password/reset", json!({ "phone": ada.phone, "otp": code, "new_password": new }));

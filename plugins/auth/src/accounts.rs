@@ -1,15 +1,18 @@
-//! Opening an account and confirming its number.
+//! Registering a number, confirming it, and the account that comes of it.
 
 use echo_sdk::checks::Checks;
 use echo_sdk::sql::Database;
+use echo_sdk::time::SECOND_US;
+use echo_sdk::wit::context;
 use echo_sdk::{Error, ErrorKind, ids, log, time, transaction};
 
 use crate::bindings::echo::location::api as location;
 use crate::bindings::echo::user::events as user_events;
 use crate::bindings::exports::echo::auth::api::{
-    Account, AccountRequest, CodeSent, PhoneRequest, RegisterRequest, Registration, Tokens, VerifyOtpRequest,
+    Account, AccountRequest, CodeSent, RegisterRequest, Registration, ResendOtpRequest, Tokens, VerifyOtpRequest,
 };
 use crate::otp::{self, Code, Purpose};
+use crate::secret::{Kind, Secret};
 use crate::settings::Settings;
 use crate::{policy, sessions, store};
 
@@ -29,71 +32,95 @@ pub fn register(request: RegisterRequest) -> Result<Registration, Error> {
     Checks::new().name("name", name, 1..=NAME_CHARS_MAX).finish()?;
     policy::check("password", &request.password, &request.phone)?;
     let place = place_of(&request.phone, &settings)?;
-
-    let waiting = store::account_by_phone(&Database, &request.phone)?;
-    if let Some(account) = &waiting {
-        if account.verified {
-            return Err(phone_taken());
-        }
-        // Asked again before another code may be sent: the same request gets the same answer. Another password has to wait, or whoever
-        // registers a number right after its owner would choose the password that the owner's code confirms.
-        if let Some(sent) = otp::just_sent(&settings, Purpose::Verify, &request.phone)? {
-            let same = policy::matches(&request.password, Some(&account.password_hash))?.matches;
-            return if same {
-                Ok(registration(account.id.clone(), sent, place))
-            } else {
-                Err(otp::too_soon(u64::from(sent.resend_after) * 1_000))
-            };
-        }
+    if store::account_by_phone(&Database, &request.phone)?.is_some() {
+        return Err(phone_taken());
     }
+    // Before the hashing, and whatever the password: other registrations of the number are none of this client's business.
+    otp::check_quota(&settings, &request.phone)?;
 
     let password_hash = policy::hash(&request.password)?;
-    let code = Code::new(Purpose::Verify, &request.phone);
+    let secret = Secret::new(Kind::Registration);
+    let code = Code::new(Purpose::Verify, &secret.fingerprint);
+    let address = context::client_address();
     let now_us = time::now_us();
-    let id = transaction(|tx| {
+    transaction(|tx| {
+        store::forget_registrations(tx, now_us)?;
+        if store::account_by_phone(tx, &request.phone)?.is_some() {
+            return Err(phone_taken());
+        }
         otp::take_quota(tx, &settings, &request.phone, now_us)?;
-        let account = store::NewAccount { id: &ids::uuid_v7(), phone: &request.phone, name, password_hash: &password_hash, place: &place };
-        // None: verified by somebody meanwhile.
-        let id = store::open_account(tx, &account, now_us)?.ok_or_else(phone_taken)?;
-        store::forget_passwords(tx, &id)?;
-        store::remember_password(tx, &id, &password_hash, now_us)?;
-        otp::send(tx, &settings, &code, now_us)?;
-        Ok::<_, Error>(id)
+        let (open, first_ends_us) = store::open_registrations(tx, &request.phone, now_us)?;
+        if open >= settings.registrations_per_phone {
+            return Err(too_many_registrations(first_ends_us.unwrap_or(now_us).saturating_sub(now_us)));
+        }
+        let registration = store::NewRegistration {
+            fingerprint: &secret.fingerprint,
+            phone: &request.phone,
+            password_hash: &password_hash,
+            name,
+            place: &place,
+            address: address.as_deref(),
+            code: &code,
+            code_expires_at: otp::ends_us(&settings, now_us),
+            expires_at: now_us + settings.registration_ttl_s * SECOND_US,
+        };
+        store::add_registration(tx, &registration, now_us)?;
+        otp::send(&settings, &request.phone, &code, now_us)
     })?;
-    Ok(registration(id, otp::sent(&settings), place))
+    let sent = otp::sent(&settings);
+    Ok(Registration {
+        registration_id: secret.text,
+        otp_expires_in: sent.otp_expires_in,
+        resend_after: sent.resend_after,
+        country: place.country,
+        region: place.region,
+        timezone: place.timezone,
+    })
 }
 
 pub fn verify_otp(request: VerifyOtpRequest) -> Result<Tokens, Error> {
     let settings = Settings::load();
     sessions::check_device(&request.device)?;
-    let code = Code::given(Purpose::Verify, &request.phone, &request.otp)?;
+    let secret = Secret::given(Kind::Registration, &request.registration_id).ok_or_else(otp::invalid)?;
+    let code = Code::given(Purpose::Verify, &secret.fingerprint, &request.otp)?;
     let now_us = time::now_us();
     let opened = transaction(|tx| {
-        if let Err(wrong) = otp::confirm(tx, &settings, &code, now_us)? {
+        let registration = store::try_registration(tx, &secret.fingerprint, &request.phone, now_us)?;
+        if let Err(wrong) = otp::judge(registration.as_ref().map(|registration| &registration.code), &code, &settings, now_us) {
+            // Committed: the try counts.
             return Ok::<_, Error>(Err(wrong));
         }
-        let first = store::verify_account(tx, &request.phone, now_us)?;
-        let account = store::account_by_phone(tx, &request.phone)?.ok_or_else(otp::invalid)?;
-        if first {
-            let registration = user_events::Registration {
-                user_id: account.id.clone(),
-                phone: account.phone.clone(),
-                name: account.name.clone(),
-                country: account.country.clone(),
-                timezone: account.timezone.clone(),
-                at: now_us,
-            };
-            user_events::registered(&account.id, &registration)?;
-        }
+        let registration = registration.ok_or_else(otp::invalid)?;
+        let account = store::open_account(tx, &ids::uuid_v7(), &request.phone, &registration, now_us)?.ok_or_else(phone_taken)?;
+        store::remember_password(tx, &account.id, &account.password_hash, now_us)?;
+        store::end_registrations(tx, &request.phone)?;
+        let registered = user_events::Registration {
+            user_id: account.id.clone(),
+            phone: account.phone.clone(),
+            name: account.name.clone(),
+            country: account.country.clone(),
+            timezone: account.timezone.clone(),
+            at: now_us,
+        };
+        user_events::registered(&account.id, &registered)?;
         Ok(Ok(sessions::open(tx, &settings, &account, &request.device, now_us)?))
     })??;
     Ok(opened.finish())
 }
 
-pub fn resend_otp(request: PhoneRequest) -> Result<CodeSent, Error> {
+pub fn resend_otp(request: ResendOtpRequest) -> Result<CodeSent, Error> {
     let settings = Settings::load();
-    let waits = store::account_by_phone(&Database, &request.phone)?.is_some_and(|account| !account.verified);
-    otp::send_if(waits, &settings, Purpose::Verify, &request.phone)
+    let secret = Secret::given(Kind::Registration, &request.registration_id).ok_or_else(registration_unknown)?;
+    let code = Code::new(Purpose::Verify, &secret.fingerprint);
+    let now_us = time::now_us();
+    transaction(|tx| {
+        if !store::renew_code(tx, &secret.fingerprint, &request.phone, &code, otp::ends_us(&settings, now_us), now_us)? {
+            return Err(registration_unknown());
+        }
+        otp::take_quota(tx, &settings, &request.phone, now_us)?;
+        otp::send(&settings, &request.phone, &code, now_us)
+    })?;
+    Ok(otp::sent(&settings))
 }
 
 pub fn get(request: AccountRequest) -> Result<Account, Error> {
@@ -126,17 +153,14 @@ fn place_of(phone: &str, settings: &Settings) -> Result<Place, Error> {
     }
 }
 
-fn registration(user_id: String, sent: CodeSent, place: Place) -> Registration {
-    Registration {
-        user_id,
-        otp_expires_in: sent.otp_expires_in,
-        resend_after: sent.resend_after,
-        country: place.country,
-        region: place.region,
-        timezone: place.timezone,
-    }
-}
-
 fn phone_taken() -> Error {
     Error::conflict("phone_taken", "there is an account with this number; sign in instead")
+}
+
+fn registration_unknown() -> Error {
+    Error::new(ErrorKind::NotFound, "registration_unknown", "this registration is over; register again")
+}
+
+fn too_many_registrations(ends_in_us: u64) -> Error {
+    Error::rate_limited("too_many_registrations", "too many registrations of this number are open", ends_in_us.div_ceil(1_000))
 }

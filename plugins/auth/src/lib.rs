@@ -6,6 +6,7 @@ mod login;
 mod otp;
 mod password;
 mod policy;
+mod secret;
 mod sessions;
 mod settings;
 mod store;
@@ -45,7 +46,7 @@ impl api::Guest for Service {
         accounts::verify_otp(request)
     }
 
-    fn resend_otp(request: api::PhoneRequest) -> Result<api::CodeSent, Error> {
+    fn resend_otp(request: api::ResendOtpRequest) -> Result<api::CodeSent, Error> {
         accounts::resend_otp(request)
     }
 

@@ -27,28 +27,27 @@ pub fn login(request: LoginRequest) -> Result<Tokens, Error> {
     }
 
     // Without an account the same work is done, so that an unknown number takes as long as a wrong password.
-    let verdict = policy::matches(&request.password, account.as_ref().map(|account| account.password_hash.as_str()))?;
-    let now_us = time::now_us();
-    let account = match &account {
-        Some(account) if verdict.matches => account,
-        account => {
-            transaction(|tx| {
-                lockout::count(tx, &settings, &request.phone, now_us)?;
-                match account {
-                    Some(account) => remember(tx, account, &note(LoginOutcome::WrongPassword), now_us),
-                    None => Ok(()),
-                }
-            })?;
-            return Err(invalid_credentials());
-        }
+    let registered = match &account {
+        Some(_) => None,
+        None => store::password_of_registration(&Database, &request.phone, context::client_address().as_deref(), time::now_us())?,
     };
-    if !account.verified {
+    let stored = account.as_ref().map(|account| account.password_hash.as_str()).or(registered.as_deref());
+    let verdict = policy::matches(&request.password, stored)?;
+    let now_us = time::now_us();
+    if !verdict.matches {
         transaction(|tx| {
-            store::forget_failures_of(tx, &request.phone)?;
-            remember(tx, account, &note(LoginOutcome::Unverified), now_us)
+            lockout::count(tx, &settings, &request.phone, now_us)?;
+            match &account {
+                Some(account) => remember(tx, account, &note(LoginOutcome::WrongPassword), now_us),
+                None => Ok(()),
+            }
         })?;
-        return Err(Error::forbidden("phone_unverified", "confirm the number with the code that was sent to it"));
+        return Err(invalid_credentials());
     }
+    let Some(account) = &account else {
+        transaction(|tx| store::forget_failures_of(tx, &request.phone))?;
+        return Err(Error::forbidden("phone_unverified", "confirm the number with the code that was sent to it"));
+    };
     // Hashed before the transaction: it takes long, and the writer is one for all.
     let stronger = if verdict.needs_rehash { Some(policy::hash(&request.password)?) } else { None };
 

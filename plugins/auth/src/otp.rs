@@ -8,13 +8,13 @@ use echo_sdk::{Error, time, transaction};
 use crate::bindings::echo::notification::events as notification;
 use crate::bindings::exports::echo::auth::api::CodeSent;
 use crate::settings::Settings;
-use crate::store;
+use crate::store::{self, CodeQuota};
 
 const DIGITS: usize = 6;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
-    /// Confirms the number of a new account.
+    /// Confirms the number of a registration.
     Verify,
     /// Allows a new password.
     Reset,
@@ -29,105 +29,99 @@ impl Purpose {
     }
 }
 
-/// A code for one number and purpose; it fits no other.
-pub struct Code<'a> {
-    pub purpose: Purpose,
-    pub phone: &'a str,
+/// A code; it fits nothing but what it was made for.
+pub struct Code {
     pub fingerprint: String,
     digits: String,
 }
 
-impl<'a> Code<'a> {
-    /// A new one.
-    pub fn new(purpose: Purpose, phone: &'a str) -> Self {
-        Self::of(purpose, phone, digits_of(random::get_random_u64()))
+impl Code {
+    /// A new one for a registration (its fingerprint) or, to reset a password, for a number.
+    pub fn new(purpose: Purpose, subject: &str) -> Self {
+        Self::of(purpose, subject, digits_of(random::get_random_u64()))
     }
 
     /// The one that a client gives. Errors: 422 `invalid_otp` for what cannot be a code.
-    pub fn given(purpose: Purpose, phone: &'a str, digits: &str) -> Result<Self, Error> {
-        if is_code(digits) { Ok(Self::of(purpose, phone, digits.to_owned())) } else { Err(invalid()) }
+    pub fn given(purpose: Purpose, subject: &str, digits: &str) -> Result<Self, Error> {
+        if is_code(digits) { Ok(Self::of(purpose, subject, digits.to_owned())) } else { Err(invalid()) }
     }
 
-    fn of(purpose: Purpose, phone: &'a str, digits: String) -> Self {
-        let fingerprint = passwords::fingerprint(&format!("otp:{}:{phone}:{digits}", purpose.as_str()));
-        Self { purpose, phone, fingerprint, digits }
+    fn of(purpose: Purpose, subject: &str, digits: String) -> Self {
+        let fingerprint = passwords::fingerprint(&format!("otp:{}:{subject}:{digits}", purpose.as_str()));
+        Self { fingerprint, digits }
     }
+}
+
+/// Whether a code may be sent now, without counting it: asked before what takes long. Errors: those of `take_quota`.
+pub fn check_quota(settings: &Settings, phone: &str) -> Result<(), Error> {
+    let now_us = time::now_us();
+    let quota = store::code_quota(&Database, phone)?.unwrap_or_default();
+    let in_pause = quota.sent_at + settings.otp_resend_s * SECOND_US > now_us;
+    let day_is_full = quota.day_started_at + DAY_US > now_us && quota.sent_count >= settings.otp_per_day;
+    if in_pause || day_is_full { Err(refused(settings, &quota, now_us)) } else { Ok(()) }
 }
 
 /// Counts a code that is about to be sent. Errors: 429 `too_soon` within the pause, `too_many_codes` over the day's number.
 pub fn take_quota(tx: &Transaction, settings: &Settings, phone: &str, now_us: u64) -> Result<(), Error> {
-    let pause_us = settings.otp_resend_s * SECOND_US;
     store::forget_code_quotas(tx, now_us.saturating_sub(2 * DAY_US))?;
-    if store::count_code(tx, phone, now_us, pause_us, settings.otp_per_day)? {
+    if store::count_code(tx, phone, now_us, settings.otp_resend_s * SECOND_US, settings.otp_per_day)? {
         return Ok(());
     }
     let quota = store::code_quota(tx, phone)?.unwrap_or_default();
-    let pause_ends_us = quota.sent_at + pause_us;
-    if now_us < pause_ends_us {
-        return Err(too_soon((pause_ends_us - now_us).div_ceil(1_000)));
-    }
-    let day_ends_us = quota.day_started_at + DAY_US;
-    Err(Error::rate_limited("too_many_codes", "too many codes were sent today", day_ends_us.saturating_sub(now_us).div_ceil(1_000)))
+    Err(refused(settings, &quota, now_us))
 }
 
-/// Stores the code in place of the one before and has it sent when the transaction commits.
-pub fn send(tx: &Transaction, settings: &Settings, code: &Code, now_us: u64) -> Result<(), Error> {
-    store::forget_codes(tx, now_us.saturating_sub(DAY_US))?;
-    store::put_code(tx, code, now_us + settings.otp_ttl_s * SECOND_US)?;
+fn refused(settings: &Settings, quota: &CodeQuota, now_us: u64) -> Error {
+    let pause_ends_us = quota.sent_at + settings.otp_resend_s * SECOND_US;
+    if now_us < pause_ends_us {
+        return Error::rate_limited("too_soon", "a code was sent just now", (pause_ends_us - now_us).div_ceil(1_000));
+    }
+    let day_ends_us = quota.day_started_at + DAY_US;
+    Error::rate_limited("too_many_codes", "too many codes were sent today", day_ends_us.saturating_sub(now_us).div_ceil(1_000))
+}
+
+/// When a code that is made now is no longer good.
+pub fn ends_us(settings: &Settings, now_us: u64) -> u64 {
+    now_us + settings.otp_ttl_s * SECOND_US
+}
+
+/// Has the code sent when the transaction commits.
+pub fn send(settings: &Settings, phone: &str, code: &Code, now_us: u64) -> Result<(), Error> {
     let message = notification::TextMessage {
-        to: code.phone.to_owned(),
+        to: phone.to_owned(),
         body: body(&code.digits, settings.otp_ttl_s),
         code: Some(code.digits.clone()),
         at: now_us,
     };
-    notification::sms_requested(code.phone, &message)
+    notification::sms_requested(phone, &message)
 }
 
-/// Sends a code where one is due. Where none is, all goes the same way but for the sending, so that nobody learns who has an account.
-pub fn send_if(due: bool, settings: &Settings, purpose: Purpose, phone: &str) -> Result<CodeSent, Error> {
-    let code = Code::new(purpose, phone);
+/// Sends a code to reset a password where one is due. Where none is, all goes the same way but for the sending, so that nobody learns who has an
+/// account.
+pub fn send_if(due: bool, settings: &Settings, phone: &str) -> Result<CodeSent, Error> {
+    let code = Code::new(Purpose::Reset, phone);
     let now_us = time::now_us();
     transaction(|tx| {
         take_quota(tx, settings, phone, now_us)?;
-        if due { send(tx, settings, &code, now_us) } else { Ok(()) }
+        if !due {
+            return Ok(());
+        }
+        store::forget_codes(tx, now_us.saturating_sub(DAY_US))?;
+        store::put_code(tx, Purpose::Reset, phone, &code, ends_us(settings, now_us))?;
+        send(settings, phone, &code, now_us)
     })?;
     Ok(sent(settings))
 }
 
-/// Checks a given code, counting the try, and uses it up if it is the right one. The inner error is for the client and must not undo the count.
-pub fn confirm(tx: &Transaction, settings: &Settings, given: &Code, now_us: u64) -> Result<Result<(), Error>, SqlError> {
-    let verdict = try_code(tx, settings, given, now_us)?;
-    if verdict.is_ok() {
-        store::drop_code(tx, given)?;
-    }
-    Ok(verdict)
-}
-
-/// Checks a given code, counting the try, and leaves it for `confirm`.
-pub fn try_code(tx: &Transaction, settings: &Settings, given: &Code, now_us: u64) -> Result<Result<(), Error>, SqlError> {
-    let kept = store::try_code(tx, given)?;
-    Ok(judge(kept.as_ref(), &given.fingerprint, settings.otp_tries, now_us))
-}
-
-/// What is left of a code that was sent within the pause, if one was.
-pub fn just_sent(settings: &Settings, purpose: Purpose, phone: &str) -> Result<Option<CodeSent>, Error> {
-    let now_us = time::now_us();
-    let (Some(quota), Some(expires_at)) = (store::code_quota(&Database, phone)?, store::code_expiry(&Database, purpose, phone)?) else {
-        return Ok(None);
-    };
-    let pause_ends_us = quota.sent_at + settings.otp_resend_s * SECOND_US;
-    if now_us >= pause_ends_us || now_us >= expires_at {
-        return Ok(None);
-    }
-    Ok(Some(CodeSent { otp_expires_in: seconds(expires_at - now_us), resend_after: seconds(pause_ends_us - now_us) }))
+/// Checks a code to reset a password, counting the try, and leaves it for `store::drop_code`. The inner error is for the client and must not undo
+/// the count.
+pub fn try_code(tx: &Transaction, settings: &Settings, phone: &str, given: &Code, now_us: u64) -> Result<Result<(), Error>, SqlError> {
+    let kept = store::try_code(tx, Purpose::Reset, phone)?;
+    Ok(judge(kept.as_ref(), given, settings, now_us))
 }
 
 pub fn sent(settings: &Settings) -> CodeSent {
     CodeSent { otp_expires_in: seconds(settings.otp_ttl_s * SECOND_US), resend_after: seconds(settings.otp_resend_s * SECOND_US) }
-}
-
-pub fn too_soon(retry_after_ms: u64) -> Error {
-    Error::rate_limited("too_soon", "a code was sent just now", retry_after_ms)
 }
 
 pub fn invalid() -> Error {
@@ -141,16 +135,17 @@ pub struct KeptCode {
     pub expires_at: u64,
 }
 
-fn judge(kept: Option<&KeptCode>, given_fingerprint: &str, tries_max: u64, now_us: u64) -> Result<(), Error> {
+/// Errors: 422 `invalid_otp`, `otp_exhausted`, `otp_expired`.
+pub fn judge(kept: Option<&KeptCode>, given: &Code, settings: &Settings, now_us: u64) -> Result<(), Error> {
     let Some(kept) = kept else { return Err(invalid()) };
-    if kept.tries > tries_max {
+    if kept.tries > settings.otp_tries {
         return Err(Error::invalid_field("otp", "otp_exhausted", "too many wrong tries; ask for a new code"));
     }
     if now_us >= kept.expires_at {
         return Err(Error::invalid_field("otp", "otp_expired", "the code is too old; ask for a new one"));
     }
     // Both are keyed hashes: how long the comparison takes says nothing about the code.
-    if kept.fingerprint == given_fingerprint { Ok(()) } else { Err(invalid()) }
+    if kept.fingerprint == given.fingerprint { Ok(()) } else { Err(invalid()) }
 }
 
 /// Six digits, each as likely as any other (the bias of 2^64 modulo 10^6 is below 10^-13).
@@ -187,7 +182,11 @@ mod tests {
     #[test]
     fn a_code_is_judged() {
         let kept = |tries, expires_at| KeptCode { fingerprint: "right".to_owned(), tries, expires_at };
-        let code_of = |kept: Option<KeptCode>, given: &str| judge(kept.as_ref(), given, 5, 1_000).err().map(|error| error.code);
+        let settings = Settings { otp_tries: 5, ..Settings::for_tests() };
+        let code_of = |kept: Option<KeptCode>, given: &str| {
+            let given = Code { fingerprint: given.to_owned(), digits: String::new() };
+            judge(kept.as_ref(), &given, &settings, 1_000).err().map(|error| error.code)
+        };
         assert_eq!(code_of(Some(kept(1, 2_000)), "right"), None);
         assert_eq!(code_of(Some(kept(5, 2_000)), "right"), None);
         assert_eq!(code_of(Some(kept(5, 2_000)), "wrong").as_deref(), Some("invalid_otp"));

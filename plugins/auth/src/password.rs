@@ -13,8 +13,8 @@ use crate::{lockout, policy, sessions};
 
 pub fn forgot(request: PhoneRequest) -> Result<CodeSent, Error> {
     let settings = Settings::load();
-    let known = store::account_by_phone(&Database, &request.phone)?.is_some_and(|account| account.verified);
-    otp::send_if(known, &settings, Purpose::Reset, &request.phone)
+    let known = store::account_by_phone(&Database, &request.phone)?.is_some();
+    otp::send_if(known, &settings, &request.phone)
 }
 
 pub fn reset(request: ResetPasswordRequest) -> Result<(), Error> {
@@ -22,13 +22,13 @@ pub fn reset(request: ResetPasswordRequest) -> Result<(), Error> {
     policy::check("new_password", &request.new_password, &request.phone)?;
     let code = Code::given(Purpose::Reset, &request.phone, &request.otp)?;
     // Judged first and used up last: between the two, passwords are compared, which takes long and may end in a refusal.
-    transaction(|tx| Ok::<_, Error>(otp::try_code(tx, &settings, &code, time::now_us())?))??;
+    transaction(|tx| Ok::<_, Error>(otp::try_code(tx, &settings, &request.phone, &code, time::now_us())?))??;
     let account = store::account_by_phone(&Database, &request.phone)?.ok_or_else(otp::invalid)?;
     let new_hash = new_hash(&account, &request.new_password)?;
 
     let now_us = time::now_us();
     transaction(|tx| {
-        if !store::drop_code(tx, &code)? {
+        if !store::drop_code(tx, Purpose::Reset, &request.phone, &code)? {
             return Err(otp::invalid());
         }
         replace(tx, &account, &new_hash, now_us)?;

@@ -4,17 +4,16 @@
 //! ends the session. What ends a session is committed first and the access tokens are revoked then: a revocation cannot be taken back,
 //! and one that fails can be asked for again.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use echo_sdk::checks::Checks;
 use echo_sdk::sql::{Database, Transaction};
 use echo_sdk::time::SECOND_US;
+use echo_sdk::wit::context;
 use echo_sdk::wit::tokens::{self, Claims};
-use echo_sdk::wit::{context, passwords};
 use echo_sdk::{Error, caller, ids, log, time, transaction};
 
 use crate::bindings::echo::auth::events::{self, SessionEnd};
 use crate::bindings::exports::echo::auth::api::{Device, RefreshRequest, Session, SessionRequest, Sessions, Tokens, WsTicket};
+use crate::secret::{Kind, Secret};
 use crate::settings::Settings;
 use crate::store::{self, Account, Ending};
 
@@ -22,9 +21,6 @@ const DEVICE_ID_CHARS_MAX: usize = 128;
 const DEVICE_TEXT_CHARS_MAX: usize = 100;
 /// Sessions that one run of the schedule ends: each account's end is one event, and so many leave a call without waiting.
 const EXPIRED_PER_RUN: u64 = 64;
-const REFRESH_TOKEN_BYTES: usize = 32;
-/// 32 bytes in base64url without padding.
-const REFRESH_TOKEN_CHARS: usize = 43;
 
 /// What a sign-in left to do after its commit.
 pub struct Opened {
@@ -71,7 +67,7 @@ pub fn open(tx: &Transaction, settings: &Settings, account: &Account, device: &D
         last_used_at: now_us,
         current: false,
     };
-    let refresh = RefreshToken::new();
+    let refresh = Secret::new(Kind::Refresh);
     let ends_us = now_us + settings.refresh_ttl_s * SECOND_US;
     store::add_session(tx, &account.id, &session, ends_us)?;
     store::add_refresh_token(tx, &refresh.fingerprint, &session.id, ends_us)?;
@@ -81,7 +77,7 @@ pub fn open(tx: &Transaction, settings: &Settings, account: &Account, device: &D
 
 pub fn refresh(request: RefreshRequest) -> Result<Tokens, Error> {
     let settings = Settings::load();
-    let given = RefreshToken::given(&request.refresh_token).ok_or_else(refresh_invalid)?;
+    let given = Secret::given(Kind::Refresh, &request.refresh_token).ok_or_else(refresh_invalid)?;
     let now_us = time::now_us();
     let outcome = transaction(|tx| {
         let Some(kept) = store::refresh_token(tx, &given.fingerprint)? else { return Err(refresh_invalid()) };
@@ -93,7 +89,7 @@ pub fn refresh(request: RefreshRequest) -> Result<Tokens, Error> {
         if now_us >= kept.expires_at {
             return Err(Error::unauthenticated("refresh_expired", "the session is over; sign in again"));
         }
-        let next = RefreshToken::new();
+        let next = Secret::new(Kind::Refresh);
         let ends_us = now_us + settings.refresh_ttl_s * SECOND_US;
         store::forget_refresh_tokens(tx, &kept.session_id, now_us)?;
         store::add_refresh_token(tx, &next.fingerprint, &kept.session_id, ends_us)?;
@@ -174,34 +170,12 @@ enum Refreshed {
     Reused(String),
 }
 
-struct RefreshToken {
-    token: String,
-    fingerprint: String,
-}
-
-impl RefreshToken {
-    fn new() -> Self {
-        Self::of(URL_SAFE_NO_PAD.encode(ids::random_bytes(REFRESH_TOKEN_BYTES)))
-    }
-
-    /// None for what cannot be one.
-    fn given(token: &str) -> Option<Self> {
-        let bytes = (token.len() == REFRESH_TOKEN_CHARS).then(|| URL_SAFE_NO_PAD.decode(token).ok())??;
-        (bytes.len() == REFRESH_TOKEN_BYTES).then(|| Self::of(token.to_owned()))
-    }
-
-    fn of(token: String) -> Self {
-        let fingerprint = passwords::fingerprint(&format!("refresh:{token}"));
-        Self { token, fingerprint }
-    }
-}
-
-fn issue(settings: &Settings, user: &str, session: &str, device: &str, refresh: RefreshToken) -> Result<Tokens, Error> {
+fn issue(settings: &Settings, user: &str, session: &str, device: &str, refresh: Secret) -> Result<Tokens, Error> {
     let claims = Claims { user_id: user.to_owned(), device_id: device.to_owned(), session_id: session.to_owned(), roles: Vec::new() };
     let access = tokens::sign(&claims)?;
     Ok(Tokens {
         access_token: access.token,
-        refresh_token: refresh.token,
+        refresh_token: refresh.text,
         token_type: "Bearer".to_owned(),
         expires_in: access.expires_in,
         refresh_expires_in: u32::try_from(settings.refresh_ttl_s).unwrap_or(u32::MAX),
@@ -248,13 +222,5 @@ mod tests {
         let error = check_device(&device).expect_err("three are wrong");
         let fields: Vec<_> = error.fields.iter().map(|field| field.field.as_str()).collect();
         assert_eq!(fields, ["device.id", "device.name", "device.app_version"]);
-    }
-
-    #[test]
-    fn what_cannot_be_a_refresh_token_is_not_looked_up() {
-        let padded = format!("{}=", "A".repeat(42));
-        for token in ["", "short", &"A".repeat(44), &"*".repeat(43), &padded] {
-            assert!(RefreshToken::given(token).is_none(), "{token}");
-        }
     }
 }

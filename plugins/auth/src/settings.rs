@@ -7,6 +7,8 @@ pub struct Settings {
     pub otp_tries: u64,
     pub otp_resend_s: u64,
     pub otp_per_day: u64,
+    pub registration_ttl_s: u64,
+    pub registrations_per_phone: u64,
     pub lockout_failures: u64,
     pub lockout_s: u64,
     pub refresh_ttl_s: u64,
@@ -25,11 +27,30 @@ impl Settings {
             otp_tries: config::number("otp_tries", 5).max(1),
             otp_resend_s: seconds("otp_resend_s", 60),
             otp_per_day: config::number("otp_per_day", 10).max(1),
+            registration_ttl_s: seconds("registration_ttl_s", 60 * 60).max(1),
+            registrations_per_phone: config::number("registrations_per_phone", 10).max(1),
             lockout_failures: config::number("lockout_failures", 5).max(1),
             lockout_s: seconds("lockout_s", 900).max(1),
             refresh_ttl_s: seconds("refresh_ttl_s", 30 * 24 * 60 * 60).max(1),
             sessions_max: config::number("sessions_max", 20).clamp(1, 1_000),
             refuse_unassigned_numbers: config::flag("refuse_unassigned_numbers", true),
+        }
+    }
+
+    #[cfg(test)]
+    pub fn for_tests() -> Self {
+        Self {
+            otp_ttl_s: 300,
+            otp_tries: 5,
+            otp_resend_s: 60,
+            otp_per_day: 10,
+            registration_ttl_s: 3_600,
+            registrations_per_phone: 10,
+            lockout_failures: 5,
+            lockout_s: 900,
+            refresh_ttl_s: 30 * 24 * 60 * 60,
+            sessions_max: 20,
+            refuse_unassigned_numbers: true,
         }
     }
 }

@@ -27,16 +27,10 @@ pub struct Account {
 }
 from_row!(Account { id, phone, name, password_hash, verified, country, region, timezone, created_at });
 
-pub struct NewAccount<'a> {
-    pub id: &'a str,
-    pub phone: &'a str,
-    pub name: Option<&'a str>,
-    pub password_hash: &'a str,
-    pub place: &'a Place,
-}
-
+/// A confirmed one.
 pub fn account_by_phone(db: &impl Sql, phone: &str) -> Result<Option<Account>, SqlError> {
-    let sql = "SELECT id, phone, name, password_hash, verified, country, region, timezone, created_at FROM accounts WHERE phone = $1";
+    let sql = "SELECT id, phone, name, password_hash, verified, country, region, timezone, created_at FROM accounts \
+        WHERE phone = $1 AND verified = TRUE";
     db.row(sql, params![phone])
 }
 
@@ -45,32 +39,124 @@ pub fn account_by_id(db: &impl Sql, id: &str) -> Result<Option<Account>, SqlErro
     db.row(sql, params![uuid(id)])
 }
 
-/// The id of the account: a new one, or that of an unverified one which gets this password and name. None where a verified one has the number.
-pub fn open_account(db: &impl Sql, account: &NewAccount, now_us: u64) -> Result<Option<String>, SqlError> {
-    let sql = "INSERT INTO accounts (id, phone, name, password_hash, country, region, timezone, created_at) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) \
+/// The account that a confirmed registration makes: a new one, or an unconfirmed one of before. None where a confirmed one has the number.
+pub fn open_account(db: &impl Sql, id: &str, phone: &str, confirmed: &Registration, now_us: u64) -> Result<Option<Account>, SqlError> {
+    let sql = "INSERT INTO accounts (id, phone, name, password_hash, country, region, timezone, created_at, verified, verified_at) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, TRUE, $8) \
         ON CONFLICT (phone) DO UPDATE SET name = excluded.name, password_hash = excluded.password_hash, \
-            country = excluded.country, region = excluded.region, timezone = excluded.timezone \
+            country = excluded.country, region = excluded.region, timezone = excluded.timezone, verified = TRUE, verified_at = excluded.verified_at \
         WHERE accounts.verified = FALSE \
-        RETURNING id";
-    let place = account.place;
+        RETURNING id, phone, name, password_hash, verified, country, region, timezone, created_at";
     let params = params![
-        uuid(account.id),
-        account.phone,
-        account.name,
-        account.password_hash,
-        place.country.as_deref(),
-        place.region.as_deref(),
-        place.timezone.as_deref(),
+        uuid(id),
+        phone,
+        confirmed.name.as_deref(),
+        &confirmed.password_hash,
+        confirmed.country.as_deref(),
+        confirmed.region.as_deref(),
+        confirmed.timezone.as_deref(),
         timestamp(now_us),
     ];
-    Ok(db.row::<(String,)>(sql, params)?.map(|(id,)| id))
+    db.row(sql, params)
 }
 
-/// Whether this is the first time.
-pub fn verify_account(db: &impl Sql, phone: &str, now_us: u64) -> Result<bool, SqlError> {
-    let sql = "UPDATE accounts SET verified = TRUE, verified_at = $2 WHERE phone = $1 AND verified = FALSE";
-    Ok(db.execute(sql, params![phone, timestamp(now_us)])? == 1)
+// --- Registrations -------------------------------------------------------------------------------------------------------------------
+
+pub struct NewRegistration<'a> {
+    /// Of the secret that the client holds.
+    pub fingerprint: &'a str,
+    pub phone: &'a str,
+    pub password_hash: &'a str,
+    pub name: Option<&'a str>,
+    pub place: &'a Place,
+    pub address: Option<&'a str>,
+    pub code: &'a Code,
+    pub code_expires_at: u64,
+    pub expires_at: u64,
+}
+
+/// An open one, with the tries at its code.
+pub struct Registration {
+    pub password_hash: String,
+    pub name: Option<String>,
+    pub country: Option<String>,
+    pub region: Option<String>,
+    pub timezone: Option<String>,
+    pub code: KeptCode,
+}
+
+impl FromRow for Registration {
+    fn from_row(row: &mut Row) -> Result<Self, SqlError> {
+        Ok(Self {
+            password_hash: row.take()?,
+            name: row.take()?,
+            country: row.take()?,
+            region: row.take()?,
+            timezone: row.take()?,
+            code: KeptCode { fingerprint: row.take()?, tries: row.take()?, expires_at: row.take()? },
+        })
+    }
+}
+
+pub fn add_registration(db: &impl Sql, new: &NewRegistration, now_us: u64) -> Result<(), SqlError> {
+    let sql = "INSERT INTO registrations (fingerprint, phone, password_hash, name, country, region, timezone, address, \
+            code_fingerprint, code_expires_at, opened_at, expires_at) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+    let params = params![
+        new.fingerprint,
+        new.phone,
+        new.password_hash,
+        new.name,
+        new.place.country.as_deref(),
+        new.place.region.as_deref(),
+        new.place.timezone.as_deref(),
+        new.address,
+        &new.code.fingerprint,
+        timestamp(new.code_expires_at),
+        timestamp(now_us),
+        timestamp(new.expires_at),
+    ];
+    db.execute(sql, params)?;
+    Ok(())
+}
+
+/// How many of a number are open, and when the first of them ends.
+pub fn open_registrations(db: &impl Sql, phone: &str, now_us: u64) -> Result<(u64, Option<u64>), SqlError> {
+    let sql = "SELECT COUNT(*), MIN(expires_at) FROM registrations WHERE phone = $1 AND expires_at > $2";
+    db.one(sql, params![phone, timestamp(now_us)])
+}
+
+/// Counts a try at the registration's code and gives it: in one statement, so that tries made at once are all counted.
+pub fn try_registration(db: &impl Sql, fingerprint: &str, phone: &str, now_us: u64) -> Result<Option<Registration>, SqlError> {
+    let sql = "UPDATE registrations SET tries = tries + 1 WHERE fingerprint = $1 AND phone = $2 AND expires_at > $3 \
+        RETURNING password_hash, name, country, region, timezone, code_fingerprint, tries, code_expires_at";
+    db.row(sql, params![fingerprint, phone, timestamp(now_us)])
+}
+
+/// Gives an open registration another code; false where there is none.
+pub fn renew_code(db: &impl Sql, fingerprint: &str, phone: &str, code: &Code, code_expires_at: u64, now_us: u64) -> Result<bool, SqlError> {
+    let sql = "UPDATE registrations SET code_fingerprint = $3, code_expires_at = $4, tries = 0 \
+        WHERE fingerprint = $1 AND phone = $2 AND expires_at > $5";
+    let params = params![fingerprint, phone, &code.fingerprint, timestamp(code_expires_at), timestamp(now_us)];
+    Ok(db.execute(sql, params)? == 1)
+}
+
+/// The password of an open registration of this number: one made from this address, else the newest.
+pub fn password_of_registration(db: &impl Sql, phone: &str, address: Option<&str>, now_us: u64) -> Result<Option<String>, SqlError> {
+    let sql = "SELECT password_hash FROM registrations WHERE phone = $1 AND expires_at > $3 \
+        ORDER BY CASE WHEN address = $2 THEN 0 ELSE 1 END, opened_at DESC LIMIT 1";
+    Ok(db.row::<(String,)>(sql, params![phone, address.unwrap_or_default(), timestamp(now_us)])?.map(|(hash,)| hash))
+}
+
+/// All of a number, when one of them was confirmed.
+pub fn end_registrations(db: &impl Sql, phone: &str) -> Result<(), SqlError> {
+    db.execute("DELETE FROM registrations WHERE phone = $1", params![phone])?;
+    Ok(())
+}
+
+pub fn forget_registrations(db: &impl Sql, now_us: u64) -> Result<(), SqlError> {
+    db.execute("DELETE FROM registrations WHERE expires_at <= $1", params![timestamp(now_us)])?;
+    Ok(())
 }
 
 // --- Passwords -----------------------------------------------------------------------------------------------------------------------
@@ -110,38 +196,28 @@ pub fn trim_passwords(db: &impl Sql, account: &str, count: u64) -> Result<(), Sq
     Ok(())
 }
 
-pub fn forget_passwords(db: &impl Sql, account: &str) -> Result<(), SqlError> {
-    db.execute("DELETE FROM password_history WHERE account_id = $1", params![uuid(account)])?;
-    Ok(())
-}
-
 // --- One-time codes --------------------------------------------------------------------------------------------------------------------
 
 from_row!(KeptCode { fingerprint, tries, expires_at });
 
 /// In place of the one before.
-pub fn put_code(db: &impl Sql, code: &Code, expires_at: u64) -> Result<(), SqlError> {
+pub fn put_code(db: &impl Sql, purpose: Purpose, phone: &str, code: &Code, expires_at: u64) -> Result<(), SqlError> {
     let sql = "INSERT INTO codes (phone, purpose, fingerprint, tries, expires_at) VALUES ($1, $2, $3, 0, $4) \
         ON CONFLICT (phone, purpose) DO UPDATE SET fingerprint = excluded.fingerprint, tries = 0, expires_at = excluded.expires_at";
-    db.execute(sql, params![code.phone, code.purpose.as_str(), &code.fingerprint, timestamp(expires_at)])?;
+    db.execute(sql, params![phone, purpose.as_str(), &code.fingerprint, timestamp(expires_at)])?;
     Ok(())
 }
 
 /// Counts a try and gives the code with it: in one statement, so that tries made at once are all counted.
-pub fn try_code(db: &impl Sql, code: &Code) -> Result<Option<KeptCode>, SqlError> {
+pub fn try_code(db: &impl Sql, purpose: Purpose, phone: &str) -> Result<Option<KeptCode>, SqlError> {
     let sql = "UPDATE codes SET tries = tries + 1 WHERE phone = $1 AND purpose = $2 RETURNING fingerprint, tries, expires_at";
-    db.row(sql, params![code.phone, code.purpose.as_str()])
+    db.row(sql, params![phone, purpose.as_str()])
 }
 
 /// Whether this code was still there.
-pub fn drop_code(db: &impl Sql, code: &Code) -> Result<bool, SqlError> {
+pub fn drop_code(db: &impl Sql, purpose: Purpose, phone: &str, code: &Code) -> Result<bool, SqlError> {
     let sql = "DELETE FROM codes WHERE phone = $1 AND purpose = $2 AND fingerprint = $3";
-    Ok(db.execute(sql, params![code.phone, code.purpose.as_str(), &code.fingerprint])? == 1)
-}
-
-pub fn code_expiry(db: &impl Sql, purpose: Purpose, phone: &str) -> Result<Option<u64>, SqlError> {
-    let sql = "SELECT expires_at FROM codes WHERE phone = $1 AND purpose = $2";
-    Ok(db.row::<(u64,)>(sql, params![phone, purpose.as_str()])?.map(|(at,)| at))
+    Ok(db.execute(sql, params![phone, purpose.as_str(), &code.fingerprint])? == 1)
 }
 
 pub fn forget_codes(db: &impl Sql, expired_before_us: u64) -> Result<(), SqlError> {
@@ -154,11 +230,12 @@ pub fn forget_codes(db: &impl Sql, expired_before_us: u64) -> Result<(), SqlErro
 pub struct CodeQuota {
     pub sent_at: u64,
     pub day_started_at: u64,
+    pub sent_count: u64,
 }
-from_row!(CodeQuota { sent_at, day_started_at });
+from_row!(CodeQuota { sent_at, day_started_at, sent_count });
 
 pub fn code_quota(db: &impl Sql, phone: &str) -> Result<Option<CodeQuota>, SqlError> {
-    db.row("SELECT sent_at, day_started_at FROM code_quotas WHERE phone = $1", params![phone])
+    db.row("SELECT sent_at, day_started_at, sent_count FROM code_quotas WHERE phone = $1", params![phone])
 }
 
 /// Counts a code unless the last one is too recent or the day's number is reached; whether it was counted.
