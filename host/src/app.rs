@@ -36,6 +36,7 @@ use crate::hub::{self, Announcer, Hub, HubSettings, Registry};
 use crate::limits;
 use crate::names::ServiceName;
 use crate::private_file;
+use crate::rates::RateLimiter;
 use crate::relay::Relay;
 use crate::runtime::engine::Engine;
 use crate::runtime::permissions::Permissions;
@@ -63,6 +64,7 @@ struct Host {
     registry: Arc<Registry>,
     announcer: Arc<Announcer>,
     readiness: Arc<Readiness>,
+    rates: Arc<RateLimiter>,
     tokens: Arc<EmbeddedTokens>,
     cache: Arc<dyn Cache>,
     feed: Arc<EmbeddedFeed>,
@@ -120,8 +122,14 @@ impl Host {
         let settings =
             RuntimeSettings { versions_folder: &versions_folder, permissions: permissions(&config)?, dev_mode: config.mode == Mode::Dev };
         let runtime = Runtime::new(engine, backends.clone(), queue.clone(), settings).context("the folder of versions")?;
-        let hub_settings = HubSettings { allowed_origins: config.server.allowed_origins.clone(), ..HubSettings::default() };
-        let hub = Hub::new(hub_settings, registry.clone(), tokens.clone(), feed.clone(), runtime.clone());
+        let hub_settings = HubSettings {
+            allowed_origins: config.server.allowed_origins.clone(),
+            rate_scale: config.gateway.rate_scale,
+            ..HubSettings::default()
+        };
+        // One for both edges: a frame counts against the limit of the route that it stands for.
+        let rates = Arc::new(RateLimiter::default());
+        let hub = Hub::new(hub_settings, registry.clone(), tokens.clone(), feed.clone(), runtime.clone(), rates.clone());
         let readiness = Arc::new(Readiness::default());
         register_checks(&readiness, &cache, &feed, &queue);
 
@@ -147,7 +155,7 @@ impl Host {
                 }
             });
         }
-        Ok(Self { config, runtime, hub, registry, announcer, readiness, tokens, cache, feed, queue, backends, upkeep_stop, upkeep })
+        Ok(Self { config, runtime, hub, registry, announcer, readiness, rates, tokens, cache, feed, queue, backends, upkeep_stop, upkeep })
     }
 
     async fn serve(self, listener: TcpListener, admin_listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
@@ -221,8 +229,8 @@ impl Host {
                 body_bytes_max: config.server.body_bytes_max,
                 public_metrics: config.server.public_metrics,
                 trusted_proxies_count: config.server.trusted_proxies_count,
-                ..GatewaySettings::default()
             },
+            rates: self.rates.clone(),
             readiness: self.readiness.clone(),
             render_metrics: Arc::new(telemetry::render_metrics),
             background,

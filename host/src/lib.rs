@@ -15,6 +15,7 @@ pub mod limits;
 pub mod names;
 pub mod private_file;
 pub mod problem;
+pub mod rates;
 pub mod relay;
 pub mod runtime;
 pub mod telemetry;

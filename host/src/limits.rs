@@ -354,6 +354,15 @@ pub const SOCKET_WRITE_BATCH_BYTES: usize = 4 * 1024;
 /// Frames a client may send in a second, and in a burst, before 4429.
 pub const SOCKET_FRAMES_PER_S: u32 = 200;
 pub const SOCKET_FRAMES_BURST: u32 = 400;
+/// Frames for the host itself that one user may send in a minute, in addition: acknowledgements, pings, renewals of the token.
+pub const ACKS_PER_MINUTE: u32 = 12_000;
+pub const PINGS_PER_MINUTE: u32 = 1_200;
+pub const RENEWALS_PER_MINUTE: u32 = 60;
+/// Sockets that one user may open, and pages of the feed that one user may read over REST, in a minute.
+pub const SOCKETS_PER_MINUTE: u32 = 120;
+pub const SYNC_PAGES_PER_MINUTE: u32 = 600;
+/// Requests of one address for one of the host's own paths (`/health`, `/docs` …) in a minute.
+pub const HOST_REQUESTS_PER_MINUTE: u32 = 6_000;
 /// Requests of one socket that are accepted and not answered; further frames wait unread. They are served one after another.
 pub const SOCKET_CALLS_MAX: usize = 16;
 /// Longest `id` of a frame in bytes, as it stands in the JSON.

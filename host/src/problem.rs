@@ -62,6 +62,11 @@ impl Problem {
         Self::unauthenticated("token_missing", "this wants an access token: Authorization: Bearer <token>")
     }
 
+    /// 429 with Retry-After.
+    pub fn rate_limited(retry_after: Duration) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many requests").retry_after(retry_after)
+    }
+
     /// 503 with Retry-After.
     pub fn unavailable(code: &'static str, detail: &'static str, retry_after: Duration) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(retry_after)

@@ -17,9 +17,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("runtime", &["capabilities", "contract", "deadline", "limits", "names"]),
     ("relay", &["capabilities", "limits"]),
     ("problem", &["capabilities", "limits", "runtime"]),
+    ("rates", &["limits", "runtime"]),
     // The three edges never know each other.
-    ("gateway", &["capabilities", "deadline", "limits", "names", "problem", "runtime"]),
-    ("hub", &["capabilities", "limits", "problem", "runtime"]),
+    ("gateway", &["capabilities", "deadline", "limits", "names", "problem", "rates", "runtime"]),
+    ("hub", &["capabilities", "limits", "problem", "rates", "runtime"]),
     ("admin", &["capabilities", "contract", "limits", "names", "problem", "runtime"]),
     ("config", &["capabilities", "limits", "names", "private_file", "runtime"]),
     ("telemetry", &["config", "json_text", "limits"]),
@@ -27,7 +28,21 @@ const LAYERS: &[(&str, &[&str])] = &[
     // The one place that joins layers, and what is above it.
     (
         "app",
-        &["admin", "capabilities", "config", "gateway", "hub", "limits", "names", "private_file", "relay", "runtime", "telemetry", "watch"],
+        &[
+            "admin",
+            "capabilities",
+            "config",
+            "gateway",
+            "hub",
+            "limits",
+            "names",
+            "private_file",
+            "rates",
+            "relay",
+            "runtime",
+            "telemetry",
+            "watch",
+        ],
     ),
     ("cli", &["admin", "app", "config", "limits", "names", "runtime", "telemetry"]),
 ];

@@ -20,7 +20,7 @@ use super::breaker::Verdict;
 use super::host_routes::HostRoutes;
 use super::idempotency::{self, Answer, Begin, IDEMPOTENT_REPLAYED, Idempotency};
 use super::problem::{PROBLEM_JSON, Problem};
-use super::rate_limit::{Allowance, RateLimiter, Rule, Subject};
+use super::rate_limit::Rule;
 use super::request::{RequestInfo, Served};
 use super::response_cache::{self, Asked, Kept, ResponseCache};
 use super::routes::{CompiledRoute, Found, Live, Values, percent_decode};
@@ -29,7 +29,8 @@ use crate::capabilities::context::{CallContext, Caller, ClientAddress};
 use crate::capabilities::tokens::Tokens;
 use crate::deadline::{Elapsed, timeout_at};
 use crate::limits;
-use crate::runtime::manifest::{CacheScope, RateSubject};
+use crate::rates::{Allowance, RateLimiter, Subject};
+use crate::runtime::manifest::CacheScope;
 use crate::runtime::{CallError, ErrorKind, Input, Reply};
 
 const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -40,7 +41,7 @@ pub(super) struct Gateway<B> {
     live: Arc<Live<B>>,
     host_routes: HostRoutes,
     tokens: Arc<dyn Tokens>,
-    limiter: RateLimiter,
+    rates: Arc<RateLimiter>,
     idempotency: Idempotency,
     responses: ResponseCache,
     background: TaskTracker,
@@ -54,7 +55,7 @@ impl<B: Backend> Gateway<B> {
             live,
             host_routes,
             tokens: state.tokens.clone(),
-            limiter: RateLimiter::default(),
+            rates: state.rates.clone(),
             idempotency: Idempotency::new(state.idempotency_cache.clone(), state.settings.request_timeout),
             responses: ResponseCache::new(state.response_cache.clone()),
             background: state.background.clone(),
@@ -69,12 +70,15 @@ impl<B: Backend> Gateway<B> {
         let deadline = info.received_at + self.live.settings.request_timeout;
         let answer = pin!(async move {
             match self.host_routes.find(request.uri().path()) {
-                Some(path) => {
-                    info.serve(Served::Host(path));
+                Some(route) => {
+                    info.serve(Served::Host(route.path));
                     if let Some(address) = info.client_address {
                         request.extensions_mut().insert(ClientAddress(address));
                     }
-                    self.host_routes.answer(request).await
+                    let Some((rule, counter)) = &route.rate else { return self.host_routes.answer(request).await };
+                    let subject = rule.limit.subject_of(None, info.client_address);
+                    let allowance = self.rates.check(&rule.limit, *counter, subject, info.received_at);
+                    if allowance.is_allowed { self.host_routes.answer(request).await } else { refused(route.path, rule, allowance) }
                 }
                 None => self.route(request, info).await.unwrap_or_else(Problem::into_response),
             }
@@ -95,31 +99,17 @@ impl<B: Backend> Gateway<B> {
         info.serve(Served::Service(route.clone()));
 
         let caller = identity::caller(&route.route.access, &*self.tokens, &parts.headers)?;
-        let allowance = route.rate.as_ref().map(|rule| self.count(rule, &route, &caller, &info));
-        let mut response = match allowance {
-            Some(Allowance { is_allowed: false, reset, .. }) => {
-                metrics::counter!("echo_http_rate_limited_total", "route" => route.pattern.to_string()).increment(1);
-                Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many requests").retry_after(reset).into_response()
-            }
-            _ => {
-                let values = decode_values(values)?;
-                let call = Call { gateway: self, snapshot, route: route.clone(), info, caller, values, request: parts, body: Bytes::new() };
-                Box::new(call).answer(body).await.unwrap_or_else(Problem::into_response)
-            }
-        };
-        if let Some((rule, allowance)) = route.rate.as_ref().zip(allowance) {
-            allowance.write_headers(rule, response.headers_mut());
+        let limit = &route.rate.limit;
+        let subject = limit.subject_of(caller.as_ref().map(|caller| caller.user_id), info.client_address);
+        let allowance = self.rates.check(limit, route.rate_counter, subject, info.received_at);
+        if !allowance.is_allowed {
+            return Ok(refused(&route.pattern, &route.rate, allowance));
         }
+        let values = decode_values(values)?;
+        let call = Call { gateway: self, snapshot, route: route.clone(), info, caller, values, request: parts, body: Bytes::new() };
+        let mut response = Box::new(call).answer(body).await.unwrap_or_else(Problem::into_response);
+        route.rate.write_headers(&allowance, response.headers_mut());
         Ok(response)
-    }
-
-    fn count(&self, rule: &Rule, route: &CompiledRoute, caller: &Option<Arc<Caller>>, info: &RequestInfo) -> Allowance {
-        let subject = match (rule.subject, caller) {
-            (RateSubject::Route, _) => Subject::Everybody,
-            (RateSubject::User, Some(caller)) => Subject::User(caller.user_id),
-            (RateSubject::User | RateSubject::Ip, _) => Subject::of_address(info.client_address),
-        };
-        self.limiter.check(rule, route.key_number, subject, self.ms_at(info.received_at))
     }
 
     /// Milliseconds since the gateway began.
@@ -313,6 +303,13 @@ fn verdict(result: &Result<Reply, CallError>) -> Verdict {
         Err(CallError::Failed(_) | CallError::TimedOut(_)) => Verdict::Fault,
         Err(CallError::Unreadable(_) | CallError::Invalid(_) | CallError::Busy | CallError::Unavailable(_)) => Verdict::Neutral,
     }
+}
+
+fn refused(pattern: &str, rule: &Rule, allowance: Allowance) -> Response {
+    metrics::counter!("echo_http_rate_limited_total", "route" => pattern.to_owned()).increment(1);
+    let mut response = Problem::rate_limited(allowance.reset).into_response();
+    rule.write_headers(&allowance, response.headers_mut());
+    response
 }
 
 fn replay(answer: Answer) -> Response {

@@ -32,10 +32,17 @@ use crate::names::ServiceName;
 use crate::runtime::manifest::Manifest;
 use crate::runtime::{CallError, CallTarget, Input, Reply, RouteEntry};
 
-/// A route as a manifest says it; `more` are further lines of it. The binding is 0.
+/// A route as a manifest says it; `more` are further lines of it, and without a rate among them nothing is limited. The binding is 0, and the
+/// function is named as the route.
 pub fn route(service: &str, http: &str, access: &str, more: &str) -> RouteEntry {
-    let text =
-        format!("name = \"{service}\"\nversion = \"0.1.0\"\n[[route]]\nhttp = \"{http}\"\ncall = \"it\"\naccess = \"{access}\"\n{more}\n");
+    let rate = if more.contains("rate = ") {
+        ""
+    } else {
+        "rate = { per = \"route\", strategy = \"fixed-window\", limit = 1000000, window = \"1m\" }"
+    };
+    let text = format!(
+        "name = \"{service}\"\nversion = \"0.1.0\"\n[[route]]\nhttp = \"{http}\"\ncall = \"{http}\"\naccess = \"{access}\"\n{rate}\n{more}\n"
+    );
     let route = Manifest::parse(&text).unwrap().routes.remove(0);
     let target = CallTarget { service: ServiceName::parse(service).unwrap(), binding: 0 };
     RouteEntry { target, path: route.full_path(""), route: Arc::new(route) }
@@ -337,6 +344,7 @@ impl TestGateway {
             tokens: Arc::new(FakeTokens),
             idempotency_cache: cache.clone(),
             response_cache: cache.clone(),
+            rates: Arc::default(),
             settings,
             readiness: readiness.clone(),
             render_metrics: Arc::new(|| "echo_up 1\n".to_owned()),

@@ -16,10 +16,13 @@ use serde::Serialize;
 
 use super::backend::{Backend, Snapshot};
 use super::host_routes::HostRoutes;
+use super::rate_limit::Rule;
 use super::routes::Live;
 use super::{GatewayState, Problem, docs, response_cache};
 use crate::capabilities::tokens::Tokens;
 use crate::limits;
+use crate::names::ServiceName;
+use crate::runtime::manifest::{Rate, RateSubject, rate_counter};
 
 /// What a check found; an error is "down", with the reason for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,15 +110,20 @@ impl Readiness {
 
 /// Adds the gateway's own routes.
 pub(super) fn add_routes<B: Backend>(routes: &mut HostRoutes, state: &GatewayState<B>, live: Arc<Live<B>>) {
-    let (readiness, tokens) = (state.readiness.clone(), state.tokens.clone());
-    routes.add("/health", get(async || ([(CONTENT_TYPE, "application/json")], "{\"status\":\"up\"}")));
-    routes.add("/docs", get(docs::page));
-    routes.add("/openapi.json", get(openapi::<B>).with_state(live.clone()));
-    routes.add("/ready", get(move || ready(readiness.clone(), live.clone())));
-    routes.add("/.well-known/jwks.json", get(async move || jwks(&*tokens)));
-    if state.settings.public_metrics {
+    let (readiness, tokens, settings) = (state.readiness.clone(), state.tokens.clone(), &state.settings);
+    let host = ServiceName::parse("host").expect("a good name");
+    let mut add = |path, handlers| {
+        let rate = Rule::new(&Rate::per_minute(RateSubject::Ip, limits::HOST_REQUESTS_PER_MINUTE), settings.rate_scale);
+        routes.add(path, Some((rate, rate_counter(&host, path))), handlers);
+    };
+    add("/health", get(async || ([(CONTENT_TYPE, "application/json")], "{\"status\":\"up\"}")));
+    add("/docs", get(docs::page));
+    add("/openapi.json", get(openapi::<B>).with_state(live.clone()));
+    add("/ready", get(move || ready(readiness.clone(), live.clone())));
+    add("/.well-known/jwks.json", get(async move || jwks(&*tokens)));
+    if settings.public_metrics {
         let render = state.render_metrics.clone();
-        routes.add("/metrics", get(async move || ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render())));
+        add("/metrics", get(async move || ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], render())));
     }
 }
 

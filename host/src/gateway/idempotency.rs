@@ -13,9 +13,9 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
-use super::rate_limit::Subject;
 use crate::capabilities::cache::{Cache, CacheError};
 use crate::limits;
+use crate::rates::Subject;
 
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");

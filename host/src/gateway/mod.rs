@@ -27,8 +27,8 @@ use routes::Live;
 use crate::capabilities::cache::Cache;
 use crate::capabilities::tokens::Tokens;
 use crate::limits;
+use crate::rates::RateLimiter;
 use crate::runtime::Runtime;
-use crate::runtime::manifest::Rate;
 
 pub mod backend;
 mod breaker;
@@ -62,8 +62,6 @@ pub struct GatewaySettings {
     pub dev_mode: bool,
     /// Multiplies every rate limit.
     pub rate_scale: u32,
-    /// For routes whose manifest sets none.
-    pub default_rate: Option<Rate>,
     /// Origins whose pages may call, e.g. `https://app.example.org`; `*` for any.
     pub allowed_origins: Vec<String>,
     pub request_timeout: Duration,
@@ -79,7 +77,6 @@ impl Default for GatewaySettings {
         Self {
             dev_mode: false,
             rate_scale: 1,
-            default_rate: None,
             allowed_origins: Vec::new(),
             request_timeout: Duration::from_millis(limits::REQUEST_TIMEOUT_MS),
             body_bytes_max: limits::BODY_BYTES_MAX,
@@ -97,6 +94,8 @@ pub struct GatewayState<B = Runtime> {
     pub idempotency_cache: Arc<dyn Cache>,
     /// Where the answers of cacheable routes are kept, under `gateway:`; `RESPONSE_CACHE_BYTES_MAX` is meant for it.
     pub response_cache: Arc<dyn Cache>,
+    /// What is counted, for the sockets' frames too.
+    pub rates: Arc<RateLimiter>,
     pub settings: GatewaySettings,
     pub readiness: Arc<Readiness>,
     /// The Prometheus text. The recorder must be installed before `router` is called.
@@ -115,7 +114,7 @@ pub fn router<B: backend::Backend>(
     let settings = state.settings.clone();
     let live = Arc::new(Live::new(state.runtime.clone(), settings.clone()));
     let mut own = HostRoutes::default();
-    host_routes.into_iter().for_each(|(path, handlers)| own.add(path, handlers));
+    host_routes.into_iter().for_each(|(path, handlers)| own.add(path, None, handlers));
     health::add_routes(&mut own, &state, live.clone());
     let gateway = Arc::new(Gateway::new(&state, live, own));
 

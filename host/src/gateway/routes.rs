@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
@@ -17,7 +16,7 @@ use super::breaker::Breaker;
 use super::rate_limit::Rule;
 use super::response_cache::{Sharing, etag_of};
 use crate::names::ServiceName;
-use crate::runtime::manifest::{METHODS, Route};
+use crate::runtime::manifest::{METHODS, Route, rate_counter};
 use crate::runtime::{CallTarget, RouteEntry};
 
 /// A route with all that can be made ready before a request comes.
@@ -26,12 +25,13 @@ pub struct CompiledRoute {
     pub route: Arc<Route>,
     /// The whole path with `{variables}`.
     pub pattern: Box<str>,
-    /// `METHOD pattern`, and a number made of it: the same over swaps.
+    /// `METHOD pattern`.
     pub key: Box<str>,
-    pub key_number: u64,
     pub variables: Box<[Box<str>]>,
     pub has_body: bool,
-    pub rate: Option<Rule>,
+    pub rate: Rule,
+    /// Under which it is counted.
+    pub rate_counter: u64,
     pub sharing: Sharing,
     pub breaker: Arc<Breaker>,
     /// The route's circuit in its service's breaker.
@@ -191,17 +191,15 @@ impl CompiledRoute {
     fn new(entry: &RouteEntry, breaker: Arc<Breaker>, breaker_index: usize, settings: &GatewaySettings) -> Self {
         let (method, pattern, service) = (entry.route.method(), entry.path.as_str(), entry.target.service.to_string());
         let key = format!("{method} {pattern}");
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
         let labels = [("method", method.to_owned()), ("route", pattern.to_owned()), ("service", service.clone())];
         Self {
             target: entry.target.clone(),
             route: entry.route.clone(),
             pattern: pattern.into(),
-            key_number: hasher.finish(),
             variables: variables(pattern).map(Into::into).collect(),
             has_body: !matches!(method, "GET" | "DELETE"),
-            rate: entry.route.rate.as_ref().or(settings.default_rate.as_ref()).map(|rate| Rule::new(rate, settings.rate_scale)),
+            rate: Rule::new(&entry.route.rate(), settings.rate_scale),
+            rate_counter: rate_counter(&entry.target.service, &entry.route.call),
             sharing: Sharing::of(&entry.route),
             breaker,
             breaker_index,

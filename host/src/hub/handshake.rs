@@ -65,6 +65,7 @@ impl Hub {
         // Listened to from before the token is looked at: a revocation in between must not slip through.
         let revocations = self.tokens.revocations();
         let caller = self.identify(request.headers(), parameters.ticket.as_deref())?;
+        self.count(super::SOCKETS, caller.user_id, None)?;
         let mut response = create_response_with_body(&request, Body::empty)
             .map_err(|error| Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", format!("open a WebSocket here: {error}")))
             .map_err(|problem| problem.with(header::UPGRADE, HeaderValue::from_static("websocket")))?;

@@ -1,19 +1,24 @@
 //! The WebSocket edge: `GET /ws`, and the same feed over REST at `GET /api/v1/sync`. One socket's loop, who is connected, feed and
 //! resume, slow clients. Knows no SQL, no wasmtime and no domain noun: what a frame's type means is for the service that binds it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use axum::routing::{MethodRouter, get};
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::capabilities::context::CallContext;
 use crate::capabilities::hub::{Feed, Sockets};
 use crate::capabilities::tokens::{Revocation, Tokens};
 use crate::limits;
+use crate::problem::Problem;
+use crate::rates::{Limit, RateLimiter};
+use crate::runtime::manifest::{Rate, RateSubject};
 use crate::runtime::{CallError, Input, Reply, Runtime};
 
 mod acknowledge;
@@ -48,6 +53,8 @@ pub struct HubSettings {
     pub frame_bytes_max: usize,
     pub frames_per_s: u32,
     pub frames_burst: u32,
+    /// Multiplies every rate limit but the two above, which hold for one socket.
+    pub rate_scale: u32,
     pub queue_frames_max: usize,
     pub queue_bytes_max: usize,
     pub calls_max: usize,
@@ -68,6 +75,7 @@ impl Default for HubSettings {
             frame_bytes_max: limits::FRAME_BYTES_MAX,
             frames_per_s: limits::SOCKET_FRAMES_PER_S,
             frames_burst: limits::SOCKET_FRAMES_BURST,
+            rate_scale: 1,
             queue_frames_max: limits::SOCKET_QUEUE_MAX,
             queue_bytes_max: limits::SOCKET_QUEUE_BYTES_MAX,
             calls_max: limits::SOCKET_CALLS_MAX,
@@ -80,18 +88,47 @@ impl Default for HubSettings {
 /// The way from a frame to the service that binds its type.
 #[async_trait]
 pub trait Calls: Send + Sync {
+    /// What a frame of this type counts against: the limit of the route that it stands for, else its own; none where no service takes it.
+    fn rate(&self, event: &str) -> Option<FrameRate>;
+
     /// Calls what is bound to the frame's type; none where nothing is.
     async fn call(&self, event: &str, payload: &[u8], context: CallContext) -> Option<Result<Reply, CallError>>;
 }
 
+/// A limit and the number under which it is counted; see `runtime::manifest::rate_counter`.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameRate {
+    pub rate: Rate,
+    pub counter: u64,
+}
+
 #[async_trait]
 impl Calls for Runtime {
+    fn rate(&self, event: &str) -> Option<FrameRate> {
+        let catalogue = self.pin();
+        let entry = catalogue.socket(event)?;
+        Some(FrameRate { rate: entry.rate, counter: entry.rate_counter })
+    }
+
     async fn call(&self, event: &str, payload: &[u8], context: CallContext) -> Option<Result<Reply, CallError>> {
         let catalogue = self.pin();
-        let target = catalogue.socket(event)?;
+        let target = &catalogue.socket(event)?.target;
         Some(Runtime::call(self, &catalogue, target, Input::Json(payload), context.into()).await)
     }
 }
+
+impl FrameRate {
+    const fn of_host(counter: u64, limit: u32) -> Self {
+        Self { rate: Rate::per_minute(RateSubject::User, limit), counter }
+    }
+}
+
+/// What the hub itself answers. Their numbers are those of no function, which are hashes.
+const SOCKETS: FrameRate = FrameRate::of_host(1, limits::SOCKETS_PER_MINUTE);
+const SYNC_PAGES: FrameRate = FrameRate::of_host(2, limits::SYNC_PAGES_PER_MINUTE);
+const ACKS: FrameRate = FrameRate::of_host(3, limits::ACKS_PER_MINUTE);
+const PINGS: FrameRate = FrameRate::of_host(4, limits::PINGS_PER_MINUTE);
+const RENEWALS: FrameRate = FrameRate::of_host(5, limits::RENEWALS_PER_MINUTE);
 
 /// All sockets of this host, and what they need.
 pub struct Hub {
@@ -100,6 +137,7 @@ pub struct Hub {
     tokens: Arc<dyn Tokens>,
     feed: Arc<dyn Feed>,
     calls: Arc<dyn Calls>,
+    rates: Arc<RateLimiter>,
     acknowledger: Arc<Acknowledger>,
     /// Who may read the feed now: after a restart all sockets resume at once.
     feed_reads: Semaphore,
@@ -117,6 +155,7 @@ impl Hub {
         tokens: Arc<dyn Tokens>,
         feed: Arc<dyn Feed>,
         calls: Arc<dyn Calls>,
+        rates: Arc<RateLimiter>,
     ) -> Arc<Self> {
         let stop = CancellationToken::new();
         let acknowledger = Arc::new(Acknowledger::new(feed.clone(), settings.ack_flush));
@@ -128,11 +167,19 @@ impl Hub {
             tokens,
             feed,
             calls,
+            rates,
             acknowledger,
             feed_reads: Semaphore::new(limits::FEED_READS_MAX),
             sockets: TaskTracker::new(),
             _tasks: stop.drop_guard(),
         })
+    }
+
+    /// Counts one request or frame of this user. Errors: 429 when there were too many.
+    fn count(&self, FrameRate { rate, counter }: FrameRate, user: Uuid, address: Option<IpAddr>) -> Result<(), Problem> {
+        let limit = Limit::new(&rate, self.settings.rate_scale);
+        let allowance = self.rates.check(&limit, counter, limit.subject_of(Some(user), address), Instant::now());
+        if allowance.is_allowed { Ok(()) } else { Err(Problem::rate_limited(allowance.reset)) }
     }
 
     /// Refuses new sockets (503), says goodbye to the open ones and closes them with 1012, after the requests they had accepted.

@@ -418,6 +418,19 @@ impl Socket {
             Ok(frame) => frame,
             Err(unreadable) => return self.refuse(unreadable.id, &bad_frame("bad_frame", unreadable.detail)),
         };
+        // Refused before it waits: what is too much takes no place among the calls.
+        let rate = match frame.kind.as_ref() {
+            "ack" => Some(super::ACKS),
+            "ping" => Some(super::PINGS),
+            "auth" => Some(super::RENEWALS),
+            kind => self.hub.calls.rate(kind),
+        };
+        if let Some(rate) = rate
+            && let Err(problem) = self.hub.count(rate, self.connection.user, self.client.address)
+        {
+            metrics::counter!("echo_hub_rate_limited_total").increment(1);
+            return self.refuse(frame.id, &problem);
+        }
         match frame.kind.as_ref() {
             "ack" => self.acknowledge(frame.id, frame.payload),
             "ping" => {

@@ -41,6 +41,7 @@ pub(super) async fn sync(State(hub): State<Arc<Hub>>, request: Request) -> Respo
 
 async fn page(hub: &Hub, request: &Parts) -> Result<String, Problem> {
     let caller = hub.verify_bearer(&request.headers)?;
+    hub.count(super::SYNC_PAGES, caller.user_id, None)?;
     let Query(parameters) = Query::<Parameters>::try_from_uri(&request.uri)
         .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the query cannot be read"))?;
     let since = parameters.since.as_deref().map_or(Ok(0), parse_cursor)?;

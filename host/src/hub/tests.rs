@@ -210,8 +210,21 @@ struct FakeServices {
     gate: Arc<Semaphore>,
 }
 
+/// What `echo` counts under; a route may share it.
+const ECHO: u64 = 77;
+
 #[async_trait]
 impl Calls for FakeServices {
+    fn rate(&self, event: &str) -> Option<FrameRate> {
+        Some(match event {
+            "echo" => FrameRate::of_host(ECHO, 10_000),
+            "typing" => FrameRate::of_host(ECHO + 1, 10_000),
+            "seldom" => FrameRate::of_host(ECHO, 3),
+            "slow" | "decline" => FrameRate::of_host(ECHO + 2, 10_000),
+            _ => return None,
+        })
+    }
+
     async fn call(&self, event: &str, payload: &[u8], context: CallContext) -> Option<Result<Reply, CallError>> {
         assert!(context.caller.is_some() && context.deadline > Instant::now());
         let payload = payload.to_vec();
@@ -220,7 +233,7 @@ impl Calls for FakeServices {
         }
         self.called.lock().push(format!("{event} {}", String::from_utf8_lossy(&payload)));
         match event {
-            "echo" | "slow" => Some(Ok(Reply { body: Some(payload.into()), status_flag: None })),
+            "echo" | "seldom" | "slow" => Some(Ok(Reply { body: Some(payload.into()), status_flag: None })),
             "typing" => Some(Ok(Reply { body: None, status_flag: None })),
             "decline" => Some(Err(CallError::Declined(ServiceError {
                 kind: ErrorKind::NotFound,
@@ -307,7 +320,7 @@ impl TestHub {
         let feed = Arc::new(MemoryFeed::default());
         let tokens = Arc::new(FakeTokens::new());
         let services = FakeServices { called: Arc::default(), gate: Arc::new(Semaphore::new(0)) };
-        let hub = Hub::new(settings, registry.clone(), tokens.clone(), feed.clone(), Arc::new(services.clone()));
+        let hub = Hub::new(settings, registry.clone(), tokens.clone(), feed.clone(), Arc::new(services.clone()), Arc::default());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         // The edge writes a refusal's body; here nobody knows an id.
@@ -1107,6 +1120,73 @@ async fn what_is_no_websocket_ends_the_socket() {
     // A frame without a mask.
     client.stream.get_mut().write_all(&[0x81, 0x01, b'x']).await.expect("written");
     client.expect_close(1002).await;
+}
+
+/// A frame counts under its function's number; the gateway's tests and the manifest's hold that a route has the same one.
+#[tokio::test]
+async fn a_frame_over_its_rate_is_answered_and_the_socket_stays() {
+    let host = TestHub::start().await;
+    let (ada, bala) = (Person::new(), Person::new());
+    let mut client = host.connect(&ada).await;
+    client.expect("connection_ack").await;
+    // What was sent elsewhere under the same number counts.
+    let limit = Limit::new(&FrameRate::of_host(ECHO, 3).rate, 1);
+    assert!(host.hub.rates.check(&limit, ECHO, limit.subject_of(Some(ada.user), None), Instant::now()).is_allowed);
+    for id in [1, 2] {
+        client.send(json!({"type": "seldom", "id": id, "payload": {}})).await;
+        client.expect("reply").await;
+    }
+    client.send(json!({"type": "seldom", "id": 3, "payload": {}})).await;
+    let refusal = client.expect("error").await;
+    assert_eq!(
+        (&refusal["id"], &refusal["payload"]["status"], &refusal["payload"]["code"]),
+        (&json!(3), &json!(429), &json!("rate_limited"))
+    );
+    assert!((1..=60_000).contains(&refusal["payload"]["retry_after_ms"].as_u64().expect("when to come back")), "{refusal}");
+    // Of whichever socket of the same person, and of nobody else.
+    let mut tablet = host.connect(&ada.with_device("tablet")).await;
+    tablet.expect("connection_ack").await;
+    tablet.send(json!({"type": "seldom", "id": 4, "payload": {}})).await;
+    tablet.expect("error").await;
+    let mut other = host.connect(&bala).await;
+    other.expect("connection_ack").await;
+    other.send(json!({"type": "seldom", "id": 5, "payload": {}})).await;
+    other.expect("reply").await;
+    client.send(json!({"type": "ping", "id": 6})).await;
+    client.expect("pong").await;
+    assert_eq!(host.services.called.lock().len(), 3, "what is refused reaches no service");
+}
+
+#[tokio::test]
+async fn the_hosts_own_frames_and_paths_have_rates() {
+    let host = TestHub::with(|settings| settings.frames_burst = 10_000).await;
+    let person = Person::new();
+    let token = host.token_for(&person, Duration::from_secs(60));
+    let mut client = host.connect(&person).await;
+    client.expect("connection_ack").await;
+    for (kind, limit) in [("auth", limits::RENEWALS_PER_MINUTE), ("ping", limits::PINGS_PER_MINUTE)] {
+        let mut refused = 0;
+        for id in 0..limit + limit / 10 {
+            client.send(json!({"type": kind, "id": id, "payload": {"access_token": token}})).await;
+            let mut answer = client.frame().await;
+            if answer["type"] == "pong" {
+                answer = client.frame().await;
+            }
+            refused += u32::from(answer["payload"]["code"] == "rate_limited");
+        }
+        assert!((1..=limit / 10).contains(&refused), "{refused} of {kind}");
+    }
+    let mut statuses = HashSet::new();
+    for _ in 0..limits::SOCKETS_PER_MINUTE + 20 {
+        // No upgrade, but a socket that was asked for.
+        statuses.insert(host.get("/ws", Some(&token)).await.0);
+    }
+    assert_eq!(statuses, HashSet::from([426, 429]));
+    statuses.clear();
+    for _ in 0..limits::SYNC_PAGES_PER_MINUTE + 60 {
+        statuses.insert(host.get("/api/v1/sync", Some(&token)).await.0);
+    }
+    assert_eq!(statuses, HashSet::from([200, 429]));
 }
 
 #[tokio::test]

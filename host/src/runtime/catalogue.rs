@@ -10,7 +10,7 @@ use super::artifact::Artifact;
 use super::call::Stats;
 use super::linking::{Role, role_of};
 use super::long_calls::Lately;
-use super::manifest::{self, Access, Schedule};
+use super::manifest::{self, Access, Rate, Schedule, rate_counter};
 use super::pool::Pool;
 use crate::contract::adapt::Adapter;
 use crate::contract::codec::{EventCodec, ReplyCodec, RequestCodec};
@@ -33,7 +33,7 @@ pub struct Generation {
     /// What routes, frames and schedules call.
     pub calls: Vec<Call>,
     pub routes: Vec<(Arc<manifest::Route>, usize)>,
-    pub sockets: Vec<(String, usize)>,
+    pub sockets: Vec<(manifest::Socket, usize)>,
     pub schedules: Vec<(Schedule, usize)>,
     /// Topics subscribed to.
     pub topics: HashMap<String, Subscription>,
@@ -82,6 +82,14 @@ pub struct RouteEntry {
     pub route: Arc<manifest::Route>,
 }
 
+/// A type of frames that a live service takes.
+pub struct SocketEntry {
+    pub target: CallTarget,
+    pub rate: Rate,
+    /// See `manifest::rate_counter`.
+    pub rate_counter: u64,
+}
+
 /// A snapshot of what is live. A root request pins one and every service it reaches is taken from it.
 #[derive(Default)]
 pub struct Catalogue {
@@ -89,7 +97,7 @@ pub struct Catalogue {
     pub number: u64,
     generations: BTreeMap<ServiceName, Arc<Generation>>,
     routes: Vec<RouteEntry>,
-    sockets: HashMap<String, CallTarget>,
+    sockets: HashMap<String, SocketEntry>,
     /// How one service's calls are made to fit another's newer types; only where they differ.
     adapters: HashMap<ServiceName, HashMap<String, Adapter>>,
     openapi: OnceLock<Bytes>,
@@ -118,10 +126,12 @@ impl Catalogue {
                 let target = CallTarget { service: service.clone(), binding: *binding };
                 catalogue.routes.push(RouteEntry { target, path, route: route.clone() });
             }
-            for (event, binding) in &generation.sockets {
+            for (socket, binding) in &generation.sockets {
                 let target = CallTarget { service: service.clone(), binding: *binding };
-                if let Some(other) = catalogue.sockets.insert(event.clone(), target) {
-                    reasons.push(format!("frames of type {event} are served by {} and by {service}", other.service));
+                let rate = generation.artifact.manifest.rate_of(socket);
+                let entry = SocketEntry { target, rate, rate_counter: rate_counter(service, &socket.call) };
+                if let Some(other) = catalogue.sockets.insert(socket.event.clone(), entry) {
+                    reasons.push(format!("frames of type {} are served by {} and by {service}", socket.event, other.target.service));
                 }
             }
             reasons.extend(catalogue.fit(generation, &generations));
@@ -176,8 +186,8 @@ impl Catalogue {
         &self.routes
     }
 
-    /// The function bound to a frame's type.
-    pub fn socket(&self, event: &str) -> Option<&CallTarget> {
+    /// What is bound to a frame's type.
+    pub fn socket(&self, event: &str) -> Option<&SocketEntry> {
         self.sockets.get(event)
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::limits;
 use crate::names::ServiceName;
@@ -54,8 +55,9 @@ pub struct Route {
     /// Another status where a boolean field of the reply is false, e.g. `{ field = "created", status = 200 }`. The field is not sent.
     #[serde(default)]
     pub status_unless: Option<StatusUnless>,
+    /// How often it may be called; every route has one. Routes that call the same function have the same one and are counted together.
     #[serde(default)]
-    pub rate: Option<Rate>,
+    rate: Option<Rate>,
     /// Answer with an ETag and honour If-None-Match (GET only).
     #[serde(default)]
     pub etag: bool,
@@ -89,7 +91,7 @@ pub enum Access {
     Role(String),
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
     pub per: RateSubject,
@@ -138,6 +140,9 @@ pub enum CacheScope {
 pub struct Socket {
     pub event: String,
     pub call: String,
+    /// Only where no route calls the function: else a frame counts against the route's.
+    #[serde(default)]
+    rate: Option<Rate>,
 }
 
 /// A function without parameters, called again and again by the host.
@@ -211,6 +216,9 @@ pub enum ManifestError {
     Invalid(String),
 }
 
+const RATE_EXAMPLE: &str =
+    r#"write how often it may be called, such as rate = { per = "user", strategy = "token-bucket", limit = 600, window = "1m" }"#;
+
 /// HTTP methods that a route may have.
 pub const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
@@ -224,6 +232,44 @@ impl Manifest {
 
     pub fn service(&self) -> ServiceName {
         ServiceName::parse(&self.name).expect("checked by parse")
+    }
+
+    /// The rate that a frame counts against: that of the route which calls the same function, else its own.
+    pub fn rate_of(&self, socket: &Socket) -> Rate {
+        self.rate_of_function(&socket.call).or(socket.rate).expect("checked by parse")
+    }
+
+    fn rate_of_function(&self, function: &str) -> Option<Rate> {
+        self.routes.iter().find(|route| route.call == function)?.rate
+    }
+
+    /// Every route and every frame has one rate, and what calls one function has the same.
+    fn check_rates(&self) -> Result<(), String> {
+        let mut wrong = Vec::new();
+        for route in &self.routes {
+            match (route.rate, self.rate_of_function(&route.call)) {
+                (None, _) => wrong.push(format!("route {:?} has no rate; {RATE_EXAMPLE}", route.http)),
+                (Some(rate), Some(first)) if rate != first => {
+                    wrong.push(format!(
+                        "route {:?}: all routes that call {} are counted together: give them the same rate",
+                        route.http, route.call
+                    ));
+                }
+                (Some(_), _) => {}
+            }
+        }
+        for Socket { event, call, rate } in &self.sockets {
+            let has_route = self.routes.iter().any(|route| route.call == *call);
+            match rate {
+                None if !has_route => wrong.push(format!("socket {event:?} has no rate, and no route calls {call}; {RATE_EXAMPLE}")),
+                Some(_) if has_route => {
+                    wrong.push(format!("socket {event:?} counts against the rate of the route that calls {call}: take its own rate away"));
+                }
+                Some(rate) => rate.check().map_err(|reason| format!("socket {event:?}: {reason}"))?,
+                None => {}
+            }
+        }
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
     }
 
     fn check(&self) -> Result<(), String> {
@@ -242,6 +288,7 @@ impl Manifest {
                 return Err(format!("socket event {:?} is no snake_case name", socket.event));
             }
         }
+        self.check_rates()?;
         for schedule in &self.schedules {
             if schedule.every < Duration::from_millis(100) {
                 return Err(format!("schedule of {:?}: every must be at least 100ms", schedule.call));
@@ -261,6 +308,12 @@ impl Manifest {
     }
 }
 
+/// The number under which calls of a function are counted: the same for its routes and its frames, over swaps, and on every host.
+pub fn rate_counter(service: &ServiceName, function: &str) -> u64 {
+    let hash = Sha256::digest(format!("{service}.{function}"));
+    u64::from_be_bytes(*hash.first_chunk().expect("a hash has 32 bytes"))
+}
+
 /// `(major, minor, patch)`.
 pub fn parse_version(version: &str) -> Option<(u64, u64, u64)> {
     let mut parts = version.split('.').map(|part| part.parse::<u64>().ok());
@@ -270,7 +323,25 @@ pub fn parse_version(version: &str) -> Option<(u64, u64, u64)> {
     }
 }
 
+impl Rate {
+    /// A burst of `limit`, and as many a minute.
+    pub const fn per_minute(per: RateSubject, limit: u32) -> Self {
+        Self { per, strategy: RateStrategy::TokenBucket, limit, window: Duration::from_secs(60) }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.limit == 0 || self.window.is_zero() {
+            return Err("rate needs a limit and a window above 0".to_owned());
+        }
+        Ok(())
+    }
+}
+
 impl Route {
+    pub fn rate(&self) -> Rate {
+        self.rate.expect("checked by parse")
+    }
+
     pub fn method(&self) -> &str {
         self.http.split_once(' ').map_or("", |(method, _)| method)
     }
@@ -310,10 +381,7 @@ impl Route {
         if (self.etag || self.cache.is_some()) && self.method() != "GET" {
             return Err("etag and cache are for GET".to_owned());
         }
-        match &self.rate {
-            Some(rate) if rate.limit == 0 || rate.window.is_zero() => Err("rate needs a limit and a window above 0".to_owned()),
-            _ => Ok(()),
-        }
+        self.rate.as_ref().map_or(Ok(()), Rate::check)
     }
 }
 
@@ -422,8 +490,71 @@ mod tests {
         assert_eq!(route.full_path(&manifest.prefix), "/api/v1/auth/login/{id}");
         assert_eq!(route.variables(), ["id"]);
         assert_eq!(route.access, Access::Role("admin".to_owned()));
-        assert_eq!(route.rate.as_ref().unwrap().window, Duration::from_secs(60));
+        assert_eq!(route.rate().window, Duration::from_secs(60));
         assert_eq!(manifest.limits.memory, 64 * limits::MIB_BYTES);
+    }
+
+    const RATE: &str = "rate = { per = \"user\", strategy = \"token-bucket\", limit = 600, window = \"1m\" }\n";
+    const OTHER_RATE: &str = "rate = { per = \"user\", strategy = \"token-bucket\", limit = 60, window = \"1m\" }\n";
+
+    fn route(http: &str, call: &str, rate: &str) -> String {
+        format!("[[route]]\nhttp = \"{http}\"\ncall = \"{call}\"\naccess = \"user\"\n{rate}")
+    }
+
+    fn socket(event: &str, call: &str, rate: &str) -> String {
+        format!("[[socket]]\nevent = \"{event}\"\ncall = \"{call}\"\n{rate}")
+    }
+
+    #[test]
+    fn every_route_and_every_frame_has_a_rate() {
+        let example = "such as rate = { per = \"user\", strategy = \"token-bucket\", limit = 600, window = \"1m\" }";
+        let without = format!("{HEAD}{}{}{}", route("GET /a", "a", ""), route("GET /b", "b", RATE), socket("wave", "wave", ""));
+        refused(&without, "route \"GET /a\" has no rate; write");
+        refused(&without, "socket \"wave\" has no rate, and no route calls wave; write");
+        refused(&without, example);
+        let twice = format!("{HEAD}{}{}", route("GET /a", "a", RATE), socket("a", "a", RATE));
+        refused(&twice, "socket \"a\" counts against the rate of the route that calls a");
+        let differing = format!("{HEAD}{}{}", route("GET /a", "a", RATE), route("GET /b", "a", OTHER_RATE));
+        refused(&differing, "route \"GET /b\": all routes that call a are counted together");
+        refused(&format!("{HEAD}{}", socket("wave", "wave", &RATE.replace("600", "0"))), "a limit and a window above 0");
+    }
+
+    #[test]
+    fn a_frame_counts_against_the_route_of_its_function() {
+        let text =
+            format!("{HEAD}{}{}{}", route("POST /", "send", RATE), socket("message", "send", ""), socket("wave", "wave", OTHER_RATE));
+        let manifest = Manifest::parse(&text).expect("both have one");
+        let [message, wave] = &manifest.sockets[..] else { panic!("two frames") };
+        assert_eq!((manifest.rate_of(message).limit, manifest.rate_of(wave).limit), (600, 60));
+        let service = manifest.service();
+        assert_eq!(rate_counter(&service, &message.call), rate_counter(&service, &manifest.routes[0].call));
+        assert_ne!(rate_counter(&service, "send"), rate_counter(&ServiceName::parse("other").unwrap(), "send"));
+    }
+
+    /// The manifests in the repository, those of the tests' guests and of the pages included.
+    #[test]
+    fn every_manifest_in_the_repository_has_its_rates() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut texts = Vec::new();
+        for folder in ["plugins", "host/tests/guests"] {
+            for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+                texts.extend(std::fs::read_to_string(entry.unwrap().path().join("plugin.toml")));
+            }
+        }
+        let page = std::fs::read_to_string(root.join("plugins/sdk/README.md")).unwrap();
+        let blocks = page.split("```toml\n").skip(1).filter_map(|rest| rest.split_once("```"));
+        texts.extend(blocks.map(|(block, _)| block.to_owned()).filter(|block| block.contains("[[route]]") || block.contains("prefix =")));
+        let manifests: Vec<Manifest> =
+            texts.iter().map(|text| Manifest::parse(text).unwrap_or_else(|error| panic!("{error}\n{text}"))).collect();
+        assert!(manifests.iter().filter(|manifest| !manifest.routes.is_empty()).count() >= 7, "they were not found");
+        for manifest in &manifests {
+            for socket in &manifest.sockets {
+                let rate = manifest.rate_of(socket);
+                let route = manifest.routes.iter().find(|route| route.call == socket.call);
+                assert_eq!(Some(rate), route.map(Route::rate).or(socket.rate), "{} {}", manifest.name, socket.event);
+                assert_eq!(rate.per, RateSubject::User, "{} {}: whoever opened a socket is known", manifest.name, socket.event);
+            }
+        }
     }
 
     #[test]

@@ -488,7 +488,7 @@ struct Parts {
     api: HashMap<String, usize>,
     calls: Vec<Call>,
     routes: Vec<(Arc<Route>, usize)>,
-    sockets: Vec<(String, usize)>,
+    sockets: Vec<(super::manifest::Socket, usize)>,
     schedules: Vec<(super::manifest::Schedule, usize)>,
     topics: HashMap<String, Subscription>,
     probe: Option<(usize, ReplyCodec)>,
@@ -527,7 +527,7 @@ impl Parts {
         }
         for socket in &manifest.sockets {
             match parts.bind_call(api, &socket.call, &[], Source::Json, None) {
-                Ok(call) => parts.sockets.push((socket.event.clone(), call)),
+                Ok(call) => parts.sockets.push((socket.clone(), call)),
                 Err(reason) => reasons.push(format!("socket {:?}: {reason}", socket.event)),
             }
         }

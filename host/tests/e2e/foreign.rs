@@ -21,11 +21,13 @@ prefix = "/api/v1/foreign"
 http = "GET /look"
 call = "look"
 access = "public"
+rate = { per = "ip", strategy = "token-bucket", limit = 600, window = "1m" }
 
 [[route]]
 http = "POST /hoard"
 call = "hoard"
 access = "public"
+rate = { per = "ip", strategy = "token-bucket", limit = 600, window = "1m" }
 "#;
 
 fn packed() -> Vec<u8> {

@@ -86,6 +86,7 @@ async fn what_is_no_packed_component_is_refused() {
     let bare = Candidate::of("location").component();
     let manifest = |text: &[u8]| section(&bare, "echo:manifest", text);
     let good = Candidate::of("location").manifest;
+    let rate = "rate = { per = \"ip\", strategy = \"sliding-window\", limit = 60, window = \"1m\" }";
     for (file, at, reason) in [
         (b"#!/bin/sh\necho fine\n".to_vec(), "component", "this is no WebAssembly"),
         (Vec::new(), "component", "this is no WebAssembly"),
@@ -95,6 +96,7 @@ async fn what_is_no_packed_component_is_refused() {
         (manifest(b"name = 1"), "manifest", "plugin.toml cannot be read"),
         (manifest(format!("colour = 1\n{good}").as_bytes()), "manifest", "colour"),
         (manifest(good.replace("access = \"public\"", "").as_bytes()), "manifest", "access"),
+        (manifest(good.replace(rate, "").as_bytes()), "manifest", "route \"GET /lookup\" has no rate; write how often it may be called"),
         (manifest(good.replace("0.1.1", "next").as_bytes()), "manifest", "MAJOR.MINOR.PATCH"),
         (section(&manifest(good.as_bytes()), "echo:migrations", b"{}"), "component", "section echo:migrations cannot be read"),
     ] {
@@ -130,7 +132,7 @@ async fn imports_that_are_unknown_or_not_granted_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bindings_that_lead_nowhere_are_refused() {
     let gate = Gate::open().await;
-    let route = "\n[[route]]\nhttp = \"GET /nearest\"\ncall = \"nearest\"\naccess = \"public\"\n";
+    let route = "\n[[route]]\nhttp = \"GET /nearest\"\ncall = \"nearest\"\naccess = \"public\"\nrate = { per = \"ip\", strategy = \"token-bucket\", limit = 600, window = \"1m\" }\n";
     let missing = Candidate::of("location").manifest("[limits]", &format!("{route}[limits]")).packed();
     let reason = "route \"GET /nearest\": echo:location/api@0.1.0 has no function nearest";
     gate.refuses("location", missing, "bindings", When::Uploading, &[reason]).await;
@@ -143,7 +145,7 @@ async fn bindings_that_lead_nowhere_are_refused() {
     gate.refuses("location", without, "bindings", When::Uploading, &["it does not export echo:location/api"]).await;
 
     let several = Candidate::of("location").manifest("prefix =", "probe = \"lookup\"\nprefix =");
-    let several = several.manifest("[limits]", "[[socket]]\nevent = \"where\"\ncall = \"whereabouts\"\n\n[limits]").packed();
+    let several = several.manifest("[limits]", "[[socket]]\nevent = \"where\"\ncall = \"whereabouts\"\nrate = { per = \"ip\", strategy = \"token-bucket\", limit = 600, window = \"1m\" }\n\n[limits]").packed();
     let reasons = ["socket \"where\": echo:location/api@0.1.0 has no function whereabouts", "probe: lookup takes a parameter"];
     gate.refuses("location", several, "bindings", When::Uploading, &reasons).await;
 

@@ -12,6 +12,7 @@ mod hostile;
 mod kill;
 mod load;
 mod process;
+mod rates;
 mod socket;
 mod story;
 mod swap;

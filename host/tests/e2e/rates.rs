@@ -1,0 +1,50 @@
+//! Rate limits as the manifests write them: what a frame and its route share, and what the gate says of a manifest without.
+
+use std::time::Instant;
+
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::app::TestApp;
+
+#[tokio::test]
+async fn frames_and_routes_share_one_limit() {
+    let services = ["auth", "location", "message", "notification", "user"];
+    let app = TestApp::with(&services, &[("ECHO_GATEWAY__RATE_SCALE", "1")]).await;
+    let (ada, bala) = app.two().await;
+    let talk = app.conversation(&ada, &bala).await;
+    let typing = json!({ "conversation_id": talk, "is_typing": true });
+    let started_at = Instant::now();
+    let mut socket = app.socket(&ada, None).await;
+    for _ in 0..300 {
+        socket.send(json!({ "type": "typing", "payload": typing })).await;
+    }
+    assert_eq!(socket.ask("typing", typing.clone()).await["type"], "reply");
+    let reply = app.post("/api/v1/messages/typing", typing.clone()).by(&ada).send().await;
+    let number = |name: &str| reply.header(name).parse::<u64>().expect("a number");
+    let (limit, remaining) = (number("x-ratelimit-limit"), number("x-ratelimit-remaining"));
+    let refilled = (started_at.elapsed().as_secs() + 1) * limit / 60;
+    assert!(remaining <= limit - 302 + refilled, "{remaining} of {limit} are left after 302, and {refilled} came back");
+    reply.expect(StatusCode::NO_CONTENT);
+
+    // The other way round: the route's requests leave none for the frames.
+    for _ in 0..2 * limit {
+        if app.post("/api/v1/messages/typing", typing.clone()).by(&ada).send().await.status == StatusCode::TOO_MANY_REQUESTS {
+            break;
+        }
+    }
+    // One or two may have come back meanwhile.
+    let mut answer = json!(null);
+    for _ in 0..50 {
+        answer = socket.ask("typing", typing.clone()).await;
+        if answer["type"] == "error" {
+            break;
+        }
+    }
+    assert_eq!((&answer["type"], &answer["payload"]["code"]), (&json!("error"), &json!("rate_limited")), "{answer}");
+    assert!(answer["payload"]["retry_after_ms"].as_u64().is_some_and(|wait| wait > 0), "{answer}");
+    // Each function for itself, each person for themselves, and the socket stays.
+    app.say(&ada, &talk, "still here").await;
+    app.post("/api/v1/messages/typing", typing.clone()).by(&bala).send().await.expect(StatusCode::NO_CONTENT);
+    assert_eq!(socket.ask("read_receipt", json!({ "conversation_id": talk, "up_to_seq": 1 })).await["type"], "reply");
+}
