@@ -18,6 +18,8 @@ pub const KNOWN_IDS_MAX: usize = 1_000;
 pub const MATCH_PHONES_MAX: usize = 1_000;
 /// Accounts asked for in one call because their profile is missing; an id beyond is taken for unknown until asked again.
 pub const HEALED_MAX: usize = 32;
+/// Tested numbers remembered of one person; the oldest go first.
+pub const NUMBERS_KEPT_MAX: u64 = 10_000;
 pub const CONTACTS_MAX: i64 = 10_000;
 pub const BLOCKS_MAX: i64 = 10_000;
 /// Words of a name by which it is found, and bytes kept of each beginning (a cursor has to hold one).

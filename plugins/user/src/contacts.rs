@@ -7,6 +7,7 @@ use crate::bindings::exports::echo::user::api::{
     AddContactRequest, Contact, Contacts, Matches, PageRequest, PhoneMatch, UpdateContactRequest,
 };
 use crate::bounds::{ALIAS_CHARS, CONTACTS_MAX, MATCH_PHONES_MAX};
+use crate::numbers::{self, Purpose};
 use crate::privacy::shown;
 use crate::{profiles, store};
 
@@ -28,7 +29,7 @@ pub fn add(request: AddContactRequest) -> Result<Contact, Error> {
     Checks::new().name("alias", alias, ALIAS_CHARS).finish()?;
     let user_id = match (request.user_id, request.phone) {
         (Some(user_id), None) => profiles::seen_by(&me, &user_id)?.profile.id,
-        (None, Some(phone)) => match store::found_by_phone(&me, &[phone])?.into_iter().next() {
+        (None, Some(phone)) => match numbers::find(&me, &[phone], Purpose::AddressBook)?.into_iter().next() {
             Some(found) => found.profile.id,
             None => return Err(Error::not_found("nobody is to be found under this number")),
         },
@@ -56,7 +57,12 @@ pub fn update(request: UpdateContactRequest) -> Result<Contact, Error> {
 
 pub fn remove(user_id: &str) -> Result<(), Error> {
     let me = caller()?.user_id;
-    if store::delete_contact(&me, user_id)? { Ok(()) } else { Err(no_contact()) }
+    // Of their row, not of what is shown of it: a number that the caller may not see any more leaves the address book too.
+    let phone = store::profile_seen_by(&me, user_id)?.and_then(|seen| seen.profile.phone);
+    if !store::delete_contact(&me, user_id)? {
+        return Err(no_contact());
+    }
+    phone.map_or(Ok(()), |phone| numbers::take_out(&me, &phone))
 }
 
 pub fn match_phones(mut phones: Vec<String>) -> Result<Matches, Error> {
@@ -64,7 +70,7 @@ pub fn match_phones(mut phones: Vec<String>) -> Result<Matches, Error> {
     Checks::new().count("phones", phones.len(), 0..=MATCH_PHONES_MAX).finish()?;
     phones.sort_unstable();
     phones.dedup();
-    let found = store::found_by_phone(&me, &phones)?.into_iter().map(|seen| seen.profile).filter(|profile| profile.id != me);
+    let found = numbers::find(&me, &phones, Purpose::AddressBook)?.into_iter().map(|seen| seen.profile).filter(|profile| profile.id != me);
     let items = found.filter_map(|profile| profile.phone.map(|phone| PhoneMatch { phone, user_id: profile.id })).collect();
     Ok(Matches { items })
 }

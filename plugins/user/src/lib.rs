@@ -5,6 +5,7 @@ mod blocks;
 mod bounds;
 mod contacts;
 mod fold;
+mod numbers;
 mod privacy;
 mod profiles;
 mod registration;
@@ -20,6 +21,7 @@ mod bindings {
             "echo:types/types@0.1.0": echo_sdk::wit::types,
             "echo:context/context@0.1.0": echo_sdk::wit::context,
             "echo:sql/sql@0.1.0": echo_sdk::wit::sql,
+            "echo:passwords/passwords@0.1.0": echo_sdk::wit::passwords,
             "echo:config/config@0.1.0": echo_sdk::wit::config,
             "echo:log/log@0.1.0": echo_sdk::wit::log,
             "wasi:clocks/wall-clock@0.2.6": echo_sdk::wit::wall_clock,
@@ -57,6 +59,10 @@ impl api::Guest for User {
 
     fn known(request: api::KnownRequest) -> Result<api::KnownUsers, Error> {
         profiles::known(request.ids)
+    }
+
+    fn who_may_be_added(request: api::KnownRequest) -> Result<api::AddableUsers, Error> {
+        privacy::who_may_be_added(request.ids)
     }
 
     fn read_receipts_for(request: api::ReceiptsRequest) -> Result<api::ReceiptAudience, Error> {

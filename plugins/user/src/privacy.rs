@@ -3,9 +3,9 @@
 use echo_sdk::checks::Checks;
 use echo_sdk::{Error, caller, time};
 
-use crate::bindings::exports::echo::user::api::{Audience, Privacy, Profile, ReceiptAudience, UpdatePrivacyRequest};
+use crate::bindings::exports::echo::user::api::{AddableUsers, Audience, Privacy, Profile, ReceiptAudience, UpdatePrivacyRequest};
 use crate::bounds::KNOWN_IDS_MAX;
-use crate::store::{self, PrivacyChange, Seen};
+use crate::store::{self, Owner, PrivacyChange, Seen};
 use crate::{profiles, store::Privacy as Row};
 
 pub fn get() -> Result<Privacy, Error> {
@@ -22,6 +22,7 @@ pub fn update(request: &UpdatePrivacyRequest) -> Result<Privacy, Error> {
         last_seen_visible: request.last_seen_visible.map(name),
         presence_visible: request.presence_visible.map(name),
         read_receipts: request.read_receipts.map(name),
+        added_by: request.groups.map(name),
     };
     store::update_privacy(&me, &change, time::now_us())?;
     read(&me)
@@ -29,7 +30,7 @@ pub fn update(request: &UpdatePrivacyRequest) -> Result<Privacy, Error> {
 
 fn read(me: &str) -> Result<Privacy, Error> {
     profiles::own(me)?;
-    let Row { phone_visible, profile_visible, last_seen_visible, presence_visible, read_receipts } =
+    let Row { phone_visible, profile_visible, last_seen_visible, presence_visible, read_receipts, added_by } =
         store::privacy_of(me)?.ok_or_else(|| Error::internal("a profile that was just there has no privacy"))?;
     Ok(Privacy {
         phone_visible: audience(&phone_visible),
@@ -37,7 +38,18 @@ fn read(me: &str) -> Result<Privacy, Error> {
         last_seen_visible: audience(&last_seen_visible),
         presence_visible: audience(&presence_visible),
         read_receipts: audience(&read_receipts),
+        groups: audience(&added_by),
     })
+}
+
+/// Whom of these the caller may add to a group. A block and a choice of privacy keep out alike.
+pub fn who_may_be_added(ids: Vec<String>) -> Result<AddableUsers, Error> {
+    let me = caller()?.user_id;
+    let known = profiles::known(ids)?.ids;
+    let owners = store::owners_seen_by(&me, &known)?;
+    let admitted = |owner: &&Owner| admits(audience(&owner.added_by), owner.viewer_is_contact, owner.viewer_is_blocked);
+    let ids = owners.iter().filter(admitted).map(|owner| owner.id.clone()).collect();
+    Ok(AddableUsers { known, ids })
 }
 
 pub fn read_receipts_for(ids: Vec<String>) -> Result<ReceiptAudience, Error> {

@@ -1,5 +1,4 @@
-//! Finding people: by the beginning of a name or of a word in it, or by a whole number. Who knows the whole number may find its owner
-//! unless they show it to nobody; the number itself is shown only to its audience.
+//! Finding people: by the beginning of a name or of a word in it, or by a whole number where its owner lets the viewer find it.
 
 use echo_sdk::checks::Checks;
 use echo_sdk::{Error, Page, caller};
@@ -7,6 +6,7 @@ use echo_sdk::{Error, Page, caller};
 use crate::bindings::exports::echo::user::api::{Profiles, SearchRequest};
 use crate::bounds::QUERY_CHARS;
 use crate::fold::{fold, prefix_range};
+use crate::numbers::{self, Purpose};
 use crate::privacy::shown;
 use crate::store;
 
@@ -19,7 +19,7 @@ pub fn search(request: SearchRequest) -> Result<Profiles, Error> {
     Checks::new().length("q", query, QUERY_CHARS).finish()?;
     let page = Page::<(String, String)>::new(request.limit, request.cursor.as_deref())?;
     if let Some(phone) = as_phone(query) {
-        let found = store::found_by_phone(&viewer, &[phone])?;
+        let found = numbers::find(&viewer, &[phone], Purpose::Search)?;
         return Ok(Profiles { items: found.into_iter().map(|seen| shown(seen, &viewer)).collect(), next_cursor: None });
     }
     let range = prefix_range(&fold(query));

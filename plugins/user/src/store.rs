@@ -3,7 +3,7 @@
 use echo_sdk::sql::{Database, FromRow, Row, Sql, SqlError, Transaction, Value, placeholders, row_placeholders, timestamp, uuid};
 use echo_sdk::{Timestamp, from_row, params};
 
-use crate::bounds::LIST_PARAMS_MAX;
+use crate::bounds::{LIST_PARAMS_MAX, MATCH_PHONES_MAX};
 
 /// A whole profile with its owner's privacy.
 #[derive(Clone, Debug)]
@@ -87,9 +87,10 @@ pub struct Privacy {
     pub last_seen_visible: String,
     pub presence_visible: String,
     pub read_receipts: String,
+    pub added_by: String,
 }
 
-from_row!(Privacy { phone_visible, profile_visible, last_seen_visible, presence_visible, read_receipts });
+from_row!(Privacy { phone_visible, profile_visible, last_seen_visible, presence_visible, read_receipts, added_by });
 
 pub struct Block {
     pub user_id: String,
@@ -217,29 +218,100 @@ pub fn found_by_name(viewer: &str, range: &(String, String), after: &(String, St
     )
 }
 
-/// Who lets the viewer find them by these numbers.
-pub fn found_by_phone(viewer: &str, phones: &[String]) -> Result<Vec<Seen>, SqlError> {
+/// Who lets the viewer find them by these numbers: everybody, or only who is among the owner's contacts or in the owner's address book.
+pub fn found_by_phone(viewer: &str, viewer_number: Option<&str>, phones: &[String]) -> Result<Vec<Seen>, SqlError> {
     let mut found = Vec::new();
     for phones in phones.chunks(LIST_PARAMS_MAX) {
         let sql = format!(
             concat!(
                 "SELECT ",
                 seen!(),
-                " FROM profiles p WHERE p.phone IN ({}) AND p.phone_visible <> 'nobody' \
+                " FROM profiles p WHERE p.phone IN ({}) AND (p.id = $1 OR p.phone_visible = 'everyone' OR (p.phone_visible = 'contacts' \
+                 AND (EXISTS (SELECT 1 FROM contacts k WHERE k.owner_id = p.id AND k.user_id = $1) \
+                 OR EXISTS (SELECT 1 FROM tested_numbers n WHERE n.owner_id = p.id AND n.fingerprint = $2 AND n.in_book = TRUE)))) \
                  AND NOT EXISTS (SELECT 1 FROM blocks x WHERE x.user_id = p.id AND x.blocked_user_id = $1 AND x.active = TRUE)"
             ),
-            placeholders(2, phones.len())
+            placeholders(3, phones.len())
         );
-        found.extend(Database.rows::<Seen>(&sql, with_list(params![uuid(viewer)], phones, |phone| Value::from(phone)))?);
+        let values = params![uuid(viewer), viewer_number.unwrap_or_default()];
+        found.extend(Database.rows::<Seen>(&sql, with_list(values, phones, |phone| Value::from(phone)))?);
     }
     Ok(found)
+}
+
+// --- Tested numbers, as keyed hashes ---------------------------------------------------------------------------------------------------
+
+/// How many of them this person never tested before.
+pub fn note_numbers(tx: &Transaction, owner: &str, fingerprints: &[String], at: Timestamp) -> Result<u64, SqlError> {
+    let mut new = 0;
+    for fingerprints in fingerprints.chunks(LIST_PARAMS_MAX) {
+        let rows: Vec<String> = (3..3 + fingerprints.len()).map(|number| format!("($1, ${number}, $2, FALSE)")).collect();
+        let sql = format!(
+            "INSERT INTO tested_numbers (owner_id, fingerprint, tested_at, in_book) VALUES {} ON CONFLICT (owner_id, fingerprint) DO NOTHING",
+            rows.join(", ")
+        );
+        new += tx.execute(&sql, with_list(params![uuid(owner), timestamp(at)], fingerprints, |fingerprint| Value::from(fingerprint)))?;
+    }
+    Ok(new)
+}
+
+/// Counts new ones unless the day's number would be exceeded; whether they were counted.
+pub fn count_numbers(
+    tx: &Transaction,
+    owner: &str,
+    new: u64,
+    now: Timestamp,
+    day_since: Timestamp,
+    per_day: u64,
+) -> Result<bool, SqlError> {
+    let counted = tx.execute(
+        "INSERT INTO number_quotas (owner_id, day_started_at, tested) VALUES ($1, $2, $3) ON CONFLICT (owner_id) DO UPDATE SET \
+         tested = CASE WHEN number_quotas.day_started_at <= $4 THEN excluded.tested ELSE number_quotas.tested + excluded.tested END, \
+         day_started_at = CASE WHEN number_quotas.day_started_at <= $4 THEN excluded.day_started_at ELSE number_quotas.day_started_at END \
+         WHERE number_quotas.day_started_at <= $4 OR number_quotas.tested + excluded.tested <= $5",
+        params![uuid(owner), timestamp(now), new, timestamp(day_since), per_day],
+    )?;
+    Ok(counted == 1)
+}
+
+/// When the day began in which they are counted.
+pub fn numbers_day(tx: &Transaction, owner: &str) -> Result<Option<Timestamp>, SqlError> {
+    let day: Option<(Timestamp,)> = tx.row("SELECT day_started_at FROM number_quotas WHERE owner_id = $1", params![uuid(owner)])?;
+    Ok(day.map(|(day,)| day))
+}
+
+/// Keeps the newest ones.
+pub fn trim_numbers(tx: &Transaction, owner: &str, keep: u64) -> Result<(), SqlError> {
+    tx.execute(
+        "DELETE FROM tested_numbers WHERE owner_id = $1 AND fingerprint IN \
+         (SELECT fingerprint FROM tested_numbers WHERE owner_id = $1 ORDER BY tested_at DESC, fingerprint LIMIT $2 OFFSET $3)",
+        params![uuid(owner), MATCH_PHONES_MAX as u64, keep],
+    )?;
+    Ok(())
+}
+
+pub fn put_numbers_in(tx: &Transaction, owner: &str, fingerprints: &[String]) -> Result<(), SqlError> {
+    for fingerprints in fingerprints.chunks(LIST_PARAMS_MAX) {
+        let sql = format!(
+            "UPDATE tested_numbers SET in_book = TRUE WHERE owner_id = $1 AND in_book = FALSE AND fingerprint IN ({})",
+            placeholders(2, fingerprints.len())
+        );
+        tx.execute(&sql, with_list(params![uuid(owner)], fingerprints, |fingerprint| Value::from(fingerprint)))?;
+    }
+    Ok(())
+}
+
+pub fn take_number_out(owner: &str, fingerprint: &str) -> Result<(), SqlError> {
+    let sql = "UPDATE tested_numbers SET in_book = FALSE WHERE owner_id = $1 AND fingerprint = $2";
+    Database.execute(sql, params![uuid(owner), fingerprint])?;
+    Ok(())
 }
 
 // --- Privacy -----------------------------------------------------------------------------------------------------------------------
 
 pub fn privacy_of(id: &str) -> Result<Option<Privacy>, SqlError> {
     Database.row(
-        "SELECT phone_visible, profile_visible, last_seen_visible, presence_visible, read_receipts FROM profiles WHERE id = $1",
+        "SELECT phone_visible, profile_visible, last_seen_visible, presence_visible, read_receipts, added_by FROM profiles WHERE id = $1",
         params![uuid(id)],
     )
 }
@@ -251,13 +323,14 @@ pub struct PrivacyChange {
     pub last_seen_visible: Option<&'static str>,
     pub presence_visible: Option<&'static str>,
     pub read_receipts: Option<&'static str>,
+    pub added_by: Option<&'static str>,
 }
 
 pub fn update_privacy(id: &str, change: &PrivacyChange, at: Timestamp) -> Result<(), SqlError> {
     Database.execute(
         "UPDATE profiles SET phone_visible = COALESCE($2, phone_visible), profile_visible = COALESCE($3, profile_visible), \
          last_seen_visible = COALESCE($4, last_seen_visible), presence_visible = COALESCE($5, presence_visible), \
-         read_receipts = COALESCE($6, read_receipts), updated_at = $7 WHERE id = $1",
+         read_receipts = COALESCE($6, read_receipts), added_by = COALESCE($7, added_by), updated_at = $8 WHERE id = $1",
         params![
             uuid(id),
             change.phone_visible,
@@ -265,10 +338,35 @@ pub fn update_privacy(id: &str, change: &PrivacyChange, at: Timestamp) -> Result
             change.last_seen_visible,
             change.presence_visible,
             change.read_receipts,
+            change.added_by,
             timestamp(at)
         ],
     )?;
     Ok(())
+}
+
+/// Who lets whom add them to groups, and what they have to do with whoever asks.
+pub struct Owner {
+    pub id: String,
+    pub added_by: String,
+    pub viewer_is_contact: bool,
+    pub viewer_is_blocked: bool,
+}
+
+from_row!(Owner { id, added_by, viewer_is_contact, viewer_is_blocked });
+
+pub fn owners_seen_by(viewer: &str, ids: &[String]) -> Result<Vec<Owner>, SqlError> {
+    let mut owners = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(LIST_PARAMS_MAX) {
+        let sql = format!(
+            "SELECT p.id, p.added_by, EXISTS (SELECT 1 FROM contacts c WHERE c.owner_id = p.id AND c.user_id = $1), \
+             EXISTS (SELECT 1 FROM blocks b WHERE b.user_id = p.id AND b.blocked_user_id = $1 AND b.active = TRUE) \
+             FROM profiles p WHERE p.id IN ({})",
+            placeholders(2, ids.len())
+        );
+        owners.extend(Database.rows::<Owner>(&sql, with_list(params![uuid(viewer)], ids, |id| uuid(id)))?);
+    }
+    Ok(owners)
 }
 
 pub struct ReadReceipts {
