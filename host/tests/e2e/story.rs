@@ -690,7 +690,10 @@ async fn who_did_not_acknowledge_in_time_gets_a_push_and_nobody_else() {
     let decision = |person: &Person| decided.iter().find(|line| line["user_id"] == person.id.as_str()).map(|line| line["decision"].clone());
     assert_eq!(decision(&absent), Some(json!("pushed")));
     assert_eq!(decision(&reading), Some(json!("acknowledged")));
-    assert_eq!(decision(&muting), Some(json!("muted")));
+    // That somebody muted the conversation is nobody's business but theirs: they got no push, and say so to themselves.
+    assert_eq!(decision(&muting), Some(json!("pushed")));
+    let own = app.get(&trace).by(&muting).send().await.expect(StatusCode::OK);
+    assert_eq!(own["items"][0]["decision"], "muted");
     assert_eq!(decision(&without), Some(json!("no_device")));
     assert_eq!(decision(&sender), None);
 

@@ -26,9 +26,7 @@ pub fn edit(request: &EditRequest) -> Result<Message, Error> {
     if message.content.as_deref() == Some(&request.content) {
         return Ok(message);
     }
-    // Who blocks the sender by now is not disturbed by an edit.
-    let roster = roster_for(&Database, &message.conversation_id, &me)?.ok_or_else(rules::no_message)?;
-    let blockers: Vec<String> = roster.members.into_iter().filter(|member| member.blocks).map(|member| member.user_id).collect();
+    let blockers = blockers_of(&me, &message.conversation_id)?;
     transaction(|tx| {
         let (number, content, written_at) = messages::begin_edit(tx, &message.id)?.ok_or_else(deleted)?;
         if number > EDITS_MAX {
@@ -39,7 +37,9 @@ pub fn edit(request: &EditRequest) -> Result<Message, Error> {
         message.content = Some(request.content.clone());
         message.edited_at = Some(now);
         let mut users = messages::audience_of(tx, &message)?;
+        // Who blocks the sender by now goes on seeing what was written before.
         users.retain(|user| !blockers.contains(user));
+        messages::withhold_edit(tx, &message.id, number, &blockers)?;
         push::durable(&users, "message_edited", payload::message(&message), None)
     })?;
     Ok(message)
@@ -59,13 +59,22 @@ fn delete_for_everyone(me: &str, message: &Message) -> Result<(), Error> {
     let now = time::now_us();
     let window_s = config::number("delete_window_s", DELETE_WINDOW_S);
     rules::may_delete_for_everyone(membership.kind, membership.role, message.sender_id == me, message.created_at, now, window_s)?;
+    // Who blocks the sender is not disturbed; what an admin takes away is told to everybody.
+    let blockers = if message.sender_id == me { blockers_of(me, &message.conversation_id)? } else { Vec::new() };
     transaction(|tx| {
         if !messages::delete_for_everyone(tx, &message.id, now)? {
             return Ok(());
         }
-        let users = messages::audience_of(tx, message)?;
+        let mut users = messages::audience_of(tx, message)?;
+        users.retain(|user| !blockers.contains(user));
         push::durable(&users, "message_deleted", payload::deleted(message, now), None)
     })
+}
+
+/// The participants who block this one.
+fn blockers_of(user_id: &str, conversation_id: &str) -> Result<Vec<String>, Error> {
+    let roster = roster_for(&Database, conversation_id, user_id)?.ok_or_else(rules::no_message)?;
+    Ok(roster.members.into_iter().filter(|member| member.blocks).map(|member| member.user_id).collect())
 }
 
 fn deleted() -> Error {

@@ -8,8 +8,8 @@ use echo_sdk::{Error, FieldError, Page, Timestamp, caller, ids, push, time};
 
 use crate::bindings::echo::user::api as users;
 use crate::bindings::exports::echo::message::api::{
-    Conversation, ConversationType, Conversations, Message, OpenConversationRequest, OpenedConversation, PageRequest, Role,
-    UpdateConversationRequest, UpdateSettingsRequest,
+    Conversation, ConversationType, Conversations, Message, NotAdded, NotAddedReason, OpenConversationRequest, OpenedConversation,
+    PageRequest, Role, UpdateConversationRequest, UpdateSettingsRequest,
 };
 use crate::bounds::{DESCRIPTION_CHARS_MAX, DISAPPEARING_AFTER_MAX_S, OTHERS_MAX, PARTICIPANTS_SHOWN, TITLE_CHARS_MAX};
 use crate::payload::{self, Shared};
@@ -32,7 +32,12 @@ pub fn open(request: OpenConversationRequest) -> Result<OpenedConversation, Erro
     if let Some(id) = pair_key.as_deref().map(store::direct_of).transpose()?.flatten() {
         return reopened(&me, &id);
     }
-    check_known("participant_ids", &request.participant_ids, &others)?;
+    let (others, not_added) = if request.type_ == ConversationType::Direct {
+        check_known("participant_ids", &request.participant_ids, &others)?;
+        (others, Vec::new())
+    } else {
+        addable("participant_ids", &request.participant_ids, others)?
+    };
     let id = ids::uuid_v7();
     let new = NewConversation {
         id: &id,
@@ -44,7 +49,7 @@ pub fn open(request: OpenConversationRequest) -> Result<OpenedConversation, Erro
         at: time::now_us(),
     };
     match (transaction(|tx| create(tx, &new, &others))?, &pair_key) {
-        (true, _) => opened(&me, &id, true),
+        (true, _) => opened(&me, &id, true, not_added),
         // Both opened it at once; the other was first.
         (false, Some(pair_key)) => match store::direct_of(pair_key)? {
             Some(id) => reopened(&me, &id),
@@ -75,10 +80,10 @@ fn create(tx: &Transaction, new: &NewConversation<'_>, others: &[String]) -> Res
 
 fn reopened(me: &str, id: &str) -> Result<OpenedConversation, Error> {
     store::unhide(id, me)?;
-    opened(me, id, false)
+    opened(me, id, false, Vec::new())
 }
 
-fn opened(me: &str, id: &str, created: bool) -> Result<OpenedConversation, Error> {
+fn opened(me: &str, id: &str, created: bool, not_added: Vec<NotAdded>) -> Result<OpenedConversation, Error> {
     let conversation = view(me, id)?;
     Ok(OpenedConversation {
         id: conversation.id,
@@ -100,6 +105,7 @@ fn opened(me: &str, id: &str, created: bool) -> Result<OpenedConversation, Error
         disappearing_after: conversation.disappearing_after,
         role: conversation.role,
         created,
+        not_added,
     })
 }
 
@@ -131,13 +137,28 @@ fn check_texts(checks: &mut Checks, title: Option<&str>, description: Option<&st
     checks.name("title", title, 0..=TITLE_CHARS_MAX).prose("description", description, 0..=DESCRIPTION_CHARS_MAX);
 }
 
+/// Those of them whom the caller may add, and who they may not: a block and a choice of privacy look alike. Errors: 422 for who is no user.
+pub fn addable(field: &str, named: &[String], wanted: Vec<String>) -> Result<(Vec<String>, Vec<NotAdded>), Error> {
+    if wanted.is_empty() {
+        return Ok((wanted, Vec::new()));
+    }
+    let found = users::who_may_be_added(&users::KnownRequest { ids: wanted.clone() })?;
+    refuse_unknown(field, named, &wanted, &found.known)?;
+    let (addable, kept_out): (Vec<String>, Vec<String>) = wanted.into_iter().partition(|id| found.ids.contains(id));
+    let not_added = kept_out.into_iter().map(|user_id| NotAdded { user_id, reason: NotAddedReason::Privacy });
+    Ok((addable, not_added.collect()))
+}
+
 /// That all of them are users; the field's path names who is not, by the place in the request.
 pub fn check_known(field: &str, named: &[String], wanted: &[String]) -> Result<(), Error> {
     if wanted.is_empty() {
         return Ok(());
     }
-    let known = users::known(&users::KnownRequest { ids: wanted.to_vec() })?.ids;
-    let fields = unknown(field, named, wanted, &known);
+    refuse_unknown(field, named, wanted, &users::known(&users::KnownRequest { ids: wanted.to_vec() })?.ids)
+}
+
+fn refuse_unknown(field: &str, named: &[String], wanted: &[String], known: &[String]) -> Result<(), Error> {
+    let fields = unknown(field, named, wanted, known);
     if fields.is_empty() {
         return Ok(());
     }
@@ -280,11 +301,12 @@ pub fn roster(tx: &Transaction, id: &str, me: &str) -> Result<Roster, Error> {
     store::roster_for(tx, id, me)?.ok_or_else(rules::no_conversation)
 }
 
-/// Tells the participants what the conversation is now; in a direct one not who blocks the caller.
+/// Tells the participants what the conversation is now, but for those who block the caller: nothing that somebody does whom they block
+/// disturbs them, and they see it when they ask.
 pub fn announce(tx: &Transaction, id: &str, roster: &Roster) -> Result<(), Error> {
     let head = store::head(tx, id)?;
     let all = roster.members.iter();
-    let told = all.clone().filter(|member| roster.kind != ConversationType::Direct || !member.blocks);
+    let told = all.clone().filter(|member| !member.blocks);
     let told: Vec<String> = told.map(|member| member.user_id.clone()).collect();
     let shown: Vec<String> = all.take(PARTICIPANTS_SHOWN as usize).map(|member| member.user_id.clone()).collect();
     let shared = Shared {

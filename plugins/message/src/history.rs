@@ -43,8 +43,9 @@ pub fn seen_by(user_id: &str, id: &str) -> Result<Message, Error> {
 }
 
 pub fn edits(id: &str) -> Result<Edits, Error> {
-    let message = get(id)?;
-    Ok(Edits { items: messages::edits_of(&message.id)?, next_cursor: None })
+    let me = caller()?.user_id;
+    let message = seen_by(&me, id)?;
+    Ok(Edits { items: messages::edits_of(&me, &message.id)?, next_cursor: None })
 }
 
 #[cfg(test)]

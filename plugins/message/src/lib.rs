@@ -74,7 +74,7 @@ impl api::Guest for Message {
         participants::list(&request)
     }
 
-    fn add_participants(request: api::AddParticipantsRequest) -> Result<api::Participants, Error> {
+    fn add_participants(request: api::AddParticipantsRequest) -> Result<api::AddedParticipants, Error> {
         participants::add(request)
     }
 

@@ -5,10 +5,11 @@ use echo_sdk::sql::{Database, Transaction, transaction};
 use echo_sdk::{Error, Page, caller, push, time};
 
 use crate::bindings::exports::echo::message::api::{
-    AddParticipantsRequest, ListParticipantsRequest, Participant, ParticipantRequest, Participants, Role, UpdateParticipantRequest,
+    AddParticipantsRequest, AddedParticipants, ListParticipantsRequest, Participant, ParticipantRequest, Participants, Role,
+    UpdateParticipantRequest,
 };
 use crate::bounds::{OTHERS_MAX, PARTICIPANTS_MAX};
-use crate::conversations::{announce, check_known, roster};
+use crate::conversations::{addable, announce, roster};
 use crate::store::conversations::{self as store, Roster};
 use crate::{payload, rules};
 
@@ -25,8 +26,8 @@ pub fn list(request: &ListParticipantsRequest) -> Result<Participants, Error> {
     Ok(Participants { items, next_cursor })
 }
 
-/// Answers with those who were named.
-pub fn add(request: AddParticipantsRequest) -> Result<Participants, Error> {
+/// Answers with those who were named and take part, and with those who do not let the caller add them.
+pub fn add(request: AddParticipantsRequest) -> Result<AddedParticipants, Error> {
     let me = caller()?.user_id;
     Checks::new().count("user_ids", request.user_ids.len(), 1..=OTHERS_MAX).finish()?;
     let place = store::membership(&Database, &request.id, &me)?.ok_or_else(rules::no_conversation)?;
@@ -34,18 +35,24 @@ pub fn add(request: AddParticipantsRequest) -> Result<Participants, Error> {
     let mut wanted = request.user_ids.clone();
     wanted.sort_unstable();
     wanted.dedup();
-    check_known("user_ids", &request.user_ids, &wanted)?;
+    // Who takes part already stays so, whatever their privacy.
+    let present = store::participants_among(&request.id, &me, &wanted)?;
+    let absent = wanted.iter().filter(|id| !present.iter().any(|participant| participant.user_id == **id)).cloned().collect();
+    let (added, not_added) = addable("user_ids", &request.user_ids, absent)?;
+    if added.is_empty() {
+        return Ok(AddedParticipants { items: present, next_cursor: None, not_added });
+    }
     transaction(|tx| {
         let (last_seq, before) = begin(tx, &request.id, &me)?;
         rules::may_manage(before.kind, role_in(&before, &me).ok_or_else(rules::no_conversation)?)?;
-        store::insert_participants(tx, &request.id, &wanted, Role::Member, last_seq, time::now_us())?;
+        store::insert_participants(tx, &request.id, &added, Role::Member, last_seq, time::now_us())?;
         let roster = roster(tx, &request.id, &me)?;
         if roster.members.len() as u64 > PARTICIPANTS_MAX {
             return Err(Error::conflict("too_many_participants", format!("at most {PARTICIPANTS_MAX} participants")));
         }
         announce(tx, &request.id, &roster)
     })?;
-    Ok(Participants { items: store::participants_among(&request.id, &me, &wanted)?, next_cursor: None })
+    Ok(AddedParticipants { items: store::participants_among(&request.id, &me, &wanted)?, next_cursor: None, not_added })
 }
 
 pub fn update(request: &UpdateParticipantRequest) -> Result<Participant, Error> {

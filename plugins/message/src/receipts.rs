@@ -175,8 +175,11 @@ pub fn mark_delivered(request: &ReadRequest) -> Result<(), Error> {
     })
 }
 
-/// Of a sender's newest message, and by `up_to_seq` of all of theirs before it.
+/// Of a sender's newest message, and by `up_to_seq` of all of theirs before it. Nothing to a sender whom the recipient blocks.
 fn tell(message: &Marked, recipient: &str, status: MessageStatus, at: Timestamp) -> Result<(), Error> {
+    if message.withheld {
+        return Ok(());
+    }
     let payload = payload::status(&message.conversation_id, &message.id, recipient, status, message.seq, at);
     push::durable(std::slice::from_ref(&message.sender_id), "message_status", payload, None)
 }

@@ -11,7 +11,7 @@ use echo_sdk::{Error, FieldError, Timestamp, caller, ids, push, time};
 use crate::bindings::echo::message::events::{self, SentMessage, SentMessages};
 use crate::bindings::exports::echo::message::api::{Message, MessageStatus, SendRequest, TypingRequest};
 use crate::bounds::TRIES_MAX;
-use crate::store::conversations::{Roster, roster_for};
+use crate::store::conversations::{Roster, roster_for, who_may_see_typing};
 use crate::store::messages;
 use crate::{drafts, payload, rules};
 
@@ -107,9 +107,11 @@ fn admit(message: &Message, roster: &Roster) -> Result<(), Error> {
 fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), Stopped> {
     let mut recipient_ids = Vec::with_capacity(roster.members.len());
     let mut muted_ids = Vec::new();
+    let mut withheld_ids = Vec::new();
     for member in &roster.members {
         if member.blocks {
             messages::keep_back(tx, &message.conversation_id, &member.user_id, message.seq)?;
+            withheld_ids.push(member.user_id.clone());
             continue;
         }
         if member.user_id != message.sender_id {
@@ -129,6 +131,7 @@ fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), 
         sender_id: message.sender_id.clone(),
         recipient_ids,
         muted_ids,
+        withheld_ids,
         preview: drafts::preview(message.content.as_deref()),
         at: message.created_at,
     };
@@ -178,11 +181,10 @@ fn wrong(field: String, code: &str, detail: &str) -> FieldError {
 
 pub fn typing(request: &TypingRequest) -> Result<(), Error> {
     let me = caller()?.user_id;
-    let roster = roster_for(&Database, &request.conversation_id, &me)?.ok_or_else(rules::no_conversation)?;
-    if !roster.members.iter().any(|member| member.user_id == me) {
+    let mut others = who_may_see_typing(&request.conversation_id, &me)?;
+    if !others.contains(&me) {
         return Err(rules::no_conversation());
     }
-    let others = roster.members.into_iter().filter(|member| member.user_id != me && !member.blocks);
-    let others: Vec<String> = others.map(|member| member.user_id).collect();
+    others.retain(|user| *user != me);
     push::ephemeral(&others, "typing", payload::typing(&request.conversation_id, &me, request.is_typing))
 }

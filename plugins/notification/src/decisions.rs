@@ -1,7 +1,8 @@
 //! Whether a message needs a push: it waits for a while, then the hub is asked who has no device that acknowledged it.
 //!
-//! Only recipients who have a push device are asked about: for the others there is nothing to decide, and most messages cost one row and no
-//! question. Those who blocked the sender are no recipients; those who muted the conversation get no push.
+//! Only who has a push device is asked about: for the others there is nothing to decide, and most messages cost one row and no question. Those
+//! who block the sender are no recipients, and those who muted the conversation get no push; but the sender is to see no difference, so for
+//! them too it is decided as for everybody else, and only the push is left out.
 
 use std::collections::HashMap;
 
@@ -24,7 +25,7 @@ const BODY: &str = "You have a new message";
 
 pub fn awaited(sent: &[SentMessage]) -> Result<(), Error> {
     let wait_us = config::number("ack_wait_s", ACK_WAIT_S) * SECOND_US;
-    let with_recipients = sent.iter().filter(|message| !message.recipient_ids.is_empty());
+    let with_recipients = sent.iter().filter(|message| !message.recipient_ids.is_empty() || !message.withheld_ids.is_empty());
     let awaited: Vec<Awaited> = with_recipients
         .map(|message| Awaited {
             message_id: message.message_id.clone(),
@@ -32,6 +33,7 @@ pub fn awaited(sent: &[SentMessage]) -> Result<(), Error> {
             sender_id: message.sender_id.clone(),
             recipient_ids: message.recipient_ids.join(" "),
             muted_ids: message.muted_ids.join(" "),
+            withheld_ids: message.withheld_ids.join(" "),
             preview: message.preview.clone(),
             sent_at: message.at,
             due_at: message.at + wait_us,
@@ -70,7 +72,7 @@ pub fn clear_away() -> Result<(), Error> {
 fn take(due: &[Awaited]) -> usize {
     let mut recipients = 0;
     let fits = due.iter().take_while(|awaited| {
-        recipients += users(&awaited.recipient_ids).count();
+        recipients += everybody(awaited).count();
         recipients <= DUE_RECIPIENTS_MAX
     });
     fits.count().max(1).min(due.len())
@@ -80,7 +82,7 @@ fn decide_batch(due: &[Awaited], now: Timestamp) -> Result<(), Error> {
     if due.is_empty() {
         return Ok(());
     }
-    let mut reachable: Vec<String> = due.iter().flat_map(unmuted).map(str::to_owned).collect();
+    let mut reachable: Vec<String> = due.iter().flat_map(everybody).map(str::to_owned).collect();
     reachable.sort_unstable();
     reachable.dedup();
     let mut tokens: HashMap<String, Vec<String>> = HashMap::new();
@@ -88,14 +90,18 @@ fn decide_batch(due: &[Awaited], now: Timestamp) -> Result<(), Error> {
         tokens.entry(user).or_default().push(token);
     }
     let (asked, unasked): (Vec<&Awaited>, Vec<&Awaited>) =
-        due.iter().partition(|awaited| unmuted(awaited).any(|user| tokens.contains_key(user)));
+        due.iter().partition(|awaited| everybody(awaited).any(|user| tokens.contains_key(user)));
     store::set_decided(&unasked.into_iter().map(|awaited| awaited.message_id.clone()).collect::<Vec<_>>(), now)?;
     for awaited in asked {
-        let with_device: Vec<String> = unmuted(awaited).filter(|user| tokens.contains_key(*user)).map(str::to_owned).collect();
+        let with_device: Vec<String> = everybody(awaited).filter(|user| tokens.contains_key(*user)).map(str::to_owned).collect();
         let missed = hub::unacknowledged(&awaited.message_id, &with_device)?;
         let (missed, reached): (Vec<String>, Vec<String>) = with_device.into_iter().partition(|user| missed.contains(user));
-        let pushes: Vec<_> =
-            missed.iter().flat_map(|user| &tokens[user]).map(|token| (ids::uuid_v7(), push(awaited, token, now))).collect();
+        let pushes: Vec<_> = missed
+            .iter()
+            .filter(|user| is_pushed_to(awaited, user))
+            .flat_map(|user| &tokens[user])
+            .map(|token| (ids::uuid_v7(), push(awaited, token, now)))
+            .collect();
         transaction(|tx| {
             if store::decide(tx, &awaited.message_id, now)? {
                 store::insert_traces(tx, &awaited.message_id, &missed, "pushed", now)?;
@@ -123,21 +129,28 @@ pub fn users(ids: &str) -> impl Iterator<Item = &str> {
     ids.split_whitespace()
 }
 
-fn unmuted(awaited: &Awaited) -> impl Iterator<Item = &str> {
-    users(&awaited.recipient_ids).filter(|user| !users(&awaited.muted_ids).any(|muted| muted == *user))
+/// Whom the sender knows as recipients.
+pub fn everybody(awaited: &Awaited) -> impl Iterator<Item = &str> {
+    users(&awaited.recipient_ids).chain(users(&awaited.withheld_ids))
+}
+
+/// Whether this one of them, who did not acknowledge, is to get a push.
+fn is_pushed_to(awaited: &Awaited, user_id: &str) -> bool {
+    !users(&awaited.muted_ids).chain(users(&awaited.withheld_ids)).any(|spared| spared == user_id)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn awaited(recipients: &str, muted: &str) -> Awaited {
+    fn awaited(recipients: &str, muted: &str, withheld: &str) -> Awaited {
         Awaited {
             message_id: "m".into(),
             conversation_id: "c".into(),
             sender_id: "s".into(),
             recipient_ids: recipients.into(),
             muted_ids: muted.into(),
+            withheld_ids: withheld.into(),
             preview: None,
             sent_at: 0,
             due_at: 0,
@@ -146,16 +159,16 @@ mod tests {
     }
 
     #[test]
-    fn the_muted_get_no_push() {
-        assert_eq!(unmuted(&awaited("a b c", "b")).collect::<Vec<_>>(), ["a", "c"]);
-        assert_eq!(unmuted(&awaited("a", "a")).count(), 0);
-        assert_eq!(unmuted(&awaited("a b", "")).count(), 2);
+    fn who_muted_or_blocks_is_decided_on_and_gets_no_push() {
+        let awaited = awaited("a b c", "b", "d");
+        assert_eq!(everybody(&awaited).collect::<Vec<_>>(), ["a", "b", "c", "d"]);
+        assert_eq!(everybody(&awaited).filter(|user| is_pushed_to(&awaited, user)).collect::<Vec<_>>(), ["a", "c"]);
     }
 
     #[test]
     fn a_batch_is_bounded_by_recipients() {
         let crowd = vec!["u"; DUE_RECIPIENTS_MAX / 2 + 1].join(" ");
-        let of = |all: &[&str]| take(&all.iter().map(|recipients| awaited(recipients, "")).collect::<Vec<_>>());
+        let of = |all: &[&str]| take(&all.iter().map(|recipients| awaited(recipients, "", "")).collect::<Vec<_>>());
         assert_eq!(of(&["a", "b c"]), 2);
         assert_eq!(of(&["a", &crowd, &crowd]), 2);
         assert_eq!(of(&[&format!("{crowd} {crowd}"), "a"]), 1);
@@ -164,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_push_shows_the_preview() {
-        assert_eq!(push(&Awaited { preview: Some("hi".into()), ..awaited("a", "") }, "t", 1).body, "hi");
-        assert_eq!(push(&awaited("a", ""), "t", 1).body, BODY);
+        assert_eq!(push(&Awaited { preview: Some("hi".into()), ..awaited("a", "", "") }, "t", 1).body, "hi");
+        assert_eq!(push(&awaited("a", "", ""), "t", 1).body, BODY);
     }
 }

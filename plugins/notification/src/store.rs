@@ -112,18 +112,20 @@ pub struct Awaited {
     /// Separated by spaces.
     pub recipient_ids: String,
     pub muted_ids: String,
+    /// Participants who block the sender; they are no recipients.
+    pub withheld_ids: String,
     pub preview: Option<String>,
     pub sent_at: Timestamp,
     pub due_at: Timestamp,
     pub decided_at: Option<Timestamp>,
 }
 
-from_row!(Awaited { message_id, conversation_id, sender_id, recipient_ids, muted_ids, preview, sent_at, due_at, decided_at });
+from_row!(Awaited { message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, preview, sent_at, due_at, decided_at });
 
 /// An event that comes again changes nothing.
 pub fn insert_awaited(awaited: &[Awaited]) -> Result<(), SqlError> {
-    const INSERT: &str = "INSERT INTO awaited_messages (message_id, conversation_id, sender_id, recipient_ids, muted_ids, preview, sent_at, due_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (message_id) DO NOTHING";
+    const INSERT: &str = "INSERT INTO awaited_messages (message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, preview, sent_at, due_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (message_id) DO NOTHING";
     for awaited in awaited.chunks(INSERT_ROWS_MAX) {
         let rows = awaited.iter().map(|one| {
             let values = params![
@@ -132,6 +134,7 @@ pub fn insert_awaited(awaited: &[Awaited]) -> Result<(), SqlError> {
                 uuid(&one.sender_id),
                 &one.recipient_ids,
                 &one.muted_ids,
+                &one.withheld_ids,
                 one.preview.as_deref(),
                 timestamp(one.sent_at),
                 timestamp(one.due_at)
@@ -146,7 +149,7 @@ pub fn insert_awaited(awaited: &[Awaited]) -> Result<(), SqlError> {
 /// Those whose time is over and that are not decided, the longest waiting first.
 pub fn due(now: Timestamp) -> Result<Vec<Awaited>, SqlError> {
     Database.rows(
-        "SELECT message_id, conversation_id, sender_id, recipient_ids, muted_ids, preview, sent_at, due_at, decided_at \
+        "SELECT message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, preview, sent_at, due_at, decided_at \
          FROM awaited_messages WHERE decided_at IS NULL AND due_at <= $1 ORDER BY due_at LIMIT $2",
         params![timestamp(now), DUE_BATCH],
     )
@@ -154,7 +157,7 @@ pub fn due(now: Timestamp) -> Result<Vec<Awaited>, SqlError> {
 
 pub fn awaited(message_id: &str) -> Result<Option<Awaited>, SqlError> {
     Database.row(
-        "SELECT message_id, conversation_id, sender_id, recipient_ids, muted_ids, preview, sent_at, due_at, decided_at \
+        "SELECT message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, preview, sent_at, due_at, decided_at \
          FROM awaited_messages WHERE message_id = $1",
         params![uuid(message_id)],
     )

@@ -4,19 +4,25 @@ use echo_sdk::wit::hub;
 use echo_sdk::{Error, Timestamp, caller};
 
 use crate::bindings::exports::echo::notification::api::{Decision, TraceLine, Traces};
-use crate::decisions::users;
+use crate::decisions::{everybody, users};
 use crate::store::{self, Awaited};
 
-/// The caller's own line, or every recipient's for the sender. To others the message does not exist.
+/// The caller's own line, or every recipient's for the sender, who learns nothing of mutes and blocks. To others the message does not exist.
 pub fn trace(message_id: &str) -> Result<Traces, Error> {
     let me = caller()?.user_id;
     let awaited = store::awaited(message_id)?.ok_or_else(no_trace)?;
-    let recipients: Vec<String> =
-        users(&awaited.recipient_ids).filter(|user| awaited.sender_id == me || *user == me).map(str::to_owned).collect();
+    let by_sender = awaited.sender_id == me;
+    let mut recipients: Vec<String> = if by_sender {
+        everybody(&awaited).map(str::to_owned).collect()
+    } else {
+        users(&awaited.recipient_ids).filter(|user| *user == me).map(str::to_owned).collect()
+    };
+    // By id: the place in the list says nothing either.
+    recipients.sort_unstable();
     if recipients.is_empty() {
         return Err(no_trace());
     }
-    let mut lines = Lines { known: store::traces_of(message_id)?, awaited };
+    let mut lines = Lines { known: store::traces_of(message_id)?, awaited, by_sender };
     let open: Vec<String> = recipients.iter().filter(|user| lines.line(user).is_none()).cloned().collect();
     if !open.is_empty() {
         // They had no push device when it was due, so nobody asked then whether it reached them.
@@ -35,13 +41,15 @@ fn no_trace() -> Error {
 struct Lines {
     awaited: Awaited,
     known: Vec<(String, String, Timestamp)>,
+    /// Whether the sender asks.
+    by_sender: bool,
 }
 
 impl Lines {
     /// None: decided, and without a device when it was.
     fn line(&self, user_id: &str) -> Option<TraceLine> {
         let line = |decision, at| Some(TraceLine { user_id: user_id.to_owned(), decision, at });
-        if users(&self.awaited.muted_ids).any(|muted| muted == user_id) {
+        if !self.by_sender && users(&self.awaited.muted_ids).any(|muted| muted == user_id) {
             return line(Decision::Muted, self.awaited.sent_at);
         }
         if self.awaited.decided_at.is_none() {
@@ -72,19 +80,20 @@ fn decision_of(name: &str) -> Decision {
 mod tests {
     use super::*;
 
-    fn lines(decided_at: Option<Timestamp>) -> Lines {
+    fn lines(decided_at: Option<Timestamp>, by_sender: bool) -> Lines {
         let awaited = Awaited {
             message_id: "m".into(),
             conversation_id: "c".into(),
             sender_id: "s".into(),
             recipient_ids: "a b c d".into(),
             muted_ids: "b".into(),
+            withheld_ids: "e".into(),
             preview: None,
             sent_at: 1,
             due_at: 6,
             decided_at,
         };
-        Lines { awaited, known: vec![("a".into(), "pushed".into(), 7)] }
+        Lines { awaited, known: vec![("a".into(), "pushed".into(), 7), ("b".into(), "pushed".into(), 7)], by_sender }
     }
 
     fn decision(lines: &Lines, user: &str) -> Option<(Decision, Timestamp)> {
@@ -93,14 +102,20 @@ mod tests {
 
     #[test]
     fn before_it_is_due_all_wait_but_the_muted() {
-        let lines = lines(None);
-        assert_eq!(decision(&lines, "a"), Some((Decision::Waiting, 1)));
-        assert_eq!(decision(&lines, "b"), Some((Decision::Muted, 1)));
+        let own = lines(None, false);
+        assert_eq!(decision(&own, "a"), Some((Decision::Waiting, 1)));
+        assert_eq!(decision(&own, "b"), Some((Decision::Muted, 1)));
+    }
+
+    #[test]
+    fn a_sender_learns_of_no_mute() {
+        assert_eq!(decision(&lines(None, true), "b"), Some((Decision::Waiting, 1)));
+        assert_eq!(decision(&lines(Some(7), true), "b"), Some((Decision::Pushed, 7)));
     }
 
     #[test]
     fn afterwards_each_has_a_reason() {
-        let mut lines = lines(Some(7));
+        let mut lines = lines(Some(7), false);
         assert_eq!(decision(&lines, "a"), Some((Decision::Pushed, 7)));
         assert_eq!(decision(&lines, "b"), Some((Decision::Muted, 1)));
         assert_eq!(decision(&lines, "c"), None);

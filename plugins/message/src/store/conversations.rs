@@ -54,6 +54,18 @@ pub fn roster_for(db: &impl Sql, conversation_id: &str, user_id: &str) -> Result
     Ok(roster)
 }
 
+/// Who takes part and neither blocks this user nor is blocked by them; the user is among them if they take part.
+pub fn who_may_see_typing(conversation_id: &str, user_id: &str) -> Result<Vec<String>, SqlError> {
+    let users: Vec<(String,)> = Database.rows(
+        "SELECT p.user_id FROM participants p JOIN conversations c ON c.id = p.conversation_id AND c.ended_at IS NULL \
+         WHERE p.conversation_id = $1 \
+         AND NOT EXISTS (SELECT 1 FROM blocks b WHERE b.user_id = p.user_id AND b.blocked_user_id = $2 AND b.active = TRUE) \
+         AND NOT EXISTS (SELECT 1 FROM blocks o WHERE o.user_id = $2 AND o.blocked_user_id = p.user_id AND o.active = TRUE)",
+        params![uuid(conversation_id), uuid(user_id)],
+    )?;
+    Ok(users.into_iter().map(|(user,)| user).collect())
+}
+
 /// The caller's place in a conversation.
 pub struct Membership {
     pub kind: ConversationType,

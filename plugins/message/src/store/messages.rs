@@ -4,6 +4,7 @@ use echo_sdk::sql::{Database, FromRow, Row, Sql, SqlError, Transaction, Value, p
 use echo_sdk::{Timestamp, from_row, params};
 
 use crate::bindings::exports::echo::message::api::{ContactCard, Edit, Message, MessageStatus, Place};
+use crate::bounds::PARTICIPANT_ROWS_MAX;
 use crate::names;
 use crate::store::conversations::Roster;
 
@@ -97,17 +98,27 @@ pub fn keep_back(tx: &Transaction, conversation_id: &str, user_id: &str, seq: u6
 
 // --- What a participant sees -----------------------------------------------------------------------------------------------------------
 
-/// The columns of a `Message` as `$1` sees it. The status is the sender's alone to see: the least of the recipients', where what was kept
-/// from a recipient counts as sent.
+/// The columns of a `Message` as `$1` sees it: who blocked the sender sees no edit made since. The status is the sender's alone to see: the
+/// least of the recipients', where what was kept from a recipient counts as sent, and who blocks the sender is where they were when they did.
 macro_rules! message {
     () => {
         concat!(
-            "m.id, m.conversation_id, m.seq, m.sender_id, m.client_message_id, m.kind, m.content, m.media_id, m.latitude, m.longitude, \
+            "m.id, m.conversation_id, m.seq, m.sender_id, m.client_message_id, m.kind, \
+             CASE WHEN m.edited_at IS NULL OR m.deleted_at IS NOT NULL THEN m.content ELSE COALESCE((SELECT f.content FROM withheld_edits w \
+             JOIN edits f ON f.message_id = w.message_id AND f.number = w.number WHERE w.message_id = m.id AND w.user_id = $1), m.content) END, \
+             m.media_id, m.latitude, m.longitude, \
              m.place_name, m.place_address, m.contact_name, m.contact_phones, m.contact_user_id, m.reply_to, m.thread_id, m.mentions, \
-             m.metadata, m.created_at, m.edited_at, m.deleted_at, \
-             CASE WHEN m.sender_id = $1 THEN (SELECT MIN(CASE WHEN k.seq IS NOT NULL THEN 0 WHEN r.read_seq >= m.seq AND ",
-            read_seq_shown!("r", "$1"),
+             m.metadata, m.created_at, \
+             CASE WHEN m.edited_at IS NOT NULL AND EXISTS (SELECT 1 FROM withheld_edits w WHERE w.message_id = m.id AND w.user_id = $1) \
+             THEN (SELECT f.at FROM withheld_edits w JOIN edits f ON f.message_id = w.message_id AND f.number = w.number \
+             WHERE w.message_id = m.id AND w.user_id = $1 AND w.number > 1) ELSE m.edited_at END, m.deleted_at, \
+             CASE WHEN m.sender_id = $1 THEN (SELECT MIN(CASE WHEN k.seq IS NOT NULL THEN 0 \
+             WHEN b.active = TRUE THEN COALESCE((SELECT CASE WHEN w.read_seq >= m.seq THEN 2 WHEN w.delivered_seq >= m.seq THEN 1 ELSE 0 END \
+             FROM withheld_receipts w WHERE w.conversation_id = r.conversation_id AND w.user_id = r.user_id AND w.viewer_id = $1), 0) \
+             WHEN r.read_seq >= m.seq AND ",
+            read_seq_told!("r", "$1"),
             " >= m.seq THEN 2 WHEN r.delivered_seq >= m.seq THEN 1 ELSE 0 END) FROM participants r \
+             LEFT JOIN blocks b ON b.user_id = r.user_id AND b.blocked_user_id = $1 AND b.active = TRUE \
              LEFT JOIN hidden_messages k ON k.conversation_id = r.conversation_id AND k.user_id = r.user_id AND k.seq = m.seq \
              AND k.reason = 'blocked' \
              WHERE r.conversation_id = m.conversation_id AND r.user_id <> m.sender_id AND r.joined_seq < m.seq) ELSE 0 END"
@@ -248,10 +259,28 @@ pub fn set_content(tx: &Transaction, id: &str, content: &str, at: Timestamp) -> 
     Ok(())
 }
 
-/// Oldest first.
-pub fn edits_of(id: &str) -> Result<Vec<Edit>, SqlError> {
-    let rows: Vec<(String, Timestamp)> =
-        Database.rows("SELECT content, at FROM edits WHERE message_id = $1 ORDER BY number", params![uuid(id)])?;
+/// Keeps this edit and all later ones from who blocks the sender.
+pub fn withhold_edit(tx: &Transaction, id: &str, number: u64, user_ids: &[String]) -> Result<(), SqlError> {
+    for user_ids in user_ids.chunks(PARTICIPANT_ROWS_MAX) {
+        let rows: Vec<String> = (3..3 + user_ids.len()).map(|user| format!("($1, ${user}, $2)")).collect();
+        let sql = format!(
+            "INSERT INTO withheld_edits (message_id, user_id, number) VALUES {} ON CONFLICT (message_id, user_id) DO NOTHING",
+            rows.join(", ")
+        );
+        let mut values = params![uuid(id), number];
+        values.extend(user_ids.iter().map(uuid));
+        tx.execute(&sql, values)?;
+    }
+    Ok(())
+}
+
+/// What this user may know of, oldest first.
+pub fn edits_of(user_id: &str, id: &str) -> Result<Vec<Edit>, SqlError> {
+    let rows: Vec<(String, Timestamp)> = Database.rows(
+        "SELECT e.content, e.at FROM edits e WHERE e.message_id = $1 AND NOT EXISTS (SELECT 1 FROM withheld_edits w \
+         WHERE w.message_id = $1 AND w.user_id = $2 AND w.number <= e.number) ORDER BY e.number",
+        params![uuid(id), uuid(user_id)],
+    )?;
     Ok(rows.into_iter().map(|(content, at)| Edit { content, at }).collect())
 }
 
@@ -269,6 +298,7 @@ pub fn delete_for_everyone(tx: &Transaction, id: &str, at: Timestamp) -> Result<
     let deleted = tx.execute(sql, params![uuid(id), timestamp(at)])? == 1;
     if deleted {
         tx.execute("DELETE FROM edits WHERE message_id = $1", params![uuid(id)])?;
+        tx.execute("DELETE FROM withheld_edits WHERE message_id = $1", params![uuid(id)])?;
     }
     Ok(deleted)
 }

@@ -12,9 +12,18 @@ pub struct Marked {
     pub conversation_id: String,
     pub seq: u64,
     pub sender_id: String,
+    /// The recipient blocks the sender, who learns nothing of it.
+    pub withheld: bool,
 }
 
-from_row!(Marked { id, conversation_id, seq, sender_id });
+from_row!(Marked { id, conversation_id, seq, sender_id, withheld });
+
+/// Whether the user in the first column or parameter blocks the sender of the message `m`.
+macro_rules! withheld {
+    ($user:literal) => {
+        concat!("EXISTS (SELECT 1 FROM blocks b WHERE b.user_id = ", $user, " AND b.blocked_user_id = m.sender_id AND b.active = TRUE)")
+    };
+}
 
 /// A message that reached a device of a user.
 pub struct Reached<'a> {
@@ -39,12 +48,15 @@ impl FromRow for Undelivered {
 /// Of what was reached the messages that others sent and that are beyond the watermark; by user, conversation and seq.
 pub fn undelivered_among(reached: &[Reached<'_>]) -> Result<Vec<Undelivered>, SqlError> {
     let sql = format!(
-        "WITH reached (user_id, message_id) AS (VALUES {}) \
-         SELECT p.user_id, p.delivered_seq, m.id, m.conversation_id, m.seq, m.sender_id \
-         FROM reached r CROSS JOIN messages m CROSS JOIN participants p \
+        concat!(
+            "WITH reached (user_id, message_id) AS (VALUES {}) \
+         SELECT p.user_id, p.delivered_seq, m.id, m.conversation_id, m.seq, m.sender_id, ",
+            withheld!("p.user_id"),
+            " FROM reached r CROSS JOIN messages m CROSS JOIN participants p \
          WHERE m.id = r.message_id AND m.sender_id <> r.user_id \
          AND p.conversation_id = m.conversation_id AND p.user_id = r.user_id AND m.seq > p.delivered_seq \
-         ORDER BY p.user_id, m.conversation_id, m.seq",
+         ORDER BY p.user_id, m.conversation_id, m.seq"
+        ),
         row_placeholders(reached.len().next_power_of_two(), 2)
     );
     let mut undelivered: Vec<Undelivered> =
@@ -92,10 +104,14 @@ pub fn raise_all_delivered(tx: &Transaction, steps: &[Step], at: Timestamp) -> R
 /// Of each sender the newest message that the user sees between the two seqs, the upper one included; the newest senders first.
 pub fn newest_per_sender(db: &impl Sql, conversation_id: &str, user_id: &str, above: u64, up_to: u64) -> Result<Vec<Marked>, SqlError> {
     db.rows(
-        "SELECT m.id, m.conversation_id, m.seq, m.sender_id FROM messages m WHERE m.conversation_id = $1 AND m.seq IN \
+        concat!(
+            "SELECT m.id, m.conversation_id, m.seq, m.sender_id, ",
+            withheld!("$2"),
+            " FROM messages m WHERE m.conversation_id = $1 AND m.seq IN \
          (SELECT MAX(n.seq) FROM messages n WHERE n.conversation_id = $1 AND n.seq > $3 AND n.seq <= $4 AND n.sender_id <> $2 \
          AND NOT EXISTS (SELECT 1 FROM hidden_messages h WHERE h.conversation_id = $1 AND h.user_id = $2 AND h.seq = n.seq \
-         AND h.reason = 'blocked') GROUP BY n.sender_id) ORDER BY m.seq DESC LIMIT $5",
+         AND h.reason = 'blocked') GROUP BY n.sender_id) ORDER BY m.seq DESC LIMIT $5"
+        ),
         params![uuid(conversation_id), uuid(user_id), above, up_to, SENDERS_TOLD_MAX],
     )
 }
@@ -143,6 +159,7 @@ pub fn mark(tx: &Transaction, conversation_id: &str, user_id: &str, kind: &str, 
 /// One recipient of a message.
 pub struct Recipient {
     pub user_id: String,
+    /// As the sender may know it.
     pub delivered_seq: u64,
     /// As the sender may know it.
     pub shown_read_seq: u64,
@@ -158,7 +175,9 @@ from_row!(Recipient { user_id, delivered_seq, shown_read_seq, kept_back, deliver
 pub fn recipients_of(conversation_id: &str, seq: u64, sender_id: &str) -> Result<Vec<Recipient>, SqlError> {
     Database.rows(
         concat!(
-            "SELECT p.user_id, p.delivered_seq, ",
+            "SELECT p.user_id, ",
+            delivered_seq_shown!("p", "$3"),
+            ", ",
             read_seq_shown!("p", "$3"),
             ", EXISTS (SELECT 1 FROM hidden_messages h WHERE h.conversation_id = $1 AND h.user_id = p.user_id AND h.seq = $2 \
              AND h.reason = 'blocked'), \
