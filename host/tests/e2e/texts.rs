@@ -3,7 +3,7 @@
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::app::{Ask, TestApp, unused_phone};
+use crate::app::{Ask, TestApp, until, unused_phone};
 
 const CONVERSATIONS: &str = "/api/v1/messages/conversations";
 const UNREADABLE: [&str; 9] =
@@ -79,4 +79,23 @@ async fn what_can_be_read_comes_back_byte_for_byte() {
         let sent = app.text(&ada, &talk, &at.to_string(), &content).send().await.expect(StatusCode::CREATED);
         assert_eq!(sent["content"], content);
     }
+}
+
+#[tokio::test]
+async fn a_push_ends_between_graphemes() {
+    const FAMILY: &str = "👨\u{200D}👩\u{200D}👧\u{200D}👦";
+    let settings = [("ECHO_SERVICES__NOTIFICATION__ACK_WAIT_S", "0")];
+    let app = TestApp::with(&["auth", "location", "message", "notification", "user"], &settings).await;
+    let (ada, bala) = app.two().await;
+    let talk = app.conversation(&ada, &bala).await;
+    let device = json!({ "token": "a push token", "provider": "fcm" });
+    app.post("/api/v1/notifications/devices", device).by(&bala).send().await.expect(StatusCode::CREATED);
+    app.text(&ada, &talk, "families", &FAMILY.repeat(60)).send().await.expect(StatusCode::CREATED);
+    let body = until("the push", async || {
+        let outbox = app.get("/dev/outbox").send().await.expect(StatusCode::OK);
+        let items = outbox["items"].as_array().expect("items").clone();
+        items.into_iter().find(|item| item["channel"] == "push").map(|item| item["body"].as_str().expect("a text").to_owned())
+    })
+    .await;
+    assert_eq!(body, FAMILY.repeat(14), "as many whole families as fit into 100 characters");
 }

@@ -1,7 +1,7 @@
 //! What a client wants to send: whether it makes sense by itself, and its fingerprint.
 
-use echo_sdk::Error;
 use echo_sdk::checks::Checks;
+use echo_sdk::{Error, text};
 use sha2::{Digest, Sha256};
 
 use crate::bindings::exports::echo::message::api::{ContactCard, MessageType, Place, SendRequest};
@@ -90,9 +90,9 @@ pub fn fingerprint(draft: &SendRequest) -> Vec<u8> {
     hash.finalize().to_vec()
 }
 
-/// The beginning of the content, for a notification.
+/// The beginning of the content, for a notification: whole graphemes.
 pub fn preview(content: Option<&str>) -> Option<String> {
-    content.filter(|content| !content.is_empty()).map(|content| content.chars().take(PREVIEW_CHARS_MAX).collect())
+    content.map(|content| text::beginning(content, PREVIEW_CHARS_MAX)).filter(|preview| !preview.is_empty()).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -179,6 +179,7 @@ mod tests {
     #[test]
     fn a_preview_is_short() {
         assert_eq!(preview(Some(&"é".repeat(200))).map(|text| text.chars().count()), Some(100));
+        assert_eq!(preview(Some(&"👨\u{200D}👩\u{200D}👧\u{200D}👦".repeat(60))), Some("👨\u{200D}👩\u{200D}👧\u{200D}👦".repeat(14)));
         assert_eq!(preview(Some("")), None);
         assert_eq!(preview(None), None);
     }

@@ -4,6 +4,8 @@
 //! After Unicode TR 36 (section 2.5 on bidirectional text, section 3.5 on invisible characters) and UTS 39. Joiners (ZWJ, ZWNJ),
 //! variation selectors, tags and the marks LRM, RLM and ALM stay: emoji and several scripts are written with them.
 
+use unicode_segmentation::UnicodeSegmentation;
+
 /// The code of a field whose text is refused here.
 pub const UNREADABLE_TEXT: &str = "unreadable_text";
 
@@ -30,6 +32,21 @@ pub fn content_fault(text: &str) -> Option<&'static str> {
 /// Whether there is anything to see: not white space, fillers and default ignorables alone.
 pub fn is_visible(text: &str) -> bool {
     text.chars().any(|c| !c.is_whitespace() && !is_control(c) && !is_ignorable(c) && !is_blank(c))
+}
+
+/// The beginning of a text: at most so many characters (code points), and never a part of what is seen as one (an emoji of several people, a
+/// letter with its marks; extended grapheme clusters, UAX 29). Empty where the first of them alone is longer.
+pub fn beginning(text: &str, chars_max: usize) -> &str {
+    let mut chars = 0;
+    let mut end = 0;
+    for cluster in text.graphemes(true) {
+        chars += cluster.chars().count();
+        if chars > chars_max {
+            break;
+        }
+        end += cluster.len();
+    }
+    &text[..end]
 }
 
 fn shown_fault(text: &str) -> Option<&'static str> {
@@ -123,6 +140,26 @@ mod tests {
             let text = format!("abc{control}txt.exe");
             assert!(name_fault(&text).is_some() && prose_fault(&text).is_some(), "{text:?}");
             assert_eq!(content_fault(&text), None, "a message is kept as it was written");
+        }
+    }
+
+    #[test]
+    fn a_beginning_ends_between_graphemes() {
+        const FAMILY: &str = "👨\u{200D}👩\u{200D}👧\u{200D}👦";
+        assert_eq!(beginning(&FAMILY.repeat(60), 100), FAMILY.repeat(14));
+        for (text, chars_max, expect) in [
+            ("hello", 3, "hel"),
+            ("hello", 5, "hello"),
+            ("", 5, ""),
+            ("ae\u{301}", 2, "a"),
+            ("ae\u{301}", 3, "ae\u{301}"),
+            ("a\r\nb", 2, "a"),
+            ("🇩🇪🇫🇷", 3, "🇩🇪"),
+            ("👍🏽👍🏽", 3, "👍🏽"),
+            ("नमस्ते", 3, "नम"),
+            (FAMILY, 6, ""),
+        ] {
+            assert_eq!(beginning(text, chars_max), expect, "{text:?} {chars_max}");
         }
     }
 

@@ -2,7 +2,7 @@
 //! account. Both give the same profile, once.
 
 use echo_sdk::sql::{SqlError, transaction};
-use echo_sdk::text::name_fault;
+use echo_sdk::text::{beginning, name_fault};
 use echo_sdk::{Error, ErrorKind, Timestamp};
 
 use crate::bindings::echo::auth::api as auth;
@@ -58,7 +58,7 @@ fn display_name(name: Option<&str>) -> String {
         None | Some("") => NAMELESS.to_owned(),
         // Of an account that was made before names were checked.
         Some(name) if name_fault(name).is_some() => NAMELESS.to_owned(),
-        Some(name) => name.chars().take(*DISPLAY_NAME_CHARS.end()).collect(),
+        Some(name) => beginning(name, *DISPLAY_NAME_CHARS.end()).to_owned(),
     }
 }
 
