@@ -18,6 +18,7 @@ use super::wit::{ContractError, Function, Type};
 use super::{ErrorKind, FieldError, Input, ServiceError};
 use crate::limits;
 
+mod i_json;
 mod json;
 mod query;
 mod read;

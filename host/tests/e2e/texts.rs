@@ -1,6 +1,6 @@
 //! What people write: names that nobody could read are refused with their field, everything else comes back byte for byte.
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::app::{Ask, TestApp, until, unused_phone};
@@ -78,6 +78,42 @@ async fn what_can_be_read_comes_back_byte_for_byte() {
         let content = format!("{text}\n\t\u{202E}\u{200B}");
         let sent = app.text(&ada, &talk, &at.to_string(), &content).send().await.expect(StatusCode::CREATED);
         assert_eq!(sent["content"], content);
+    }
+}
+
+#[tokio::test]
+async fn metadata_that_readers_would_not_agree_about_is_refused_and_not_rounded() {
+    let app = TestApp::shared().await;
+    let (ada, bala) = app.two().await;
+    let talk = app.conversation(&ada, &bala).await;
+    let send = |metadata: &str| {
+        let id = format!("metadata {metadata}").replace(['"', '\\'], "'");
+        let body =
+            format!(r#"{{"conversation_id":"{talk}","client_message_id":"{id}","type":"text","content":"x","metadata":{metadata}}}"#);
+        app.request(Method::POST, "/api/v1/messages").header("content-type", "application/json").bytes(body).by(&ada)
+    };
+    for (metadata, code) in [
+        (r#"{"x":1e400}"#, "out_of_range"),
+        (r#"{"x":[-1e400]}"#, "out_of_range"),
+        (r#"{"n":9007199254740993}"#, "out_of_range"),
+        ("9007199254740993", "out_of_range"),
+        (r#"{"k":1,"k":2}"#, "duplicate_field"),
+        (r#"{"a":[{"k":1,"\u006b":2}]}"#, "duplicate_field"),
+        (r#"{"a\u0000":1}"#, "unreadable_text"),
+        (r#"{"a":"b\u0000"}"#, "unreadable_text"),
+        (r#"{"a":"\ud800"}"#, "unreadable_text"),
+        (r#"{"a":"\ufffe"}"#, "unreadable_text"),
+    ] {
+        let reply = send(metadata).send().await;
+        assert_eq!(reply.status, StatusCode::UNPROCESSABLE_ENTITY, "{metadata}: {}", reply.body);
+        let error = &reply.body["errors"][0];
+        assert_eq!((&error["field"], &error["code"]), (&json!("metadata"), &json!(code)), "{metadata}: {}", reply.body);
+    }
+    // Kept as it was written, not as some reader writes it.
+    for metadata in [r#"{"k":1.50,"K":[9007199254740992,-0.0,1e20],"e\u0301":"\ud83d\ude00"}"#, "null", r#""text""#] {
+        let sent = send(metadata).send().await.expect(StatusCode::CREATED);
+        let given: Value = serde_json::from_str(metadata).expect("JSON");
+        assert_eq!(sent["metadata"], given, "{metadata}");
     }
 }
 

@@ -30,6 +30,9 @@ pub struct Reader<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
+    /// Whether half of a surrogate pair is read, as U+FFFD, instead of ending it all; and whether one was since the last question.
+    reads_surrogates: bool,
+    lone_surrogate: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -41,7 +44,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn of_text(text: &'a str) -> Self {
-        Self { text, at: 0, depth: 0 }
+        Self { text, at: 0, depth: 0, reads_surrogates: false, lone_surrogate: false }
     }
 
     /// Whether nothing but white space is left.
@@ -184,6 +187,21 @@ impl<'a> Reader<'a> {
         Ok(&self.text[start..self.at])
     }
 
+    /// Reads one value with halves of surrogate pairs let through (see `took_lone_surrogate`), and gives its text.
+    pub fn reading_surrogates(&mut self, read: impl FnOnce(&mut Self) -> Result<(), Broken>) -> Result<&'a str, Broken> {
+        self.peek()?;
+        let start = self.at;
+        self.reads_surrogates = true;
+        let outcome = read(self);
+        self.reads_surrogates = false;
+        outcome.map(|()| &self.text[start..self.at])
+    }
+
+    /// Whether the strings read since the last call had half of a surrogate pair.
+    pub fn took_lone_surrogate(&mut self) -> bool {
+        std::mem::take(&mut self.lone_surrogate)
+    }
+
     fn byte(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -265,21 +283,24 @@ impl<'a> Reader<'a> {
 
     fn escaped_scalar(&mut self) -> Result<char, Broken> {
         let high = self.escaped_unit()?;
+        let after_high = self.at;
         let code = match high {
-            0xD800..=0xDBFF => {
-                if !self.text.as_bytes()[self.at..].starts_with(b"\\u") {
-                    return self.broken("half of a surrogate pair");
-                }
+            0xD800..=0xDBFF if self.text.as_bytes()[self.at..].starts_with(b"\\u") => {
                 self.at += 1;
                 match self.escaped_unit()? {
                     low @ 0xDC00..=0xDFFF => 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00),
-                    _ => return self.broken("half of a surrogate pair"),
+                    _ => high,
                 }
             }
             other => other,
         };
         match char::from_u32(code) {
             Some(scalar) => Ok(scalar),
+            None if self.reads_surrogates => {
+                self.at = after_high;
+                self.lone_surrogate = true;
+                Ok(char::REPLACEMENT_CHARACTER)
+            }
             None => self.broken("half of a surrogate pair"),
         }
     }

@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use wasmtime::component::Val;
 
+use super::i_json::{self, Flaw};
 use super::json::{Broken, Kind, Reader};
 use super::shape::{CaseShape, Names, Payload, RecordShape, Shape, TAG, Text, VariantShape, one_of};
 use super::text;
@@ -95,7 +96,11 @@ impl Decoder<'_> {
                 Ok(Val::Option(None))
             }
             Shape::Option(inner) => Ok(Val::Option(Some(Box::new(self.value(inner, path)?)))),
-            Shape::Text(Text::Json) => Ok(Val::String(self.reader.skip()?.to_owned())),
+            Shape::Text(Text::Json) if self.unknown == Unknown::Ignore => Ok(Val::String(self.reader.skip()?.to_owned())),
+            Shape::Text(Text::Json) => {
+                let (document, flaw) = i_json::value(&mut self.reader)?;
+                Ok(self.problems.json(document, flaw, path))
+            }
             Shape::Bool if kind == Kind::Boolean => Ok(Val::Bool(self.reader.boolean()?)),
             Shape::Text(_) | Shape::Timestamp | Shape::Char | Shape::Bytes | Shape::Enum(_) if kind == Kind::Text => {
                 let content = self.reader.string()?;
@@ -243,8 +248,8 @@ pub fn from_text(shape: &Shape, given: Cow<'_, str>, path: &Path<'_>, problems: 
         },
         Shape::Text(Text::Json) => {
             let mut reader = Reader::of_text(&given);
-            match reader.skip().and_then(|_| reader.finish()) {
-                Ok(()) => Val::String(given.into_owned()),
+            match i_json::value(&mut reader).and_then(|(_, flaw)| reader.finish().map(|()| flaw)) {
+                Ok(flaw) => problems.json(&given, flaw, path),
                 Err(broken) => wrong(problems, path, "invalid_json", broken.to_string()),
             }
         }
@@ -351,6 +356,14 @@ impl Problems {
         }
     }
 
+    /// A JSON value as text, unless readers may disagree about it.
+    fn json(&mut self, document: &str, flaw: Option<Flaw>, path: &Path<'_>) -> Val {
+        match flaw {
+            None => Val::String(document.to_owned()),
+            Some(flaw) => wrong(self, path, flaw.code, flaw.detail),
+        }
+    }
+
     fn required(&mut self, path: &Path<'_>) {
         self.add(path, "required", "it is missing");
     }
@@ -418,9 +431,7 @@ fn string(shape: &Shape, given: Cow<'_, str>, path: &Path<'_>, problems: &mut Pr
         Shape::Text(Text::Phone) if !text::is_phone(&given) => {
             wrong(problems, path, "invalid_phone", "a number in E.164 form is wanted: a plus, then 7 to 15 digits, the first not 0")
         }
-        Shape::Text(Text::Cursor) if !text::is_cursor(&given) => {
-            wrong(problems, path, "invalid_cursor", "this cursor was not given by this list")
-        }
+        Shape::Text(Text::Cursor) if !text::is_cursor(&given) => wrong(problems, path, "invalid_cursor", "this cursor was not given by this list"),
         Shape::Timestamp => match text::timestamp(&given) {
             Some(microseconds) => Val::U64(microseconds),
             None => wrong(problems, path, "invalid_timestamp", "a time in RFC 3339 form is wanted, e.g. 2026-01-31T12:00:00Z"),

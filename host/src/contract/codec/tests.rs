@@ -91,6 +91,29 @@ fn values_of_every_kind_go_in_and_come_out() {
 }
 
 #[test]
+fn a_json_value_of_a_client_is_i_json() {
+    let codec = everything();
+    for (extra, code) in [
+        ("{\"x\":1e400}", "out_of_range"),
+        ("{\"k\":1,\"k\":2}", "duplicate_field"),
+        ("{\"a\\u0000\":1}", "unreadable_text"),
+        ("[\"\\ud800\"]", "unreadable_text"),
+        ("9007199254740993", "out_of_range"),
+        ("[[[{\"a\":[9007199254740993]}]]]", "out_of_range"),
+    ] {
+        let given = format!("{{\"extra\":{extra},\"a_u8\":1}}");
+        assert_eq!(wrong(codec.decode(given.as_bytes())), pairs(&[("extra", code)]), "{given}");
+    }
+    // What a service answers is not judged again.
+    let shape = Val::Result(Ok(Some(Box::new(codec.decode(b"{\"extra\":{\"k\":1}}").unwrap().remove(0)))));
+    let Val::Result(Ok(Some(request))) = shape else { panic!() };
+    let Val::Record(mut fields) = *request else { panic!() };
+    let extra = fields.iter_mut().find(|(name, _)| name == "extra").unwrap();
+    extra.1 = Val::Option(Some(Box::new(Val::String("{\"k\":1,\"k\":1e400}".to_owned()))));
+    assert!(codec.reply.encode(&Val::Result(Ok(Some(Box::new(Val::Record(fields)))))).is_ok());
+}
+
+#[test]
 fn no_text_of_a_client_has_nul_or_a_noncharacter() {
     let codec = everything();
     for text in ["a\\u0000b", "\\u0000", "\\uFFFE", "\\uD83F\\uDFFF", "\u{FDD0}"] {
