@@ -119,8 +119,12 @@ impl Host {
         });
         let engine = Engine::start(&data.join("code"))?;
         let versions_folder = data.join("plugins");
-        let settings =
-            RuntimeSettings { versions_folder: &versions_folder, permissions: permissions(&config)?, dev_mode: config.mode == Mode::Dev };
+        let settings = RuntimeSettings {
+            versions_folder: &versions_folder,
+            permissions: permissions(&config)?,
+            cursor_key: config.cursor_key()?,
+            dev_mode: config.mode == Mode::Dev,
+        };
         let runtime = Runtime::new(engine, backends.clone(), queue.clone(), settings).context("the folder of versions")?;
         let hub_settings = HubSettings {
             allowed_origins: config.server.allowed_origins.clone(),

@@ -217,6 +217,12 @@ impl Config {
         Ok(Sha256::digest(text.as_bytes()).into())
     }
 
+    /// The key that cursors are sealed with: made once and kept in the data folder, so that clients go on with theirs after a restart.
+    pub fn cursor_key(&self) -> Result<[u8; 32], ConfigError> {
+        let text = self.kept(&Secret::default(), "cursor.key")?;
+        Ok(Sha256::digest(text.as_bytes()).into())
+    }
+
     /// The operator's token: the configured one, else one made once and kept in the data folder.
     pub fn admin_token(&self) -> Result<String, ConfigError> {
         self.kept(&self.server.admin_token, "admin.token")
@@ -681,6 +687,9 @@ mod tests {
         let (token, key) = (config.admin_token().unwrap(), config.fingerprint_key().unwrap());
         assert_eq!(token.len(), 64);
         assert_eq!((config.admin_token().unwrap(), config.fingerprint_key().unwrap()), (token.clone(), key));
+        let cursor_key = config.cursor_key().unwrap();
+        assert_eq!(config.cursor_key().unwrap(), cursor_key);
+        assert_ne!(cursor_key, key);
         let path = folder.path().join("data/secrets/admin.token");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::write(&path, "").unwrap();

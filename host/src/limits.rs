@@ -65,6 +65,8 @@ pub const TYPE_DEPTH_MAX: usize = 32;
 pub const TYPE_FIELDS_MAX: usize = 256;
 /// Longest cursor in characters.
 pub const CURSOR_BYTES_MAX: usize = 512;
+/// ... as a service makes it; a client sees so many more before it, the host's MAC.
+pub const CURSOR_SEAL_CHARS: usize = 22;
 /// Wrong fields named in one answer; more are cut.
 pub const FIELD_ERRORS_MAX: usize = 64;
 /// Items of one list in a request or a reply.

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::capabilities::tokens::TokenError;
 use crate::limits;
-use crate::runtime::{CallError, ErrorKind, FieldError, UNREADABLE_TEXT};
+use crate::runtime::{CURSOR_INVALID, CallError, ErrorKind, FieldError, UNREADABLE_TEXT};
 
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const WRONG_FIELDS: &str = "the request has wrong fields";
@@ -254,6 +254,7 @@ pub fn whole_seconds(duration: Duration) -> u64 {
 fn code_of(fields: &[FieldError]) -> &'static str {
     match fields {
         [only] if only.code == UNREADABLE_TEXT => UNREADABLE_TEXT,
+        [only] if only.code == CURSOR_INVALID => CURSOR_INVALID,
         _ => "invalid",
     }
 }

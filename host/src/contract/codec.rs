@@ -1,7 +1,8 @@
 //! JSON to component values and back, compiled once per function. Knows no HTTP status, no routes and no instances.
 //!
 //! The path of a request: `Input` → `RequestCodec::decode` (`codec/read.rs`, over the reader of `codec/json.rs`) → values for the guest;
-//! the guest's result → `ReplyCodec::encode` (`codec/write.rs`) → the document or the service's error.
+//! the guest's result → `ReplyCodec::encode` (`codec/write.rs`) → the document or the service's error. In between, cursors are opened and sealed
+//! (`codec/seal.rs`).
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use wasmtime::component::Val;
 
 use self::json::{Broken, Kind, Reader};
 use self::read::{Decoder, Path, Problems, Slots, Unknown, from_text};
+pub use self::seal::{CursorKey, CursorScope};
 use self::shape::{FieldShape, RecordShape, Shape};
 pub use self::write::EncodeError;
 use self::write::{Encoder, mismatch};
@@ -22,6 +24,7 @@ mod i_json;
 mod json;
 mod query;
 mod read;
+mod seal;
 pub mod shape;
 mod text;
 mod write;
@@ -55,6 +58,7 @@ pub struct RequestCodec {
     /// Path variables and the fields they fill.
     variables: Vec<(String, usize)>,
     source: Source,
+    has_cursors: bool,
 }
 
 /// A function's reply: `result<reply, error>` or `result<_, error>`.
@@ -62,6 +66,7 @@ pub struct ReplyCodec {
     reply: Option<Shape>,
     /// Which field of the reply is told instead of sent.
     status_flag: Option<usize>,
+    has_cursors: bool,
 }
 
 /// What a service answered.
@@ -109,10 +114,31 @@ impl RequestCodec {
                 }
             }
         }
-        Ok(Self { record: Arc::new(record), takes_request: !function.params.is_empty(), variables, source })
+        let has_cursors = record.fields.iter().any(|field| seal::has_cursor(&field.shape));
+        Ok(Self { record: Arc::new(record), takes_request: !function.params.is_empty(), variables, source, has_cursors })
     }
 
-    /// The values of the function's parameters.
+    /// What a cursor of this request or its reply is good for.
+    /// `caller`: the user's identifier; none for who is nobody. `params`: what `decode` gave.
+    pub fn cursor_scope(&self, key: &CursorKey, service: &str, function: &str, caller: Option<&[u8; 16]>, params: &[Val]) -> CursorScope {
+        key.scope(service, function, caller, &self.record, params)
+    }
+
+    pub fn has_cursors(&self) -> bool {
+        self.has_cursors
+    }
+
+    /// Puts the service's own cursors in the place of the sealed ones that a client gave.
+    /// Errors: `cursor_invalid` with the field for one that was changed, or is of another list or another caller.
+    pub fn open_cursors(&self, scope: &CursorScope, params: &mut [Val]) -> Result<(), DecodeError> {
+        let mut problems = Problems::default();
+        if let [request] = params {
+            scope.open_all(&self.record, request, &mut problems);
+        }
+        if problems.0.is_empty() { Ok(()) } else { Err(DecodeError::Invalid(problems.0)) }
+    }
+
+    /// The values of the function's parameters; cursors are still sealed.
     pub fn decode(&self, input: &Input<'_>) -> Result<Vec<Val>, DecodeError> {
         let mut problems = Problems::default();
         let mut slots = Slots::new(&self.record);
@@ -182,7 +208,19 @@ impl ReplyCodec {
             }
             (Some(name), _) => return Err(refused(format!("its reply has no field {name}"))),
         };
-        Ok(Self { reply, status_flag })
+        let has_cursors = reply.as_ref().is_some_and(seal::has_cursor);
+        Ok(Self { reply, status_flag, has_cursors })
+    }
+
+    pub fn has_cursors(&self) -> bool {
+        self.has_cursors
+    }
+
+    /// Seals the cursors of a success before it is encoded for a client. `value`: the function's only result.
+    pub fn seal_cursors(&self, scope: &CursorScope, value: &mut Val) {
+        if let (Some(shape), Val::Result(Ok(Some(reply)))) = (&self.reply, value) {
+            scope.seal_all(shape, reply);
+        }
     }
 
     /// Whether a success has a document.

@@ -21,6 +21,9 @@ pub enum Input<'a> {
 /// The code of a field whose text cannot be kept or shown; the services' SDK has the same.
 pub const UNREADABLE_TEXT: &str = "unreadable_text";
 
+/// The code of a cursor that its list did not give to its caller; the services' SDK has the same.
+pub const CURSOR_INVALID: &str = "cursor_invalid";
+
 /// One wrong field.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct FieldError {

@@ -169,7 +169,7 @@ impl Schemas {
             Some(Meaning::Timestamp) => return json!({ "type": "string", "format": "date-time" }),
             Some(Meaning::Phone) => return json!({ "type": "string", "pattern": "^\\+[1-9][0-9]{6,14}$" }),
             Some(Meaning::Cursor) => {
-                return json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]+=*$", "maxLength": limits::CURSOR_BYTES_MAX });
+                return json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]+=*$", "maxLength": limits::CURSOR_BYTES_MAX + limits::CURSOR_SEAL_CHARS });
             }
             Some(Meaning::Json) => return json!({ "description": "Any JSON value." }),
             None => {}

@@ -15,8 +15,8 @@ use uuid::Uuid;
 use crate::capabilities::context::CallContext;
 use crate::capabilities::events::Queue;
 use crate::capabilities::guest::Powers;
-use crate::contract::codec::{DecodeError, Encoded};
-pub use crate::contract::{ErrorKind, FieldError, Input, ServiceError, UNREADABLE_TEXT};
+use crate::contract::codec::{CursorKey, DecodeError, Encoded};
+pub use crate::contract::{CURSOR_INVALID, ErrorKind, FieldError, Input, ServiceError, UNREADABLE_TEXT};
 use crate::names::ServiceName;
 
 pub mod artifact;
@@ -77,6 +77,15 @@ pub enum CallError {
     Failed(String),
 }
 
+impl From<DecodeError> for CallError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Unreadable(reason) => CallError::Unreadable(reason),
+            DecodeError::Invalid(fields) => CallError::Invalid(fields),
+        }
+    }
+}
+
 /// Gives each service what it was granted, made from the backends. Implemented where layers are joined.
 #[async_trait]
 pub trait PowersSource: Send + Sync {
@@ -98,6 +107,8 @@ pub struct Runtime {
     /// Held for the whole of a swap: one at a time.
     versions: tokio::sync::Mutex<VersionStore>,
     generations_count: AtomicU64,
+    /// What clients hold cursors under.
+    cursor_key: CursorKey,
     dev_mode: bool,
     myself: Weak<Runtime>,
 }
@@ -106,6 +117,8 @@ pub struct RuntimeSettings<'a> {
     /// Versions that operators deployed.
     pub versions_folder: &'a Path,
     pub permissions: Permissions,
+    /// A secret of this host that outlives it: clients go on with the cursors that they have.
+    pub cursor_key: [u8; 32],
     pub dev_mode: bool,
 }
 
@@ -127,6 +140,7 @@ impl Runtime {
             catalogue: ArcSwap::default(),
             versions: tokio::sync::Mutex::new(versions),
             generations_count: AtomicU64::new(0),
+            cursor_key: CursorKey::new(&settings.cursor_key),
             dev_mode: settings.dev_mode,
             myself: myself.clone(),
         }))
@@ -152,12 +166,22 @@ impl Runtime {
             .calls
             .get(target.binding)
             .ok_or_else(|| CallError::Unavailable(format!("{} has no such function", target.service)))?;
-        let params = binding.request.decode(&input).map_err(|error| match error {
-            DecodeError::Unreadable(reason) => CallError::Unreadable(reason),
-            DecodeError::Invalid(fields) => CallError::Invalid(fields),
-        })?;
+        let mut params = binding.request.decode(&input)?;
+        // Here and nowhere deeper: services among themselves hand on cursors as they are.
+        let scope = (binding.request.has_cursors() || binding.reply.has_cursors()).then(|| {
+            let caller = context.caller.as_ref().map(|caller| caller.user_id.as_bytes());
+            let function = &generation.exports[binding.export].name;
+            binding.request.cursor_scope(&self.cursor_key, target.service.as_str(), function, caller, &params)
+        });
+        if let Some(scope) = &scope {
+            binding.request.open_cursors(scope, &mut params)?;
+        }
         let frame = call::Frame::root(catalogue.clone(), target.service.clone());
-        let result = call::run_root(&self.long_calls, Asker::Client, generation.clone(), binding.export, params, frame, context).await?;
+        let mut result =
+            call::run_root(&self.long_calls, Asker::Client, generation.clone(), binding.export, params, frame, context).await?;
+        if let Some(scope) = &scope {
+            binding.reply.seal_cursors(scope, &mut result);
+        }
         match binding.reply.encode(&result) {
             Ok(Encoded::Ok { body, status_flag }) => Ok(Reply { body: body.map(Bytes::from), status_flag }),
             Ok(Encoded::Declined(error)) => Err(CallError::Declined(error)),

@@ -196,8 +196,8 @@ async fn pages_and_paths_are_checked() {
         for limit in ["-1", "x", "1.5", "4294967296", ""] {
             check(&format!("{list} limit {limit}"), get(&format!("{list}?limit={limit}")), 422, "invalid", &["limit"]).await;
         }
-        check(&format!("{list} cursor of another kind"), get(&format!("{list}?cursor=AAAA")), 422, "invalid_cursor", &["cursor"]).await;
-        check(&format!("{list} no cursor"), get(&format!("{list}?cursor=a%20b")), 422, "invalid", &["cursor"]).await;
+        check(&format!("{list} cursor of another kind"), get(&format!("{list}?cursor=AAAA")), 422, "cursor_invalid", &["cursor"]).await;
+        check(&format!("{list} no cursor"), get(&format!("{list}?cursor=a%20b")), 422, "cursor_invalid", &["cursor"]).await;
         check(&format!("{list} unknown parameter"), get(&format!("{list}?page=2")), 422, "invalid", &["page"]).await;
         for limit in ["1", "100"] {
             get(&format!("{list}?limit={limit}")).send().await.expect(StatusCode::OK);

@@ -5,6 +5,7 @@ mod app;
 mod attacks;
 mod bad_input;
 mod candidate;
+mod cursors;
 mod edge;
 mod foreign;
 mod gate;

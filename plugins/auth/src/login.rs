@@ -3,7 +3,7 @@
 use echo_sdk::sql::Database;
 use echo_sdk::time::DAY_US;
 use echo_sdk::wit::context;
-use echo_sdk::{Error, Page, caller, ids, time, transaction};
+use echo_sdk::{Error, Id, Page, caller, ids, time, transaction};
 
 use crate::bindings::exports::echo::auth::api::{LoginAttempt, LoginHistory, LoginHistoryRequest, LoginOutcome, LoginRequest, Tokens};
 use crate::settings::Settings;
@@ -67,9 +67,9 @@ pub fn login(request: LoginRequest) -> Result<Tokens, Error> {
 
 pub fn history(request: LoginHistoryRequest) -> Result<LoginHistory, Error> {
     let user = caller()?.user_id;
-    let page = Page::<(u64, String)>::new(request.limit, request.cursor.as_deref())?;
+    let page = Page::<(u64, Id)>::new(request.limit, request.cursor.as_deref())?;
     let found = store::attempts_of(&Database, &user, &page)?;
-    let (found, next_cursor) = page.finish(found, |(id, attempt)| (attempt.at, id.clone()));
+    let (found, next_cursor) = page.finish(found, |(id, attempt)| (attempt.at, Id(id.clone())));
     Ok(LoginHistory { items: found.into_iter().map(|(_, attempt)| attempt).collect(), next_cursor })
 }
 

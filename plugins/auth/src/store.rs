@@ -1,7 +1,7 @@
 //! All SQL of the auth service, one function per question, in the dialect common to SQLite and PostgreSQL.
 
 use echo_sdk::sql::{FromRow, Row, Sql, SqlError, timestamp, uuid};
-use echo_sdk::{Page, from_row, params};
+use echo_sdk::{Id, Page, from_row, params};
 
 use crate::accounts::Place;
 use crate::bindings::exports::echo::auth::api::{Device, LoginAttempt, LoginOutcome, Session};
@@ -465,10 +465,10 @@ pub fn add_attempt(db: &impl Sql, id: &str, account: &str, attempt: &LoginAttemp
 }
 
 /// Newest first, each with its id.
-pub fn attempts_of(db: &impl Sql, account: &str, page: &Page<(u64, String)>) -> Result<Vec<(String, LoginAttempt)>, SqlError> {
+pub fn attempts_of(db: &impl Sql, account: &str, page: &Page<(u64, Id)>) -> Result<Vec<(String, LoginAttempt)>, SqlError> {
     let sql = "SELECT id, at, outcome, device_id, address, user_agent FROM login_attempts \
         WHERE account_id = $1 AND (at, id) < ($2, $3) ORDER BY at DESC, id DESC LIMIT $4";
-    let (at, id) = page.after.clone().unwrap_or_else(|| (FAR_FUTURE_US, LAST_ID.to_owned()));
+    let (at, Id(id)) = page.after.clone().unwrap_or_else(|| (FAR_FUTURE_US, Id(LAST_ID.to_owned())));
     let found = db.rows::<Entry>(sql, params![uuid(account), timestamp(at), uuid(id), page.fetch()])?;
     Ok(found.into_iter().map(|Entry(id, attempt)| (id, attempt)).collect())
 }

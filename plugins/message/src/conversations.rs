@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use echo_sdk::checks::Checks;
 use echo_sdk::sql::{Database, SqlError, Transaction, transaction};
-use echo_sdk::{Error, FieldError, Page, Timestamp, caller, ids, push, time};
+use echo_sdk::{Error, FieldError, Id, Page, Timestamp, caller, ids, push, time};
 
 use crate::bindings::echo::user::api as users;
 use crate::bindings::exports::echo::message::api::{
@@ -191,11 +191,11 @@ fn view(me: &str, id: &str) -> Result<Conversation, Error> {
 
 pub fn list(request: &PageRequest) -> Result<Conversations, Error> {
     let me = caller()?.user_id;
-    let page = Page::<(u64, String)>::new(request.limit, request.cursor.as_deref())?;
-    let before = page.after.clone().unwrap_or_else(|| (LAST_KEY.0, LAST_KEY.1.to_owned()));
+    let page = Page::<(u64, Id)>::new(request.limit, request.cursor.as_deref())?;
+    let before = page.after.clone().map_or_else(|| (LAST_KEY.0, LAST_KEY.1.to_owned()), |(at, Id(id))| (at, id));
     let now = time::now_us();
     let listed = store::listed_for(&me, &before, page.fetch(), now)?;
-    let (listed, next_cursor) = page.finish(listed, |listed| (listed.active_at, listed.id.clone()));
+    let (listed, next_cursor) = page.finish(listed, |listed| (listed.active_at, Id(listed.id.clone())));
     Ok(Conversations { items: views(&me, listed, now)?, next_cursor })
 }
 

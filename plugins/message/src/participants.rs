@@ -2,7 +2,7 @@
 
 use echo_sdk::checks::Checks;
 use echo_sdk::sql::{Database, Transaction, transaction};
-use echo_sdk::{Error, Page, caller, push, time};
+use echo_sdk::{Error, Id, Page, caller, push, time};
 
 use crate::bindings::exports::echo::message::api::{
     AddParticipantsRequest, AddedParticipants, ListParticipantsRequest, Participant, ParticipantRequest, Participants, Role,
@@ -18,11 +18,11 @@ const FIRST_ID: &str = "00000000-0000-0000-0000-000000000000";
 
 pub fn list(request: &ListParticipantsRequest) -> Result<Participants, Error> {
     let me = caller()?.user_id;
-    let page = Page::<(u64, String)>::new(request.limit, request.cursor.as_deref())?;
+    let page = Page::<(u64, Id)>::new(request.limit, request.cursor.as_deref())?;
     store::membership(&Database, &request.id, &me)?.ok_or_else(rules::no_conversation)?;
-    let after = page.after.clone().unwrap_or_else(|| (0, FIRST_ID.to_owned()));
+    let after = page.after.clone().map_or_else(|| (0, FIRST_ID.to_owned()), |(at, Id(id))| (at, id));
     let items = store::participants_of(&request.id, &me, &after, page.fetch())?;
-    let (items, next_cursor) = page.finish(items, |participant| (participant.joined_at, participant.user_id.clone()));
+    let (items, next_cursor) = page.finish(items, |participant| (participant.joined_at, Id(participant.user_id.clone())));
     Ok(Participants { items, next_cursor })
 }
 

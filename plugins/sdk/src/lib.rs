@@ -57,6 +57,6 @@ pub mod wit {
 
 pub use caller::caller;
 pub use once::once;
-pub use page::Page;
+pub use page::{Id, Page};
 pub use sql::{Sql, Transaction, transaction};
 pub use wit::types::{Cursor, Error, ErrorKind, FieldError, Json, Phone, Timestamp, Uuid};

@@ -3,14 +3,19 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::{Cursor, Error};
+use crate::{Cursor, Error, Uuid};
 
 pub const LIMIT_DEFAULT: u32 = 50;
 pub const LIMIT_MAX: u32 = 100;
 /// Longest cursor accepted, in characters.
 pub const CURSOR_CHARS_MAX: usize = 512;
+/// The code of a cursor that is none of this list's.
+pub const CURSOR_INVALID: &str = "cursor_invalid";
 
-/// Which page is wanted, with a cursor over keys of type `K` (the columns of ORDER BY: `u64`, `i64`, `String`, or tuples of them).
+/// Which page is wanted, with a cursor over keys of type `K` (the columns of ORDER BY: `u64`, `i64`, `Id`, `String`, or tuples of them).
+///
+/// The host lets through only cursors that this list gave to this caller; what is decoded here is still taken for a stranger's: whatever comes out
+/// of a cursor is a value that its column can be compared with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<K> {
     pub limit: u32,
@@ -28,7 +33,7 @@ impl<K: CursorKey> Page<K> {
         let after = match cursor {
             None => None,
             Some(cursor) => {
-                Some(decode(cursor).ok_or_else(|| Error::invalid_field("cursor", "invalid_cursor", "not a cursor of this list"))?)
+                Some(decode(cursor).ok_or_else(|| Error::invalid_field("cursor", CURSOR_INVALID, "not a cursor of this list"))?)
             }
         };
         Ok(Self { limit, after })
@@ -65,7 +70,31 @@ impl CursorKey for u64 {
     fn read(bytes: &mut &[u8]) -> Option<Self> {
         let (head, rest) = bytes.split_first_chunk()?;
         *bytes = rest;
-        Some(Self::from_be_bytes(*head))
+        // A database's integers and times end where `i64` does.
+        Some(Self::from_be_bytes(*head)).filter(|number| i64::try_from(*number).is_ok())
+    }
+}
+
+/// A UUID in a key: 16 bytes, so that nothing but a UUID comes out of a cursor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Id(pub Uuid);
+
+impl CursorKey for Id {
+    fn write(&self, bytes: &mut Vec<u8>) {
+        let digits = self.0.bytes().filter_map(|digit| char::from(digit).to_digit(16)).collect::<Vec<_>>();
+        let mut whole = [0_u8; 16];
+        for (byte, pair) in whole.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = (pair[0] * 16 + pair[1]) as u8;
+        }
+        bytes.extend_from_slice(&whole);
+    }
+
+    fn read(bytes: &mut &[u8]) -> Option<Self> {
+        let (head, rest) = bytes.split_first_chunk::<16>()?;
+        *bytes = rest;
+        let number = u128::from_be_bytes(*head);
+        let part = |from_bit: u32, bits: u32| (number >> from_bit) & ((1 << bits) - 1);
+        Some(Self(format!("{:08x}-{:04x}-{:04x}-{:04x}-{:012x}", part(96, 32), part(80, 16), part(64, 16), part(48, 16), part(0, 48))))
     }
 }
 
@@ -91,7 +120,8 @@ impl CursorKey for String {
         let (length, rest) = bytes.split_first_chunk()?;
         let (text, rest) = rest.split_at_checked(u16::from_be_bytes(*length).into())?;
         *bytes = rest;
-        String::from_utf8(text.to_vec()).ok()
+        // PostgreSQL compares no text with a NUL in it.
+        String::from_utf8(text.to_vec()).ok().filter(|text| !text.contains('\0'))
     }
 }
 
@@ -141,6 +171,8 @@ mod tests {
 
     type Key = (u64, String);
 
+    const ID: &str = "018f4c5e-7b1a-7c3d-8e9f-0123456789ab";
+
     #[test]
     fn a_page_leads_to_the_next() {
         let page = Page::<Key>::new(Some(2), None).unwrap();
@@ -158,10 +190,43 @@ mod tests {
     }
 
     #[test]
+    fn an_identifier_is_kept_in_its_bytes() {
+        let key = (7_u64, Id(ID.to_owned()));
+        let page = Page::<(u64, Id)>::new(None, Some(&encode(&key))).unwrap();
+        assert_eq!(page.after, Some(key));
+    }
+
+    #[test]
+    fn whatever_is_changed_in_a_cursor_it_gives_what_a_column_can_be_compared_with_or_is_refused() {
+        const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let is_uuid = |text: &str| {
+            text.len() == 36
+                && text.bytes().enumerate().all(|(at, c)| if matches!(at, 8 | 13 | 18 | 23) { c == b'-' } else { c.is_ascii_hexdigit() })
+        };
+        let cursor = encode(&(1_700_000_000_000_000_u64, Id(ID.to_owned())));
+        for at in 0..cursor.len() {
+            for letter in ALPHABET {
+                let mut changed = cursor.clone().into_bytes();
+                changed[at] = *letter;
+                let changed = String::from_utf8(changed).expect("ASCII");
+                match Page::<(u64, Id)>::new(None, Some(&changed)) {
+                    Ok(page) => {
+                        let (number, Id(id)) = page.after.expect("a key");
+                        assert!(i64::try_from(number).is_ok() && is_uuid(&id), "{changed}: {number} {id}");
+                    }
+                    Err(error) => assert_eq!(error.code, CURSOR_INVALID),
+                }
+            }
+        }
+        assert!(Page::<String>::new(None, Some(&encode(&"a\0b".to_owned()))).is_err());
+    }
+
+    #[test]
     fn bad_pages_are_refused_by_field() {
         let field = |limit, cursor: Option<&str>| {
             let error = Page::<Key>::new(limit, cursor).expect_err("refused");
             assert_eq!(error.kind, ErrorKind::Invalid);
+            assert!(error.code == "out_of_range" || error.code == CURSOR_INVALID, "{}", error.code);
             error.fields[0].field.clone()
         };
         assert_eq!(field(Some(0), None), "limit");

@@ -1,7 +1,7 @@
 //! Who blocks whom. Every change is announced with a revision that rises per pair, in the transaction that makes it.
 
 use echo_sdk::sql::transaction;
-use echo_sdk::{Error, Page, caller, time};
+use echo_sdk::{Error, Id, Page, caller, time};
 
 use crate::bindings::echo::user::events::{self, BlockChange};
 use crate::bindings::exports::echo::user::api::{Block, Blocks, PageRequest};
@@ -11,10 +11,10 @@ use crate::{profiles, store};
 
 pub fn list(request: PageRequest) -> Result<Blocks, Error> {
     let me = caller()?.user_id;
-    let page = Page::<(u64, String)>::new(request.limit, request.cursor.as_deref())?;
-    let before = page.after.clone().unwrap_or_else(|| (LAST_KEY.0, LAST_KEY.1.to_owned()));
+    let page = Page::<(u64, Id)>::new(request.limit, request.cursor.as_deref())?;
+    let before = page.after.clone().map_or_else(|| (LAST_KEY.0, LAST_KEY.1.to_owned()), |(at, Id(id))| (at, id));
     let rows = store::blocks_of(&me, &before, page.fetch())?;
-    let (rows, next_cursor) = page.finish(rows, |row| (row.created_at, row.user_id.clone()));
+    let (rows, next_cursor) = page.finish(rows, |row| (row.created_at, Id(row.user_id.clone())));
     let items = rows.into_iter().map(|row| Block { user_id: row.user_id, created_at: row.created_at }).collect();
     Ok(Blocks { items, next_cursor })
 }

@@ -1,7 +1,7 @@
 //! A user's contacts: people with an alias of one's own, and which numbers of an address book are users.
 
 use echo_sdk::checks::Checks;
-use echo_sdk::{Error, Page, caller, time};
+use echo_sdk::{Error, Id, Page, caller, time};
 
 use crate::bindings::exports::echo::user::api::{
     AddContactRequest, Contact, Contacts, Matches, PageRequest, PhoneMatch, UpdateContactRequest,
@@ -16,10 +16,10 @@ pub const LAST_KEY: (u64, &str) = (253_402_300_799_000_000, "ffffffff-ffff-ffff-
 
 pub fn list(request: PageRequest) -> Result<Contacts, Error> {
     let me = caller()?.user_id;
-    let page = Page::<(u64, String)>::new(request.limit, request.cursor.as_deref())?;
-    let before = page.after.clone().unwrap_or_else(|| (LAST_KEY.0, LAST_KEY.1.to_owned()));
+    let page = Page::<(u64, Id)>::new(request.limit, request.cursor.as_deref())?;
+    let before = page.after.clone().map_or_else(|| (LAST_KEY.0, LAST_KEY.1.to_owned()), |(at, Id(id))| (at, id));
     let rows = store::contacts_of(&me, &before, page.fetch())?;
-    let (rows, next_cursor) = page.finish(rows, |row| (row.created_at, row.seen.profile.id.clone()));
+    let (rows, next_cursor) = page.finish(rows, |row| (row.created_at, Id(row.seen.profile.id.clone())));
     Ok(Contacts { items: rows.into_iter().map(|row| view(row, &me)).collect(), next_cursor })
 }
 

@@ -1,7 +1,7 @@
 //! Finding people: by the beginning of a name or of a word in it, or by a whole number where its owner lets the viewer find it.
 
 use echo_sdk::checks::Checks;
-use echo_sdk::{Error, Page, caller};
+use echo_sdk::{Error, Id, Page, caller};
 
 use crate::bindings::exports::echo::user::api::{Profiles, SearchRequest};
 use crate::bounds::QUERY_CHARS;
@@ -17,15 +17,15 @@ pub fn search(request: SearchRequest) -> Result<Profiles, Error> {
     let viewer = caller()?.user_id;
     let query = request.q.trim();
     Checks::new().length("q", query, QUERY_CHARS).finish()?;
-    let page = Page::<(String, String)>::new(request.limit, request.cursor.as_deref())?;
+    let page = Page::<(String, Id)>::new(request.limit, request.cursor.as_deref())?;
     if let Some(phone) = as_phone(query) {
         let found = numbers::find(&viewer, &[phone], Purpose::Search)?;
         return Ok(Profiles { items: found.into_iter().map(|seen| shown(seen, &viewer)).collect(), next_cursor: None });
     }
     let range = prefix_range(&fold(query));
-    let after = page.after.clone().unwrap_or_else(|| (String::new(), FIRST_ID.to_owned()));
+    let after = page.after.clone().map_or_else(|| (String::new(), FIRST_ID.to_owned()), |(part, Id(id))| (part, id));
     let found = store::found_by_name(&viewer, &range, &after, page.fetch())?;
-    let (found, next_cursor) = page.finish(found, |found| (found.part.clone(), found.seen.profile.id.clone()));
+    let (found, next_cursor) = page.finish(found, |found| (found.part.clone(), Id(found.seen.profile.id.clone())));
     Ok(Profiles { items: found.into_iter().map(|found| shown(found.seen, &viewer)).collect(), next_cursor })
 }
 

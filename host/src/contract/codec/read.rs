@@ -12,7 +12,7 @@ use super::i_json::{self, Flaw};
 use super::json::{Broken, Kind, Reader};
 use super::shape::{CaseShape, Names, Payload, RecordShape, Shape, TAG, Text, VariantShape, one_of};
 use super::text;
-use crate::contract::{FieldError, UNREADABLE_TEXT};
+use crate::contract::{CURSOR_INVALID, FieldError, UNREADABLE_TEXT};
 use crate::limits;
 
 /// Where a value stands; the text of it is made only when something is wrong there.
@@ -431,7 +431,7 @@ fn string(shape: &Shape, given: Cow<'_, str>, path: &Path<'_>, problems: &mut Pr
         Shape::Text(Text::Phone) if !text::is_phone(&given) => {
             wrong(problems, path, "invalid_phone", "a number in E.164 form is wanted: a plus, then 7 to 15 digits, the first not 0")
         }
-        Shape::Text(Text::Cursor) if !text::is_cursor(&given) => wrong(problems, path, "invalid_cursor", "this cursor was not given by this list"),
+        Shape::Text(Text::Cursor) if !text::is_cursor(&given) => wrong(problems, path, CURSOR_INVALID, "not a cursor that this list gave"),
         Shape::Timestamp => match text::timestamp(&given) {
             Some(microseconds) => Val::U64(microseconds),
             None => wrong(problems, path, "invalid_timestamp", "a time in RFC 3339 form is wanted, e.g. 2026-01-31T12:00:00Z"),

@@ -151,7 +151,7 @@ fn wrong_fields_are_named_with_their_path_and_all_at_once() {
     );
     check(
         "{\"at\":5,\"phone\":\"555\",\"cursor\":\"?\"}",
-        &[("at", "wrong_type"), ("phone", "invalid_phone"), ("cursor", "invalid_cursor")],
+        &[("at", "wrong_type"), ("phone", "invalid_phone"), ("cursor", "cursor_invalid")],
     );
     check("{\"blob\":\"a\",\"colour\":\"dark-blue\"}", &[("blob", "invalid_base64"), ("colour", "unknown_value")]);
     check("{\"rights\":[\"can_read\",\"fly\",1]}", &[("rights[1]", "unknown_value"), ("rights[2]", "wrong_type")]);

@@ -35,11 +35,11 @@ pub fn is_phone(text: &str) -> bool {
     }
 }
 
-/// 1 to `CURSOR_BYTES_MAX` characters of base64url (RFC 4648 section 5), padded or not.
+/// 1 to `CURSOR_BYTES_MAX` characters of base64url (RFC 4648 section 5), padded or not, and as many more as a seal has.
 pub fn is_cursor(text: &str) -> bool {
     let content = text.trim_end_matches('=');
     !content.is_empty()
-        && text.len() <= limits::CURSOR_BYTES_MAX
+        && text.len() <= limits::CURSOR_BYTES_MAX + limits::CURSOR_SEAL_CHARS
         && text.len() - content.len() <= 2
         && content.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
@@ -164,8 +164,9 @@ mod tests {
         {
             assert_eq!(is_cursor(text), expect, "{text}");
         }
-        assert!(is_cursor(&"a".repeat(limits::CURSOR_BYTES_MAX)));
-        assert!(!is_cursor(&"a".repeat(limits::CURSOR_BYTES_MAX + 1)));
+        let longest = limits::CURSOR_BYTES_MAX + limits::CURSOR_SEAL_CHARS;
+        assert!(is_cursor(&"a".repeat(longest)));
+        assert!(!is_cursor(&"a".repeat(longest + 1)));
     }
 
     #[test]
