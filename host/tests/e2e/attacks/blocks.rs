@@ -280,6 +280,59 @@ impl Scene<'_> {
 }
 
 #[tokio::test]
+async fn messages_of_a_blocked_person_move_nothing_on_the_list_of_who_blocks_them() {
+    let app = TestApp::shared().await;
+    let (ada, bala) = app.two().await;
+    let friend = app.someone().await;
+    let (talk, other) = (app.conversation(&ada, &bala).await, app.conversation(&friend, &bala).await);
+    let listed = async || {
+        let mut listed = Vec::new();
+        let mut path = format!("{CONVERSATIONS}?limit=1");
+        loop {
+            let page = app.get(&path).by(&bala).send().await.expect(StatusCode::OK);
+            let one = &page["items"][0];
+            listed.push((one["id"].as_str().expect("id").to_owned(), one["last_seq"].as_u64().expect("a seq")));
+            let Some(cursor) = page["next_cursor"].as_str() else { return listed };
+            path = format!("{CONVERSATIONS}?limit=1&cursor={cursor}");
+        }
+    };
+    let block = format!("/api/v1/users/blocked/{}", ada.id);
+    app.put(&block, json!({})).by(&bala).send().await.expect(StatusCode::NO_CONTENT);
+    let mut seen_seq = 0;
+    until("the block is in force", async || {
+        let probe = app.say(&ada, &talk, "probe").await;
+        let seen = app.get(&path_of(&probe)).by(&bala).send().await.status == StatusCode::OK;
+        if seen {
+            seen_seq = probe["seq"].as_u64().expect("a seq");
+        }
+        (!seen).then_some(())
+    })
+    .await;
+    app.say(&friend, &other, "hello").await;
+    let before = listed().await;
+    assert_eq!(before, [(other.clone(), 1), (talk.clone(), seen_seq)]);
+    for _ in 0..2 {
+        app.say(&ada, &talk, "hidden").await;
+    }
+    assert_eq!(listed().await, before);
+    let one = app.get(&format!("{CONVERSATIONS}/{talk}")).by(&bala).send().await.expect(StatusCode::OK);
+    assert_eq!((&one["last_seq"], &one["unread_count"]), (&json!(seen_seq), &json!(seen_seq)));
+    // What Bala says is news; what is kept back after it moves nothing again.
+    let said = app.say(&bala, &talk, "an answer to nobody").await["seq"].as_u64().expect("a seq");
+    app.say(&friend, &other, "hello again").await;
+    app.say(&ada, &talk, "hidden").await;
+    assert_eq!(listed().await, [(other.clone(), 2), (talk.clone(), said)]);
+
+    app.delete(&block).by(&bala).send().await.expect(StatusCode::NO_CONTENT);
+    until("the block is lifted", async || {
+        let probe = app.say(&ada, &talk, "after").await;
+        (app.get(&path_of(&probe)).by(&bala).send().await.status == StatusCode::OK).then_some(())
+    })
+    .await;
+    assert_eq!(listed().await[0].0, talk);
+}
+
+#[tokio::test]
 async fn who_is_kept_out_of_groups_is_not_added_and_who_is_unknown_is_named() {
     let app = TestApp::shared().await;
     let (owner, friend) = app.two().await;

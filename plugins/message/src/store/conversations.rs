@@ -143,10 +143,35 @@ macro_rules! unread {
     };
 }
 
+/// What one participant sees of the conversation's last activity: messages that were kept from them moved nothing.
+macro_rules! shown {
+    ($column:literal, $participant:literal, $conversation:literal, $of_all:literal) => {
+        concat!(
+            "CASE WHEN ",
+            $participant,
+            ".kept_back_seq = ",
+            $conversation,
+            ".last_seq THEN ",
+            $participant,
+            ".",
+            $column,
+            " ELSE ",
+            $conversation,
+            ".",
+            $of_all,
+            " END"
+        )
+    };
+}
+
 macro_rules! listed {
     ($from:expr) => {
         concat!(
-            "SELECT c.id, c.kind, c.title, c.description, c.created_by, c.created_at, c.updated_at, c.active_at, c.last_seq, \
+            "SELECT c.id, c.kind, c.title, c.description, c.created_by, c.created_at, c.updated_at, ",
+            shown!("shown_active_at", "me", "c", "active_at"),
+            ", ",
+            shown!("shown_seq", "me", "c", "last_seq"),
+            ", \
              c.disappearing_after, me.role, me.read_seq, me.muted_until, me.archived, me.pinned, \
              (SELECT COUNT(*) FROM participants n WHERE n.conversation_id = c.id), ",
             unread!(),
@@ -159,12 +184,15 @@ macro_rules! listed {
 pub fn listed_for(user_id: &str, before: &(u64, String), limit: i64, now: Timestamp) -> Result<Vec<Listed>, SqlError> {
     Database.rows(
         // The page is cut first, so that unread messages are counted for its conversations alone.
-        listed!(
-            " FROM (SELECT k.* FROM participants p JOIN conversations k ON k.id = p.conversation_id WHERE p.user_id = $1 \
-             AND k.ended_at IS NULL AND (p.hidden_seq IS NULL OR p.hidden_seq < k.last_seq) AND (k.active_at, k.id) < ($4, $5) \
-             ORDER BY k.active_at DESC, k.id DESC LIMIT $6) c \
-             JOIN participants me ON me.conversation_id = c.id AND me.user_id = $1 ORDER BY c.active_at DESC, c.id DESC"
-        ),
+        listed!(concat!(
+            " FROM (SELECT k.*, ",
+            shown!("shown_active_at", "p", "k", "active_at"),
+            " AS listed_at FROM participants p JOIN conversations k ON k.id = p.conversation_id WHERE p.user_id = $1 \
+             AND k.ended_at IS NULL AND (p.hidden_seq IS NULL OR p.hidden_seq < k.last_seq) AND (",
+            shown!("shown_active_at", "p", "k", "active_at"),
+            ", k.id) < ($4, $5) ORDER BY listed_at DESC, k.id DESC LIMIT $6) c \
+             JOIN participants me ON me.conversation_id = c.id AND me.user_id = $1 ORDER BY c.listed_at DESC, c.id DESC"
+        )),
         params![uuid(user_id), timestamp(now), UNREAD_COUNT_MAX, timestamp(before.0), uuid(&before.1), limit],
     )
 }

@@ -83,14 +83,19 @@ pub fn sent_before(sender_id: &str, client_message_id: &str) -> Result<Option<Se
     )
 }
 
-/// Keeps the message from who blocks its sender, and the conversation off their list if it is off now.
+/// Keeps the message from who blocks its sender, and the conversation in its place on their list, or off it if it is off now.
 pub fn keep_back(tx: &Transaction, conversation_id: &str, user_id: &str, seq: u64) -> Result<(), SqlError> {
     tx.execute(
         "INSERT INTO hidden_messages (conversation_id, user_id, seq, reason) VALUES ($1, $2, $3, 'blocked')",
         params![uuid(conversation_id), uuid(user_id), seq],
     )?;
     tx.execute(
-        "UPDATE participants SET hidden_seq = $3 WHERE conversation_id = $1 AND user_id = $2 AND hidden_seq >= $4",
+        "UPDATE participants SET hidden_seq = CASE WHEN hidden_seq >= $4 THEN $3 ELSE hidden_seq END, \
+         shown_seq = CASE WHEN kept_back_seq = $4 THEN shown_seq ELSE $4 END, \
+         shown_active_at = CASE WHEN kept_back_seq = $4 THEN shown_active_at ELSE \
+         COALESCE((SELECT m.created_at FROM messages m WHERE m.conversation_id = $1 AND m.seq = $4), \
+         (SELECT c.created_at FROM conversations c WHERE c.id = $1)) END, \
+         kept_back_seq = $3 WHERE conversation_id = $1 AND user_id = $2",
         params![uuid(conversation_id), uuid(user_id), seq, seq - 1],
     )?;
     Ok(())
