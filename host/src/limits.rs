@@ -178,6 +178,8 @@ pub const SQLITE_LOG_PAGES_MAX: i64 = 32_768;
 pub const SQLITE_LOG_PAGES: i64 = 4_096;
 pub const SQLITE_LOG_PASSES_MAX: u32 = 8;
 pub const SQLITE_LOG_REST_WAIT_MS: u64 = 50;
+/// A log that was written to is emptied at the latest so many milliseconds later, unless somebody always reads: it holds what was deleted.
+pub const SQLITE_LOG_KEPT_MS: u64 = 20_000;
 /// Bytes of a commit that are written to the log at once, and a page more; a larger one takes more writes. SQLite's own file takes less than
 /// 128 KiB at a time.
 pub const SQLITE_LOG_HELD_BYTES_MAX: usize = 64 * 1024;
@@ -272,9 +274,9 @@ pub const DEAD_LETTERS_MAX: usize = 10_000;
 /// Users of one push.
 pub const PUSH_USERS_MAX: usize = 10_000;
 pub const PUSH_PAYLOAD_BYTES_MAX: usize = 256 * 1024;
-/// Longest name of a push's event, and longest receipt, in bytes.
+/// Longest name of a push's event, and longest receipt, subject or key of a state, in bytes.
 pub const PUSH_EVENT_BYTES_MAX: usize = 64;
-pub const PUSH_RECEIPT_BYTES_MAX: usize = 128;
+pub const PUSH_NAME_BYTES_MAX: usize = 128;
 /// Receipts in one acknowledgement event.
 pub const ACK_RECEIPTS_MAX: usize = 256;
 /// Acknowledgements of one transaction.

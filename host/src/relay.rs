@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::capabilities::events::{Event, Queue};
-use crate::capabilities::hub::{Class, Feed, Push, Sockets};
+use crate::capabilities::hub::{Class, Feed, FeedChange, Push, Sockets};
 use crate::capabilities::sql::{Effect, Outbox};
 use crate::limits;
 
@@ -149,18 +149,19 @@ impl Relay {
         let Some(&(last, _)) = effects.last() else { return Ok(Moved { effects: usize::from(published), ..Moved::default() }) };
         let moved = Moved { effects: effects.len(), bytes: effects.iter().map(|(_, effect)| effect.bytes()).sum() };
         let mut events: Vec<(i64, Event)> = Vec::new();
-        let mut durable: Vec<(i64, Push)> = Vec::new();
+        let mut durable: Vec<(i64, FeedChange)> = Vec::new();
         let mut ephemeral: Vec<(i64, Push)> = Vec::new();
         for (position, effect) in effects {
             match effect {
                 Effect::Event(event) => events.push((position, event)),
-                Effect::Push(push) if push.class == Class::Durable => durable.push((position, push)),
+                Effect::Push(push) if push.class == Class::Durable => durable.push((position, FeedChange::Push(push))),
                 Effect::Push(push) => ephemeral.push((position, push)),
+                Effect::Replace(replacement) => durable.push((position, FeedChange::Replace(replacement))),
             }
         }
         // Devices before services: a person waits for the one, nobody sees the other.
         if !durable.is_empty() {
-            let entries = self.feed.append(self.outbox.source(), &durable).await?;
+            let entries = self.feed.apply(self.outbox.source(), &durable).await?;
             self.sockets.deliver(&entries);
         }
         for (_, push) in ephemeral.iter().filter(|(position, _)| *position > self.shown) {
@@ -335,7 +336,15 @@ mod tests {
     }
 
     fn push(user: Uuid, payload: &str, class: Class) -> Effect {
-        Effect::Push(Push { users: vec![user], event: "message".to_owned(), payload: payload.to_owned(), class, receipt: None })
+        Effect::Push(Push {
+            users: vec![user],
+            event: "message".to_owned(),
+            payload: payload.to_owned(),
+            class,
+            receipt: None,
+            subject: None,
+            state: None,
+        })
     }
 
     async fn until(what: &str, mut condition: impl FnMut() -> bool) {

@@ -23,7 +23,7 @@ use crate::capabilities::context::Caller;
 use crate::capabilities::events::embedded::EmbeddedQueue;
 use crate::capabilities::events::{Event, Handler, Outcome, Queue};
 use crate::capabilities::hub::embedded::EmbeddedFeed;
-use crate::capabilities::hub::{Acknowledgement, Class, FeedEntry, FeedError, FeedPage, Push};
+use crate::capabilities::hub::{Acknowledgement, Class, FeedChange, FeedEntry, FeedError, FeedPage, Push};
 use crate::capabilities::sql::sqlite::Durability;
 use crate::capabilities::sql::{Effect, Outbox, SqlError};
 use crate::capabilities::tokens::{AccessToken, Claims, TokenError};
@@ -95,9 +95,10 @@ impl Outbox for MemoryFeed {
 
 #[async_trait]
 impl Feed for MemoryFeed {
-    async fn append(&self, _source: &str, pushes: &[(i64, Push)]) -> Result<Vec<FeedEntry>, FeedError> {
+    async fn apply(&self, _source: &str, changes: &[(i64, FeedChange)]) -> Result<Vec<FeedEntry>, FeedError> {
         let mut entries = Vec::new();
-        for (_, push) in pushes {
+        for (_, change) in changes {
+            let FeedChange::Push(push) = change else { continue };
             let payload: Arc<str> = push.payload.as_str().into();
             entries.extend(push.users.iter().map(|user| self.add(*user, &push.event, &payload)));
         }
@@ -401,6 +402,8 @@ impl TestHub {
             payload: payload.to_owned(),
             class: Class::Ephemeral,
             receipt: None,
+            subject: None,
+            state: None,
         });
     }
 

@@ -6,6 +6,7 @@ mod attacks;
 mod bad_input;
 mod candidate;
 mod cursors;
+mod deleted;
 mod edge;
 mod foreign;
 mod gate;

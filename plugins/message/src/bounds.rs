@@ -31,3 +31,9 @@ pub const SENDERS_TOLD_MAX: i64 = 256;
 pub const TRIES_MAX: u32 = 5;
 /// Receipts of devices that are worked off in one transaction.
 pub const RECEIPTS_AT_ONCE: usize = 64;
+/// Disappearing messages that are emptied in one transaction, and the time that must be left to begin another, in milliseconds.
+pub const EXPIRED_AT_ONCE: i64 = 50;
+pub const EXPIRING_TIME_LEFT_MS: u64 = 5_000;
+/// Messages that another service may ask about at once, and users.
+pub const PREVIEWS_MAX: usize = 200;
+pub const MEMBERSHIPS_MAX: usize = 100;

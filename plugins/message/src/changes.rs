@@ -1,13 +1,14 @@
 //! Editing and deleting messages.
 
-use echo_sdk::sql::{Database, transaction};
-use echo_sdk::{Error, caller, config, push, time};
+use echo_sdk::sql::{Database, Transaction, transaction};
+use echo_sdk::{Error, Timestamp, caller, config, push, time};
 
+use crate::bindings::echo::message::events::{self, ChangedMessage, ChangedMessages};
 use crate::bindings::exports::echo::message::api::{DeleteRequest, DeleteScope, EditRequest, Message};
 use crate::bounds::EDITS_MAX;
 use crate::history::seen_by;
 use crate::store::conversations::{membership, roster_for};
-use crate::store::messages;
+use crate::store::messages::{self, Emptied};
 use crate::{drafts, payload, rules};
 
 /// Where the settings are missing, in seconds: 15 minutes and two days.
@@ -36,11 +37,14 @@ pub fn edit(request: &EditRequest) -> Result<Message, Error> {
         messages::set_content(tx, &message.id, &request.content, now)?;
         message.content = Some(request.content.clone());
         message.edited_at = Some(now);
-        let mut users = messages::audience_of(tx, &message)?;
-        // Who blocks the sender by now goes on seeing what was written before.
+        let mut users = messages::audience_of(tx, &message.conversation_id, message.seq)?;
+        // Who blocks the sender by now goes on seeing what was written before, but no feed holds it.
         users.retain(|user| !blockers.contains(user));
         messages::withhold_edit(tx, &message.id, number, &blockers)?;
-        push::durable(&users, "message_edited", payload::message(&message), None)
+        push::replace(&message.id, None, payload::message(&message))?;
+        push::durable_about(&message.id, &users, "message_edited", payload::message(&message), None)?;
+        let items = vec![changed(&message.id, &message.conversation_id, message.seq, &message.sender_id, now)];
+        events::edited(&message.conversation_id, &ChangedMessages { items })
     })?;
     Ok(message)
 }
@@ -65,9 +69,13 @@ fn delete_for_everyone(me: &str, message: &Message) -> Result<(), Error> {
         if !messages::delete_for_everyone(tx, &message.id, now)? {
             return Ok(());
         }
-        let mut users = messages::audience_of(tx, message)?;
-        users.retain(|user| !blockers.contains(user));
-        push::durable(&users, "message_deleted", payload::deleted(message, now), None)
+        let emptied = Emptied {
+            id: message.id.clone(),
+            conversation_id: message.conversation_id.clone(),
+            seq: message.seq,
+            sender_id: message.sender_id.clone(),
+        };
+        announce_deleted(tx, &[emptied], &blockers, now)
     })
 }
 
@@ -75,6 +83,27 @@ fn delete_for_everyone(me: &str, message: &Message) -> Result<(), Error> {
 fn blockers_of(user_id: &str, conversation_id: &str) -> Result<Vec<String>, Error> {
     let roster = roster_for(&Database, conversation_id, user_id)?.ok_or_else(rules::no_message)?;
     Ok(roster.members.into_iter().filter(|member| member.blocks).map(|member| member.user_id).collect())
+}
+
+/// Tells devices, but not those of some people, and services of messages that were emptied just now, and takes what they said out of all feeds.
+pub fn announce_deleted(tx: &Transaction, emptied: &[Emptied], undisturbed: &[String], at: Timestamp) -> Result<(), Error> {
+    for message in emptied {
+        let payload = payload::deleted(message, at);
+        let mut users = messages::audience_of(tx, &message.conversation_id, message.seq)?;
+        users.retain(|user| !undisturbed.contains(user));
+        push::replace(&message.id, Some("message_deleted"), payload.clone())?;
+        push::durable(&users, "message_deleted", payload, None)?;
+    }
+    for of_one in emptied.chunk_by(|one, next| one.conversation_id == next.conversation_id) {
+        let items = of_one.iter().map(|message| changed(&message.id, &message.conversation_id, message.seq, &message.sender_id, at));
+        events::deleted(&of_one[0].conversation_id, &ChangedMessages { items: items.collect() })?;
+    }
+    Ok(())
+}
+
+fn changed(id: &str, conversation_id: &str, seq: u64, sender_id: &str, at: Timestamp) -> ChangedMessage {
+    let (message_id, conversation_id, sender_id) = (id.to_owned(), conversation_id.to_owned(), sender_id.to_owned());
+    ChangedMessage { message_id, conversation_id, seq, sender_id, at }
 }
 
 fn deleted() -> Error {

@@ -5,6 +5,7 @@ mod blocks;
 mod bounds;
 mod changes;
 mod conversations;
+mod disappearing;
 mod drafts;
 mod history;
 mod names;
@@ -112,6 +113,18 @@ impl api::Guest for Message {
 
     fn delete_message(request: api::DeleteRequest) -> Result<(), Error> {
         changes::delete(&request)
+    }
+
+    fn preview_messages(request: api::PreviewsRequest) -> Result<api::Previews, Error> {
+        history::previews(&request)
+    }
+
+    fn check_membership(request: api::MembershipRequest) -> Result<api::Membership, Error> {
+        participants::membership(&request)
+    }
+
+    fn expire_messages() -> Result<(), Error> {
+        disappearing::expire()
     }
 
     fn get_status(request: api::MessageRequest) -> Result<api::Statuses, Error> {

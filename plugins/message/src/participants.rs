@@ -5,13 +5,13 @@ use echo_sdk::sql::{Database, Transaction, transaction};
 use echo_sdk::{Error, Id, Page, caller, push, time};
 
 use crate::bindings::exports::echo::message::api::{
-    AddParticipantsRequest, AddedParticipants, ListParticipantsRequest, Participant, ParticipantRequest, Participants, Role,
-    UpdateParticipantRequest,
+    AddParticipantsRequest, AddedParticipants, ListParticipantsRequest, Membership, MembershipRequest, Participant, ParticipantRequest,
+    Participants, Role, UpdateParticipantRequest,
 };
-use crate::bounds::{OTHERS_MAX, PARTICIPANTS_MAX};
+use crate::bounds::{MEMBERSHIPS_MAX, OTHERS_MAX, PARTICIPANTS_MAX};
 use crate::conversations::{addable, announce, roster};
 use crate::store::conversations::{self as store, Roster};
-use crate::{payload, rules};
+use crate::{names, payload, rules};
 
 /// Sorts before every user's id.
 const FIRST_ID: &str = "00000000-0000-0000-0000-000000000000";
@@ -24,6 +24,14 @@ pub fn list(request: &ListParticipantsRequest) -> Result<Participants, Error> {
     let items = store::participants_of(&request.id, &me, &after, page.fetch())?;
     let (items, next_cursor) = page.finish(items, |participant| (participant.joined_at, Id(participant.user_id.clone())));
     Ok(Participants { items, next_cursor })
+}
+
+/// For other services, which answer to somebody else who asks.
+pub fn membership(request: &MembershipRequest) -> Result<Membership, Error> {
+    Checks::new().count("user_ids", request.user_ids.len(), 0..=MEMBERSHIPS_MAX).finish()?;
+    let (kind, participant_count) = store::size_of(&request.conversation_id)?.ok_or_else(rules::no_conversation)?;
+    let members = store::members_among(&request.conversation_id, &request.user_ids)?;
+    Ok(Membership { type_: names::conversation(&kind), participant_count, members })
 }
 
 /// Answers with those who were named and take part, and with those who do not let the caller add them.

@@ -5,6 +5,7 @@ use echo_sdk::json::{Object, quoted};
 
 use crate::bindings::exports::echo::message::api::{ContactCard, ConversationType, Message, MessageStatus, Place};
 use crate::names;
+use crate::store::messages::Emptied;
 
 /// As GET /{id} gives it to who did not send it.
 pub fn message(message: &Message) -> String {
@@ -30,7 +31,7 @@ pub fn message(message: &Message) -> String {
         .finish()
 }
 
-pub fn deleted(message: &Message, at: Timestamp) -> String {
+pub fn deleted(message: &Emptied, at: Timestamp) -> String {
     Object::new()
         .text("message_id", &message.id)
         .text("conversation_id", &message.conversation_id)

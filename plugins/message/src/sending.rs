@@ -5,7 +5,6 @@
 //! where the seq is taken, so that nothing is sent by an old roster.
 
 use echo_sdk::sql::{Database, SqlError, Transaction, transaction};
-use echo_sdk::time::SECOND_US;
 use echo_sdk::{Error, FieldError, Timestamp, caller, ids, push, time};
 
 use crate::bindings::echo::message::events::{self, SentMessage, SentMessages};
@@ -13,7 +12,7 @@ use crate::bindings::exports::echo::message::api::{Message, MessageStatus, SendR
 use crate::bounds::TRIES_MAX;
 use crate::store::conversations::{Roster, roster_for, who_may_see_typing};
 use crate::store::messages;
-use crate::{drafts, payload, rules};
+use crate::{disappearing, drafts, payload, rules};
 
 /// Why a try came to nothing.
 enum Stopped {
@@ -61,14 +60,11 @@ fn try_to_send(message: &mut Message, fingerprint: &[u8]) -> Result<(), Stopped>
     let roster = roster_for(&Database, &message.conversation_id, &message.sender_id)?.ok_or_else(rules::no_conversation)?;
     admit(message, &roster)?;
     message.created_at = time::now_us();
-    let expires_at = roster.disappearing_after.map(|seconds| message.created_at + u64::from(seconds) * SECOND_US);
+    let expires_at = disappearing::time_after(roster.disappearing_after, message.created_at);
     transaction(|tx| {
         message.seq = messages::take_seq(tx, &message.conversation_id, &roster, message.created_at)?.ok_or(Stopped::Stale)?;
         if !messages::insert(tx, message, fingerprint.to_vec(), expires_at)? {
             return Err(Stopped::Repeated);
-        }
-        if expires_at.is_some() {
-            messages::empty_expired(tx, &message.conversation_id, message.created_at)?;
         }
         announce(tx, message, &roster)
     })
@@ -123,7 +119,7 @@ fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), 
     }
     // One push for all, so that it is kept once: the receipts of the sender's own devices are passed over when they come.
     let everyone: Vec<String> = recipient_ids.iter().chain([&message.sender_id]).cloned().collect();
-    push::durable(&everyone, "message", payload::message(message), Some(&message.id))?;
+    push::durable_about(&message.id, &everyone, "message", payload::message(message), Some(&message.id))?;
     let event = SentMessage {
         message_id: message.id.clone(),
         conversation_id: message.conversation_id.clone(),
@@ -132,7 +128,6 @@ fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), 
         recipient_ids,
         muted_ids,
         withheld_ids,
-        preview: drafts::preview(message.content.as_deref()),
         at: message.created_at,
     };
     Ok(events::sent("all", &SentMessages { items: vec![event] })?)

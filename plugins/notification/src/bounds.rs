@@ -22,9 +22,12 @@ pub const DUE_RECIPIENTS_MAX: usize = 2_000;
 /// Batches of one run, of which there are ten a second, and the time that must be left to begin another, in milliseconds.
 pub const DUE_BATCHES_PER_RUN: u32 = 2;
 pub const DUE_TIME_LEFT_MS: u64 = 5_000;
+/// Changed messages that are looked at together; no more than the message service previews at once.
+pub const CHANGED_AT_ONCE: usize = 100;
 /// Parameters of one statement that lists ids: the devices of so many users stay within the host's bound of rows.
 pub const LIST_PARAMS_MAX: usize = 500;
 /// Rows of one INSERT.
 pub const INSERT_ROWS_MAX: usize = 200;
 
+const _: () = assert!(DUE_BATCH <= 200, "no more than the message service previews at once");
 const _: () = assert!(LIST_PARAMS_MAX * DEVICES_PER_USER_MAX as usize <= 10_000);

@@ -3,16 +3,19 @@
 //! Only who has a push device is asked about: for the others there is nothing to decide, and most messages cost one row and no question. Those
 //! who block the sender are no recipients, and those who muted the conversation get no push; but the sender is to see no difference, so for
 //! them too it is decided as for everybody else, and only the push is left out.
+//!
+//! What a push shows is asked of the message service when it is decided on, and changes and goes with its message.
 
 use std::collections::HashMap;
 
-use echo_sdk::sql::transaction;
+use echo_sdk::sql::{Database, transaction};
 use echo_sdk::time::{DAY_US, SECOND_US};
 use echo_sdk::wit::{context, hub};
 use echo_sdk::{Error, Timestamp, config, ids, time};
 
-use crate::bindings::exports::echo::message::events::SentMessage;
-use crate::bounds::{DUE_BATCH, DUE_BATCHES_PER_RUN, DUE_RECIPIENTS_MAX, DUE_TIME_LEFT_MS, ENDED_SESSIONS_KEPT_US};
+use crate::bindings::echo::message::api as messages;
+use crate::bindings::exports::echo::message::events::{ChangedMessage, SentMessage};
+use crate::bounds::{CHANGED_AT_ONCE, DUE_BATCH, DUE_BATCHES_PER_RUN, DUE_RECIPIENTS_MAX, DUE_TIME_LEFT_MS, ENDED_SESSIONS_KEPT_US};
 use crate::store::{self, Awaited, Outgoing};
 
 /// Where the settings are missing.
@@ -34,13 +37,59 @@ pub fn awaited(sent: &[SentMessage]) -> Result<(), Error> {
             recipient_ids: message.recipient_ids.join(" "),
             muted_ids: message.muted_ids.join(" "),
             withheld_ids: message.withheld_ids.join(" "),
-            preview: message.preview.clone(),
             sent_at: message.at,
             due_at: message.at + wait_us,
             decided_at: None,
+            changes: 0,
         })
         .collect();
     Ok(store::insert_awaited(&awaited)?)
+}
+
+/// What is about to leave is looked at again, and what has not left says what the message says now.
+pub fn edited(changed: &[ChangedMessage]) -> Result<(), Error> {
+    let ids: Vec<String> = changed.iter().map(|message| message.message_id.clone()).collect();
+    for ids in ids.chunks(CHANGED_AT_ONCE) {
+        // First of all: whoever decides meanwhile either finds this, or has written what is found below.
+        store::note_change(&Database, ids)?;
+        let outgoing = store::messages_in_outbox(ids)?;
+        if outgoing.is_empty() {
+            continue;
+        }
+        let previews = previews_of(&outgoing)?;
+        transaction(|tx| {
+            for id in &outgoing {
+                match previews.get(id) {
+                    Some(text) => store::set_body(tx, id, text.as_deref().unwrap_or(BODY))?,
+                    None => store::delete_outgoing(tx, std::slice::from_ref(id))?,
+                }
+            }
+            Ok::<_, Error>(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Nothing leaves of what has not left.
+pub fn deleted(changed: &[ChangedMessage]) -> Result<(), Error> {
+    let now = time::now_us();
+    let ids: Vec<String> = changed.iter().map(|message| message.message_id.clone()).collect();
+    for ids in ids.chunks(CHANGED_AT_ONCE) {
+        transaction(|tx| {
+            store::forget_awaited(tx, ids, now)?;
+            Ok::<_, Error>(store::delete_outgoing(tx, ids)?)
+        })?;
+    }
+    Ok(())
+}
+
+/// What may be shown of those messages that are there.
+fn previews_of(message_ids: &[String]) -> Result<HashMap<String, Option<String>>, Error> {
+    if message_ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let previews = messages::preview_messages(&messages::PreviewsRequest { ids: message_ids.to_vec() })?;
+    Ok(previews.items.into_iter().map(|preview| (preview.message_id, preview.text)).collect())
 }
 
 /// One run of the schedule: decides on what is due. What it does not manage, the next run does; many short runs hold nobody up, where one that
@@ -92,20 +141,33 @@ fn decide_batch(due: &[Awaited], now: Timestamp) -> Result<(), Error> {
     let (asked, unasked): (Vec<&Awaited>, Vec<&Awaited>) =
         due.iter().partition(|awaited| everybody(awaited).any(|user| tokens.contains_key(user)));
     store::set_decided(&unasked.into_iter().map(|awaited| awaited.message_id.clone()).collect::<Vec<_>>(), now)?;
+    let mut decisions = Vec::with_capacity(asked.len());
     for awaited in asked {
         let with_device: Vec<String> = everybody(awaited).filter(|user| tokens.contains_key(*user)).map(str::to_owned).collect();
         let missed = hub::unacknowledged(&awaited.message_id, &with_device)?;
         let (missed, reached): (Vec<String>, Vec<String>) = with_device.into_iter().partition(|user| missed.contains(user));
+        decisions.push((awaited, missed, reached));
+    }
+    let to_push: Vec<String> =
+        decisions.iter().filter(|(_, missed, _)| !missed.is_empty()).map(|(awaited, ..)| awaited.message_id.clone()).collect();
+    let previews = previews_of(&to_push)?;
+    for (awaited, missed, reached) in decisions {
+        let id = &awaited.message_id;
+        // Deleted meanwhile: nobody is told that it was there.
+        let (missed, body) = match previews.get(id) {
+            Some(text) => (missed, text.as_deref().unwrap_or(BODY)),
+            None => (Vec::new(), BODY),
+        };
         let pushes: Vec<_> = missed
             .iter()
             .filter(|user| is_pushed_to(awaited, user))
             .flat_map(|user| &tokens[user])
-            .map(|token| (ids::uuid_v7(), push(awaited, token, now)))
+            .map(|token| (ids::uuid_v7(), push(id, body, token, now)))
             .collect();
         transaction(|tx| {
-            if store::decide(tx, &awaited.message_id, now)? {
-                store::insert_traces(tx, &awaited.message_id, &missed, "pushed", now)?;
-                store::insert_traces(tx, &awaited.message_id, &reached, "acknowledged", now)?;
+            if store::decide(tx, awaited, now)? {
+                store::insert_traces(tx, id, &missed, "pushed", now)?;
+                store::insert_traces(tx, id, &reached, "acknowledged", now)?;
                 store::insert_outgoing(tx, &pushes)?;
             }
             Ok::<_, Error>(())
@@ -114,14 +176,15 @@ fn decide_batch(due: &[Awaited], now: Timestamp) -> Result<(), Error> {
     Ok(())
 }
 
-fn push(awaited: &Awaited, token: &str, at: Timestamp) -> Outgoing {
+fn push(message_id: &str, body: &str, token: &str, at: Timestamp) -> Outgoing {
     Outgoing {
         channel: "push".to_owned(),
         recipient: token.to_owned(),
         title: Some(TITLE.to_owned()),
-        body: awaited.preview.clone().unwrap_or_else(|| BODY.to_owned()),
+        body: body.to_owned(),
         code: None,
         at,
+        message_id: Some(message_id.to_owned()),
     }
 }
 
@@ -151,10 +214,10 @@ mod tests {
             recipient_ids: recipients.into(),
             muted_ids: muted.into(),
             withheld_ids: withheld.into(),
-            preview: None,
             sent_at: 0,
             due_at: 0,
             decided_at: None,
+            changes: 0,
         }
     }
 
@@ -173,11 +236,5 @@ mod tests {
         assert_eq!(of(&["a", &crowd, &crowd]), 2);
         assert_eq!(of(&[&format!("{crowd} {crowd}"), "a"]), 1);
         assert_eq!(of(&[]), 0);
-    }
-
-    #[test]
-    fn a_push_shows_the_preview() {
-        assert_eq!(push(&Awaited { preview: Some("hi".into()), ..awaited("a", "", "") }, "t", 1).body, "hi");
-        assert_eq!(push(&awaited("a", "", ""), "t", 1).body, BODY);
     }
 }

@@ -72,6 +72,14 @@ impl message_events::Guest for Notification {
     fn sent(_key: String, event: message_events::SentMessages) -> Result<(), Error> {
         decisions::awaited(&event.items)
     }
+
+    fn edited(_key: String, event: message_events::ChangedMessages) -> Result<(), Error> {
+        decisions::edited(&event.items)
+    }
+
+    fn deleted(_key: String, event: message_events::ChangedMessages) -> Result<(), Error> {
+        decisions::deleted(&event.items)
+    }
 }
 
 impl events::Guest for Notification {

@@ -20,6 +20,7 @@ pub fn text_message(to: &str, body: &str, code: Option<&str>, at: Timestamp) -> 
         body: body.to_owned(),
         code: code.map(str::to_owned),
         at,
+        message_id: None,
     };
     Ok(store::insert_outgoing(&Database, &[(event_id, row)])?)
 }

@@ -114,18 +114,19 @@ pub struct Awaited {
     pub muted_ids: String,
     /// Participants who block the sender; they are no recipients.
     pub withheld_ids: String,
-    pub preview: Option<String>,
     pub sent_at: Timestamp,
     pub due_at: Timestamp,
     pub decided_at: Option<Timestamp>,
+    /// How often the message was changed.
+    pub changes: u64,
 }
 
-from_row!(Awaited { message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, preview, sent_at, due_at, decided_at });
+from_row!(Awaited { message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, sent_at, due_at, decided_at, changes });
 
 /// An event that comes again changes nothing.
 pub fn insert_awaited(awaited: &[Awaited]) -> Result<(), SqlError> {
-    const INSERT: &str = "INSERT INTO awaited_messages (message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, preview, sent_at, due_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (message_id) DO NOTHING";
+    const INSERT: &str = "INSERT INTO awaited_messages (message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, sent_at, due_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (message_id) DO NOTHING";
     for awaited in awaited.chunks(INSERT_ROWS_MAX) {
         let rows = awaited.iter().map(|one| {
             let values = params![
@@ -135,7 +136,6 @@ pub fn insert_awaited(awaited: &[Awaited]) -> Result<(), SqlError> {
                 &one.recipient_ids,
                 &one.muted_ids,
                 &one.withheld_ids,
-                one.preview.as_deref(),
                 timestamp(one.sent_at),
                 timestamp(one.due_at)
             ];
@@ -149,7 +149,7 @@ pub fn insert_awaited(awaited: &[Awaited]) -> Result<(), SqlError> {
 /// Those whose time is over and that are not decided, the longest waiting first.
 pub fn due(now: Timestamp) -> Result<Vec<Awaited>, SqlError> {
     Database.rows(
-        "SELECT message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, preview, sent_at, due_at, decided_at \
+        "SELECT message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, sent_at, due_at, decided_at, changes \
          FROM awaited_messages WHERE decided_at IS NULL AND due_at <= $1 ORDER BY due_at LIMIT $2",
         params![timestamp(now), DUE_BATCH],
     )
@@ -157,7 +157,7 @@ pub fn due(now: Timestamp) -> Result<Vec<Awaited>, SqlError> {
 
 pub fn awaited(message_id: &str) -> Result<Option<Awaited>, SqlError> {
     Database.row(
-        "SELECT message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, preview, sent_at, due_at, decided_at \
+        "SELECT message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, sent_at, due_at, decided_at, changes \
          FROM awaited_messages WHERE message_id = $1",
         params![uuid(message_id)],
     )
@@ -178,10 +178,32 @@ pub fn set_decided(message_ids: &[String], at: Timestamp) -> Result<(), SqlError
     Ok(())
 }
 
-/// False where it was decided meanwhile.
-pub fn decide(tx: &Transaction, message_id: &str, at: Timestamp) -> Result<bool, SqlError> {
-    let sql = "UPDATE awaited_messages SET decided_at = $2 WHERE message_id = $1 AND decided_at IS NULL";
-    Ok(tx.execute(sql, params![uuid(message_id), timestamp(at)])? == 1)
+/// False where it was decided meanwhile, or the message was changed.
+pub fn decide(tx: &Transaction, awaited: &Awaited, at: Timestamp) -> Result<bool, SqlError> {
+    let sql = "UPDATE awaited_messages SET decided_at = $2 WHERE message_id = $1 AND decided_at IS NULL AND changes = $3";
+    Ok(tx.execute(sql, params![uuid(&awaited.message_id), timestamp(at), awaited.changes])? == 1)
+}
+
+/// Decisions on these messages that have begun are not carried out.
+pub fn note_change(db: &impl Sql, message_ids: &[String]) -> Result<(), SqlError> {
+    let sql = format!(
+        "UPDATE awaited_messages SET changes = changes + 1 WHERE decided_at IS NULL AND message_id IN ({})",
+        placeholders(1, message_ids.len())
+    );
+    db.execute(&sql, message_ids.iter().map(uuid).collect())?;
+    Ok(())
+}
+
+/// There is nothing to decide any more.
+pub fn forget_awaited(tx: &Transaction, message_ids: &[String], at: Timestamp) -> Result<(), SqlError> {
+    let sql = format!(
+        "UPDATE awaited_messages SET preview = NULL, decided_at = COALESCE(decided_at, $1) WHERE message_id IN ({})",
+        placeholders(2, message_ids.len())
+    );
+    let mut values = params![timestamp(at)];
+    values.extend(message_ids.iter().map(uuid));
+    tx.execute(&sql, values)?;
+    Ok(())
 }
 
 pub fn insert_traces(tx: &Transaction, message_id: &str, users: &[String], decision: &str, at: Timestamp) -> Result<(), SqlError> {
@@ -222,19 +244,30 @@ pub struct Outgoing {
     pub body: String,
     pub code: Option<String>,
     pub at: Timestamp,
+    /// The message that it is about.
+    pub message_id: Option<String>,
 }
 
-from_row!(Outgoing { channel, recipient, title, body, code, at });
+from_row!(Outgoing { channel, recipient, title, body, code, at, message_id });
 
 /// One that is there already, by its id, is not sent again.
 pub fn insert_outgoing(db: &impl Sql, rows: &[(String, Outgoing)]) -> Result<(), SqlError> {
     for rows in rows.chunks(INSERT_ROWS_MAX) {
         let sql = format!(
-            "INSERT INTO outbox (id, channel, recipient, title, body, code, at) VALUES {} ON CONFLICT (id) DO NOTHING",
-            row_placeholders(rows.len(), 7)
+            "INSERT INTO outbox (id, channel, recipient, title, body, code, at, message_id) VALUES {} ON CONFLICT (id) DO NOTHING",
+            row_placeholders(rows.len(), 8)
         );
         let values = rows.iter().flat_map(|(id, row)| {
-            params![uuid(id), &row.channel, &row.recipient, row.title.as_deref(), &row.body, row.code.as_deref(), timestamp(row.at)]
+            params![
+                uuid(id),
+                &row.channel,
+                &row.recipient,
+                row.title.as_deref(),
+                &row.body,
+                row.code.as_deref(),
+                timestamp(row.at),
+                row.message_id.as_deref().map(uuid)
+            ]
         });
         db.execute(&sql, values.collect())?;
     }
@@ -243,7 +276,28 @@ pub fn insert_outgoing(db: &impl Sql, rows: &[(String, Outgoing)]) -> Result<(),
 
 /// Newest first.
 pub fn newest_outgoing() -> Result<Vec<Outgoing>, SqlError> {
-    Database.rows("SELECT channel, recipient, title, body, code, at FROM outbox ORDER BY at DESC, id DESC LIMIT $1", params![OUTBOX_SHOWN])
+    Database.rows(
+        "SELECT channel, recipient, title, body, code, at, message_id FROM outbox ORDER BY at DESC, id DESC LIMIT $1",
+        params![OUTBOX_SHOWN],
+    )
+}
+
+/// Those of the messages of which something is to leave.
+pub fn messages_in_outbox(message_ids: &[String]) -> Result<Vec<String>, SqlError> {
+    let sql = format!("SELECT DISTINCT message_id FROM outbox WHERE message_id IN ({})", placeholders(1, message_ids.len()));
+    let found: Vec<(String,)> = Database.rows(&sql, message_ids.iter().map(uuid).collect())?;
+    Ok(found.into_iter().map(|(id,)| id).collect())
+}
+
+pub fn set_body(tx: &Transaction, message_id: &str, body: &str) -> Result<(), SqlError> {
+    tx.execute("UPDATE outbox SET body = $2 WHERE message_id = $1", params![uuid(message_id), body])?;
+    Ok(())
+}
+
+pub fn delete_outgoing(tx: &Transaction, message_ids: &[String]) -> Result<(), SqlError> {
+    let sql = format!("DELETE FROM outbox WHERE message_id IN ({})", placeholders(1, message_ids.len()));
+    tx.execute(&sql, message_ids.iter().map(uuid).collect())?;
+    Ok(())
 }
 
 pub fn trim_outbox() -> Result<(), SqlError> {

@@ -88,10 +88,10 @@ mod tests {
             recipient_ids: "a b c d".into(),
             muted_ids: "b".into(),
             withheld_ids: "e".into(),
-            preview: None,
             sent_at: 1,
             due_at: 6,
             decided_at,
+            changes: 0,
         };
         Lines { awaited, known: vec![("a".into(), "pushed".into(), 7), ("b".into(), "pushed".into(), 7)], by_sender }
     }

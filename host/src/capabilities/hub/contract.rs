@@ -33,6 +33,7 @@ where
     who_has_not_acknowledged(make("unacknowledged").await).await;
     old_and_superfluous_entries_go(make("expiry").await).await;
     large_batches_fit(make("large").await).await;
+    what_is_replaced_is_said_no_more(make("replaced").await).await;
     announced_events_leave_by_the_outbox(make("announced").await).await;
 
     let user = Uuid::now_v7();
@@ -62,6 +63,18 @@ where
     assert_eq!(told(again.as_ref()).await.pop(), Some((user, 3, vec!["three".to_owned()])));
 }
 
+/// A batch of pushes alone.
+trait Append {
+    async fn append(&self, source: &str, pushes: &[(i64, Push)]) -> Result<Vec<FeedEntry>, FeedError>;
+}
+
+impl Append for Arc<dyn Feed> {
+    async fn append(&self, source: &str, pushes: &[(i64, Push)]) -> Result<Vec<FeedEntry>, FeedError> {
+        let changes: Vec<_> = pushes.iter().map(|(position, push)| (*position, FeedChange::Push(push.clone()))).collect();
+        self.apply(source, &changes).await
+    }
+}
+
 /// The receipt is the payload's text.
 fn push(users: &[Uuid], text: &str) -> Push {
     Push {
@@ -70,6 +83,8 @@ fn push(users: &[Uuid], text: &str) -> Push {
         payload: json!({ "text": text, "odd": "\"\\\u{1F600}\n" }).to_string(),
         class: Class::Durable,
         receipt: Some(text.to_owned()),
+        subject: None,
+        state: None,
     }
 }
 
@@ -310,6 +325,39 @@ async fn old_and_superfluous_entries_go(feed: Arc<dyn Feed>) {
     assert_eq!((page.oldest, page.head, page.entries[0].seq), (over as u64 + 1, count as u64, over as u64 + 1));
     assert_eq!(feed.read(user, 0, 10).await.expect("reads").entries.len(), 2, "another user's entry went too");
     assert_eq!(feed.unacknowledged("shared", &[busy, user]).await.expect("answers"), [user], "what went was acknowledged before");
+}
+
+async fn what_is_replaced_is_said_no_more(feed: Arc<dyn Feed>) {
+    let user = Uuid::now_v7();
+    let about = |subject: &str, text: &str| FeedChange::Push(Push { subject: Some(subject.to_owned()), ..push(&[user], text) });
+    let replace = |subject: &str, event: Option<&str>, text: &str| {
+        let payload = json!({ "text": text }).to_string();
+        FeedChange::Replace(Replacement { subject: subject.to_owned(), event: event.map(str::to_owned), payload })
+    };
+    let said = || async {
+        let page = feed.read(user, 0, 100).await.expect("reads");
+        assert!(page.entries.iter().zip(1..).all(|(entry, seq)| entry.seq == seq), "the numbers stay");
+        page.entries.iter().map(|entry| format!("{} {}", entry.event, text(entry))).collect::<Vec<_>>()
+    };
+    feed.apply("a:1", &[(1, about("m", "one")), (2, about("n", "two"))]).await.expect("applies");
+    feed.apply("b:1", &[(1, about("m", "another service's"))]).await.expect("applies");
+    feed.apply("a:1", &[(3, replace("m", None, "edited"))]).await.expect("applies");
+    assert_eq!(said().await, ["message edited", "message two", "message another service's"]);
+
+    // Within one batch: what came before is replaced, also as it is delivered; what comes later is not.
+    let batch = [(4, about("m", "three")), (5, replace("m", Some("message_deleted"), "gone")), (6, about("m", "four"))];
+    let delivered = feed.apply("a:1", &batch).await.expect("applies");
+    let delivered: Vec<_> = delivered.iter().map(|entry| format!("{} {}", entry.event, text(entry))).collect();
+    assert_eq!(delivered, ["message_deleted gone", "message four"]);
+    let expect = ["message_deleted gone", "message two", "message another service's", "message_deleted gone", "message four"];
+    assert_eq!(said().await, expect);
+    // Handed over again after a crash it is not made again.
+    feed.apply("a:1", &[(5, replace("m", None, "once more"))]).await.expect("skips");
+    // The same service's after its file was made anew.
+    feed.apply("a:2", &[(1, replace("n", None, "restored"))]).await.expect("applies");
+    assert_eq!(said().await[..2], ["message_deleted gone", "message restored"]);
+    feed.acknowledge(&[ack(user, "phone", 1)]).await.expect("acknowledges");
+    assert_eq!(told(feed.as_ref()).await, [(user, 1, vec!["one".to_owned()])], "it reached the device all the same");
 }
 
 async fn large_batches_fit(feed: Arc<dyn Feed>) {

@@ -13,7 +13,8 @@ use serde_json::json;
 use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
-use super::{Acknowledgement, Feed, FeedEntry, FeedError, FeedPage, Push};
+use self::numbering::{Numbered, Payload, service_of};
+use super::{Acknowledgement, Feed, FeedChange, FeedEntry, FeedError, FeedPage};
 use crate::capabilities::events::Event;
 use crate::capabilities::sql::sqlite::lanes::{File, Lease};
 use crate::capabilities::sql::sqlite::outbox::{self, Pending, SqliteOutbox};
@@ -23,12 +24,14 @@ use crate::capabilities::sql::sqlite::{Durability, values};
 use crate::capabilities::sql::{Effect, ErrorClass, Outbox, SqlError, Value};
 use crate::limits;
 
+mod numbering;
+
 const TABLES: [&str; 6] = [
     // `head` is the newest number, `acked` the highest that any device acknowledged, `reached` the payload under that, or under the last one kept
     // below it. Entries and cursors say all three; what is written here is what they said before the oldest entries left. See `HEAD`, `ACKED`, `reached`.
     "CREATE TABLE IF NOT EXISTS feed_user (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE,
         head INTEGER NOT NULL, acked INTEGER NOT NULL DEFAULT 0, reached INTEGER NOT NULL DEFAULT 0)",
-    // `users`: the ids of its users as JSON, where it has a receipt. Ids rise with time.
+    // `users`: the ids of its users as JSON, where it has a receipt. Ids rise with time. See `COLUMNS`.
     "CREATE TABLE IF NOT EXISTS feed_payload (id INTEGER PRIMARY KEY, event TEXT NOT NULL, body TEXT NOT NULL,
         receipt TEXT, users TEXT, at_us INTEGER NOT NULL)",
     "CREATE INDEX IF NOT EXISTS feed_payload_receipt ON feed_payload (receipt) WHERE receipt IS NOT NULL",
@@ -39,12 +42,20 @@ const TABLES: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS feed_source (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
 ];
 
+/// Columns that came later: table, name, and what makes them.
+const COLUMNS: [(&str, &str, &str); 1] = [
+    // What it is about, with the service before it: "message 0198…".
+    ("feed_payload", "subject", "ALTER TABLE feed_payload ADD COLUMN subject TEXT"),
+];
+const INDEXES: [&str; 1] = ["CREATE INDEX IF NOT EXISTS feed_payload_subject ON feed_payload (subject) WHERE subject IS NOT NULL"];
+
 // What holds of a `person` of `feed_user`; `reached` is the third.
 const HEAD: &str = "max(person.head, coalesce((SELECT max(seq) FROM feed_entry WHERE user = person.id), 0))";
 const ACKED: &str = "max(person.acked, coalesce((SELECT max(seq) FROM feed_cursor WHERE user = person.id), 0))";
 
 const PUT_USER: &str = "INSERT INTO feed_user (id, uuid, head) VALUES ($1, $2, 0)";
-const PUT_PAYLOAD: &str = "INSERT INTO feed_payload (id, event, body, receipt, users, at_us) VALUES ($1, $2, $3, $4, $5, $6)";
+const PUT_PAYLOAD: &str = "INSERT INTO feed_payload (id, event, body, receipt, users, at_us, subject) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+const REPLACE: &str = "UPDATE feed_payload SET event = coalesce($2, event), body = $3 WHERE subject = $1";
 const PUT_ENTRY: &str = "INSERT INTO feed_entry (user, seq, payload) VALUES ($1, $2, $3)";
 const PUT_SOURCE: &str = "INSERT INTO feed_source (name, position) VALUES ($1, $2)
     ON CONFLICT (name) DO UPDATE SET position = excluded.position";
@@ -63,6 +74,7 @@ struct Scripts {
     begin: Script,
     put_user: Script,
     put_payload: Script,
+    replace: Script,
     put_entry: Script,
     put_source: Script,
     users: Script,
@@ -99,12 +111,22 @@ impl EmbeddedFeed {
         tokio::fs::create_dir_all(folder).await.map_err(|error| FeedError(format!("{}: {error}", folder.display())))?;
         let file = File::open(&folder.join("feed.sqlite"), durability).await?;
         let outbox = SqliteOutbox::open(&file, "feed").await?;
-        file.writer().await?.run(&Script::all(TABLES), Params::default()).await?;
+        {
+            let mut writer = file.writer().await?;
+            writer.run(&Script::all(TABLES), Params::default()).await?;
+            for (table, column, addition) in COLUMNS {
+                if !has_column(&mut writer, table, column).await? {
+                    writer.run(&Script::new(addition).once(), Params::default()).await?;
+                }
+            }
+            writer.run(&Script::all(INDEXES), Params::default()).await?;
+        }
         let reached = reached();
         let scripts = Scripts {
             begin: Script::new("BEGIN IMMEDIATE"),
             put_user: Script::new(PUT_USER),
             put_payload: Script::new(PUT_PAYLOAD),
+            replace: Script::new(REPLACE),
             put_entry: Script::new(PUT_ENTRY),
             put_source: Script::new(PUT_SOURCE),
             users: Script::new(format!(
@@ -190,46 +212,19 @@ impl EmbeddedFeed {
         Ok(())
     }
 
-    /// Gives out the numbers, in memory alone.
-    fn number(memory: &mut Memory, pushes: &[&Push], at_us: u64) -> Result<Numbered, SqlError> {
-        let mut numbered = Numbered::default();
-        for push in pushes {
-            let payload: Arc<str> = push.payload.as_str().into();
-            let id = memory.next_payload;
-            memory.next_payload += 1;
-            let mut ids = Vec::with_capacity(push.users.len());
-            let mut seen = HashSet::with_capacity(push.users.len());
-            for &user in push.users.iter().filter(|user| seen.insert(**user)) {
-                let next_user = &mut memory.next_user;
-                let state = memory.users.entry(user).or_insert_with(|| {
-                    *next_user += 1;
-                    User { id: *next_user - 1, head: 0, acked: 0 }
-                });
-                if state.head == 0 {
-                    numbered.users.push(values::bind([state.id.into(), Value::Uuid(user)])?);
-                }
-                state.head += 1;
-                ids.push(state.id);
-                numbered.entries.push(values::bind([state.id.into(), integer(state.head), id.into()])?);
-                let payload = payload.clone();
-                numbered.delivered.push(FeedEntry { user, seq: state.head, event: push.event.clone(), payload, at_us });
-            }
-            let ids = if push.receipt.is_some() { encode(&ids) } else { Value::Null };
-            let receipt = push.receipt.as_deref().map_or(Value::Null, Value::from);
-            let (event, body) = (push.event.as_str().into(), push.payload.as_str().into());
-            numbered.payloads.push(values::bind([id.into(), event, body, receipt, ids, Value::Timestamp(at_us)])?);
-        }
-        Ok(numbered)
-    }
-
     async fn write(&self, numbered: &Numbered, source: &str, position: i64) -> Result<(), SqlError> {
         let scripts = &self.scripts;
+        let payloads = numbered.payloads.iter().map(Payload::row).collect::<Result<Vec<_>, _>>()?;
         let mut writer = self.file.writer().await?;
         writer.opened();
         writer.run(&scripts.begin, Params::default()).await?;
-        for (script, rows) in
-            [(&scripts.put_user, &numbered.users), (&scripts.put_payload, &numbered.payloads), (&scripts.put_entry, &numbered.entries)]
-        {
+        for (script, rows) in [
+            // What came earlier in this batch has been replaced in memory, what comes later is not to be.
+            (&scripts.replace, &numbered.replacements),
+            (&scripts.put_user, &numbered.users),
+            (&scripts.put_payload, &payloads),
+            (&scripts.put_entry, &numbered.entries),
+        ] {
             for some in rows.chunks(limits::PUSH_USERS_MAX) {
                 writer.run_rows(script, some).await?;
             }
@@ -239,15 +234,6 @@ impl EmbeddedFeed {
         writer.ended();
         Ok(())
     }
-}
-
-/// Pushes with their numbers, as rows to write and as entries to deliver.
-#[derive(Default)]
-struct Numbered {
-    users: Vec<Params>,
-    payloads: Vec<Params>,
-    entries: Vec<Params>,
-    delivered: Vec<FeedEntry>,
 }
 
 /// How far a user's devices have come.
@@ -261,22 +247,26 @@ struct Step {
 
 #[async_trait]
 impl Feed for EmbeddedFeed {
-    async fn append(&self, source: &str, pushes: &[(i64, Push)]) -> Result<Vec<FeedEntry>, FeedError> {
+    async fn apply(&self, source: &str, changes: &[(i64, FeedChange)]) -> Result<Vec<FeedEntry>, FeedError> {
         let mut memory = self.memory.lock().await;
         self.make_sound(&mut memory).await?;
         let seen = memory.sources.get(source).copied().unwrap_or(i64::MIN);
-        let fresh: Vec<&(i64, Push)> = pushes.iter().filter(|(position, _)| *position > seen).collect();
+        let fresh: Vec<&(i64, FeedChange)> = changes.iter().filter(|(position, _)| *position > seen).collect();
         let Some(&&(position, _)) = fresh.last() else { return Ok(Vec::new()) };
-        let fresh: Vec<&Push> = fresh.into_iter().map(|(_, push)| push).collect();
-        self.recall(&mut memory, fresh.iter().flat_map(|push| push.users.iter().copied())).await?;
+        let fresh: Vec<&FeedChange> = fresh.into_iter().map(|(_, change)| change).collect();
+        let users = fresh.iter().flat_map(|change| match change {
+            FeedChange::Push(push) => push.users.as_slice(),
+            FeedChange::Replace(_) => &[],
+        });
+        self.recall(&mut memory, users.copied()).await?;
 
         // Unsound until the commit is known: also when this future is dropped.
         memory.sound = false;
-        let numbered = Self::number(&mut memory, &fresh, now_us())?;
+        let numbered = Numbered::of(&mut memory, service_of(source), &fresh, now_us())?;
         self.write(&numbered, source, position).await?;
         memory.sources.insert(source.to_owned(), position);
         memory.sound = true;
-        Ok(numbered.delivered)
+        Ok(numbered.delivered())
     }
 
     async fn read(&self, user: Uuid, since: u64, limit: usize) -> Result<FeedPage, FeedError> {
@@ -526,6 +516,17 @@ fn reached() -> String {
         "max(person.reached, coalesce(
             (SELECT payload FROM feed_entry WHERE user = person.id AND seq <= {ACKED} ORDER BY seq DESC LIMIT 1), 0))"
     )
+}
+
+async fn has_column(writer: &mut Lease, table: &str, column: &str) -> Result<bool, SqlError> {
+    let mut found = false;
+    let script = Script::new("SELECT 1 FROM pragma_table_info($1) WHERE name = $2").once();
+    each(writer, &script, vec![table.into(), column.into()], |_| {
+        found = true;
+        Ok(true)
+    })
+    .await?;
+    Ok(found)
 }
 
 async fn each(

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use uuid::Uuid;
 use wasmtime::component::{HasSelf, Linker};
 
-use super::{Class, Push};
+use super::{Class, Push, Replacement};
 use crate::capabilities::guest::Guest;
 use crate::capabilities::sql::{Effect, ErrorClass, SqlError};
 use crate::limits;
@@ -55,13 +55,24 @@ impl wit::Host for Guest {
         Ok(self.emit(Effect::Push(push)).await.map_err(wit::HubError::from))
     }
 
+    async fn replace(&mut self, replacement: wit::Replacement) -> Answer<()> {
+        let wit::Replacement { subject, event, payload } = replacement;
+        if payload.len() > limits::PUSH_PAYLOAD_BYTES_MAX {
+            return Ok(Err(wit::HubError::TooLarge));
+        }
+        if !is_name(&subject) || !is_json(&payload) || !event.as_deref().is_none_or(is_event) {
+            return Ok(Err(wit::HubError::Invalid));
+        }
+        Ok(self.emit(Effect::Replace(Replacement { subject, event, payload })).await.map_err(wit::HubError::from))
+    }
+
     async fn online(&mut self, users: Vec<String>) -> Answer<Vec<String>> {
         Ok(identifiers(&users).map(|users| texts(self.powers.sockets.online(&users))))
     }
 
     async fn unacknowledged(&mut self, receipt: String, users: Vec<String>) -> Answer<Vec<String>> {
         let users = match identifiers(&users) {
-            Ok(users) if is_receipt(&receipt) => users,
+            Ok(users) if is_name(&receipt) => users,
             Ok(_) => return Ok(Err(wit::HubError::Invalid)),
             Err(error) => return Ok(Err(error)),
         };
@@ -84,8 +95,8 @@ fn checked(push: wit::PushRequest) -> Result<Push, wit::HubError> {
     if push.payload.len() > limits::PUSH_PAYLOAD_BYTES_MAX {
         return Err(wit::HubError::TooLarge);
     }
-    let json = serde_json::from_str::<&serde_json::value::RawValue>(&push.payload).is_ok();
-    if !json || !is_event(&push.event) || push.receipt.as_deref().is_some_and(|receipt| !is_receipt(receipt)) {
+    let names = [&push.receipt, &push.subject, &push.state];
+    if !is_json(&push.payload) || !is_event(&push.event) || !names.into_iter().flatten().all(|name| is_name(name)) {
         return Err(wit::HubError::Invalid);
     }
     let mut users = identifiers(&push.users)?;
@@ -95,7 +106,12 @@ fn checked(push: wit::PushRequest) -> Result<Push, wit::HubError> {
         wit::Class::Durable => Class::Durable,
         wit::Class::Ephemeral => Class::Ephemeral,
     };
-    Ok(Push { users, event: push.event, payload: push.payload, class, receipt: push.receipt })
+    let wit::PushRequest { event, payload, receipt, subject, state, .. } = push;
+    Ok(Push { users, event, payload, class, receipt, subject, state })
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok()
 }
 
 /// snake_case, so that it can stand as a frame's `type`.
@@ -105,8 +121,9 @@ fn is_event(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
-fn is_receipt(receipt: &str) -> bool {
-    !receipt.is_empty() && receipt.len() <= limits::PUSH_RECEIPT_BYTES_MAX
+/// A receipt, a subject or a state's key.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= limits::PUSH_NAME_BYTES_MAX
 }
 
 fn identifiers(texts: &[String]) -> Result<Vec<Uuid>, wit::HubError> {
@@ -143,6 +160,8 @@ mod tests {
             payload: r#"{"a": [1, "ä"]}"#.to_owned(),
             class: wit::Class::Durable,
             receipt: Some("r".to_owned()),
+            subject: Some("s".to_owned()),
+            state: None,
         }
     }
 
@@ -171,7 +190,9 @@ mod tests {
         check(|push| push.users = vec!["somebody".to_owned()], Some(Invalid));
         check(|push| push.users = vec![push.users[0].clone(); limits::PUSH_USERS_MAX + 1], Some(TooLarge));
         check(|push| push.receipt = Some(String::new()), Some(Invalid));
-        check(|push| push.receipt = Some("r".repeat(limits::PUSH_RECEIPT_BYTES_MAX + 1)), Some(Invalid));
+        check(|push| push.receipt = Some("r".repeat(limits::PUSH_NAME_BYTES_MAX + 1)), Some(Invalid));
+        check(|push| push.subject = Some(String::new()), Some(Invalid));
+        check(|push| push.state = Some("s".repeat(limits::PUSH_NAME_BYTES_MAX + 1)), Some(Invalid));
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

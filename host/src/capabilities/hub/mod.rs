@@ -30,6 +30,30 @@ pub struct Push {
     pub payload: String,
     pub class: Class,
     pub receipt: Option<String>,
+    /// What it is about: a `Replacement` finds it by this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// It says how something is now: of those of one key that follow each other closely each user gets the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+}
+
+/// What was pushed about a subject says this instead, wherever it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Replacement {
+    pub subject: String,
+    /// The frames' new `type`; none where each keeps its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
+    /// JSON text.
+    pub payload: String,
+}
+
+/// What changes feeds, in the order of its positions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FeedChange {
+    Push(Push),
+    Replace(Replacement),
 }
 
 impl Push {
@@ -77,9 +101,10 @@ pub struct Acknowledgement {
 /// The durable feeds. Its own outbox carries the events of `echo:hub/events` to the queue.
 #[async_trait]
 pub trait Feed: Outbox {
-    /// Numbers and keeps durable pushes of one source, all users' rows in one transaction; ephemeral ones do not come here. What is not
-    /// above the highest position seen of this source is skipped (see `Queue::publish`).
-    async fn append(&self, source: &str, pushes: &[(i64, Push)]) -> Result<Vec<FeedEntry>, FeedError>;
+    /// Numbers and keeps durable pushes of one source, and makes its replacements among what the same service has pushed before, all in one
+    /// transaction; ephemeral pushes do not come here. What is not above the highest position seen of this source is skipped (see
+    /// `Queue::publish`). A replaced payload is overwritten, not only let go of.
+    async fn apply(&self, source: &str, changes: &[(i64, FeedChange)]) -> Result<Vec<FeedEntry>, FeedError>;
     /// Entries with `seq > since`, oldest first.
     async fn read(&self, user: Uuid, since: u64, limit: usize) -> Result<FeedPage, FeedError>;
     /// Moves devices' cursors (never back), and writes `hub.acknowledged` with the receipts that no device of their user had reached

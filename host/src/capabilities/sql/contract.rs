@@ -243,6 +243,8 @@ async fn effects_leave_with_the_commit(database: &Arc<dyn Database>) {
         payload: "{\"a\":[1,null]}".to_owned(),
         class: Class::Durable,
         receipt: Some("m".to_owned()),
+        subject: Some("m".to_owned()),
+        state: None,
     });
     let effects = [event("one"), push, event("two")];
     let mut transaction = database.begin().await.expect("begins");

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::events::Event;
-use super::hub::Push;
+use super::hub::{Push, Replacement};
 use crate::names::ServiceName;
 
 #[cfg(test)]
@@ -66,6 +66,7 @@ pub struct SqlError {
 pub enum Effect {
     Event(Event),
     Push(Push),
+    Replace(Replacement),
 }
 
 impl Effect {
@@ -73,6 +74,7 @@ impl Effect {
         match self {
             Self::Event(event) => event.payload.len(),
             Self::Push(push) => push.payload.len(),
+            Self::Replace(replacement) => replacement.payload.len(),
         }
     }
 
@@ -81,13 +83,14 @@ impl Effect {
         match self {
             Self::Event(event) => event.payload.len(),
             Self::Push(push) => push.bytes(),
+            Self::Replace(replacement) => replacement.payload.len(),
         }
     }
 
     /// Whose feeds it goes into.
     pub fn users_count(&self) -> usize {
         match self {
-            Self::Event(_) => 0,
+            Self::Event(_) | Self::Replace(_) => 0,
             Self::Push(push) => push.users.len(),
         }
     }

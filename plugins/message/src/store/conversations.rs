@@ -3,7 +3,7 @@
 use echo_sdk::sql::{Database, FromRow, Row, Sql, SqlError, Transaction, Value, placeholders, timestamp, uuid};
 use echo_sdk::{Timestamp, from_row, params};
 
-use crate::bindings::exports::echo::message::api::{ConversationType, Participant, Role};
+use crate::bindings::exports::echo::message::api::{ConversationType, Member as MemberView, Participant, Role};
 use crate::bounds::{PARTICIPANT_ROWS_MAX, PARTICIPANTS_SHOWN, UNREAD_COUNT_MAX};
 use crate::names;
 
@@ -423,6 +423,35 @@ pub fn participants_of(conversation_id: &str, viewer: &str, after: &(u64, String
         ),
         params![uuid(conversation_id), uuid(viewer), timestamp(after.0), uuid(&after.1), limit],
     )
+}
+
+/// The kind, and how many take part; none where it is gone.
+pub fn size_of(conversation_id: &str) -> Result<Option<(String, u32)>, SqlError> {
+    Database.row(
+        "SELECT c.kind, (SELECT COUNT(*) FROM participants p WHERE p.conversation_id = c.id) FROM conversations c \
+         WHERE c.id = $1 AND c.ended_at IS NULL",
+        params![uuid(conversation_id)],
+    )
+}
+
+impl FromRow for MemberView {
+    fn from_row(row: &mut Row) -> Result<Self, SqlError> {
+        let (user_id, role) = (row.take()?, names::role(&row.take::<String>()?));
+        Ok(Self { user_id, role, joined_at: row.take()? })
+    }
+}
+
+pub fn members_among(conversation_id: &str, user_ids: &[String]) -> Result<Vec<MemberView>, SqlError> {
+    if user_ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT user_id, role, joined_at FROM participants WHERE conversation_id = $1 AND user_id IN ({}) ORDER BY joined_at, user_id",
+        placeholders(2, user_ids.len())
+    );
+    let mut values: Vec<Value> = params![uuid(conversation_id)];
+    values.extend(user_ids.iter().map(uuid));
+    Database.rows(&sql, values)
 }
 
 pub fn participants_among(conversation_id: &str, viewer: &str, user_ids: &[String]) -> Result<Vec<Participant>, SqlError> {

@@ -308,15 +308,49 @@ pub fn delete_for_everyone(tx: &Transaction, id: &str, at: Timestamp) -> Result<
     Ok(deleted)
 }
 
-/// Takes the content of messages whose time is over.
-pub fn empty_expired(tx: &Transaction, conversation_id: &str, now: Timestamp) -> Result<(), SqlError> {
-    let sql = concat!(
-        "UPDATE messages SET deleted_at = $2, ",
-        emptied!(),
-        " WHERE conversation_id = $1 AND expires_at IS NOT NULL AND expires_at <= $2 AND deleted_at IS NULL"
+/// A message that says nothing any more.
+pub struct Emptied {
+    pub id: String,
+    pub conversation_id: String,
+    pub seq: u64,
+    pub sender_id: String,
+}
+
+from_row!(Emptied { id, conversation_id, seq, sender_id });
+
+/// Takes the content and the earlier contents of messages whose time is over, at most so many; by conversation and seq.
+pub fn take_expired(tx: &Transaction, now: Timestamp, limit: i64) -> Result<Vec<Emptied>, SqlError> {
+    let mut expired: Vec<Emptied> = tx.rows(
+        "SELECT id, conversation_id, seq, sender_id FROM messages \
+         WHERE expires_at IS NOT NULL AND deleted_at IS NULL AND expires_at <= $1 ORDER BY expires_at LIMIT $2",
+        params![timestamp(now), limit],
+    )?;
+    if expired.is_empty() {
+        return Ok(expired);
+    }
+    expired.sort_unstable_by(|one, other| (&one.conversation_id, one.seq).cmp(&(&other.conversation_id, other.seq)));
+    let ids = placeholders(2, expired.len());
+    let mut values = params![timestamp(now)];
+    values.extend(expired.iter().map(|message| uuid(&message.id)));
+    tx.execute(&format!(concat!("UPDATE messages SET deleted_at = $1, ", emptied!(), " WHERE id IN ({})"), ids), values)?;
+    let sql = format!("DELETE FROM edits WHERE message_id IN ({})", placeholders(1, expired.len()));
+    tx.execute(&sql, expired.iter().map(|message| uuid(&message.id)).collect())?;
+    Ok(expired)
+}
+
+/// The contents of those of the messages that are there at this time.
+pub fn contents_of(ids: &[String], now: Timestamp) -> Result<Vec<(String, Option<String>)>, SqlError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT m.id, m.content FROM messages m JOIN conversations c ON c.id = m.conversation_id AND c.ended_at IS NULL \
+         WHERE m.deleted_at IS NULL AND (m.expires_at IS NULL OR m.expires_at > $1) AND m.id IN ({})",
+        placeholders(2, ids.len())
     );
-    tx.execute(sql, params![uuid(conversation_id), timestamp(now)])?;
-    Ok(())
+    let mut values = params![timestamp(now)];
+    values.extend(ids.iter().map(uuid));
+    Database.rows(&sql, values)
 }
 
 pub fn delete_for(user_id: &str, message: &Message) -> Result<(), SqlError> {
@@ -329,11 +363,11 @@ pub fn delete_for(user_id: &str, message: &Message) -> Result<(), SqlError> {
 }
 
 /// The participants who see this message.
-pub fn audience_of(tx: &Transaction, message: &Message) -> Result<Vec<String>, SqlError> {
+pub fn audience_of(tx: &Transaction, conversation_id: &str, seq: u64) -> Result<Vec<String>, SqlError> {
     let users: Vec<(String,)> = tx.rows(
         "SELECT p.user_id FROM participants p WHERE p.conversation_id = $1 AND p.joined_seq < $2 \
          AND NOT EXISTS (SELECT 1 FROM hidden_messages h WHERE h.conversation_id = p.conversation_id AND h.user_id = p.user_id AND h.seq = $2)",
-        params![uuid(&message.conversation_id), message.seq],
+        params![uuid(conversation_id), seq],
     )?;
     Ok(users.into_iter().map(|(user,)| user).collect())
 }

@@ -303,7 +303,15 @@ impl Tokens for Nothing {
 }
 
 fn push() -> Effect {
-    Effect::Push(Push { users: vec![Uuid::nil()], event: "e".to_owned(), payload: "1".to_owned(), class: Class::Durable, receipt: None })
+    Effect::Push(Push {
+        users: vec![Uuid::nil()],
+        event: "e".to_owned(),
+        payload: "1".to_owned(),
+        class: Class::Durable,
+        receipt: None,
+        subject: None,
+        state: None,
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

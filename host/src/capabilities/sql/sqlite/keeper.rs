@@ -1,8 +1,11 @@
 //! Keeps a file's write-ahead log short. Folding it into the file takes flushes to the disk, for which the writer does not wait.
+//!
+//! A log that was folded still holds what its commits wrote, also of what has been deleted since. So it is emptied now and then: nothing that
+//! was deleted is in the log `SQLITE_LOG_KEPT_MS` later.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -25,12 +28,13 @@ impl Keeper {
 
     /// Folds the log at every tick at which the writer has been lent, until it is told to close.
     pub async fn run(mut self, writer: Arc<Lane>, closing: CancellationToken) {
-        let mut seen = 0;
+        let (mut seen, mut emptied, mut emptied_at) = (0, 0, Instant::now());
         let mut tick = tokio::time::interval(Duration::from_millis(limits::SQLITE_LOG_TICK_MS));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while closing.run_until_cancelled(tick.tick()).await.is_some() {
             let leases = writer.leases.load(Ordering::Relaxed);
-            if leases == seen {
+            let is_to_be_emptied = leases != emptied && emptied_at.elapsed() >= Duration::from_millis(limits::SQLITE_LOG_KEPT_MS);
+            if leases == seen && !is_to_be_emptied {
                 continue;
             }
             seen = leases;
@@ -39,6 +43,17 @@ impl Keeper {
             self = keeper;
             if let Err(error) = folded {
                 tracing::warn!(%error, "the write-ahead log could not be folded");
+            }
+            if !is_to_be_emptied {
+                continue;
+            }
+            let Some((keeper, outcome)) = self.empty(&writer).await else { return };
+            self = keeper;
+            match outcome {
+                Ok(true) => (emptied, emptied_at) = (leases, Instant::now()),
+                // A reader, or who keeps the writer for long: the next tick tries again.
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "the write-ahead log could not be emptied"),
             }
         }
         self.link.close();
@@ -56,6 +71,20 @@ impl Keeper {
         let wait = Duration::from_millis(limits::SQLITE_LOG_REST_WAIT_MS);
         let Ok(Ok(_at_rest)) = tokio::time::timeout(wait, Lane::lease(writer)).await else { return Some((keeper, Ok(()))) };
         keeper.beside(|keeper| keeper.pass().map(drop)).await
+    }
+
+    /// Folds what is left, which is little, and cuts the log off. False where somebody is at work whom this does not wait for.
+    async fn empty(self, writer: &Arc<Lane>) -> Option<(Self, rusqlite::Result<bool>)> {
+        let wait = Duration::from_millis(limits::SQLITE_LOG_REST_WAIT_MS);
+        let Ok(Ok(_at_rest)) = tokio::time::timeout(wait, Lane::lease(writer)).await else { return Some((self, Ok(false))) };
+        self.beside(move |keeper| {
+            let connection = &keeper.link.connection;
+            connection.busy_timeout(wait)?;
+            let is_busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get::<_, bool>(0));
+            connection.busy_timeout(Duration::from_millis(limits::SQL_TIMEOUT_MS))?;
+            is_busy.map(|is_busy| !is_busy)
+        })
+        .await
     }
 
     /// Folds what is there, and where the log is long, again and again what was added meanwhile, ever less. After each pass the file is flushed:
@@ -156,6 +185,33 @@ mod tests {
         }
         is_over.store(true, Ordering::Relaxed);
         busy.await.expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn an_emptied_log_and_its_file_hold_nothing_that_was_deleted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.sqlite");
+        let (lane, keeper) = writer(&path).await;
+        let held = || {
+            let files = [path.clone(), format!("{}-wal", path.display()).into()];
+            files.iter().filter(|file| std::fs::read(file).expect("a file").windows(6).any(|bytes| bytes == b"SECRET")).count()
+        };
+        let mut lease = Lane::lease(&lane).await.expect("the writer");
+        for _ in 0..200 {
+            let long = "INSERT INTO t VALUES ('SECRET' || hex(randomblob(400)))";
+            lease.run(&Script::new(long), Params::default()).await.expect("inserts");
+        }
+        lease.run(&Script::new("DELETE FROM t WHERE rowid > 10"), Params::default()).await.expect("deletes");
+        lease.run(&Script::new("UPDATE t SET a = 'short' WHERE rowid > 5"), Params::default()).await.expect("changes");
+        lease.run(&Script::new("UPDATE t SET a = hex(randomblob(700))"), Params::default()).await.expect("changes");
+        assert_eq!(held(), 1, "in the log");
+        // Whoever has the writer is not waited for.
+        let (keeper, emptied) = keeper.empty(&lane).await.expect("goes on");
+        assert!(!emptied.expect("no error"));
+        drop(lease);
+        let (_keeper, emptied) = keeper.empty(&lane).await.expect("goes on");
+        assert!(emptied.expect("empties"));
+        assert_eq!(held(), 0);
     }
 
     #[tokio::test]

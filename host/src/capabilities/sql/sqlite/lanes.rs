@@ -212,6 +212,8 @@ impl Link {
             connection.pragma_update(None, "synchronous", if role.durability == Durability::Power { "FULL" } else { "NORMAL" })?;
             connection.pragma_update(None, "foreign_keys", true)?;
             connection.pragma_update(None, "trusted_schema", false)?;
+            // What is deleted or overwritten is zeroed in its page.
+            connection.pragma_update(None, "secure_delete", true)?;
             // Only where the keeper does not keep up: the writer itself would wait for the disk.
             connection.pragma_update(None, "wal_autocheckpoint", limits::SQLITE_LOG_PAGES_MAX)?;
             if role.writes {

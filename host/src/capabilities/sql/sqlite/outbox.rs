@@ -501,7 +501,15 @@ mod tests {
         assert_eq!(house.peek(i64::MIN).await, [], "from here on it is in memory");
         let wide = || {
             let users = vec![Uuid::nil(); limits::PUSH_USERS_MAX];
-            Effect::Push(Push { users, event: "e".to_owned(), payload: "1".to_owned(), class: Class::Durable, receipt: None })
+            Effect::Push(Push {
+                users,
+                event: "e".to_owned(),
+                payload: "1".to_owned(),
+                class: Class::Durable,
+                receipt: None,
+                subject: None,
+                state: None,
+            })
         };
         let fit = limits::OUTBOX_NEWEST_BYTES_MAX / wide().bytes();
         for number in 0..=fit {

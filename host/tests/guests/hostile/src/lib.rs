@@ -72,6 +72,8 @@ impl Guest for Hostile {
                 payload: format!("{{\"number\":{number}}}"),
                 class: Class::Durable,
                 receipt: None,
+                subject: None,
+                state: None,
             })
             .map_err(|_| Error::unavailable("the host takes no more"))?;
         }

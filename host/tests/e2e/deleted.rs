@@ -1,0 +1,177 @@
+//! What is deleted for everyone, what a message said before an edit, and what has disappeared: looked for wherever it might still be.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::app::{Person, TestApp, until};
+
+/// How long it may be found in a file afterwards.
+const A_MINUTE: Duration = Duration::from_secs(60);
+
+const MESSAGES: &str = "/api/v1/messages";
+
+fn path_of(message: &Value) -> String {
+    format!("{MESSAGES}/{}", message["id"].as_str().expect("id"))
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files.append(&mut files_below(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// The files that hold the text; one that is gone meanwhile holds nothing.
+fn holding(folder: &Path, text: &str) -> Vec<PathBuf> {
+    let holds = |path: &PathBuf| {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    files_below(folder).into_iter().filter(holds).collect()
+}
+
+/// All of the person's feed, as GET /api/v1/sync gives it.
+async fn feed_of(app: &TestApp, person: &Person) -> Vec<Value> {
+    let (mut items, mut since) = (Vec::new(), 0);
+    loop {
+        let page = app.get(&format!("/api/v1/sync?since={since}")).by(person).send().await.expect(StatusCode::OK);
+        items.extend(page["items"].as_array().expect("items").iter().cloned());
+        match page["next_cursor"].as_u64() {
+            Some(cursor) => since = cursor,
+            None => return items,
+        }
+    }
+}
+
+/// What is kept in the feeds for this message: type and content, in order.
+async fn said_of(app: &TestApp, person: &Person, message: &Value) -> Vec<(String, Value)> {
+    let items = feed_of(app, person).await;
+    assert!(items.iter().zip(1..).all(|(item, seq)| item["seq"] == seq), "the numbers stay: {items:?}");
+    let about = items.iter().filter(|item| item["payload"]["id"] == message["id"] || item["payload"]["message_id"] == message["id"]);
+    let about = about.filter(|item| item["type"] != "message_status");
+    about.map(|item| (item["type"].as_str().expect("type").to_owned(), item["payload"]["content"].clone())).collect()
+}
+
+async fn outbox_holds(app: &TestApp, text: &str) -> bool {
+    app.get("/dev/outbox").send().await.expect(StatusCode::OK).to_string().contains(text)
+}
+
+#[tokio::test]
+async fn what_is_deleted_is_readable_nowhere() {
+    let settings = [("ECHO_SERVICES__NOTIFICATION__ACK_WAIT_S", "0")];
+    let app = TestApp::with(&["auth", "location", "message", "notification", "user"], &settings).await;
+    let (ada, bala) = app.two().await;
+    // Bala is away, and would be called.
+    let device = json!({ "token": "bala's", "provider": "fcm" });
+    app.post("/api/v1/notifications/devices", device).by(&bala).send().await.expect(StatusCode::CREATED);
+    let talk = app.conversation(&ada, &bala).await;
+    let [taken_back, reworded, second, fleeting] =
+        ["takenback", "reworded", "secondwording", "fleeting"].map(|word| format!("{word}-c0ffee"));
+
+    let deleted = app.say(&ada, &talk, &taken_back).await;
+    let edited = app.say(&ada, &talk, &reworded).await;
+    for text in [&taken_back, &reworded] {
+        until("the push", async || outbox_holds(&app, text).await.then_some(())).await;
+    }
+    let quote =
+        json!({ "conversation_id": talk, "client_message_id": "quote", "type": "text", "content": "see above", "reply_to": deleted["id"] });
+    let quote = app.post(MESSAGES, quote).by(&ada).send().await.expect(StatusCode::CREATED);
+    let change = json!({ "disappearing_after": 3 });
+    app.put(&format!("{MESSAGES}/conversations/{talk}/settings"), change).by(&ada).send().await.expect(StatusCode::OK);
+    let gone = app.say(&ada, &talk, &fleeting).await;
+    let before = [("message".to_owned(), json!(fleeting))];
+    until("it is there at first", async || (said_of(&app, &bala, &gone).await == before).then_some(())).await;
+
+    app.patch(&path_of(&edited), json!({ "content": second })).by(&ada).send().await.expect(StatusCode::OK);
+    app.delete(&format!("{}?for=everyone", path_of(&deleted))).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+
+    // The feed, also on a device that never saw it before: the number stays, the text does not.
+    let tablet = app.log_in(&bala, "tablet").await;
+    let deletion = ("message_deleted".to_owned(), Value::Null);
+    for (message, expect) in [
+        (&deleted, vec![deletion.clone(), deletion.clone()]),
+        (&edited, vec![("message".to_owned(), json!(second)), ("message_edited".to_owned(), json!(second))]),
+        // By schedule: nobody has sent anything since.
+        (&gone, vec![deletion.clone(), deletion]),
+    ] {
+        for person in [&ada, &bala, &tablet] {
+            until("the feed says so", async || (said_of(&app, person, message).await == expect).then_some(())).await;
+        }
+    }
+    let mut socket = app.socket(&tablet, Some(0)).await;
+    loop {
+        let frame = socket.next().await;
+        let text = frame.to_string();
+        assert!(![&taken_back, &reworded, &fleeting].into_iter().any(|secret| text.contains(secret.as_str())), "{frame}");
+        if frame["type"] == "caught_up" {
+            break;
+        }
+    }
+    // Lists, previews and quotes.
+    for path in [format!("{MESSAGES}?conversation_id={talk}"), format!("{MESSAGES}/conversations"), path_of(&quote), path_of(&deleted)] {
+        let seen = app.get(&path).by(&bala).send().await.expect(StatusCode::OK).to_string();
+        assert!(![&taken_back, &reworded, &fleeting].into_iter().any(|secret| seen.contains(secret.as_str())), "{path}: {seen}");
+    }
+    app.get(&path_of(&gone)).by(&bala).send().await.expect_problem(404, "not_found");
+    // Pushes that have not left.
+    for text in [&taken_back, &reworded, &fleeting] {
+        until("nothing of it is to leave", async || (!outbox_holds(&app, text).await).then_some(())).await;
+    }
+    until("what is to leave says what the message says", async || outbox_holds(&app, &second).await.then_some(())).await;
+
+    // An edited message's history is there to be read until it is deleted as well.
+    let edits = app.get(&format!("{}/edits", path_of(&edited))).by(&bala).send().await.expect(StatusCode::OK);
+    assert_eq!(edits["items"][0]["content"], json!(reworded));
+    let since = Instant::now();
+    let data = app.data_folder();
+    let history = |path: &PathBuf| path.to_string_lossy().contains("/services/message.sqlite");
+    loop {
+        let left: Vec<(PathBuf, &str)> = [&taken_back, &reworded, &fleeting]
+            .into_iter()
+            .flat_map(|text| holding(&data, text).into_iter().map(move |path| (path, text.as_str())))
+            .filter(|(path, text)| *text != reworded || !history(path))
+            .collect();
+        if left.is_empty() {
+            break;
+        }
+        assert!(since.elapsed() < A_MINUTE, "still there: {left:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    app.delete(&format!("{}?for=everyone", path_of(&edited))).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+    let edits = app.get(&format!("{}/edits", path_of(&edited))).by(&bala).send().await.expect(StatusCode::OK);
+    assert_eq!(edits["items"], json!([]));
+    let since = Instant::now();
+    while let Some(path) = [&reworded, &second].into_iter().find_map(|text| holding(&data, text).pop()) {
+        assert!(since.elapsed() < A_MINUTE, "still in {}", path.display());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_deleted_stays_so_though_the_host_is_killed_at_once() {
+    let mut app = TestApp::start().await;
+    let (ada, bala) = app.two().await;
+    let talk = app.conversation(&ada, &bala).await;
+    for round in 0..3 {
+        let secret = format!("secret-{round}-c0ffee");
+        let message = app.say(&ada, &talk, &secret).await;
+        app.delete(&format!("{}?for=everyone", path_of(&message))).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+        app.kill();
+        app.restart().await;
+        until("the feed says so", async || {
+            let said = said_of(&app, &bala, &message).await;
+            (said.len() == 2 && said.iter().all(|(kind, _)| kind == "message_deleted")).then_some(())
+        })
+        .await;
+        assert!(!feed_of(&app, &bala).await.iter().any(|item| item.to_string().contains(&secret)));
+    }
+}
