@@ -97,6 +97,23 @@ async fn a_push_token_ends_when_its_session_is_too_old() {
     register(&app, &phone, "old").await;
     // The access token lives longer than the session here; nobody signs in or refreshes meanwhile.
     until("the token is gone", async || tokens(&app, &phone).await.is_empty().then_some(())).await;
+    // Nor does a request that comes later than the end register one again.
+    let device = json!({ "token": "late", "provider": "fcm" });
+    app.post(DEVICES, device).by(&phone).send().await.expect_problem(401, "token_revoked");
+}
+
+#[tokio::test]
+async fn a_push_token_that_the_next_session_of_a_device_registers_stays() {
+    let app = TestApp::shared().await;
+    let before = app.someone().await;
+    let (old, kept) = (format!("old {}", before.id), format!("kept {}", before.id));
+    register(&app, &before, &old).await;
+    register(&app, &before, &kept).await;
+    // As fast as a client can: the end of the session before may be heard of later.
+    let now = app.log_in(&before, "phone").await;
+    register(&app, &now, &kept).await;
+    until("the old one is gone", async || (!tokens(&app, &now).await.contains(&old)).then_some(())).await;
+    assert_eq!(tokens(&app, &now).await, [kept]);
 }
 
 #[tokio::test]
