@@ -1,13 +1,17 @@
 //! The frames' JSON: `{"type","id"?,"payload"}` from a client; events, replies and errors to it. Knows no sockets.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::capabilities::hub::FeedEntry;
 use crate::limits;
+use crate::problem::Problem;
+use crate::runtime::FieldError;
 
 /// A frame as a client sent it. `id` and `payload` are the JSON as it stands.
 #[derive(Debug)]
@@ -48,6 +52,83 @@ pub(super) fn parse(text: &str) -> Result<ClientFrame<'_>, Unreadable<'_>> {
         return Err(Unreadable { id, detail: "`type` is missing or no string".to_owned() });
     };
     Ok(ClientFrame { kind, id, payload: raw.payload.map_or("{}", RawValue::get) })
+}
+
+/// What the payload of one of the hub's own frames has in its only field. Errors: 422 with every wrong field named.
+pub(super) fn only_field<T>(payload: &str, name: &str, read: fn(&str) -> Result<T, (&'static str, &'static str)>) -> Result<T, Problem> {
+    let Ok(Fields(fields)) = serde_json::from_str(payload) else {
+        return Err(Problem::invalid("payload", "wrong_type", format!("an object with `{name}` is wanted")));
+    };
+    let mut errors = Vec::new();
+    let mut wrong = |field: &str, code: &str, detail: &str| {
+        errors.push(FieldError { field: field.to_owned(), code: code.to_owned(), detail: detail.to_owned() });
+    };
+    let mut found = None;
+    for (field, value) in &fields {
+        if field != name {
+            let shown: String = field.chars().take(FIELD_CHARS_SHOWN_MAX).collect();
+            wrong(&shown, "unknown_field", &format!("the only field is `{name}`"));
+        } else if found.is_some() {
+            wrong(name, "duplicate_field", "it is there twice");
+        } else {
+            found = Some(read(value.get()));
+        }
+    }
+    match found {
+        Some(Ok(value)) if errors.is_empty() => return Ok(value),
+        Some(Ok(_)) => {}
+        Some(Err((code, detail))) => errors.push(FieldError { field: name.to_owned(), code: code.to_owned(), detail: detail.to_owned() }),
+        None => errors.push(FieldError { field: name.to_owned(), code: "required".to_owned(), detail: "it is missing".to_owned() }),
+    }
+    errors.truncate(limits::FIELD_ERRORS_MAX);
+    let mut problem = Problem::invalid(name, "", "");
+    problem.errors = errors;
+    Err(problem)
+}
+
+/// An integer from 0 on.
+pub(super) fn integer(value: &str) -> Result<u64, (&'static str, &'static str)> {
+    match value.parse() {
+        Ok(integer) => Ok(integer),
+        Err(_) if value.strip_prefix('-').unwrap_or(value).bytes().all(|byte| byte.is_ascii_digit()) => {
+            Err(("out_of_range", "an integer from 0 to 18446744073709551615 is wanted"))
+        }
+        Err(_) => Err(("wrong_type", "an integer is wanted")),
+    }
+}
+
+pub(super) fn string(value: &str) -> Result<String, (&'static str, &'static str)> {
+    serde_json::from_str(value).map_err(|_| ("wrong_type", "a string is wanted"))
+}
+
+/// So much of a field's name that nobody knows stands in the answer, in characters.
+const FIELD_CHARS_SHOWN_MAX: usize = 64;
+
+/// An object's fields as they stand, also those that are there twice.
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::new();
+                while let Some((Text(field), value)) = map.next_entry()? {
+                    fields.push((field, value));
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
 }
 
 #[derive(Deserialize)]

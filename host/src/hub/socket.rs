@@ -14,7 +14,6 @@ use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use http::StatusCode;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 use tokio_tungstenite::WebSocketStream;
@@ -450,32 +449,23 @@ impl Socket {
     }
 
     fn acknowledge(&mut self, id: Option<&str>, payload: &str) {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Ack {
-            seq: u64,
-        }
-        match serde_json::from_str::<Ack>(payload) {
-            Ok(ack) => {
+        match frame::only_field(payload, "seq", frame::integer) {
+            Ok(seq) => {
                 // Beyond every feed: counts as its head, and must fit a database's signed integer.
-                self.hub.acknowledger.note(&self.connection, ack.seq.min(super::resume::ABOVE_ALL));
+                self.hub.acknowledger.note(&self.connection, seq.min(super::resume::ABOVE_ALL));
                 self.answer(id, "{}");
             }
-            Err(error) => self.refuse(id, &Problem::invalid("payload", "invalid", format!("`ack` takes {{\"seq\"}}: {error}"))),
+            Err(problem) => self.refuse(id, &problem),
         }
     }
 
     /// A new token for the same user, device and session; the socket goes on as long as that one lives.
     fn renew(&mut self, id: Option<&str>, payload: &str) {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Auth {
-            access_token: String,
-        }
-        let Ok(auth) = serde_json::from_str::<Auth>(payload) else {
-            return self.refuse(id, &Problem::invalid("payload", "invalid", "`auth` takes {\"access_token\"}"));
+        let access_token = match frame::only_field(payload, "access_token", frame::string) {
+            Ok(access_token) => access_token,
+            Err(problem) => return self.refuse(id, &problem),
         };
-        let caller = match self.hub.verify(&auth.access_token) {
+        let caller = match self.hub.verify(&access_token) {
             Ok(caller) => caller,
             Err(problem) => return self.refuse(id, &problem),
         };

@@ -504,6 +504,34 @@ async fn three_ways_to_say_who_one_is() {
 }
 
 #[tokio::test]
+async fn an_acknowledgement_that_cannot_be_read_names_its_fields() {
+    let host = TestHub::start().await;
+    let mut client = host.connect(&Person::new()).await;
+    client.expect("connection_ack").await;
+    for (kind, payload, expect) in [
+        ("ack", json!({"seq": "9"}), json!([["seq", "wrong_type"]])),
+        ("ack", json!({"seq": 1.5}), json!([["seq", "wrong_type"]])),
+        ("ack", json!({"seq": null}), json!([["seq", "wrong_type"]])),
+        ("ack", json!({"seq": -1}), json!([["seq", "out_of_range"]])),
+        ("ack", json!({}), json!([["seq", "required"]])),
+        ("ack", json!({"sequence": 1}), json!([["sequence", "unknown_field"], ["seq", "required"]])),
+        ("ack", json!({"seq": 1, "x".repeat(100): 1}), json!([["x".repeat(64), "unknown_field"]])),
+        ("ack", json!([1]), json!([["payload", "wrong_type"]])),
+        ("auth", json!({"access_token": 1}), json!([["access_token", "wrong_type"]])),
+        ("auth", json!({"token": "x"}), json!([["token", "unknown_field"], ["access_token", "required"]])),
+    ] {
+        client.send(json!({"type": kind, "payload": payload})).await;
+        let problem = client.expect("error").await["payload"].clone();
+        assert_eq!((&problem["status"], &problem["code"]), (&json!(422), &json!("invalid")), "{problem}");
+        let errors = problem["errors"].as_array().expect("errors");
+        let found: Vec<_> = errors.iter().map(|error| json!([error["field"], error["code"]])).collect();
+        assert_eq!(json!(found), expect, "{payload}");
+    }
+    client.send_raw(Message::text(r#"{"type":"ack","payload":{"seq":1,"seq":2}}"#)).await;
+    assert_eq!(client.expect("error").await["payload"]["errors"][0]["code"], "duplicate_field");
+}
+
+#[tokio::test]
 async fn whoever_is_nobody_is_refused_before_the_upgrade() {
     let host = TestHub::start().await;
     let person = Person::new();
