@@ -191,6 +191,8 @@ impl Tokens for FakeTokens {
         Err(TokenError::Unavailable)
     }
 
+    fn return_ticket(&self, _: &str) {}
+
     fn jwks(&self) -> Value {
         json!({ "keys": [{ "kid": "one" }] })
     }

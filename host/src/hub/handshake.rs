@@ -25,7 +25,7 @@ use super::resume::{Delivery, Start};
 use super::socket::Socket;
 use crate::capabilities::context::{Caller, ClientAddress};
 use crate::capabilities::hub::FeedPage;
-use crate::capabilities::tokens::{Revocation, TokenError};
+use crate::capabilities::tokens::{Revocation, TokenError, Tokens};
 use crate::limits;
 use crate::problem::Problem;
 
@@ -64,7 +64,7 @@ impl Hub {
             .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the query cannot be read"))?;
         // Listened to from before the token is looked at: a revocation in between must not slip through.
         let revocations = self.tokens.revocations();
-        let caller = self.identify(request.headers(), parameters.ticket.as_deref())?;
+        let (caller, ticket) = self.identify(request.headers(), parameters.ticket.as_deref())?;
         self.count(super::SOCKETS, caller.user_id, None)?;
         let mut response = create_response_with_body(&request, Body::empty)
             .map_err(|error| Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", format!("open a WebSocket here: {error}")))
@@ -81,6 +81,10 @@ impl Hub {
         let registration = self.register(&caller)?;
         let page = self.read_feed(caller.user_id, start.since()).await?;
         check_not_revoked(revocations, &caller)?;
+        // Nothing refuses any more.
+        if let Some(ticket) = ticket {
+            ticket.spend();
+        }
 
         let client = Client::of(&request);
         let upgrade = hyper::upgrade::on(request);
@@ -118,15 +122,18 @@ impl Hub {
     }
 
     /// The first of: `Authorization: Bearer`, the subprotocol `bearer.<jwt>`, `?ticket=`. One that is no good is not passed over.
-    fn identify(&self, headers: &HeaderMap, ticket: Option<&str>) -> Result<Arc<Caller>, Problem> {
+    fn identify<'t>(&'t self, headers: &HeaderMap, ticket: Option<&'t str>) -> Result<(Arc<Caller>, Option<RedeemedTicket<'t>>), Problem> {
         if headers.contains_key(header::AUTHORIZATION) {
-            return self.verify_bearer(headers);
+            return Ok((self.verify_bearer(headers)?, None));
         }
         if let Some(token) = protocols(headers).find_map(|protocol| protocol.strip_prefix(BEARER_SUBPROTOCOL)) {
-            return self.verify(token);
+            return Ok((self.verify(token)?, None));
         }
         match ticket {
-            Some(ticket) if ticket.len() <= limits::TOKEN_BYTES_MAX => Ok(self.tokens.redeem_ticket(ticket)?),
+            Some(ticket) if ticket.len() <= limits::TOKEN_BYTES_MAX => {
+                let caller = self.tokens.redeem_ticket(ticket)?;
+                Ok((caller, Some(RedeemedTicket { tokens: &*self.tokens, ticket })))
+            }
             Some(_) => Err(TokenError::Invalid.into()),
             None => Err(Problem::token_missing()),
         }
@@ -164,6 +171,24 @@ impl Hub {
     async fn read_feed(&self, user: Uuid, since: u64) -> Result<FeedPage, Problem> {
         let _turn = self.feed_reads.acquire().await.expect("never closed");
         self.feed.read(user, since, self.settings.resume_page).await.map_err(feed_unavailable)
+    }
+}
+
+/// Nobody else can use the ticket meanwhile. If the socket is refused after all, or its client goes away, it is good again.
+struct RedeemedTicket<'t> {
+    tokens: &'t dyn Tokens,
+    ticket: &'t str,
+}
+
+impl RedeemedTicket<'_> {
+    fn spend(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for RedeemedTicket<'_> {
+    fn drop(&mut self) {
+        self.tokens.return_ticket(self.ticket);
     }
 }
 

@@ -150,13 +150,20 @@ impl Feed for MemoryFeed {
 struct FakeTokens {
     callers: Mutex<HashMap<String, Arc<Caller>>>,
     tickets: Mutex<HashMap<String, Arc<Caller>>>,
+    redeemed: Mutex<HashMap<String, Arc<Caller>>>,
     revoked: Mutex<HashSet<Uuid>>,
     revocations: broadcast::Sender<Revocation>,
 }
 
 impl FakeTokens {
     fn new() -> Self {
-        Self { callers: Mutex::default(), tickets: Mutex::default(), revoked: Mutex::default(), revocations: broadcast::channel(16).0 }
+        Self {
+            callers: Mutex::default(),
+            tickets: Mutex::default(),
+            redeemed: Mutex::default(),
+            revoked: Mutex::default(),
+            revocations: broadcast::channel(16).0,
+        }
     }
 }
 
@@ -194,7 +201,13 @@ impl Tokens for FakeTokens {
         Err(TokenError::Unavailable)
     }
     fn redeem_ticket(&self, ticket: &str) -> Result<Arc<Caller>, TokenError> {
-        self.tickets.lock().remove(ticket).ok_or(TokenError::Invalid)
+        let caller = self.tickets.lock().remove(ticket).ok_or(TokenError::Invalid)?;
+        self.redeemed.lock().insert(ticket.to_owned(), caller.clone());
+        Ok(caller)
+    }
+    fn return_ticket(&self, ticket: &str) {
+        let caller = self.redeemed.lock().remove(ticket);
+        self.tickets.lock().extend(caller.map(|caller| (ticket.to_owned(), caller)));
     }
     fn jwks(&self) -> Value {
         json!({"keys": []})
@@ -501,6 +514,29 @@ async fn three_ways_to_say_who_one_is() {
     let (mut client, _) = host.open("?ticket=once", &[]).await.expect("a ticket");
     client.expect("connection_ack").await;
     assert_eq!(host.refused("?ticket=once", &[]).await, (401, "token_invalid".to_owned()), "a ticket is good once");
+}
+
+#[tokio::test]
+async fn a_ticket_is_spent_by_the_socket_that_it_opens_and_by_nothing_else() {
+    let host = TestHub::with(|settings| settings.devices_per_user_max = 1).await;
+    let person = Person::new();
+    host.tokens.tickets.lock().insert("once".to_owned(), person.caller(Duration::from_secs(60)));
+    let evil = [("origin", "https://evil.example")];
+    assert_eq!(host.refused("?ticket=once", &evil).await.1, "origin_refused");
+    assert_eq!(host.refused("?ticket=once&since=x", &[]).await.1, "invalid");
+    assert_eq!(host.get("/ws?ticket=once", None).await.0, 426);
+    host.feed.set_failing(true);
+    assert_eq!(host.refused("?ticket=once", &[]).await.1, "feed_unavailable");
+    host.feed.set_failing(false);
+    let elsewhere = person.with_device("tablet");
+    let tablet = host.connect(&elsewhere).await;
+    assert_eq!(host.refused("?ticket=once", &[]).await.1, "too_many_devices");
+    drop(tablet);
+    until("the tablet is gone", || host.registry.count() == 0).await;
+
+    let (mut client, _) = host.open("?ticket=once", &[]).await.expect("the ticket is still good");
+    client.expect("connection_ack").await;
+    assert_eq!(host.refused("?ticket=once", &[]).await, (401, "token_invalid".to_owned()));
 }
 
 #[tokio::test]

@@ -303,10 +303,16 @@ where
     assert_eq!((caller.user_id, &caller.device_id, caller.session_id), (claims.user_id, &claims.device_id, claims.session_id));
     assert_eq!(caller.roles, claims.roles);
     assert_eq!(tokens.redeem_ticket(&ticket), Err(TokenError::Invalid), "once");
+    tokens.return_ticket(&ticket);
+    assert_eq!(tokens.redeem_ticket(&ticket), Ok(caller), "returned, it is as it was");
+    assert_eq!(tokens.redeem_ticket(&ticket), Err(TokenError::Invalid));
+    tokens.return_ticket("of nobody");
     let (late, _) = tokens.issue_ticket(&claims).unwrap();
     assert_ne!(late, ticket);
     clock.forward(Duration::from_secs(limits::TICKET_TTL_S));
     assert_eq!(tokens.redeem_ticket(&late), Err(TokenError::Expired));
+    tokens.return_ticket(&ticket);
+    assert_eq!(tokens.redeem_ticket(&ticket), Err(TokenError::Expired), "no longer than it would have been");
     let token = tokens.sign(&claims).unwrap().token;
     for wrong in ["", "x", &token, &"A".repeat(100_000)] {
         assert_eq!(tokens.redeem_ticket(wrong), Err(TokenError::Invalid));

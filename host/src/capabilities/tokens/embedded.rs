@@ -257,7 +257,7 @@ impl Tokens for EmbeddedTokens {
             }
         }
         let until_us = now_us + limits::TICKET_TTL_S * 1_000_000;
-        tickets.insert(fingerprint(&ticket), Ticket { caller: Arc::new(caller), until_us });
+        tickets.insert(fingerprint(&ticket), Ticket { caller: Arc::new(caller), until_us, is_redeemed: false });
         Ok((ticket, seconds(limits::TICKET_TTL_S)))
     }
 
@@ -265,12 +265,23 @@ impl Tokens for EmbeddedTokens {
         if ticket.len() > limits::TOKEN_BYTES_MAX {
             return Err(TokenError::Invalid);
         }
-        let ticket = self.tickets.lock().remove(&fingerprint(ticket)).ok_or(TokenError::Invalid)?;
-        if ticket.until_us <= (self.clock)() {
-            return Err(TokenError::Expired);
+        let caller = {
+            let mut tickets = self.tickets.lock();
+            let ticket = tickets.get_mut(&fingerprint(ticket)).filter(|ticket| !ticket.is_redeemed).ok_or(TokenError::Invalid)?;
+            if ticket.until_us <= (self.clock)() {
+                return Err(TokenError::Expired);
+            }
+            ticket.is_redeemed = true;
+            ticket.caller.clone()
+        };
+        self.check_revocations(&caller)?;
+        Ok(caller)
+    }
+
+    fn return_ticket(&self, ticket: &str) {
+        if let Some(ticket) = self.tickets.lock().get_mut(&fingerprint(ticket)) {
+            ticket.is_redeemed = false;
         }
-        self.check_revocations(&ticket.caller)?;
-        Ok(ticket.caller)
     }
 
     fn jwks(&self) -> serde_json::Value {
@@ -317,6 +328,8 @@ struct Accepted {
 struct Ticket {
     caller: Arc<Caller>,
     until_us: u64,
+    /// Kept until its time is over, as the socket may still be refused.
+    is_redeemed: bool,
 }
 
 /// SHA-256 of a token or ticket: memory that leaks gives nobody a working one, and it is a tenth of the size.

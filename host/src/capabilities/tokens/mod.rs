@@ -105,6 +105,8 @@ pub trait Tokens: Send + Sync {
     fn issue_ticket(&self, claims: &Claims) -> Result<(String, u32), TokenError>;
     /// Who the ticket was issued to; a second time it is `Invalid`.
     fn redeem_ticket(&self, ticket: &str) -> Result<Arc<Caller>, TokenError>;
+    /// The redeemed ticket opened no socket: it may be redeemed again for what is left of its time.
+    fn return_ticket(&self, ticket: &str);
     /// The JWKS document (RFC 7517): the signing key and those still accepted.
     fn jwks(&self) -> serde_json::Value;
     /// Makes a new signing key; the old one stays accepted until its last token ends.

@@ -293,6 +293,10 @@ impl Tokens for Nothing {
         unreachable!()
     }
 
+    fn return_ticket(&self, _: &str) {
+        unreachable!()
+    }
+
     fn jwks(&self) -> serde_json::Value {
         unreachable!()
     }
