@@ -168,6 +168,7 @@ impl Host {
         let background = TaskTracker::new();
         let router = gateway::router(self.gateway_state(background.clone()), hub::routes(self.hub.clone()));
         let admin_router = admin::router(self.admin_state(&admin_token, shutdown.clone()));
+        let admin_router = admin_router.layer(axum::middleware::from_fn(gateway::check_host));
 
         let addresses =
             Addresses { public: public.to_string(), admin: admin.to_string(), admin_token: admin_token.clone(), pid: std::process::id() };

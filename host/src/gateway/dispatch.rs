@@ -65,13 +65,19 @@ impl<B: Backend> Gateway<B> {
     }
 
     /// To the host's own handler or to the service whose path it is.
-    pub async fn dispatch(self: Arc<Self>, mut request: Request) -> Response {
+    pub async fn dispatch(self: Arc<Self>, request: Request) -> Response {
         let info = request.extensions().get::<Arc<RequestInfo>>().expect("the edge gives every request one").clone();
         let deadline = info.received_at + self.live.settings.request_timeout;
         let answer = pin!(async move {
             match self.host_routes.find(request.uri().path()) {
                 Some(route) => {
                     info.serve(Served::Host(route.path));
+                    let (parts, body) = request.into_parts();
+                    let body = match json_only(&parts.headers, body).await {
+                        Ok(body) => body,
+                        Err(problem) => return problem.into_response(),
+                    };
+                    let mut request = Request::from_parts(parts, body);
                     if let Some(address) = info.client_address {
                         request.extensions_mut().insert(ClientAddress(address));
                     }
@@ -138,8 +144,9 @@ struct Done {
 
 impl<B: Backend> Call<B> {
     async fn answer(mut self: Box<Self>, body: Body) -> Result<Response, Problem> {
+        let body = json_only(&self.request.headers, body).await?;
         if self.route.has_body {
-            self.body = read_body(&self.request.headers, body).await?;
+            self.body = read_body(body).await?;
         }
         if self.request.method == Method::POST
             && let Some(key) = idempotency::key_of(&self.request.headers)?
@@ -340,21 +347,42 @@ fn decode_values(values: Values<'_>) -> Result<Vec<String>, Problem> {
     decoded.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the path is not percent-encoded UTF-8"))
 }
 
-/// Errors: 415 for what is not plain JSON, 413 over the bound, 400 for a body that breaks off.
-async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
+/// The body, if it is plain JSON or none; whether the route reads it or not, what is no JSON is nobody's form or file that went astray.
+/// Errors: 415.
+async fn json_only(headers: &HeaderMap, mut body: Body) -> Result<Body, Problem> {
+    if body.is_end_stream() || (headers.get(CONTENT_TYPE).is_some_and(is_json) && !headers.contains_key(CONTENT_ENCODING)) {
+        return Ok(body);
     }
-    if headers.get(CONTENT_TYPE).is_some_and(|value| !is_json(value)) || headers.contains_key(CONTENT_ENCODING) {
-        let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "send the body as plain application/json");
-        return Err(problem.with(ACCEPT, APPLICATION_JSON));
+    // HTTP/2 and chunked bodies may say only at their end that they are empty.
+    while !body.is_end_stream() {
+        let is_empty = body.size_hint().lower() == 0
+            && match body.frame().await {
+                Some(Ok(frame)) => frame.data_ref().is_none_or(Bytes::is_empty),
+                Some(Err(error)) => return Err(broken(&error)),
+                None => break,
+            };
+        if !is_empty {
+            let detail = "send the body as plain application/json";
+            let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail);
+            return Err(problem.with(ACCEPT, APPLICATION_JSON));
+        }
     }
+    Ok(Body::empty())
+}
+
+/// Errors: 413 over the bound, 400 for a body that breaks off.
+async fn read_body(body: Body) -> Result<Bytes, Problem> {
     match body.collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if is_too_large(&error) => {
-            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request's body is too large"))
-        }
-        Err(_) => Err(Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the request's body broke off")),
+        Err(error) => Err(broken(&error)),
+    }
+}
+
+fn broken(error: &(dyn std::error::Error + 'static)) -> Problem {
+    if is_too_large(error) {
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request's body is too large")
+    } else {
+        Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the request's body broke off")
     }
 }
 

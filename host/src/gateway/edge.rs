@@ -10,15 +10,15 @@ use std::time::Duration;
 use axum::BoxError;
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, ETAG};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, ETAG, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use metrics::Gauge;
 use tower::{Layer, Service};
 
-use super::problem;
 use super::request::{PeerAddress, RequestInfo, Served, X_CORRELATION_ID, X_REQUEST_ID, id_value};
+use super::{authority, problem};
 
 /// The status under which a request is counted whose client went away before the answer.
 const CLIENT_GONE: u16 = 499;
@@ -66,10 +66,23 @@ where
         request.extensions_mut().insert(info.clone());
         tracing::debug!(request_id = &*info.request_id, method = %request.method(), path = request.uri().path(), "received");
         let account = Account::open(info, request.method().clone());
-        let answer = self.inner.call(request);
+        let is_head = request.method() == Method::HEAD;
+        if is_head {
+            as_get(&mut request);
+        }
+        let answer = authority::settle(&mut request).map(|()| self.inner.call(request));
         Box::pin(async move {
-            let Ok(response) = answer.await;
-            let mut response = problem::finish(response.map(Body::new), Some(&account.info.request_id));
+            let response = match answer {
+                Ok(answer) => {
+                    let Ok(response) = answer.await;
+                    response.map(Body::new)
+                }
+                Err(problem) => common_headers(problem.into_response()),
+            };
+            let mut response = problem::finish(response, Some(&account.info.request_id));
+            if is_head {
+                response = without_body(response);
+            }
             let headers = response.headers_mut();
             headers.insert(X_REQUEST_ID, id_value(&account.info.request_id));
             headers.insert(X_CORRELATION_ID, id_value(&account.info.correlation_id));
@@ -77,6 +90,23 @@ where
             Ok(response)
         })
     }
+}
+
+/// HEAD is GET without the body (RFC 9110, section 9.3.2); further in nobody tells them apart, so that their headers are the same.
+fn as_get(request: &mut Request) {
+    *request.method_mut() = Method::GET;
+    // But for this: what is upgraded is no HEAD any more.
+    request.headers_mut().remove(UPGRADE);
+}
+
+fn without_body(mut response: Response) -> Response {
+    let length =
+        response.body().size_hint().exact().filter(|_| !matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED));
+    if let Some(length) = length {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from(length));
+    }
+    *response.body_mut() = Body::empty();
+    response
 }
 
 /// Headers that belong on every answer, unless the handler has a better one (the documentation page allows its own script).

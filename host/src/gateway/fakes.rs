@@ -376,6 +376,9 @@ impl TestGateway {
             let (name, value) = header.split_once(": ").unwrap();
             request = request.header(name, value);
         }
+        if !headers.iter().any(|header| header.starts_with("host: ")) {
+            request = request.header("host", "echo.test");
+        }
         self.router.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap()
     }
 }

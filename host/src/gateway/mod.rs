@@ -30,6 +30,7 @@ use crate::limits;
 use crate::rates::RateLimiter;
 use crate::runtime::Runtime;
 
+mod authority;
 pub mod backend;
 mod breaker;
 mod connection;
@@ -52,6 +53,7 @@ pub mod server;
 mod tests;
 
 pub use crate::problem::{self, Problem};
+pub use authority::check_host;
 pub use health::{CheckState, Readiness};
 pub use request::{PeerAddress, RequestInfo};
 pub use server::{Answering, ServeOutcome, serve};

@@ -79,7 +79,7 @@ fn taken(headers: &HeaderMap, name: &HeaderName) -> Option<Arc<str>> {
 }
 
 /// UUIDv7 from the thread's own generator: no lock, no system call but the clock.
-fn fresh_id() -> Arc<str> {
+pub(super) fn fresh_id() -> Arc<str> {
     let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let id = uuid::Builder::from_unix_timestamp_millis(since_1970.as_millis() as u64, &rand::random()).into_uuid();
     let mut text = uuid::Uuid::encode_buffer();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::routing::get;
 use bytes::Bytes;
 use futures_util::stream;
@@ -121,6 +121,47 @@ async fn every_answer_has_ids_and_security_headers() {
 }
 
 #[tokio::test]
+async fn a_request_for_no_host_or_for_two_is_refused() {
+    let gateway = gateway(&[("GET /x", "public", "")]);
+    for headers in [&["host: a", "host: b"][..], &["host: a", "host: a"], &["host: a b"], &["host: "], &["host: user@a"]] {
+        let answer = gateway.send("GET /x", headers, "").await;
+        assert_problem(&answer, 400, "bad_host");
+        assert_eq!(text(&answer.1, "x-content-type-options"), "nosniff");
+    }
+    assert_eq!(gateway.send("GET /x", &["host: echo.example:8080"], "").await.0, 200);
+}
+
+#[tokio::test]
+async fn head_has_the_headers_of_get() {
+    let gateway =
+        TestGateway::new(vec![route("test", "GET /x", "public", "etag = true"), route("test", "POST /x", "public", "")], async |_| {
+            reply(json!({ "text": "x".repeat(2_000) }))
+        });
+    for path in ["/x", "/health", "/ready", "/metrics", "/openapi.json", "/docs", "/nothing"] {
+        for encoding in ["identity", "gzip"] {
+            let (get, head) = (format!("GET {path}"), format!("HEAD {path}"));
+            let headers = ["x-request-id: r", &format!("accept-encoding: {encoding}")];
+            let (get, head) = (gateway.send_raw(&get, &headers, "").await, gateway.send_raw(&head, &headers, "").await);
+            assert_eq!(get.status(), head.status(), "{path}");
+            let mut expect = get.headers().clone();
+            if let Some(length) = get.body().size_hint().exact() {
+                expect.insert("content-length", length.into());
+            }
+            let mut found = head.headers().clone();
+            for used_up in ["ratelimit", "x-ratelimit-remaining"] {
+                assert_eq!(found.remove(used_up).is_some(), expect.remove(used_up).is_some(), "{path}");
+            }
+            if matches!(path, "/ready" | "/metrics") {
+                // What it says changes from one question to the next.
+                assert_eq!(found.remove("content-length").is_some(), expect.remove("content-length").is_some(), "{path} {encoding}");
+            }
+            assert_eq!(found, expect, "{path} {encoding}");
+            assert!(head.into_body().collect().await.unwrap().to_bytes().is_empty(), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn bad_requests_have_their_status_and_code() {
     let routes = [("POST /x", "public", ""), ("GET /x/{id}", "user", ""), ("GET /admin", "role:admin", "")];
     let gateway = with_settings(GatewaySettings { body_bytes_max: 1_000, ..GatewaySettings::default() }, &routes);
@@ -135,13 +176,21 @@ async fn bad_requests_have_their_status_and_code() {
     assert_problem(&answer, 405, "method_not_allowed");
     assert!(text(&answer.1, "allow").contains("GET"));
 
-    for headers in [&["content-type: text/plain"][..], &["content-type: application/jsonp"], &[JSON, "content-encoding: gzip"]] {
+    for headers in [&[][..], &["content-type: text/plain"], &["content-type: application/jsonp"], &[JSON, "content-encoding: gzip"]] {
         let answer = gateway.send("POST /x", headers, "{}").await;
         assert_problem(&answer, 415, "unsupported_media_type");
         assert_eq!(text(&answer.1, "accept"), "application/json");
     }
     assert_eq!(gateway.send("POST /x", &["content-type: Application/JSON; charset=utf-8"], "{}").await.0, 200);
     assert_eq!(gateway.send("POST /x", &["content-type: text/plain"], "").await.0, 200, "no body, no type");
+    // Also where nobody reads it.
+    for line in ["GET /x/1", "GET /health", "POST /health"] {
+        let answer = gateway.send(line, &["authorization: Bearer alice", "content-type: text/plain"], "x=1").await;
+        assert_problem(&answer, 415, "unsupported_media_type");
+        let empty = Body::from_stream(stream::iter([Ok::<_, std::io::Error>(Bytes::new())]));
+        let answer = gateway.send(line, &["authorization: Bearer alice"], empty).await;
+        assert_ne!(answer.0, 415, "{line}: a body that proves empty needs no type");
+    }
 
     assert_problem(&gateway.send("POST /x", &[JSON, "content-length: 1001"], "x".repeat(1_001)).await, 413, "too_large");
     let chunks = stream::iter((0..11).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 100]))));

@@ -14,6 +14,7 @@ mod hostile;
 mod kill;
 mod load;
 mod process;
+mod protocol;
 mod rates;
 mod socket;
 mod story;
