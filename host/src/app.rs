@@ -31,7 +31,7 @@ use crate::capabilities::sql::{Database, SqlBackend};
 use crate::capabilities::tokens::embedded::EmbeddedTokens;
 use crate::capabilities::tokens::{TokenSettings, Tokens};
 use crate::config::{Config, Mode, PasswordCost, Synchronous};
-use crate::gateway::{self, CheckState, GatewaySettings, GatewayState, Readiness};
+use crate::gateway::{self, BodyBounds, CheckState, GatewaySettings, GatewayState, Readiness};
 use crate::hub::{self, Announcer, Hub, HubSettings, Registry};
 use crate::limits;
 use crate::names::ServiceName;
@@ -232,6 +232,7 @@ impl Host {
                 allowed_origins: config.server.allowed_origins.clone(),
                 request_timeout: config.server.request_timeout,
                 body_bytes_max: config.server.body_bytes_max,
+                bodies: BodyBounds::default(),
                 public_metrics: config.server.public_metrics,
                 trusted_proxies_count: config.server.trusted_proxies_count,
             },

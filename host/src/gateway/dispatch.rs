@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
 use http_body_util::{BodyExt, LengthLimitError};
 use tokio_util::task::TaskTracker;
 
 use super::backend::{Backend, Snapshot as _};
+use super::bodies::{Bodies, Full, Held};
 use super::breaker::Verdict;
 use super::host_routes::HostRoutes;
 use super::idempotency::{self, Answer, Begin, IDEMPOTENT_REPLAYED, Idempotency};
@@ -44,6 +45,7 @@ pub(super) struct Gateway<B> {
     rates: Arc<RateLimiter>,
     idempotency: Idempotency,
     responses: ResponseCache,
+    bodies: Arc<Bodies>,
     background: TaskTracker,
     hasher: RandomState,
     started_at: Instant,
@@ -58,6 +60,7 @@ impl<B: Backend> Gateway<B> {
             rates: state.rates.clone(),
             idempotency: Idempotency::new(state.idempotency_cache.clone(), state.settings.request_timeout),
             responses: ResponseCache::new(state.response_cache.clone()),
+            bodies: Bodies::new(state.settings.bodies, state.settings.body_bytes_max),
             background: state.background.clone(),
             hasher: RandomState::new(),
             started_at: Instant::now(),
@@ -112,7 +115,8 @@ impl<B: Backend> Gateway<B> {
             return Ok(refused(&route.pattern, &route.rate, allowance));
         }
         let values = decode_values(values)?;
-        let call = Call { gateway: self, snapshot, route: route.clone(), info, caller, values, request: parts, body: Bytes::new() };
+        let (body_read, held) = (Bytes::new(), None);
+        let call = Call { gateway: self, snapshot, route: route.clone(), info, caller, values, request: parts, body: body_read, held };
         let mut response = Box::new(call).answer(body).await.unwrap_or_else(Problem::into_response);
         route.rate.write_headers(&allowance, response.headers_mut());
         Ok(response)
@@ -134,6 +138,8 @@ struct Call<B: Backend> {
     request: request::Parts,
     values: Vec<String>,
     body: Bytes,
+    /// Until the service has it and is done with it.
+    held: Option<Held>,
 }
 
 /// A success of a service.
@@ -145,8 +151,10 @@ struct Done {
 impl<B: Backend> Call<B> {
     async fn answer(mut self: Box<Self>, body: Body) -> Result<Response, Problem> {
         let body = json_only(&self.request.headers, body).await?;
-        if self.route.has_body {
-            self.body = read_body(body).await?;
+        if self.route.has_body && !body.is_end_stream() {
+            let user = self.caller.as_ref().map(|caller| Subject::User(caller.user_id));
+            let held = self.held.insert(self.gateway.bodies.hold(Subject::of_address(self.info.client_address), user));
+            self.body = read_body(body, held).await?;
         }
         if self.request.method == Method::POST
             && let Some(key) = idempotency::key_of(&self.request.headers)?
@@ -370,11 +378,35 @@ async fn json_only(headers: &HeaderMap, mut body: Body) -> Result<Body, Problem>
     Ok(Body::empty())
 }
 
-/// Errors: 413 over the bound, 400 for a body that breaks off.
-async fn read_body(body: Body) -> Result<Bytes, Problem> {
-    match body.collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) => Err(broken(&error)),
+/// Errors: 413 over the bound, 429 and 503 where too many bytes are held already, 400 for a body that breaks off.
+async fn read_body(mut body: Body, held: &mut Held) -> Result<Bytes, Problem> {
+    // Most bodies come in one piece, which is taken as it is.
+    let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
+        held.take(data.len())?;
+        if first.is_empty() {
+            first = data;
+        } else {
+            if whole.is_empty() {
+                whole.extend_from_slice(&first);
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+impl From<Full> for Problem {
+    fn from(full: Full) -> Self {
+        let again = Duration::from_secs(1);
+        match full {
+            Full::Client => {
+                let detail = "too many bytes of this client's requests are being served";
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_bytes", detail).retry_after(again)
+            }
+            Full::Total => Problem::unavailable("too_many_bytes", "too many bytes of requests are being served", again),
+        }
     }
 }
 

@@ -32,6 +32,7 @@ use crate::runtime::Runtime;
 
 mod authority;
 pub mod backend;
+mod bodies;
 mod breaker;
 mod connection;
 mod dispatch;
@@ -54,6 +55,7 @@ mod tests;
 
 pub use crate::problem::{self, Problem};
 pub use authority::check_host;
+pub use bodies::BodyBounds;
 pub use health::{CheckState, Readiness};
 pub use request::{PeerAddress, RequestInfo};
 pub use server::{Answering, ServeOutcome, serve};
@@ -68,6 +70,8 @@ pub struct GatewaySettings {
     pub allowed_origins: Vec<String>,
     pub request_timeout: Duration,
     pub body_bytes_max: usize,
+    /// Bytes of bodies that are in memory at one time.
+    pub bodies: BodyBounds,
     /// Serve `/metrics` here too, not only to the operator.
     pub public_metrics: bool,
     /// Proxies in front of the host, each of which appends to `X-Forwarded-For`; 0: nobody is believed.
@@ -82,6 +86,7 @@ impl Default for GatewaySettings {
             allowed_origins: Vec::new(),
             request_timeout: Duration::from_millis(limits::REQUEST_TIMEOUT_MS),
             body_bytes_max: limits::BODY_BYTES_MAX,
+            bodies: BodyBounds::default(),
             public_metrics: true,
             trusted_proxies_count: 0,
         }

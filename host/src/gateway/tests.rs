@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::fakes::{FakeSnapshot, TestGateway, reply, route};
-use super::{CheckState, GatewaySettings, Problem};
+use super::{BodyBounds, CheckState, GatewaySettings, Problem};
 use crate::limits;
 use crate::runtime::{CallError, ErrorKind, FieldError, Reply, ServiceError};
 
@@ -129,6 +129,44 @@ async fn a_request_for_no_host_or_for_two_is_refused() {
         assert_eq!(text(&answer.1, "x-content-type-options"), "nosniff");
     }
     assert_eq!(gateway.send("GET /x", &["host: echo.example:8080"], "").await.0, 200);
+}
+
+/// Its body never ends.
+async fn half_a_body(gateway: &TestGateway, by: &str, from: &str) -> (u16, HeaderMap, Value) {
+    let begin = stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 8_000]))]);
+    let endless = futures_util::StreamExt::chain(begin, stream::pending());
+    let headers = [JSON, &format!("authorization: Bearer {by}"), &format!("x-forwarded-for: {from}")];
+    gateway.send("POST /x", &headers, Body::from_stream(endless)).await
+}
+
+#[tokio::test]
+async fn bodies_that_are_held_are_bounded_per_user_per_address_and_in_total() {
+    let bodies = BodyBounds { total: 28_000, per_address: 20_000, per_user: 10_000 };
+    let settings = GatewaySettings { body_bytes_max: 9_000, bodies, trusted_proxies_count: 1, ..GatewaySettings::default() };
+    let gateway = with_settings(settings, &[("POST /x", "user", "")]);
+    let mut held = Vec::new();
+    let mut hold = |by: &'static str, from: &'static str| {
+        let mut request = Box::pin(half_a_body(&gateway, by, from));
+        let now = futures_util::FutureExt::now_or_never(&mut request);
+        held.push(request);
+        now
+    };
+    assert!(hold("alice", "192.0.2.1").is_none(), "it waits for the rest");
+    let by_user = hold("alice", "192.0.2.2").expect("one user has no more");
+    assert!(hold("bob", "192.0.2.1").is_none());
+    let by_address = hold("admin", "192.0.2.1").expect("one address has no more");
+    for refused in [by_user, by_address] {
+        assert_problem(&refused, 429, "too_many_bytes");
+        assert_eq!(text(&refused.1, "retry-after"), "1");
+    }
+    assert!(hold("admin", "192.0.2.3").is_none());
+    let of_all = hold("bob", "192.0.2.4").expect("all together have no more");
+    assert_problem(&of_all, 503, "too_many_bytes");
+    assert_eq!(text(&of_all.1, "retry-after"), "1");
+    // Who gives up makes room.
+    held.clear();
+    let whole = gateway.send("POST /x", &[JSON, "authorization: Bearer alice"], " ".repeat(8_000)).await;
+    assert_eq!(whole.0, 200);
 }
 
 #[tokio::test]
