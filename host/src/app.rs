@@ -9,6 +9,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use futures_util::future::BoxFuture;
+use http::header::HOST;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +36,8 @@ use crate::capabilities::sql::{Database, SqlBackend};
 use crate::capabilities::tokens::embedded::EmbeddedTokens;
 use crate::capabilities::tokens::{TokenSettings, Tokens};
 use crate::config::{Config, Mode, PasswordCost, Synchronous};
-use crate::gateway::{self, BodyBounds, CheckState, GatewaySettings, GatewayState, Readiness};
+use crate::descriptors;
+use crate::gateway::{self, Answering, BodyBounds, CheckState, GatewaySettings, GatewayState, Readiness, ServerSettings, Tls};
 use crate::hub::{self, Announcer, Hub, HubSettings, Registry};
 use crate::limits;
 use crate::names::ServiceName;
@@ -47,10 +53,13 @@ use crate::watch::{self, SourceTree};
 /// Runs a host until `shutdown`, and ends it in order: no new connections, then the open ones, the queue, the stores.
 /// Errors: what keeps it from starting, in words for the operator.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let descriptors = descriptors::raise();
+    let tls = config.tls().map(|(certificate, key)| Tls::open(certificate, key)).transpose().context("server.tls_cert")?;
     let listener = bind(config.server.listen, "server.listen").await?;
     let admin_listener = bind(config.server.admin_listen, "server.admin_listen").await?;
     let host = Host::open(config, shutdown.clone()).await?;
-    host.serve(listener, admin_listener, shutdown).await
+    let settings = host.server_settings(descriptors, tls);
+    host.serve(listener, admin_listener, settings, shutdown).await
 }
 
 async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
@@ -162,16 +171,51 @@ impl Host {
         Ok(Self { config, runtime, hub, registry, announcer, readiness, rates, tokens, cache, feed, queue, backends, upkeep_stop, upkeep })
     }
 
-    async fn serve(self, listener: TcpListener, admin_listener: TcpListener, shutdown: CancellationToken) -> anyhow::Result<()> {
+    /// How clients' connections are taken. `descriptors`: how many files the process may have open.
+    fn server_settings(&self, descriptors: Option<u64>, tls: Option<Arc<Tls>>) -> ServerSettings {
+        let server = &self.config.server;
+        let connections_max = descriptors::connections_within(descriptors, server.connections_max);
+        if connections_max < server.connections_max {
+            tracing::warn!(
+                connections_max,
+                configured = server.connections_max,
+                open_files_max = descriptors,
+                "fewer connections are taken than configured, as this process may not have more files open; raise its limit (LimitNOFILE of \
+                 systemd, ulimit -Hn) or lower server.connections_max"
+            );
+        }
+        ServerSettings {
+            connections_max,
+            // Proxies bring many clients each.
+            connections_per_address_max: if server.trusted_proxies_count > 0 { usize::MAX } else { server.connections_per_address_max },
+            drain_timeout: server.drain_timeout,
+            tls,
+            ..ServerSettings::default()
+        }
+    }
+
+    async fn serve(
+        self,
+        listener: TcpListener,
+        admin_listener: TcpListener,
+        settings: ServerSettings,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
         let (public, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
         let admin_token = self.config.admin_token()?;
         let background = TaskTracker::new();
         let router = gateway::router(self.gateway_state(background.clone()), hub::routes(self.hub.clone()));
-        let admin_router = admin::router(self.admin_state(&admin_token, shutdown.clone()));
+        let ready = ready_of(router.clone());
+        let admin_router = admin::router(self.admin_state(&admin_token, ready, shutdown.clone()));
         let admin_router = admin_router.layer(axum::middleware::from_fn(gateway::check_host));
 
-        let addresses =
-            Addresses { public: public.to_string(), admin: admin.to_string(), admin_token: admin_token.clone(), pid: std::process::id() };
+        let addresses = Addresses {
+            public: public.to_string(),
+            tls: settings.tls.is_some(),
+            admin: admin.to_string(),
+            admin_token: admin_token.clone(),
+            pid: std::process::id(),
+        };
         let addresses_path = Addresses::path(&self.config.data.dir);
         write_addresses(&addresses_path, &addresses)?;
         announce(&self.config, &addresses);
@@ -179,8 +223,17 @@ impl Host {
         let drain_timeout = self.config.server.drain_timeout;
         // The operator's side outlives the public one, so that a drain can be looked at.
         let admin_shutdown = CancellationToken::new();
-        let admin_server = tokio::spawn(gateway::serve(admin_listener, admin_router, admin_shutdown.clone(), drain_timeout));
-        let public_server = tokio::spawn(gateway::serve(listener, router, shutdown.clone(), drain_timeout));
+        let admin_settings = ServerSettings {
+            connections_max: limits::ADMIN_CONNECTIONS_MAX,
+            connections_per_address_max: limits::ADMIN_CONNECTIONS_MAX,
+            drain_timeout,
+            ..ServerSettings::default()
+        };
+        if let Some(tls) = settings.tls.clone() {
+            self.upkeep.spawn(tls.watch(self.upkeep_stop.clone()));
+        }
+        let admin_server = tokio::spawn(gateway::serve(admin_listener, admin_router, admin_settings, admin_shutdown.clone()));
+        let public_server = tokio::spawn(gateway::serve(listener, router, settings, shutdown.clone()));
 
         shutdown.cancelled().await;
         tracing::info!(connections = self.registry.count(), "ending: no new connections, the open ones are drained");
@@ -243,7 +296,7 @@ impl Host {
         }
     }
 
-    fn admin_state(&self, admin_token: &str, shutdown: CancellationToken) -> AdminState {
+    fn admin_state(&self, admin_token: &str, ready: ReadyAnswer, shutdown: CancellationToken) -> AdminState {
         let registry = self.registry.clone();
         AdminState {
             runtime: self.runtime.clone(),
@@ -251,9 +304,24 @@ impl Host {
             token_sha256: admin::token_sha256(admin_token),
             connections: Box::new(move || connections_view(&registry)),
             metrics: Box::new(telemetry::render_metrics),
+            ready,
             shutdown,
         }
     }
+}
+
+type ReadyAnswer = Box<dyn Fn() -> BoxFuture<'static, Response> + Send + Sync>;
+
+/// The public side's own answer, for where it cannot be asked without its certificate's name.
+fn ready_of(router: impl Answering) -> ReadyAnswer {
+    Box::new(move || {
+        let mut router = router.clone();
+        Box::pin(async move {
+            let request = Request::builder().uri("/ready").header(HOST, "localhost").body(Body::empty()).expect("a request");
+            let Ok(answer) = router.call(request).await;
+            answer
+        })
+    })
 }
 
 fn permissions(config: &Config) -> anyhow::Result<Permissions> {
@@ -328,9 +396,10 @@ fn write_addresses(path: &std::path::Path, addresses: &Addresses) -> anyhow::Res
 
 fn announce(config: &Config, addresses: &Addresses) {
     if config.mode == Mode::Dev {
-        println!("Echo serves on      http://{}", addresses.public);
-        println!("  API to read       http://{}/docs", addresses.public);
-        println!("  outgoing texts    http://{}/dev/outbox", addresses.public);
+        let scheme = if addresses.tls { "https" } else { "http" };
+        println!("Echo serves on      {scheme}://{}", addresses.public);
+        println!("  API to read       {scheme}://{}/docs", addresses.public);
+        println!("  outgoing texts    {scheme}://{}/dev/outbox", addresses.public);
         println!("  operator          http://{}  token {}", addresses.admin, addresses.admin_token);
         println!("  data              {}", config.data.dir.display());
     }

@@ -52,6 +52,11 @@ pub struct ServerConfig {
     pub public_metrics: bool,
     pub allowed_origins: Vec<String>,
     pub trusted_proxies_count: usize,
+    /// Empty: connections are not encrypted. See `Config::tls`.
+    pub tls_cert: PathBuf,
+    pub tls_key: PathBuf,
+    pub connections_max: usize,
+    pub connections_per_address_max: usize,
     pub body_bytes_max: usize,
     #[serde(with = "duration")]
     pub request_timeout: Duration,
@@ -168,6 +173,10 @@ impl Config {
                 public_metrics: true,
                 allowed_origins: Vec::new(),
                 trusted_proxies_count: 0,
+                tls_cert: PathBuf::new(),
+                tls_key: PathBuf::new(),
+                connections_max: limits::CONNECTIONS_MAX,
+                connections_per_address_max: if dev { limits::CONNECTIONS_MAX } else { limits::CONNECTIONS_PER_ADDRESS_MAX },
                 body_bytes_max: limits::BODY_BYTES_MAX,
                 request_timeout: Duration::from_millis(limits::REQUEST_TIMEOUT_MS),
                 drain_timeout: Duration::from_millis(limits::DRAIN_TIMEOUT_MS),
@@ -200,6 +209,12 @@ impl Config {
     /// A `services.wit` whose worlds are granted besides those that the host was built with.
     pub fn permissions(&self) -> Option<&Path> {
         Some(self.data.permissions.as_path()).filter(|path| !path.as_os_str().is_empty())
+    }
+
+    /// The files of the certificate and of its key.
+    pub fn tls(&self) -> Option<(&Path, &Path)> {
+        let (certificate, key) = (self.server.tls_cert.as_path(), self.server.tls_key.as_path());
+        Some((certificate, key)).filter(|_| !certificate.as_os_str().is_empty())
     }
 
     /// The operator's `[services.<name>]` over the manifest's defaults.
@@ -279,6 +294,12 @@ impl Config {
         must(seconds(1, 600).contains(&server.request_timeout), "server.request_timeout must be between 1s and 10m");
         must(seconds(0, 600).contains(&server.drain_timeout), "server.drain_timeout must be at most 10m");
         must((1..=64 * limits::BODY_BYTES_MAX).contains(&server.body_bytes_max), "server.body_bytes_max must be between 1 byte and 64 MiB");
+        must(
+            server.tls_cert.as_os_str().is_empty() == server.tls_key.as_os_str().is_empty(),
+            "server.tls_cert and server.tls_key go together: the one is no good without the other",
+        );
+        must(server.connections_max > 0, "server.connections_max must be above 0");
+        must(server.connections_per_address_max > 0, "server.connections_per_address_max must be above 0");
         must(
             server.listen.port() == 0 || server.listen != server.admin_listen,
             "server.listen and server.admin_listen must not be the same address",
@@ -598,6 +619,15 @@ mod tests {
         assert_eq!(config.data.dir, Path::new("elsewhere"));
         assert_eq!(config.plugins(), Some(Path::new("target/plugins")));
         assert_eq!(Config::defaults(Mode::Serve).plugins(), None);
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_go_together() {
+        assert_eq!(Config::defaults(Mode::Serve).tls(), None);
+        let both = read(Mode::Serve, "[server]\ntls_cert = \"a.pem\"\ntls_key = \"b.pem\"\n", &[]).unwrap();
+        assert_eq!(both.tls(), Some((Path::new("a.pem"), Path::new("b.pem"))));
+        refused("[server]\ntls_cert = \"a.pem\"\n", &[], &["server.tls_cert and server.tls_key go together"]);
+        refused("[server]\nconnections_max = 0\n", &[], &["server.connections_max must be above 0"]);
     }
 
     #[test]

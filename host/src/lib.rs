@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod contract;
 mod deadline;
+mod descriptors;
 pub mod gateway;
 pub mod hub;
 mod json_text;

@@ -30,6 +30,31 @@ pub const LINGER_MS: u64 = 2_000;
 pub const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Largest request head, and the most that one connection buffers of a body, in bytes.
 pub const HTTP_BUFFER_BYTES_MAX: usize = 16 * 1024;
+/// How long a client may take no byte of its answer, in milliseconds; then the connection is closed.
+pub const WRITE_STALL_MS: u64 = 10_000;
+/// How long an answer that looks like one of the HTTP library's own waits for the library to say so, in milliseconds.
+pub const BARE_ANSWER_KEPT_MS: u64 = 10;
+/// HTTP/2: requests of one connection at once; bytes of unread bodies of one of them, and of all; bytes of one answer that wait below the gateway,
+/// and the pieces in which they get there.
+pub const HTTP2_STREAMS_MAX: u32 = 100;
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+pub const HTTP2_SEND_BYTES_MAX: usize = 64 * 1024;
+pub const HTTP2_PIECE_BYTES: usize = 16 * 1024;
+/// A head beyond so many bytes is refused by the HTTP library, one beyond `HTTP_BUFFER_BYTES_MAX` with a problem.
+pub const HTTP2_HEAD_BYTES_MAX: u32 = 64 * 1024;
+/// Resets of requests that nobody has looked at yet, errors of the client's that are answered with a reset, and requests given up by their client within
+/// `WRITE_STALL_MS`; one more ends the connection.
+pub const HTTP2_PENDING_RESETS_MAX: usize = 20;
+pub const HTTP2_ERRORS_MAX: usize = 100;
+pub const HTTP2_RESETS_MAX: u32 = 200;
+/// A connection without a request is ended after so many milliseconds; a client is asked so often whether it is there, and has so long to say so.
+pub const HTTP2_IDLE_MS: u64 = 60_000;
+pub const HTTP2_PING_INTERVAL_MS: u64 = 30_000;
+pub const HTTP2_PING_TIMEOUT_MS: u64 = 10_000;
+/// A TLS handshake, and how often it is looked whether the certificate's files have changed, in milliseconds.
+pub const TLS_HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
+pub const TLS_LOOK_INTERVAL_MS: u64 = 1_000;
 /// Answers below this many bytes are not compressed.
 pub const COMPRESSION_BYTES_MIN: u64 = 1024;
 /// How long a browser may remember a CORS preflight, in seconds.
@@ -38,8 +63,16 @@ pub const PREFLIGHT_MAX_AGE_S: u64 = 600;
 pub const READY_CHECK_TIMEOUT_MS: u64 = 2_000;
 /// `/ready` asks again at most this often, in milliseconds, however often it is asked.
 pub const READY_REUSE_MS: u64 = 250;
-/// Open HTTP connections, sockets included.
+/// Open HTTP connections, sockets included; of all clients and of one IPv4 address or /64 of IPv6; and of the operator.
 pub const CONNECTIONS_MAX: usize = 50_000;
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 2_000;
+pub const ADMIN_CONNECTIONS_MAX: usize = 256;
+/// Connections without a place that are told so at once (others are closed), for how long at the most, and when to come back, in milliseconds.
+pub const REFUSALS_MAX: usize = 64;
+pub const REFUSAL_MS: u64 = 1_000;
+pub const REFUSAL_RETRY_MS: u64 = 5_000;
+/// File descriptors kept for what is no client's connection: files, the operator, refusals.
+pub const DESCRIPTORS_RESERVED: u64 = 1_024;
 /// Rate-limit counters kept; the oldest are dropped first.
 pub const RATE_KEYS_MAX: usize = 200_000;
 /// Answers kept for `Idempotency-Key`, their life in seconds and the largest one in bytes.
@@ -400,6 +433,9 @@ pub const ADMIN_CLIENT_TIMEOUT_MS: u64 = 120_000;
 pub const READY_ANSWER_MS: u64 = 5_000;
 pub const READY_PAUSE_MS: u64 = 100;
 
+const _: () = assert!(DESCRIPTORS_RESERVED as usize > 2 * (ADMIN_CONNECTIONS_MAX + REFUSALS_MAX));
+const _: () = assert!(BODY_BYTES_MAX <= BODIES_USER_BYTES_MAX && BODIES_USER_BYTES_MAX < BODIES_ADDRESS_BYTES_MAX);
+const _: () = assert!(HTTP2_HEAD_BYTES_MAX as usize > HTTP_BUFFER_BYTES_MAX);
 const _: () = assert!(READY_ANSWER_MS > READY_CHECK_TIMEOUT_MS);
 const _: () = assert!(SOCKET_FINISH_MS + SOCKET_CLOSE_MS < DRAIN_TIMEOUT_MS);
 const _: () = assert!(FEED_RETRY_FIRST_MS < FEED_RETRY_LAST_MS);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// `host/src/<module>` and what it may name of the others: dependencies point one way.
 const LAYERS: &[(&str, &[&str])] = &[
     ("deadline", &[]),
+    ("descriptors", &["limits"]),
     ("json_text", &[]),
     ("limits", &[]),
     ("names", &[]),
@@ -32,6 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "admin",
             "capabilities",
             "config",
+            "descriptors",
             "gateway",
             "hub",
             "limits",
@@ -65,7 +67,8 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("sqlx", &["capabilities/"]),
     ("rusqlite", &["capabilities/sql/sqlite/"]),
     ("libc", &["runtime/long_calls.rs"]),
-    ("rustix", &["runtime/", "main.rs"]),
+    ("rustix", &["runtime/", "main.rs", "descriptors.rs"]),
+    ("tokio_rustls", &["gateway/connection.rs", "gateway/tls.rs"]),
     ("jsonwebtoken", &["capabilities/tokens/"]),
     ("ed25519_dalek", &["capabilities/tokens/"]),
     ("argon2", &["capabilities/passwords/"]),

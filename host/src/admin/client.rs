@@ -16,6 +16,9 @@ use crate::names::ServiceName;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
     pub public: String,
+    /// The public side wants TLS.
+    #[serde(default)]
+    pub tls: bool,
     pub admin: String,
     pub admin_token: String,
     pub pid: u32,
@@ -192,7 +195,11 @@ pub async fn ready(url: Option<&str>, data: &Path, patience: Duration) -> Result
 async fn ask_ready(url: Option<&str>, data: &Path) -> Result<String, ClientError> {
     let url = match url {
         Some(url) => url.to_owned(),
-        None => format!("http://{}", Addresses::read(data)?.public),
+        None => {
+            let addresses = Addresses::read(data)?;
+            // A certificate is for the name that clients use; this machine asks where none is wanted.
+            format!("http://{}", if addresses.tls { addresses.admin } else { addresses.public })
+        }
     };
     // Whether a host is ready is no secret: no token goes with the question.
     let AdminClient { base: address, http, .. } = AdminClient::new(&url, "")?;
@@ -406,7 +413,8 @@ mod tests {
         let missing = AdminClient::find(None, None, data.path()).err().unwrap().to_string();
         assert!(missing.contains("run/addresses.json"), "{missing}");
         let host = host(vec![(200, json!([])), (200, json!([]))]).await;
-        let addresses = Addresses { public: "127.0.0.1:1".to_owned(), admin: host.address.clone(), admin_token: "kept".to_owned(), pid: 1 };
+        let addresses =
+            Addresses { public: "127.0.0.1:1".to_owned(), tls: false, admin: host.address.clone(), admin_token: "kept".to_owned(), pid: 1 };
         std::fs::create_dir(data.path().join("run")).unwrap();
         std::fs::write(Addresses::path(data.path()), serde_json::to_vec(&addresses).unwrap()).unwrap();
         AdminClient::find(None, None, data.path()).unwrap().list().await.unwrap();

@@ -10,6 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
+use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -33,6 +34,8 @@ pub struct AdminState {
     pub token_sha256: [u8; 32],
     pub connections: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// What the public side answers to GET /ready.
+    pub ready: Box<dyn Fn() -> BoxFuture<'static, Response> + Send + Sync>,
     /// Cancelled to begin the graceful end.
     pub shutdown: CancellationToken,
 }
@@ -59,6 +62,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/v1/drain", post(drain))
         .route_layer(middleware::from_fn_with_state(state.clone(), only_operators))
         .route("/metrics", get(metrics))
+        .route("/ready", get(ready))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "The operator API has no such path.") });
     guarded.layer(middleware::from_fn(finish)).with_state(state)
 }
@@ -82,6 +86,11 @@ async fn only_operators(State(state): State<Arc<AdminState>>, request: Request, 
         )
         .into_response(),
     }
+}
+
+/// Wants no token, as on the public side.
+async fn ready(State(state): State<Arc<AdminState>>) -> Response {
+    (state.ready)().await
 }
 
 async fn list_plugins(State(state): State<Arc<AdminState>>) -> Response {

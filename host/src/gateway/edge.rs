@@ -13,12 +13,13 @@ use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, ETAG, UPGRADE};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use metrics::Gauge;
 use tower::{Layer, Service};
 
 use super::request::{PeerAddress, RequestInfo, Served, X_CORRELATION_ID, X_REQUEST_ID, id_value};
-use super::{authority, problem};
+use super::{Problem, authority, http2, problem};
+use crate::limits;
 
 /// The status under which a request is counted whose client went away before the answer.
 const CLIENT_GONE: u16 = 499;
@@ -70,7 +71,7 @@ where
         if is_head {
             as_get(&mut request);
         }
-        let answer = authority::settle(&mut request).map(|()| self.inner.call(request));
+        let answer = check(&mut request).map(|()| self.inner.call(request));
         Box::pin(async move {
             let response = match answer {
                 Ok(answer) => {
@@ -90,6 +91,14 @@ where
             Ok(response)
         })
     }
+}
+
+/// What is wrong with a request whoever it is for. HTTP/1.1's heads are bounded by the connection's buffer.
+fn check(request: &mut Request) -> Result<(), Problem> {
+    if request.version() == Version::HTTP_2 && http2::head_bytes(request.headers(), request.uri()) > limits::HTTP_BUFFER_BYTES_MAX {
+        return Err(Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "the request's head is too large"));
+    }
+    authority::settle(request)
 }
 
 /// HEAD is GET without the body (RFC 9110, section 9.3.2); further in nobody tells them apart, so that their headers are the same.

@@ -32,6 +32,7 @@ use crate::runtime::Runtime;
 
 mod authority;
 pub mod backend;
+mod bare_answer;
 mod bodies;
 mod breaker;
 mod connection;
@@ -43,8 +44,10 @@ pub(crate) mod fakes;
 mod head_timer;
 pub mod health;
 mod host_routes;
+mod http2;
 mod idempotency;
 pub mod identity;
+mod places;
 mod rate_limit;
 pub mod request;
 mod response_cache;
@@ -52,13 +55,15 @@ mod routes;
 pub mod server;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use crate::problem::{self, Problem};
 pub use authority::check_host;
 pub use bodies::BodyBounds;
 pub use health::{CheckState, Readiness};
 pub use request::{PeerAddress, RequestInfo};
-pub use server::{Answering, ServeOutcome, serve};
+pub use server::{Answering, ServeOutcome, ServerSettings, serve};
+pub use tls::{Tls, TlsError};
 
 /// What the operator decides of the gateway.
 #[derive(Clone, Debug)]

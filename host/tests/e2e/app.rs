@@ -150,6 +150,11 @@ impl TestApp {
         self.wait_until_ready().await;
     }
 
+    /// A setting, as an environment variable, from the next start on.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.settings.push((key.to_owned(), value.to_owned()));
+    }
+
     /// Starts again on the same data and waits for nothing.
     pub fn begin_restart(&mut self) {
         let _ = std::fs::remove_file(self.addresses());
@@ -165,10 +170,14 @@ impl TestApp {
                 panic!("the host ended with {status}; its log:\n{}", self.log());
             }
             if let Some(addresses) = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok()) {
-                self.url = format!("http://{}", addresses["public"].as_str().expect("public"));
+                let is_encrypted = addresses["tls"] == true;
+                let scheme = if is_encrypted { "https" } else { "http" };
+                self.url = format!("{scheme}://{}", addresses["public"].as_str().expect("public"));
                 self.admin_url = format!("http://{}", addresses["admin"].as_str().expect("admin"));
                 self.admin_token = addresses["admin_token"].as_str().expect("admin_token").to_owned();
-                if let Ok(reply) = self.client.get(format!("{}/ready", self.url)).send().await
+                // The operator's side needs no certificate.
+                let url = if is_encrypted { &self.admin_url } else { &self.url };
+                if let Ok(reply) = self.client.get(format!("{url}/ready")).send().await
                     && reply.status() == StatusCode::OK
                 {
                     return;
