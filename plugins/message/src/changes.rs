@@ -41,12 +41,21 @@ pub fn edit(request: &EditRequest) -> Result<Message, Error> {
         // Who blocks the sender by now goes on seeing what was written before, but no feed holds it.
         users.retain(|user| !blockers.contains(user));
         messages::withhold_edit(tx, &message.id, number, &blockers)?;
-        push::replace(&message.id, None, payload::message(&message))?;
+        push::replace(&message.id, None, replayed(&message, !blockers.is_empty()))?;
         push::durable_about(&message.id, &users, "message_edited", payload::message(&message), None)?;
         let items = vec![changed(&message.id, &message.conversation_id, message.seq, &message.sender_id, now)];
         events::edited(&message.conversation_id, &ChangedMessages { items })
     })?;
     Ok(message)
+}
+
+/// What feeds say from now on where they said something of this message. All who are told of the edit find the new text in the event that
+/// follows; where somebody is not told, the feeds, which say the same to all, hold neither text.
+fn replayed(message: &Message, withheld_from_somebody: bool) -> String {
+    if withheld_from_somebody {
+        return payload::message(&Message { content: None, edited_at: None, ..message.clone() });
+    }
+    payload::message(message)
 }
 
 pub fn delete(request: &DeleteRequest) -> Result<(), Error> {

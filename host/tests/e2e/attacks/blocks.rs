@@ -273,6 +273,11 @@ impl Scene<'_> {
         let history = app.get(&format!("{}/edits", path_of(old))).by(them).send().await.expect(StatusCode::OK);
         assert_eq!(history["items"].as_array().map(Vec::len), Some(edits), "{history}");
         assert_eq!(app.get(&path_of(new)).by(them).send().await.status, found);
+        let feed = app.get("/api/v1/sync?limit=500").by(them).send().await.expect(StatusCode::OK).to_string();
+        for text in ["two, edited again", "three"] {
+            assert_eq!(feed.contains(text), stance == Stance::Open, "{text} in {feed}");
+        }
+        assert!(!feed.contains("\"two\"") && !feed.contains("\"two, edited\""), "a former text is in no feed: {feed}");
         let trace = format!("/api/v1/notifications/trace/{}", new["id"].as_str().expect("id"));
         until("the message is known there", async || (app.get(&trace).by(ada).send().await.status == StatusCode::OK).then_some(())).await;
         assert_eq!(app.get(&trace).by(them).send().await.status, found);
