@@ -34,6 +34,7 @@ struct Arguments {
 enum Command {
     Setup(setup::Setup),
     Plugins(plugins::Plugins),
+    Component(plugins::ComponentOf),
     Run(run::Run),
     Test(test::Test),
     Bench(bench::Bench),
@@ -57,6 +58,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Setup(setup) => setup.run(&workspace).map(drop),
         Command::Plugins(plugins) => plugins.run(&workspace),
+        Command::Component(component) => component.run(&workspace),
         Command::Run(run) => run.run(&workspace),
         Command::Test(test) => test.run(&workspace),
         Command::Bench(bench) => bench.run(&workspace),

@@ -105,6 +105,30 @@ impl Plugins {
     }
 }
 
+/// Build a service that lives in a folder of its own, outside this repository.
+///
+/// Where the target is installed, `cargo build --release --target wasm32-unknown-unknown` in that folder does the same; this takes whatever way to
+/// WebAssembly `cargo xtask setup` found. `echod plugin pack` then finds what was built.
+#[derive(Args)]
+pub struct ComponentOf {
+    /// The service's folder, with its Cargo.toml.
+    dir: PathBuf,
+    /// Where cargo builds; the component is in wasm32-unknown-unknown/release below it [default: target in the service's folder].
+    #[arg(long)]
+    target_dir: Option<PathBuf>,
+}
+
+impl ComponentOf {
+    pub fn run(&self, workspace: &Workspace) -> Result<()> {
+        let toolchain = Setup::default().run(workspace)?;
+        let target = self.target_dir.clone().unwrap_or_else(|| self.dir.join("target"));
+        let target = std::path::absolute(&target).with_context(|| target.display().to_string())?;
+        let mut command = toolchain.cargo();
+        command.current_dir(&self.dir).args(["build", "--release"]).args(toolchain.build_arguments()).arg("--target-dir").arg(target);
+        step::run(&mut command)
+    }
+}
+
 /// The SDK is named with echod because a feature of one of its macros' dependencies changes how wasmtime is built: with it, this build
 /// and that of the whole workspace share every dependency.
 pub const ECHOD_PACKAGES: [&str; 4] = ["--package", "echod", "--package", "echo-sdk"];
@@ -296,11 +320,16 @@ pub fn copy_sources(root: &Path, into: &Path) -> Result<()> {
         }
         _ => walk(root, Path::new(""))?,
     };
-    // A listed file may be deleted in the working tree.
-    for file in files.iter().filter(|file| root.join(file).is_file()) {
-        let copy = into.join(file);
+    for file in &files {
+        let (original, copy) = (root.join(file), into.join(file));
+        // A listed file may be deleted in the working tree.
+        let Ok(metadata) = fs::symlink_metadata(&original) else { continue };
         fs::create_dir_all(copy.parent().expect("a file has a folder"))?;
-        fs::copy(root.join(file), &copy).with_context(|| copy.display().to_string())?;
+        if metadata.is_symlink() {
+            symlink(fs::read_link(&original)?, &copy).with_context(|| copy.display().to_string())?;
+        } else if metadata.is_file() {
+            fs::copy(&original, &copy).with_context(|| copy.display().to_string())?;
+        }
     }
     Ok(())
 }

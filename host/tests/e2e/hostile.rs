@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::app::{PATIENCE, Reply, TestApp};
+use crate::app::{PATIENCE, Reply, TestApp, until};
 use crate::candidate::repacked;
 
 /// What a call may take until the host has answered for the service, whatever the service does: far above any of its bounds but `wall`,
@@ -109,6 +109,16 @@ async fn a_recursion_without_end_is_ended_at_the_stack() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trap_costs_its_own_call_alone() {
     check("trap", json!({}), 500, "service_failed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_is_in_the_log_with_its_text_and_place() {
+    let app = start().await;
+    call(&app, "trap", json!({})).await.expect_problem(500, "service_failed");
+    let line =
+        until("the panic is logged", async || app.log().lines().find(|line| line.contains("the service panicked")).map(str::to_owned))
+            .await;
+    assert!(line.contains("on demand") && line.contains("hostile/src/lib.rs:"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,9 @@ pub mod json;
 pub mod log;
 pub mod once;
 pub mod page;
+// In the component alone: a native test keeps its own hook.
+#[cfg(target_arch = "wasm32")]
+mod panic_log;
 pub mod push;
 pub mod sql;
 pub mod text;
@@ -36,7 +39,7 @@ pub mod wit {
                 import wasi:random/random@0.2.6;
             }
         ",
-        path: "../../wit",
+        path: "wit",
         world: "echo:sdk/capabilities",
         additional_derives: [PartialEq],
         generate_all,
@@ -54,6 +57,9 @@ pub mod wit {
     pub use wasi::clocks::wall_clock;
     pub use wasi::random::random;
 }
+
+/// For `generate!` with `runtime_path: "echo_sdk::wit_bindgen::rt"`: a service has one dependency.
+pub use wit_bindgen;
 
 pub use caller::caller;
 pub use once::once;
