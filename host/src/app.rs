@@ -324,11 +324,16 @@ fn ready_of(router: impl Answering) -> ReadyAnswer {
     })
 }
 
+/// In development the source tree's own map, so that a new world needs no new host.
 fn permissions(config: &Config) -> anyhow::Result<Permissions> {
-    let Some(path) = config.permissions() else { return Ok(Permissions::built_in()) };
-    let text = std::fs::read_to_string(path).with_context(|| format!("data.permissions {}", path.display()))?;
-    let more = Permissions::parse(&text).map_err(|reason| anyhow::anyhow!("data.permissions {}: {reason}", path.display()))?;
-    Ok(Permissions::built_in().extended(more))
+    let sources = PathBuf::from("wit/services.wit");
+    let file = match config.permissions() {
+        Some(file) => Some(file.to_owned()),
+        None => (config.mode == Mode::Dev && sources.is_file()).then_some(sources),
+    };
+    let permissions = Permissions::new(file);
+    permissions.worlds().map_err(|reason| anyhow::anyhow!("data.permissions: {reason}"))?;
+    Ok(permissions)
 }
 
 fn register_checks(readiness: &Readiness, cache: &Arc<dyn Cache>, feed: &Arc<EmbeddedFeed>, queue: &Arc<EmbeddedQueue>) {

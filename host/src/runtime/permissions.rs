@@ -1,26 +1,118 @@
-//! The permission map: which imports each service is granted. It is `wit/services.wit`, the file that the services are built against; an
-//! operator may put another one in its place.
+//! What each service is granted: the imports of its world in `wit/services.wit`, as it was when this host was built; over that the worlds of the
+//! operator's file, read anew for each deployment; and what the operator grants with a deployment.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::{fmt, fs};
+
+use serde::{Deserialize, Serialize};
 
 use super::linking::{Role, role_of, without_version};
 use crate::contract::wit::Contract;
 use crate::names::ServiceName;
 
-/// Imports (without versions) by world.
+/// Where grants are read from.
 #[derive(Clone, Debug, Default)]
 pub struct Permissions {
-    worlds: BTreeMap<String, BTreeSet<String>>,
+    file: Option<PathBuf>,
 }
+
+impl Permissions {
+    /// `file`: a `services.wit` whose worlds go over those of the same name that this host was built with.
+    pub fn new(file: Option<PathBuf>) -> Self {
+        Self { file }
+    }
+
+    /// The worlds as they are now. Errors: the operator's file cannot be read or understood; the message names it.
+    pub fn worlds(&self) -> Result<Worlds, String> {
+        let built_in = Worlds::parse(BUILT_IN).expect("the built-in map is read by a test");
+        let Some(file) = &self.file else { return Ok(built_in) };
+        let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let more = Worlds::parse(&text).map_err(|reason| format!("{}: {reason}", file.display()))?;
+        Ok(built_in.extended(more))
+    }
+
+    /// What the component imports and its service is not granted, each with the reason and the way out.
+    pub fn refusals(&self, service: &ServiceName, contract: &Contract, given: &[Grant]) -> Vec<String> {
+        let worlds = match self.worlds() {
+            Ok(worlds) => worlds,
+            Err(reason) => return vec![format!("the grants cannot be read: {reason}")],
+        };
+        let none = BTreeSet::new();
+        let granted = worlds.0.get(service.as_str()).unwrap_or(&none);
+        let place = match &self.file {
+            Some(file) => format!("in world {service} of {}", file.display()),
+            None => format!("in world {service} of a file that the setting data.permissions names"),
+        };
+        contract
+            .imports()
+            .iter()
+            // WASI is shut tight for everybody (see `instance.rs`), and other languages import all of it.
+            .filter(|import| !matches!(role_of(import), Role::Types | Role::Wasi))
+            .map(|import| (import, without_version(&import.id)))
+            .filter(|(_, name)| !granted.contains(*name) && !given.iter().any(|grant| grant.covers(name)))
+            .map(|(import, name)| {
+                format!(
+                    "it imports {}, which {service} is not granted; grant it with the deployment (--grant {name}) or {place}",
+                    import.id
+                )
+            })
+            .collect()
+    }
+}
+
+/// An operator's word with a deployment: a package (`echo:sql`) or one interface of it (`echo:sql/sql`), without a version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Grant(String);
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no grant: write a package or one of its interfaces, such as echo:sql or echo:user/api, without a version")]
+pub struct BadGrant(String);
+
+impl Grant {
+    pub fn parse(text: &str) -> Result<Self, BadGrant> {
+        let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        let good = text.split_once(':').is_some_and(|(namespace, rest)| {
+            let (package, interface) = rest.split_once('/').unwrap_or((rest, "api"));
+            is_name(namespace) && is_name(package) && is_name(interface)
+        });
+        if good { Ok(Self(text.to_owned())) } else { Err(BadGrant(text.to_owned())) }
+    }
+
+    fn covers(&self, import: &str) -> bool {
+        import == self.0 || import.strip_prefix(self.0.as_str()).is_some_and(|rest| rest.starts_with('/'))
+    }
+}
+
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<Grant> for String {
+    fn from(grant: Grant) -> Self {
+        grant.0
+    }
+}
+
+impl TryFrom<String> for Grant {
+    type Error = BadGrant;
+
+    fn try_from(text: String) -> Result<Self, BadGrant> {
+        Self::parse(&text)
+    }
+}
+
+/// Imports (without versions) by world.
+#[derive(Clone, Debug, Default)]
+pub struct Worlds(BTreeMap<String, BTreeSet<String>>);
 
 /// The map that this host was built with.
 const BUILT_IN: &str = include_str!("../../../wit/services.wit");
 
-impl Permissions {
-    pub fn built_in() -> Self {
-        Self::parse(BUILT_IN).expect("the built-in map is read by a test")
-    }
-
+impl Worlds {
     /// Reads the worlds and their `import` lines of a WIT file.
     /// Errors: the first line that is not understood.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -42,28 +134,13 @@ impl Permissions {
                 return Err(format!("line {}: {line:?} is none of package, world, import, export", number + 1));
             }
         }
-        Ok(Self { worlds })
+        Ok(Self(worlds))
     }
 
     /// Adds another map's worlds, which go over those of the same name.
-    pub fn extended(mut self, other: Self) -> Self {
-        self.worlds.extend(other.worlds);
+    fn extended(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
         self
-    }
-
-    /// What the component imports and its service is not granted, each with the reason.
-    pub fn refusals(&self, service: &ServiceName, contract: &Contract) -> Vec<String> {
-        let Some(granted) = self.worlds.get(service.as_str()) else {
-            return vec![format!("there is no world {service} in the permission map (services.wit), so nothing is granted to it")];
-        };
-        contract
-            .imports()
-            .iter()
-            // WASI is shut tight for everybody (see `instance.rs`), and other languages import all of it.
-            .filter(|import| !matches!(role_of(import), Role::Types | Role::Wasi))
-            .filter(|import| !granted.contains(without_version(&import.id)))
-            .map(|import| format!("it imports {}, which the world {service} of the permission map (services.wit) does not", import.id))
-            .collect()
     }
 }
 
@@ -73,16 +150,38 @@ mod tests {
 
     #[test]
     fn the_built_in_map_is_read() {
-        let permissions = Permissions::built_in();
-        assert!(permissions.worlds["auth"].contains("echo:passwords/passwords"));
-        assert!(permissions.worlds["message"].contains("echo:user/api"));
-        assert!(!permissions.worlds["message"].contains("echo:passwords/passwords"));
-        assert!(!permissions.worlds["location"].contains("echo:sql/sql"));
+        let worlds = Permissions::default().worlds().expect("it is read").0;
+        assert!(worlds["auth"].contains("echo:passwords/passwords"));
+        assert!(worlds["message"].contains("echo:user/api"));
+        assert!(!worlds["message"].contains("echo:passwords/passwords"));
+        assert!(!worlds["location"].contains("echo:sql/sql"));
+    }
+
+    #[test]
+    fn the_operators_file_is_read_anew_each_time() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("services.wit");
+        let permissions = Permissions::new(Some(file.clone()));
+        assert!(permissions.worlds().unwrap_err().contains("services.wit"));
+        fs::write(&file, "package a:b@1.0.0;\nworld polls {\n  import echo:sql/sql@0.1.0;\n}\n").unwrap();
+        assert!(permissions.worlds().expect("it is read").0["polls"].contains("echo:sql/sql"));
+        fs::write(&file, "package a:b@1.0.0;\nworld polls {\n}\n").unwrap();
+        assert!(permissions.worlds().expect("it is read").0["polls"].is_empty());
     }
 
     #[test]
     fn what_is_not_understood_is_an_error() {
-        assert!(Permissions::parse("world a {\n  include b;\n}").unwrap_err().contains("line 2"));
-        assert!(Permissions::parse("import echo:sql/sql;").unwrap_err().contains("outside a world"));
+        assert!(Worlds::parse("world a {\n  include b;\n}").unwrap_err().contains("line 2"));
+        assert!(Worlds::parse("import echo:sql/sql;").unwrap_err().contains("outside a world"));
+    }
+
+    #[test]
+    fn a_grant_is_a_package_or_an_interface() {
+        let covers = |grant: &str, import: &str| Grant::parse(grant).expect("a good one").covers(import);
+        assert!(covers("echo:sql", "echo:sql/sql") && covers("echo:sql/sql", "echo:sql/sql"));
+        assert!(!covers("echo:sq", "echo:sql/sql") && !covers("echo:sql/sq", "echo:sql/sql"));
+        for bad in ["", "sql", "echo:", "echo:sql/", "echo:sql@0.1.0", "*", "echo:*"] {
+            assert!(Grant::parse(bad).is_err(), "{bad:?}");
+        }
     }
 }

@@ -338,7 +338,7 @@ impl Runtime {
             .filter(|import| role_of(import) == Role::Unknown)
             .map(|import| format!("it imports {}, which this host does not have", import.id))
             .collect();
-        let ungranted = self.permissions.refusals(&service, &contract);
+        let ungranted = self.permissions.refusals(&service, &contract, &[]);
         if !unknown.is_empty() || !ungranted.is_empty() {
             return Err(Gate::Imports.refuses(unknown.into_iter().chain(ungranted).collect()));
         }

@@ -111,20 +111,22 @@ async fn what_is_no_packed_component_is_refused() {
 async fn imports_that_are_unknown_or_not_granted_are_refused() {
     let gate = Gate::open().await;
     let sql = Candidate::of("location").import("echo:sql/sql@0.1.0").packed();
-    let not_granted = "it imports echo:sql/sql@0.1.0, which the world location of the permission map (services.wit) does not";
+    let not_granted = "it imports echo:sql/sql@0.1.0, which location is not granted; grant it with the deployment (--grant echo:sql/sql) or in world location of";
     gate.refuses("location", sql, "imports", When::Uploading, &[not_granted]).await;
 
     let neighbour = Candidate::of("location").import("echo:user/api@0.1.0").packed();
-    gate.refuses("location", neighbour, "imports", When::Uploading, &["it imports echo:user/api@0.1.0, which the world location"]).await;
+    gate.refuses("location", neighbour, "imports", When::Uploading, &["it imports echo:user/api@0.1.0, which location is not granted"])
+        .await;
 
     let topic = Candidate::of("location").import("echo:message/events@0.1.0").packed();
-    gate.refuses("location", topic, "imports", When::Uploading, &["it imports echo:message/events@0.1.0, which the world location"]).await;
+    gate.refuses("location", topic, "imports", When::Uploading, &["it imports echo:message/events@0.1.0, which location is not granted"])
+        .await;
 
     let unknown = Candidate::of("location")
         .package("oracle", "package acme:oracle@1.0.0; interface oracle { ask: func() -> string; }")
         .import("acme:oracle/oracle@1.0.0")
         .packed();
-    let (no_such, no_grant) = ("it imports acme:oracle/oracle@1.0.0, which this host does not have", "which the world location");
+    let (no_such, no_grant) = ("it imports acme:oracle/oracle@1.0.0, which this host does not have", "which location is not granted");
     gate.refuses("location", unknown, "imports", When::Uploading, &[no_such, no_grant]).await;
     gate.close().await;
 }
