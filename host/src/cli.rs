@@ -100,12 +100,20 @@ pub struct Ready {
 
 #[derive(Debug, Subcommand)]
 pub enum Plugin {
+    /// Write a folder with a whole small service in it: contract, manifest, tables, code. Builds as it is
+    New(New),
     /// Make one self-describing file: the component with its manifest, its contracts and its migrations
     Pack(Pack),
     /// Say what is in a packed file: routes, sockets, events, imports, limits, migrations
     Inspect {
         /// A packed file
         file: PathBuf,
+    },
+    /// Print the JSON schema of plugin.toml, for editors
+    Schema {
+        /// As a page for people
+        #[arg(long)]
+        markdown: bool,
     },
     /// Send a packed file to a running host and make it the live version. Traffic goes on meanwhile; a version that cannot work is refused
     Deploy {
@@ -139,23 +147,45 @@ pub enum Plugin {
 }
 
 #[derive(Debug, Args)]
+pub struct New {
+    /// The service's name: lower-case letters, digits and hyphens
+    pub name: String,
+    /// Where to write it [default: a folder of that name here]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The SDK: plugins/sdk of Echo's repository, or the package that `cargo package -p echo-sdk` makes of it, unpacked
+    #[arg(long, value_name = "DIR", env = "ECHO_SDK", default_value = "plugins/sdk")]
+    pub sdk: PathBuf,
+}
+
+impl New {
+    pub fn folder(&self) -> PathBuf {
+        self.dir.clone().unwrap_or_else(|| PathBuf::from(&self.name))
+    }
+}
+
+#[derive(Debug, Args)]
 pub struct Pack {
-    /// The plugin's folder, with its plugin.toml
+    /// The plugin's folder, with its plugin.toml; its contracts are in wit/ there or above, its migrations in migrations/ there or beside the contracts
     pub dir: PathBuf,
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// The component, as the compiler made it [default: what `cargo xtask plugins` built for the folder's name]
+    /// What the compiler made, a component or a core module [default: target/wasm32-unknown-unknown/release in the folder, else what
+    /// `cargo xtask plugins` built]
     #[arg(long, value_name = "WASM")]
     component: Option<PathBuf>,
 }
 
 impl Pack {
-    pub fn component(&self) -> PathBuf {
-        self.component.clone().unwrap_or_else(|| {
-            let name = self.dir.file_name().unwrap_or(self.dir.as_os_str());
-            Path::new("target/components/wasm32-unknown-unknown/plugin").join(name).with_extension("wasm")
-        })
+    /// The file to pack of the service of this name: as it was given, else the newest place where a build leaves it.
+    pub fn component(&self, service: &str) -> PathBuf {
+        if let Some(component) = &self.component {
+            return component.clone();
+        }
+        let file = Path::new(&service.replace('-', "_")).with_extension("wasm");
+        let own = self.dir.join("target/wasm32-unknown-unknown/release").join(&file);
+        if own.is_file() { own } else { Path::new("target/components/wasm32-unknown-unknown/plugin").join(file) }
     }
 }
 
@@ -200,6 +230,7 @@ A host on this machine is found by its data folder (--data, ./data); any other o
 ECHO_ADMIN_TOKEN.
 
 Examples:
+  echod plugin new polls --sdk ../echo/plugins/sdk   a service of one's own, to begin with
   echod plugin pack plugins/message -o message.wasm  one file with everything in it
   echod plugin inspect message.wasm                  what it offers and what it wants
   echod plugin deploy message.wasm --dry-run         would it be accepted?
@@ -244,11 +275,13 @@ mod tests {
         let Command::Plugin { command: Plugin::Pack(pack) } = parsed("echod plugin pack plugins/auth --component c.wasm -o a.wasm") else {
             panic!("no pack")
         };
-        assert_eq!((pack.component(), pack.output), ("c.wasm".into(), "a.wasm".into()));
+        assert_eq!((pack.component("auth"), pack.output), ("c.wasm".into(), "a.wasm".into()));
         let Command::Plugin { command: Plugin::Pack(pack) } = parsed("echod plugin pack plugins/auth/ -o a.wasm") else {
             panic!("no pack")
         };
-        assert!(pack.component().ends_with("plugin/auth.wasm"));
+        assert!(pack.component("auth").ends_with("plugin/auth.wasm"));
+        let Command::Plugin { command: Plugin::New(new) } = parsed("echod plugin new polls --sdk s") else { panic!("no new") };
+        assert_eq!((new.folder(), new.sdk), ("polls".into(), "s".into()));
         let Command::Ready(ready) = parsed("echod ready --data d --wait 60") else { panic!("no ready") };
         assert_eq!((ready.url, ready.data, ready.wait), (None, "d".into(), 60));
         for line in

@@ -14,6 +14,7 @@ pub mod hub;
 mod json_text;
 pub mod limits;
 pub mod names;
+pub mod new_plugin;
 pub mod private_file;
 pub mod problem;
 pub mod rates;

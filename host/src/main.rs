@@ -12,7 +12,9 @@ use echod::cli::{Admin, Cli, Command, Host, Plugin};
 use echod::config::{Config, Mode};
 use echod::names::ServiceName;
 use echod::runtime::artifact::{Artifact, pack_directory};
-use echod::{app, telemetry};
+use echod::runtime::manifest::Manifest;
+use echod::runtime::manifest_reference;
+use echod::{app, new_plugin, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -97,12 +99,28 @@ async fn end_on_signal(shutdown: CancellationToken) {
 
 fn run_plugin(command: Plugin) -> anyhow::Result<()> {
     match command {
+        Plugin::New(new) => {
+            let name = ServiceName::parse(&new.name)?;
+            let folder = new.folder();
+            for path in new_plugin::create(&name, &folder, &new.sdk)? {
+                println!("{}", folder.join(path).display());
+            }
+            println!("{name} is written; {} says how to build and deploy it", folder.join("README.md").display());
+            Ok(())
+        }
         Plugin::Pack(pack) => {
-            let component = std::fs::read(pack.component()).with_context(|| format!("{}", pack.component().display()))?;
+            let component = pack.component(&service_in(&pack.dir)?);
+            let component = std::fs::read(&component)
+                .with_context(|| format!("{} (build it first, or name the file with --component)", component.display()))?;
             let packed = pack_directory(&pack.dir, &component, &contracts_of(&pack.dir)?, &migrations_of(&pack.dir)?)?;
             std::fs::write(&pack.output, &packed).with_context(|| format!("{}", pack.output.display()))?;
             let artifact = Artifact::read(packed)?;
             println!("{} {}  {}  {}", artifact.manifest.name, artifact.manifest.version, artifact.sha256, pack.output.display());
+            Ok(())
+        }
+        Plugin::Schema { markdown } => {
+            let text = if markdown { manifest_reference::page() } else { format!("{:#}\n", manifest_reference::schema()) };
+            print!("{text}");
             Ok(())
         }
         Plugin::Inspect { file } => {
@@ -125,6 +143,13 @@ fn run_plugin(command: Plugin) -> anyhow::Result<()> {
             ask(&admin, async |client| Ok(client.rollback(&service).await?))
         }
     }
+}
+
+/// The name in a plugin's manifest.
+fn service_in(plugin: &Path) -> anyhow::Result<String> {
+    let manifest = plugin.join("plugin.toml");
+    let text = std::fs::read_to_string(&manifest).with_context(|| format!("{}", manifest.display()))?;
+    Ok(Manifest::parse(&text)?.name)
 }
 
 /// The nearest `wit/` with a `services.wit`, from the plugin's folder upwards.

@@ -26,6 +26,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["capabilities", "limits", "names", "private_file", "runtime"]),
     ("telemetry", &["config", "json_text", "limits"]),
     ("watch", &["limits", "runtime"]),
+    ("new_plugin", &["names"]),
     // The one place that joins layers, and what is above it.
     (
         "app",
@@ -46,7 +47,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "watch",
         ],
     ),
-    ("cli", &["admin", "app", "config", "limits", "names", "runtime", "telemetry"]),
+    ("cli", &["admin", "app", "config", "limits", "names", "new_plugin", "runtime", "telemetry"]),
 ];
 
 /// A library and the only places that may name it, below `host/src`.

@@ -38,6 +38,8 @@ pub enum ArtifactError {
     NotWasm(String),
     #[error("this is a core module, a component is wanted (build it with wasm-component-ld or wrap it with wasm-tools component new)")]
     CoreModule,
+    #[error("this core module cannot be made a component (has it bindings by wit_bindgen?): {0}")]
+    NoComponent(String),
     #[error("this component is not packed: it has no section {MANIFEST}; make one with `echod plugin pack`")]
     NoManifest,
     #[error("section {section} stands twice in the file")]
@@ -115,13 +117,23 @@ pub fn pack(component: &[u8], manifest: &str, wit: &str, migrations: &[Migration
     Ok(packed)
 }
 
-/// Packs a component with the `plugin.toml` of its folder, the world of its name in `wit_dir`, and the migrations
-/// `NNNN_name.<dialect>.sql` of `migrations_dir`, which need not exist.
-pub fn pack_directory(plugin_dir: &Path, component: &[u8], wit_dir: &Path, migrations_dir: &Path) -> Result<Vec<u8>, ArtifactError> {
+/// Packs what the compiler made with the `plugin.toml` of its folder, the world of its name in `wit_dir`, and the migrations
+/// `NNNN_name.<dialect>.sql` of `migrations_dir`, which need not exist. A core module is made a component: `wasm-component-ld` is not on
+/// every author's PATH, and the usual linker leaves a module with the bindings' types in a section.
+pub fn pack_directory(plugin_dir: &Path, compiled: &[u8], wit_dir: &Path, migrations_dir: &Path) -> Result<Vec<u8>, ArtifactError> {
+    let component = &as_component(compiled)?;
     let manifest_text = read_text(&plugin_dir.join("plugin.toml"))?;
     let manifest = Manifest::parse(&manifest_text)?;
     let wit_text = wit::wit_text(wit_dir, &manifest.name)?;
     pack(component, &manifest_text, &wit_text, &read_migrations(migrations_dir)?)
+}
+
+fn as_component(compiled: &[u8]) -> Result<Cow<'_, [u8]>, ArtifactError> {
+    if !matches!(sections(compiled), Err(ArtifactError::CoreModule)) {
+        return Ok(Cow::Borrowed(compiled));
+    }
+    let encoded = wit_component::ComponentEncoder::default().validate(true).module(compiled).and_then(|mut encoder| encoder.encode());
+    encoded.map(Cow::Owned).map_err(|error| ArtifactError::NoComponent(format!("{error:#}")))
 }
 
 /// The migrations of a folder, in the order of their names. Files of other forms are refused; a folder that is not there has none.

@@ -1,9 +1,14 @@
 //! `plugin.toml`: how a component's functions are bound to the world outside, and what it may use. Knows no wasmtime and no HTTP server.
 
+mod bytes;
+pub mod duration;
+
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -12,25 +17,32 @@ use crate::limits;
 use crate::names::ServiceName;
 
 /// A whole manifest. Unknown keys are errors that name them.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
+    /// The service's name: lower-case letters, digits and hyphens. Its tables, cache, settings and topics are under it.
     pub name: String,
     /// Semantic version (semver.org 2.0.0): `MAJOR.MINOR.PATCH`.
     pub version: String,
     /// What all routes' paths start with, e.g. `/api/v1/auth`.
     #[serde(default)]
     pub prefix: String,
+    /// HTTP routes, each bound to a function.
     #[serde(default, rename = "route")]
     pub routes: Vec<Route>,
+    /// Types of WebSocket frames, each bound to a function.
     #[serde(default, rename = "socket")]
     pub sockets: Vec<Socket>,
+    /// Functions that the host calls again and again.
     #[serde(default, rename = "schedule")]
     pub schedules: Vec<Schedule>,
+    /// Which topics the service subscribes to.
     #[serde(default)]
     pub events: Events,
+    /// What one call and one instance may use.
     #[serde(default)]
     pub limits: Limits,
+    /// What of the world outside the service wants; its imports are in its world.
     #[serde(default)]
     pub grants: Grants,
     /// A function without parameters that must answer without an error before the version goes live.
@@ -38,16 +50,18 @@ pub struct Manifest {
     pub probe: Option<String>,
     /// Defaults of the service's settings; the operator's `[services.<name>]` goes over them.
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub config: BTreeMap<String, toml::Value>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// `METHOD /path/{variable}`, below the prefix; `/` is the prefix itself.
     pub http: String,
     /// The function of the service's `api`, kebab-case.
     pub call: String,
+    /// Who may call: `public`, `user` or `role:NAME`.
     pub access: Access,
     /// The success status; 204 needs a function without a result.
     #[serde(default = "status_ok")]
@@ -76,10 +90,12 @@ fn status_ok() -> u16 {
     200
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StatusUnless {
+    /// A boolean field of the reply, snake_case.
     pub field: String,
+    /// The status where it is false.
     pub status: u16,
 }
 
@@ -91,18 +107,22 @@ pub enum Access {
     Role(String),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
+    /// Whose requests are counted together: those of an address (`ip`), of a user, or all of the route.
     pub per: RateSubject,
+    /// `fixed-window`, `sliding-window` (no double burst at a window's border) or `token-bucket` (a burst, then an even refill).
     pub strategy: RateStrategy,
     /// Requests per window; the bucket's size for `token-bucket`.
     pub limit: u32,
+    /// How long requests count, e.g. `1m`.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub window: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RateSubject {
     Ip,
@@ -110,7 +130,7 @@ pub enum RateSubject {
     Route,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RateStrategy {
     FixedWindow,
@@ -118,16 +138,18 @@ pub enum RateStrategy {
     TokenBucket,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResponseCache {
+    /// How long an answer is kept, e.g. `1h`.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub ttl: Duration,
     /// `public` for one answer for all, `user` for one per user.
     pub per: CacheScope,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CacheScope {
     Public,
@@ -135,26 +157,31 @@ pub enum CacheScope {
 }
 
 /// A WebSocket frame's type, bound to a function. Sockets always have a user.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Socket {
+    /// The frame's `type`, snake_case.
     pub event: String,
+    /// The function of the service's `api`, kebab-case.
     pub call: String,
-    /// Only where no route calls the function: else a frame counts against the route's.
+    /// How often it may come; only where no route calls the function: else a frame counts against the route's.
     #[serde(default)]
     rate: Option<Rate>,
 }
 
 /// A function without parameters, called again and again by the host.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
+    /// The function of the service's `api`, kebab-case, without parameters.
     pub call: String,
+    /// How often, e.g. `10s`.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub every: Duration,
 }
 
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Events {
     /// Topics wanted of the exported `events` interfaces, e.g. `message.sent`; all functions of them where it is missing.
@@ -163,17 +190,20 @@ pub struct Events {
 }
 
 /// What one call and one instance may use.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Linear memory of an instance.
     #[serde(with = "bytes")]
+    #[schemars(with = "bytes::Text")]
     pub memory: u64,
     /// Guest CPU of one call.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub cpu: Duration,
     /// One call from its begin to its end.
     #[serde(with = "duration")]
+    #[schemars(with = "duration::Text")]
     pub wall: Duration,
     /// Calls at once.
     pub concurrency: u32,
@@ -181,7 +211,7 @@ pub struct Limits {
     pub isolation: Isolation,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Isolation {
     Reuse,
@@ -200,7 +230,7 @@ impl Default for Limits {
     }
 }
 
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Grants {
     /// Hosts for outgoing HTTP, `name:port`.
@@ -395,6 +425,16 @@ impl fmt::Display for Access {
     }
 }
 
+impl JsonSchema for Access {
+    fn schema_name() -> Cow<'static, str> {
+        "Access".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "access", "pattern": "^(public|user|role:.+)$" })
+    }
+}
+
 impl Serialize for Access {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -412,60 +452,6 @@ impl<'de> Deserialize<'de> for Access {
                 _ => Err(de::Error::custom(format!("access {other:?} is none of public, user, role:NAME"))),
             },
         }
-    }
-}
-
-/// `250ms`, `5s`, `10m`, `1h`, `1d`.
-pub mod duration {
-    use super::*;
-
-    pub fn parse(text: &str) -> Option<Duration> {
-        let split = text.find(|c: char| !c.is_ascii_digit())?;
-        let count: u64 = text[..split].parse().ok()?;
-        let unit_ms: u64 = match &text[split..] {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            _ => return None,
-        };
-        count.checked_mul(unit_ms).map(Duration::from_millis)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse(&text).ok_or_else(|| de::Error::custom(format!("{text:?} is no duration; write 250ms, 5s, 10m, 1h or 1d")))
-    }
-
-    pub fn serialize<S: serde::Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{}ms", value.as_millis()))
-    }
-}
-
-/// `65536`, `64KiB`, `64MiB`.
-mod bytes {
-    use super::*;
-
-    fn parse(text: &str) -> Option<u64> {
-        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let count: u64 = text[..split].parse().ok()?;
-        let unit: u64 = match &text[split..] {
-            "" | "B" => 1,
-            "KiB" => 1024,
-            "MiB" => 1024 * 1024,
-            _ => return None,
-        };
-        count.checked_mul(unit)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse(&text).ok_or_else(|| de::Error::custom(format!("{text:?} is no size; write 65536, 64KiB or 64MiB")))
-    }
-
-    pub fn serialize<S: serde::Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
     }
 }
 

@@ -29,6 +29,7 @@ mod instance;
 mod linking;
 mod long_calls;
 pub mod manifest;
+pub mod manifest_reference;
 pub mod permissions;
 mod pool;
 mod stdout;
