@@ -15,6 +15,7 @@ mod json_text;
 pub mod limits;
 pub mod names;
 pub mod new_plugin;
+mod priority;
 pub mod private_file;
 pub mod problem;
 pub mod rates;

@@ -202,8 +202,20 @@ pub const SQL_BATCH_MAX: usize = 1_000;
 pub const SQL_TIMEOUT_MS: u64 = 5_000;
 /// One statement of a migration, in milliseconds.
 pub const SQL_MIGRATION_TIMEOUT_MS: u64 = 60_000;
-/// One text or blob inside SQLite, and the columns of one row: together they bound what a single row may take.
-pub const SQL_VALUE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// One text or blob of a service, and one row of it as it is stored, in bytes; also what a statement makes on its way. SQLite asks nobody inside one
+/// function: what one may take follows from this.
+pub const SQL_VALUE_BYTES_MAX: usize = 256 * 1024;
+/// ... and one of the host's own tables (an effect with its payload and its users).
+pub const SQLITE_HOST_VALUE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// The pattern of a LIKE, and the set of characters that `trim` takes away, in bytes.
+pub const SQL_LIKE_PATTERN_BYTES_MAX: usize = 1_000;
+pub const SQL_TRIM_SET_BYTES_MAX: usize = 64;
+/// Nesting of an expression, and parts of one UNION.
+pub const SQL_EXPRESSION_DEPTH_MAX: usize = 200;
+pub const SQL_UNION_PARTS_MAX: usize = 100;
+/// A function of the host's own asks for the time after so many of its steps.
+pub const SQL_FUNCTION_STEPS_PER_CHECK: usize = 64 * 1024;
+/// The columns of one row.
 pub const SQL_COLUMNS_MAX: usize = 64;
 /// Readers per SQLite file.
 pub const SQLITE_READERS: u32 = 2;
@@ -231,16 +243,27 @@ pub const SQLITE_STATEMENT_KEPT_BYTES_MAX: usize = 8 * 1024;
 pub const SQLITE_ROWS_AT_ONCE: usize = 64;
 /// A statement that has run so long, in microseconds, gives the other work of its thread away.
 pub const SQLITE_GIVES_WAY_US: u64 = 10_000;
+/// A service's statement that was quick so far runs on the thread that asks; when it has run so long there, in microseconds, and taken so many checks
+/// (so that it did not only wait for a processor), it is ended and begun again on a thread of its service's own. Beyond the second time in any case.
+pub const SQLITE_IN_PLACE_US: u64 = 5_000;
+pub const SQLITE_IN_PLACE_CHECKS: u64 = 10;
+pub const SQLITE_IN_PLACE_US_MAX: u64 = 50_000;
+/// The threads of a service's own for its statements, one per connection: their niceness (below that of long calls), and how long one waits for its
+/// next statement before it ends, in milliseconds.
+pub const SQLITE_THREAD_NICENESS: i32 = 15;
+pub const SQLITE_THREAD_IDLE_MS: u64 = 10_000;
+/// How much longer than a statement may take its asker waits for the thread that runs it, in milliseconds; then he is answered without it.
+pub const SQLITE_ANSWER_MARGIN_MS: u64 = 250;
 /// How long it waits for a thread that takes it, in milliseconds.
 pub const SQLITE_HANDOVER_MS: u64 = 100;
 /// A read of a service that took no longer, in checks (see `SQLITE_STEPS_PER_CHECK`) and in microseconds, may run on the connection that
 /// writes, for which it waits a little, in milliseconds; one that took longer runs on one that only reads for so many times.
-pub const SQLITE_QUICK_CHECKS: u64 = 1;
+pub const SQLITE_QUICK_CHECKS: u64 = 5;
 pub const SQLITE_QUICK_US: u64 = 20_000;
 pub const SQLITE_WRITER_WAIT_MS: u64 = 2;
 pub const SQLITE_MISTRUSTED_RUNS: u32 = 1_000;
 /// SQLite asks after this many steps of its machine whether the statement has run too long.
-pub const SQLITE_STEPS_PER_CHECK: i32 = 5_000;
+pub const SQLITE_STEPS_PER_CHECK: i32 = 1_000;
 /// Effects of a transaction kept in memory before they are written, in bytes.
 pub const OUTBOX_BUFFER_BYTES_MAX: usize = 512 * 1024;
 /// The newest effects that are also in memory, and the bytes of their payloads, per outbox; what is beyond is read from the file.
@@ -437,6 +460,8 @@ const _: () = assert!(DESCRIPTORS_RESERVED as usize > 2 * (ADMIN_CONNECTIONS_MAX
 const _: () = assert!(BODY_BYTES_MAX <= BODIES_USER_BYTES_MAX && BODIES_USER_BYTES_MAX < BODIES_ADDRESS_BYTES_MAX);
 const _: () = assert!(HTTP2_HEAD_BYTES_MAX as usize > HTTP_BUFFER_BYTES_MAX);
 const _: () = assert!(READY_ANSWER_MS > READY_CHECK_TIMEOUT_MS);
+const _: () = assert!(SQLITE_IN_PLACE_CHECKS > SQLITE_QUICK_CHECKS && SQLITE_IN_PLACE_US < SQLITE_GIVES_WAY_US);
+const _: () = assert!(SQL_VALUE_BYTES_MAX < SQLITE_HOST_VALUE_BYTES_MAX && SQL_VALUE_BYTES_MAX > 2 * SQL_STATEMENT_BYTES_MAX);
 const _: () = assert!(SOCKET_FINISH_MS + SOCKET_CLOSE_MS < DRAIN_TIMEOUT_MS);
 const _: () = assert!(FEED_RETRY_FIRST_MS < FEED_RETRY_LAST_MS);
 const _: () = assert!(IDLE_TIMEOUT_S > HEARTBEAT_INTERVAL_S);

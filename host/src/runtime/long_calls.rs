@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::cpu;
-use crate::limits;
+use crate::{limits, priority};
 
 /// The threads for long calls. Cheap to clone; they end with the last clone, and with the calls that they have then.
 #[derive(Clone)]
@@ -94,9 +94,7 @@ impl LongCalls {
             thread::Builder::new()
                 .name(THREAD.to_owned())
                 .spawn(move || {
-                    if let Err(error) = step_back() {
-                        tracing::warn!(%error, "the threads of long calls are preferred like all others");
-                    }
+                    priority::step_back(limits::LONG_CALL_NICENESS);
                     runtime.block_on(poll_in_turns(&calls));
                 })
                 .expect("a host that cannot start a thread cannot run at all");
@@ -172,32 +170,6 @@ async fn measured<T>(mut call: BoxFuture<'static, T>) -> (T, Duration) {
     });
     let outcome = outcome.await;
     (outcome, used)
-}
-
-/// This thread alone is preferred less than others. Errors: where that is refused, long calls still have only their own threads.
-#[cfg(target_os = "linux")]
-fn step_back() -> std::io::Result<()> {
-    let attributes = libc::sched_attr {
-        size: size_of::<libc::sched_attr>() as u32,
-        sched_policy: libc::SCHED_OTHER as u32,
-        sched_flags: 0,
-        sched_nice: limits::LONG_CALL_NICENESS,
-        sched_priority: 0,
-        // The slice (sched(7), since Linux 6.12): who wakes with a shorter one goes first at once, instead of waiting for its end. Nothing before.
-        sched_runtime: limits::LONG_CALL_SLICE_MS * 1_000_000,
-        sched_deadline: 0,
-        sched_period: 0,
-    };
-    // SAFETY: sched_setattr(2) reads a struct of the size that the struct names, and changes only this thread (0).
-    match unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn step_back() -> std::io::Result<()> {
-    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// One thread's loop: all its calls, each as far as it gets until it gives way.

@@ -1,5 +1,6 @@
 //! A service that misbehaves in every way it can: each time a clear answer within a bounded time, and nobody else is hurt.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, StatusCode};
@@ -67,7 +68,7 @@ fn ticks_used(app: &TestApp, is_counted: impl Fn(&str) -> bool) -> u64 {
 async fn leaves_the_threads_that_serve(function: &str, body: Value, ends_it: impl AsyncFnOnce(&TestApp)) {
     let app = start().await;
     is_fine(&app).await;
-    let elsewhere = || ticks_used(&app, |name| name == "long-calls");
+    let elsewhere = || ticks_used(&app, |name| name == "long-calls" || name.starts_with("sql-"));
     let all = || ticks_used(&app, |_| true);
     let before = (elsewhere(), all());
     tokio::join!(call(&app, function, body), ends_it(&app));
@@ -227,4 +228,85 @@ async fn calls_beyond_the_services_slots_are_answered_at_once() {
     busy.expect_problem(503, "service_busy");
     held.expect_problem(504, "service_timed_out");
     is_fine(&app).await;
+}
+
+/// The longest of many answers of `/health`, and of calls of another service that take some 40 ms of a processor, until `is_over`.
+async fn beside(app: &TestApp, millions: u64, is_over: &AtomicBool) -> (Duration, Duration) {
+    let health = async {
+        let mut longest = Duration::ZERO;
+        while !is_over.load(Ordering::Relaxed) {
+            let begin = Instant::now();
+            app.get("/health").send().await.expect(StatusCode::OK);
+            longest = longest.max(begin.elapsed());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        longest
+    };
+    let work = async {
+        let mut longest = Duration::ZERO;
+        while !is_over.load(Ordering::Relaxed) {
+            longest = longest.max(work(app, millions).await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        longest
+    };
+    tokio::join!(health, work)
+}
+
+async fn work(app: &TestApp, millions: u64) -> Duration {
+    let begin = Instant::now();
+    app.post("/api/v1/front/work", json!({ "count": millions })).send().await.expect(StatusCode::OK);
+    begin.elapsed()
+}
+
+/// These statements are asked at once, and end; `/health` and another service's calls are answered meanwhile as if nothing was.
+async fn statements_hurt_nobody_else(statements: Vec<Value>, statuses: &[u16]) {
+    let app = TestApp::with(&["front", "hostile", "location"], &[]).await;
+    let mut millions = 4;
+    while work(&app, millions).await < Duration::from_millis(40) {
+        millions *= 2;
+    }
+    let is_over = AtomicBool::new(false);
+    let asked = async {
+        let asked = statements.iter().map(async |statement| {
+            let begin = Instant::now();
+            let reply = app.post("/api/v1/hostile/statement", statement.clone()).send().await;
+            let took = begin.elapsed();
+            println!("{statement:.120}: {} after {took:?}", reply.status.as_u16());
+            assert!(statuses.contains(&reply.status.as_u16()), "{statement}: {} {}", reply.status, reply.body);
+            // The wall time of the service's calls, and what a busy machine adds.
+            assert!(took < Duration::from_secs(15), "{statement} was answered after {took:?}");
+        });
+        futures_util::future::join_all(asked).await;
+        is_over.store(true, Ordering::Relaxed);
+    };
+    let ((), (health, worked)) = tokio::join!(asked, beside(&app, millions, &is_over));
+    println!("/health took at most {health:?}, a call of 40 ms at most {worked:?}");
+    assert!(health < Duration::from_millis(500), "/health took {health:?}");
+    assert!(worked < Duration::from_secs(2), "another service's call took {worked:?}");
+    is_fine(&app).await;
+    assert_eq!(app.get("/ready").send().await.expect(StatusCode::OK)["status"], "up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_inside_one_function_stops_nobody() {
+    let twice = |statement: Value| [statement.clone(), statement];
+    let statements = [
+        json!({ "sql": "SELECT instr(hex(zeroblob(1040000)), hex(zeroblob(520000)) || '1')", "texts": [], "times": 1 }),
+        json!({ "sql": "SELECT instr($1, $2 || '1')", "texts": ["00000000", "0000"], "times": 20_000 }),
+        json!({ "sql": "SELECT replace($1, $2 || '1', '')", "texts": ["00000000", "0000"], "times": 20_000 }),
+        json!({ "sql": "SELECT replace($1, $2 || '1', '')", "texts": ["00000000", "0000"], "times": 25_000 }),
+        json!({ "sql": "SELECT $1 LIKE '%0%0%0%0%0%0%0%0%0%0%0%0%0%0%0%0%0%1'", "texts": ["00000000"], "times": 20_000 }),
+        json!({ "sql": "SELECT trim($1, $2)", "texts": ["00000000", "1111"], "times": 20_000 }),
+        json!({ "sql": format!("SELECT replace('{}', '{}1', '')", "0".repeat(40_000), "0".repeat(20_000)), "texts": [], "times": 1 }),
+    ];
+    // Refused, too large, or quick: none of them takes long any more.
+    statements_hurt_nobody_else(statements.into_iter().flat_map(twice).collect(), &[200, 500]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endless_statements_stop_nobody() {
+    let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+    let statements = (0..6).map(|_| json!({ "sql": endless, "texts": [], "times": 1 })).collect();
+    statements_hurt_nobody_else(statements, &[503, 504]).await;
 }

@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, Notify};
 
 use self::guard::{Checked, Guard};
 pub use self::lanes::Durability;
-use self::lanes::{File, Lease};
+use self::lanes::{File, Lease, Visit};
 use self::outbox::{Pending, SqliteOutbox};
 use self::script::Script;
 use self::values::Params;
@@ -20,6 +20,7 @@ use crate::limits;
 use crate::names::ServiceName;
 
 mod errors;
+mod functions;
 mod guard;
 mod keeper;
 pub(crate) mod lanes;
@@ -28,6 +29,8 @@ mod migrate;
 pub(crate) mod outbox;
 pub(crate) mod script;
 pub(crate) mod values;
+mod watch;
+mod workers;
 
 /// A folder of databases, `<folder>/<service>.sqlite`.
 pub struct SqliteBackend {
@@ -130,8 +133,8 @@ struct Collector {
     bytes: usize,
 }
 
-impl Collector {
-    fn take(&mut self, row: &values::Row<'_>) -> Result<(), SqlError> {
+impl Visit for Collector {
+    fn row(&mut self, row: &values::Row<'_>) -> Result<bool, SqlError> {
         if self.rows.columns.is_empty() {
             self.rows.columns = values::columns(row);
             if self.rows.columns.len() > limits::SQL_COLUMNS_MAX {
@@ -147,16 +150,23 @@ impl Collector {
             return Err(SqlError::new(ErrorClass::TooLarge, format!("more than {} bytes", limits::SQL_RESULT_BYTES_MAX)));
         }
         self.rows.rows.push(row);
-        Ok(())
+        Ok(true)
+    }
+}
+
+/// Takes the first row.
+#[derive(Default)]
+struct First(Collector);
+
+impl Visit for First {
+    fn row(&mut self, row: &values::Row<'_>) -> Result<bool, SqlError> {
+        self.0.row(row).map(|_| false)
     }
 }
 
 /// Rows and changed rows of one checked statement; `script` is the statement itself or its opening form.
 async fn collect(lease: &mut Lease, script: &Script, checked: &Checked, params: Params) -> Result<(Rows, u64), SqlError> {
-    let mut collector = Collector::default();
-    let began = lease.begun();
-    let changed = lease.each(script, params, |row| collector.take(row).map(|()| true)).await?;
-    checked.haste.note(lease.effort_since(began));
+    let (collector, changed) = lease.run_checked::<Collector>(script, checked, params).await?;
     let changed = if checked.changes { changed.last().copied().unwrap_or(0) } else { 0 };
     Ok((collector.rows, changed))
 }
@@ -167,10 +177,7 @@ async fn first(lease: &mut Lease, script: &Script, checked: &Checked, params: Pa
         let (rows, _) = collect(lease, script, checked, params).await?;
         return Ok(rows.rows.into_iter().next());
     }
-    let mut collector = Collector::default();
-    let began = lease.begun();
-    lease.each(script, params, |row| collector.take(row).map(|()| false)).await?;
-    checked.haste.note(lease.effort_since(began));
+    let (First(mut collector), _) = lease.run_checked::<First>(script, checked, params).await?;
     Ok(collector.rows.rows.pop())
 }
 
@@ -367,3 +374,6 @@ impl Transaction for SqliteTransaction {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

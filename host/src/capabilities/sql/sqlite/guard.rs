@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::functions;
 use super::script::Script;
 use crate::capabilities::sql::{ErrorClass, SqlError};
 use crate::limits;
@@ -25,12 +26,17 @@ pub struct Checked {
     pub reads: bool,
     /// Changes rows, so that their count means something.
     pub changes: bool,
+    /// Names RECURSIVE: it may run for long on no data at all.
+    pub is_recursive: bool,
+    /// Names a function whose work grows with its values.
+    pub is_linear: bool,
     pub params: usize,
     pub haste: Haste,
     opening: OnceLock<Script>,
 }
 
-/// What a run took. Work is counted by the checks of the time, which come with the steps: a clock also runs while the thread waits for its turn.
+/// What a run took. Work is counted by the checks of the time, which come with the steps. `took` is the time of the processor on a thread of the
+/// service's own, where it may wait long for its turn, and else the clock's.
 #[derive(Clone, Copy)]
 pub struct Effort {
     pub checks: u64,
@@ -130,6 +136,12 @@ fn check(sql: &str) -> Result<Checked, String> {
     if params > limits::SQL_PARAMS_MAX {
         return Err(format!("at most {} parameters", limits::SQL_PARAMS_MAX));
     }
+    let names = |wanted: &dyn Fn(&str) -> bool| {
+        // A quoted name may be a function's too.
+        tokens.iter().any(|token| matches!(token, Token::Word(word) | Token::Quoted(word) if wanted(word)))
+    };
+    let is_recursive = names(&|word| is_any(word, &["RECURSIVE"]));
+    let is_linear = names(&functions::is_linear);
     let keep = sql.len() <= limits::SQLITE_STATEMENT_KEPT_BYTES_MAX;
     let sql: Arc<str> = sql.into();
     let script = Script::new(sql.clone());
@@ -140,6 +152,8 @@ fn check(sql: &str) -> Result<Checked, String> {
         script,
         reads: !changes,
         changes,
+        is_recursive,
+        is_linear,
         params,
         haste: Haste { mistrusted_runs: AtomicU32::new(1) },
         opening: OnceLock::new(),

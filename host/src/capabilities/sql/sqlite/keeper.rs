@@ -131,10 +131,11 @@ mod tests {
     use super::super::lanes::{Durability, Lease, Role};
     use super::super::script::Script;
     use super::super::values::Params;
+    use super::super::workers::Workers;
 
     async fn writer(path: &Path) -> (Arc<Lane>, Keeper) {
         let role = || Role { path: path.to_owned(), durability: Durability::default(), writes: true };
-        let lane = Lane::open(role(), 1).expect("opens");
+        let lane = Lane::open(role(), 1, Workers::new("a")).expect("opens");
         let mut lease = Lane::lease(&lane).await.expect("the writer");
         lease.run(&Script::new("CREATE TABLE t (a)"), Params::default()).await.expect("creates");
         drop(lease);

@@ -1,9 +1,10 @@
 //! One SQLite file: a single writer and a few readers, each lent to one user at a time, in turn. Whatever becomes of the user (an error, a
 //! time-out, a future dropped in the middle of a transaction), the next one finds a connection with nothing open.
 //!
-//! Statements run in place, on the thread that asks: going to a thread of their own and back costs several times what most of them do
-//! (host/docs/adr/0013-sqlite-runs-in-place.md). One that takes long first gives the other work of its thread away, and is ended at its time.
-//! Knows nothing of services, outboxes or guests.
+//! The host's statements, and a service's that were quick so far, run in place, on the thread that asks: going to a thread of their own and back
+//! costs several times what most of them do (host/docs/adr/0013-sqlite-runs-in-place.md). A service's other statements run on threads of its own
+//! (`workers`), where their asker waits for them no longer than their time, whatever they do (host/docs/adr/0025-long-statements-run-on-their-services-threads.md).
+//! Knows nothing of outboxes or guests.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,19 +14,21 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
-use rusqlite::{CachedStatement, Connection, OpenFlags, Statement};
-use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use rusqlite::{CachedStatement, Connection, InterruptHandle, OpenFlags, Statement};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::guard::Effort;
+use super::guard::{Checked, Effort};
 use super::keeper::Keeper;
 use super::script::{Script, Text};
 use super::values::{Params, Row};
-use super::{errors, log_file};
+use super::watch::{Speaker, Watch, give_way};
+use super::workers::Workers;
+use super::{errors, functions, log_file};
 use crate::capabilities::sql::{ErrorClass, SqlError};
-use crate::limits;
+use crate::{limits, priority};
 
 /// What a commit outlives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,8 +51,9 @@ pub struct File {
 impl File {
     pub async fn open(path: &Path, durability: Durability) -> Result<Self, SqlError> {
         // The writer first: it makes the file.
-        let writer = Lane::open(Role { path: path.to_owned(), durability, writes: true }, 1)?;
-        let readers = Lane::open(Role { path: path.to_owned(), durability, writes: false }, limits::SQLITE_READERS as usize)?;
+        let workers = Workers::new(&path.file_stem().unwrap_or_default().to_string_lossy());
+        let writer = Lane::open(Role { path: path.to_owned(), durability, writes: true }, 1, workers.clone())?;
+        let readers = Lane::open(Role { path: path.to_owned(), durability, writes: false }, limits::SQLITE_READERS as usize, workers)?;
         let (keeper, closing) = (TaskTracker::new(), CancellationToken::new());
         // Owned by the file: `close` ends it, and so does dropping the file.
         let link = Link::open(&writer.role)?;
@@ -93,7 +97,7 @@ impl File {
                 leases.push(Lane::lease(lane).await?);
             }
             for lease in &mut leases {
-                lease.link()?.connection.flush_prepared_statement_cache();
+                lease.held()?.link()?.connection.flush_prepared_statement_cache();
             }
         }
         Ok(())
@@ -138,14 +142,23 @@ pub(super) struct Lane {
     size: usize,
     places: Arc<Semaphore>,
     idle: Mutex<Vec<Link>>,
+    /// The file's threads for statements that take long.
+    workers: Arc<Workers>,
     /// How often one was lent.
     pub(super) leases: AtomicU64,
 }
 
 impl Lane {
-    pub(super) fn open(role: Role, size: usize) -> Result<Arc<Self>, SqlError> {
+    pub(super) fn open(role: Role, size: usize, workers: Arc<Workers>) -> Result<Arc<Self>, SqlError> {
         let links = (0..size).map(|_| Link::open(&role)).collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { role, size, places: Arc::new(Semaphore::new(size)), idle: Mutex::new(links), leases: AtomicU64::new(0) }))
+        Ok(Arc::new(Self {
+            role,
+            size,
+            places: Arc::new(Semaphore::new(size)),
+            idle: Mutex::new(links),
+            workers,
+            leases: AtomicU64::new(0),
+        }))
     }
 
     pub(super) async fn lease(lane: &Arc<Self>) -> Result<Lease, SqlError> {
@@ -170,7 +183,7 @@ impl Lane {
             // Its predecessor broke.
             None => Link::open(&lane.role)?,
         };
-        Ok(Lease { link: Some(link), lane: lane.clone(), open: false, _place: place })
+        Ok(Lease { held: Some(Held { link: Some(link), lane: lane.clone(), open: false, _place: place }) })
     }
 }
 
@@ -190,6 +203,8 @@ fn in_use(path: &Path) -> SqlError {
 pub(super) struct Link {
     pub(super) connection: Connection,
     watch: Arc<Watch>,
+    /// Ends what runs at the next step at which SQLite looks, also where it asks nobody (counting a table).
+    interrupt: Arc<InterruptHandle>,
     /// Every commit waits for the disk.
     flushes: bool,
 }
@@ -225,15 +240,18 @@ impl Link {
             connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
             connection.set_prepared_statement_cache_capacity(limits::SQLITE_STATEMENTS_KEPT);
             for (limit, value) in [
-                (Limit::SQLITE_LIMIT_LENGTH, limits::SQL_VALUE_BYTES_MAX),
+                (Limit::SQLITE_LIMIT_LENGTH, Speaker::Host.value_bytes_max()),
                 (Limit::SQLITE_LIMIT_SQL_LENGTH, 2 * limits::SQL_STATEMENT_BYTES_MAX),
                 (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, limits::SQL_PARAMS_MAX),
-                (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000),
+                (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, limits::SQL_LIKE_PATTERN_BYTES_MAX),
+                (Limit::SQLITE_LIMIT_EXPR_DEPTH, limits::SQL_EXPRESSION_DEPTH_MAX),
+                (Limit::SQLITE_LIMIT_COMPOUND_SELECT, limits::SQL_UNION_PARTS_MAX),
                 (Limit::SQLITE_LIMIT_ATTACHED, 0),
                 (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
             ] {
                 connection.set_limit(limit, value as i32)?;
             }
+            functions::install(&connection, &watch)?;
             let watch = watch.clone();
             connection.progress_handler(limits::SQLITE_STEPS_PER_CHECK, Some(move || watch.is_over()))
         };
@@ -241,7 +259,21 @@ impl Link {
             Some(rusqlite::ErrorCode::DatabaseBusy) => in_use(&role.path),
             _ => errors::from_rusqlite(error),
         })?;
-        Ok(Self { connection, watch, flushes: role.writes && role.durability == Durability::Power })
+        let interrupt = Arc::new(connection.get_interrupt_handle());
+        Ok(Self { connection, watch, interrupt, flushes: role.writes && role.durability == Durability::Power })
+    }
+
+    /// From now on statements run in this name.
+    fn speak(&self, speaker: Speaker) -> Result<(), SqlError> {
+        let before = self.watch.speaker();
+        if before != speaker {
+            if before.value_bytes_max() != speaker.value_bytes_max() {
+                let length = speaker.value_bytes_max() as i32;
+                self.connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, length).map_err(errors::from_rusqlite)?;
+            }
+            self.watch.speaker.store(speaker as u8, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn run(
@@ -275,9 +307,14 @@ impl Link {
         self.connection.prepare_cached(&text.sql).map_err(errors::from_rusqlite)
     }
 
+    fn checks(&self) -> u64 {
+        self.watch.checks.load(Ordering::Relaxed)
+    }
+
     /// Rolls back what is open.
     fn clean(&self) -> rusqlite::Result<()> {
-        self.watch.begin(Duration::from_millis(limits::SQL_MIGRATION_TIMEOUT_MS));
+        self.watch.is_cancelled.store(false, Ordering::Relaxed);
+        self.watch.begin(Duration::from_millis(limits::SQL_MIGRATION_TIMEOUT_MS), false);
         // Not open: SQLite rolled back by itself, or the commit had gone through.
         if self.connection.is_autocommit() { Ok(()) } else { self.connection.execute_batch("ROLLBACK") }
     }
@@ -306,63 +343,35 @@ fn step(
     Ok(true)
 }
 
-/// Looks at the time while a statement runs.
-struct Watch {
-    began: Instant,
-    /// How often SQLite has asked.
-    checks: AtomicU64,
-    /// When the running statement is ended, and when it gives its thread's other work away; in microseconds since `began`.
-    deadline_us: AtomicU64,
-    gives_way_us: AtomicU64,
+/// Ends what runs on a connection when its asker is gone.
+struct Asker {
+    watch: Arc<Watch>,
+    interrupt: Arc<InterruptHandle>,
+    is_answered: bool,
 }
 
-impl Default for Watch {
-    fn default() -> Self {
-        Self {
-            began: Instant::now(),
-            checks: AtomicU64::new(0),
-            deadline_us: AtomicU64::new(u64::MAX),
-            gives_way_us: AtomicU64::new(u64::MAX),
+impl Drop for Asker {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.watch.is_cancelled.store(true, Ordering::Relaxed);
+            self.interrupt.interrupt();
         }
     }
 }
 
-impl Watch {
-    fn begin(&self, time: Duration) {
-        let now_us = self.began.elapsed().as_micros() as u64;
-        self.deadline_us.store(now_us + time.as_micros() as u64, Ordering::Relaxed);
-        self.gives_way_us.store(now_us + limits::SQLITE_GIVES_WAY_US, Ordering::Relaxed);
-    }
-
-    /// Asked by SQLite every `SQLITE_STEPS_PER_CHECK` steps.
-    fn is_over(&self) -> bool {
-        self.checks.fetch_add(1, Ordering::Relaxed);
-        let now_us = self.began.elapsed().as_micros() as u64;
-        if now_us >= self.gives_way_us.load(Ordering::Relaxed) {
-            self.gives_way_us.store(u64::MAX, Ordering::Relaxed);
-            give_way();
-        }
-        now_us >= self.deadline_us.load(Ordering::Relaxed)
-    }
-}
-
-/// The other tasks of this thread go on elsewhere; where there are none (tests with a single thread) there is nothing to give.
-fn give_way() {
-    let Ok(runtime) = Handle::try_current() else { return };
-    if runtime.runtime_flavor() != RuntimeFlavor::MultiThread {
-        return;
-    }
-    tokio::task::block_in_place(|| {
-        // Who comes back before another thread has taken them over takes them back: so a task says when one runs.
-        let (says, hears) = std::sync::mpsc::sync_channel(1);
-        runtime.spawn(async move { says.try_send(()) });
-        // Where no thread can be had, nothing is gained by waiting on.
-        let _ = hears.recv_timeout(Duration::from_millis(limits::SQLITE_HANDOVER_MS));
-    });
+/// What a service's statement gives, row by row.
+pub trait Visit: Default + Send + 'static {
+    /// False where no more rows are wanted.
+    fn row(&mut self, row: &Row<'_>) -> Result<bool, SqlError>;
 }
 
 /// A connection lent to one user. Dropping it gives it back, rolled back first where something is still open.
 pub struct Lease {
+    /// None while a thread works with it that was not waited for any longer: that one gives it back.
+    held: Option<Held>,
+}
+
+struct Held {
     link: Option<Link>,
     lane: Arc<Lane>,
     open: bool,
@@ -373,15 +382,21 @@ pub struct Lease {
 impl Lease {
     /// From now on a transaction may be open: to be rolled back unless `ended` is called.
     pub fn opened(&mut self) {
-        self.open = true;
+        self.set_open(true);
     }
 
     /// The transaction has been committed or rolled back.
     pub fn ended(&mut self) {
-        self.open = false;
+        self.set_open(false);
     }
 
-    /// Runs a script; the changed rows of each of its statements. Rows that come are dropped.
+    fn set_open(&mut self, open: bool) {
+        if let Some(held) = &mut self.held {
+            held.open = open;
+        }
+    }
+
+    /// Runs a script of the host; the changed rows of each of its statements. Rows that come are dropped.
     pub async fn run(&mut self, script: &Script, params: Params) -> Result<Vec<u64>, SqlError> {
         self.each(script, params, |_| Ok(true)).await
     }
@@ -394,7 +409,7 @@ impl Lease {
                 if number > 0 {
                     tokio::task::yield_now().await;
                 }
-                self.start(limits::SQL_TIMEOUT_MS)?.run_rows(text, some)?;
+                self.start()?.run_rows(text, some)?;
             }
         }
         Ok(())
@@ -409,44 +424,129 @@ impl Lease {
     ) -> Result<Vec<u64>, SqlError> {
         // Who runs many statements lets others have their turn.
         tokio::task::coop::consume_budget().await;
-        let link = self.start(limits::SQL_TIMEOUT_MS)?;
+        let link = self.start()?;
         link.run(script, &params, &mut visit)
     }
 
-    /// Runs a text of any number of statements without parameters, each within `time`.
+    /// Runs a service's statement; `script` is the statement itself or its opening form. In place where it was quick so far and can be begun again, or
+    /// cannot run for long without data; else, and when it turns out to take long, on a thread of the service's own.
+    /// Errors: `Timeout` after `SQL_TIMEOUT_MS`, whatever the statement does; the transaction is then lost.
+    pub async fn run_checked<V: Visit>(&mut self, script: &Script, checked: &Checked, params: Params) -> Result<(V, Vec<u64>), SqlError> {
+        tokio::task::coop::consume_budget().await;
+        let link = self.held()?.link()?;
+        link.speak(if checked.is_recursive { Speaker::RecursiveService } else { Speaker::Service })?;
+        let was_open = !link.connection.is_autocommit();
+        // Ending a change in the middle of a transaction would roll all of it back.
+        let begins_again = checked.reads || !was_open;
+        let time = Duration::from_millis(limits::SQL_TIMEOUT_MS);
+        if checked.haste.is_quick() && !checked.is_linear && !priority::is_low() && (begins_again || !checked.is_recursive) {
+            if link.flushes {
+                give_way();
+            }
+            let (started, before) = (Instant::now(), link.checks());
+            link.watch.begin(time, begins_again);
+            let mut visitor = V::default();
+            let outcome = link.run(script, &params, &mut |row| visitor.row(row));
+            checked.haste.note(Effort { checks: link.checks() - before, took: started.elapsed() });
+            if outcome.is_ok() || !link.watch.was_long.load(Ordering::Relaxed) {
+                return outcome.map(|changed| (visitor, changed));
+            }
+            if !was_open && !link.connection.is_autocommit() {
+                link.clean().map_err(errors::from_rusqlite)?;
+            }
+            if was_open && link.connection.is_autocommit() {
+                return outcome.map(|changed| (visitor, changed));
+            }
+        }
+        let script = script.clone();
+        let (outcome, effort) = self
+            .elsewhere(time, move |link| {
+                let (began, before) = (cpu_of_this_thread(), link.checks());
+                let mut visitor = V::default();
+                let outcome = link.run(&script, &params, &mut |row| visitor.row(row));
+                let effort = Effort { checks: link.checks() - before, took: cpu_of_this_thread().saturating_sub(began) };
+                (outcome.map(|changed| (visitor, changed)), effort)
+            })
+            .await
+            // It took longer than it may: all of its next runs are elsewhere.
+            .inspect_err(|_| checked.haste.note(Effort { checks: u64::MAX, took: time }))?;
+        checked.haste.note(effort);
+        outcome
+    }
+
+    /// Runs a text of any number of statements without parameters, all within `time`, on a thread of the file's own.
     pub async fn run_text(&mut self, sql: &str, time: Duration) -> Result<(), SqlError> {
-        let link = self.start(time.as_millis() as u64)?;
-        link.connection.execute_batch(sql).map_err(errors::from_rusqlite)
+        let sql = sql.to_owned();
+        self.held()?.link()?.speak(Speaker::Host)?;
+        self.elsewhere(time, move |link| link.connection.execute_batch(&sql).map_err(errors::from_rusqlite)).await?
     }
 
-    /// For `effort_since`.
-    pub fn begun(&self) -> (Instant, u64) {
-        (Instant::now(), self.checks())
+    /// Does the work on a thread of the file's own. Where that does not end in its time, or nobody waits for it any more, the connection goes back when
+    /// it does: until then the file has one less.
+    async fn elsewhere<T: Send + 'static>(
+        &mut self,
+        time: Duration,
+        work: impl FnOnce(&Link) -> T + Send + 'static,
+    ) -> Result<T, SqlError> {
+        let mut held = self.held.take().ok_or_else(closed)?;
+        let link = held.link()?;
+        link.watch.is_cancelled.store(false, Ordering::Relaxed);
+        let (watch, interrupt, workers) = (link.watch.clone(), link.interrupt.clone(), held.lane.workers.clone());
+        let (answers, mut answer) = oneshot::channel();
+        workers.run(Box::new(move || {
+            let Ok(link) = held.link() else { return };
+            link.watch.begin(time, false);
+            let outcome = work(link);
+            // Nobody is there any more: the connection goes back, rolled back where something is open.
+            drop(answers.send((held, outcome)));
+        }))?;
+        // Dropped before the channel is: a connection that was given back is never interrupted.
+        let mut asker = Asker { watch, interrupt, is_answered: false };
+        let answered = tokio::time::timeout(time + Duration::from_millis(limits::SQLITE_ANSWER_MARGIN_MS), &mut answer).await;
+        match answered {
+            Ok(Ok((held, outcome))) => {
+                asker.is_answered = true;
+                self.held = Some(held);
+                Ok(outcome)
+            }
+            Ok(Err(_)) => {
+                asker.is_answered = true;
+                Err(SqlError::new(ErrorClass::Unavailable, "the statement broke off"))
+            }
+            Err(_) => Err(SqlError {
+                sqlstate: Some("57014".to_owned()),
+                ..SqlError::new(ErrorClass::Timeout, "the statement does not end in its time; it is left behind")
+            }),
+        }
     }
 
-    pub fn effort_since(&self, (began_at, checks): (Instant, u64)) -> Effort {
-        Effort { checks: self.checks() - checks, took: began_at.elapsed() }
-    }
-
-    fn checks(&self) -> u64 {
-        self.link.as_ref().map_or(0, |link| link.watch.checks.load(Ordering::Relaxed))
-    }
-
-    fn start(&mut self, time_ms: u64) -> Result<&mut Link, SqlError> {
-        let link = self.link()?;
+    fn start(&mut self) -> Result<&Link, SqlError> {
+        let link = self.held()?.link()?;
         if link.flushes {
             give_way();
         }
-        link.watch.begin(Duration::from_millis(time_ms));
+        link.speak(Speaker::Host)?;
+        link.watch.begin(Duration::from_millis(limits::SQL_TIMEOUT_MS), false);
         Ok(link)
     }
 
-    fn link(&mut self) -> Result<&mut Link, SqlError> {
-        self.link.as_mut().ok_or_else(closed)
+    fn held(&mut self) -> Result<&mut Held, SqlError> {
+        self.held.as_mut().ok_or_else(|| SqlError::new(ErrorClass::Timeout, "a statement that did not end in its time has the connection"))
     }
 }
 
-impl Drop for Lease {
+fn cpu_of_this_thread() -> Duration {
+    let used = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec.unsigned_abs() as u32)
+}
+
+impl Held {
+    fn link(&mut self) -> Result<&Link, SqlError> {
+        self.link.as_ref().ok_or_else(closed)
+    }
+}
+
+impl Drop for Held {
     fn drop(&mut self) {
         let Some(link) = self.link.take() else { return };
         if self.open
@@ -460,84 +560,4 @@ impl Drop for Lease {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    use std::sync::atomic::AtomicBool;
-
-    const ENDLESS: &str = "CREATE TABLE t AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n WHERE i < 0";
-
-    async fn file(folder: &tempfile::TempDir) -> File {
-        File::open(&folder.path().join("a.sqlite"), Durability::default()).await.expect("opens")
-    }
-
-    /// One thread for all tasks: what it does not give away stands still.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn a_long_statement_gives_the_other_tasks_of_its_thread_away() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = file(&folder).await;
-        let is_over = Arc::new(AtomicBool::new(false));
-        let seen = is_over.clone();
-        let statement = tokio::spawn(async move {
-            let mut writer = file.writer().await.expect("the writer");
-            let outcome = writer.run_text(ENDLESS, Duration::from_secs(2)).await;
-            seen.store(true, Ordering::SeqCst);
-            outcome
-        });
-        let mut turns = 0;
-        let other = tokio::spawn(async move {
-            while !is_over.load(Ordering::SeqCst) {
-                turns += 1;
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            turns
-        });
-        assert_eq!(statement.await.expect("no panic").expect_err("it has no end").class, ErrorClass::Timeout);
-        let turns = other.await.expect("no panic");
-        assert!(turns > 20, "the other task had {turns} turns in two seconds");
-    }
-
-    #[tokio::test]
-    async fn what_is_left_open_is_rolled_back_before_the_next_user() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = file(&folder).await;
-        let mut writer = file.writer().await.expect("the writer");
-        writer.run(&Script::new("CREATE TABLE t (a)"), Params::default()).await.expect("creates");
-        writer.opened();
-        let script = Script::all(["BEGIN IMMEDIATE", "INSERT INTO t VALUES (1)"]);
-        writer.run(&script, Params::default()).await.expect("inserts");
-        drop(writer);
-        let mut writer = file.writer().await.expect("the writer");
-        let mut rows = 0;
-        let count = |_: &Row<'_>| {
-            rows += 1;
-            Ok(true)
-        };
-        writer.each(&Script::new("SELECT a FROM t"), Params::default(), count).await.expect("reads");
-        assert_eq!(rows, 0);
-    }
-
-    #[tokio::test]
-    async fn a_read_waits_for_the_writer_a_little_and_no_longer() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = file(&folder).await;
-        assert!(file.writer_soon().await.expect("an answer").is_some(), "nobody has it");
-        let busy = file.writer().await.expect("the writer");
-        assert!(file.writer_soon().await.expect("an answer").is_none(), "somebody has it");
-        let (soon, ()) = tokio::join!(file.writer_soon(), async move { drop(busy) });
-        assert!(soon.expect("an answer").is_some(), "it has come free");
-    }
-
-    #[tokio::test]
-    async fn effort_is_counted_in_steps() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = file(&folder).await;
-        let mut writer = file.writer().await.expect("the writer");
-        for (rows, is_quick) in [(1, true), (100_000, false)] {
-            let begun = writer.begun();
-            let sql = format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {rows}) SELECT max(i) FROM n");
-            writer.run(&Script::new(sql), Params::default()).await.expect("counts");
-            assert_eq!(writer.effort_since(begun).checks <= limits::SQLITE_QUICK_CHECKS, is_quick, "{rows} rows");
-        }
-    }
-}
+mod tests;

@@ -348,7 +348,7 @@ const _: () = assert!(limits::PUSH_PAYLOAD_BYTES_MAX <= limits::EVENT_BYTES_MAX)
 // Who keeps to it keeps its effects in memory: to read them from the file costs more.
 const _: () = assert!(limits::OUTBOX_ROOM < limits::OUTBOX_NEWEST_MAX as i64);
 // An effect fits into a row: JSON text in a JSON string at most doubles, a user takes 40 bytes.
-const _: () = assert!(2 * limits::EVENT_BYTES_MAX + 40 * limits::PUSH_USERS_MAX + 4_096 < limits::SQL_VALUE_BYTES_MAX);
+const _: () = assert!(2 * limits::EVENT_BYTES_MAX + 40 * limits::PUSH_USERS_MAX + 4_096 < limits::SQLITE_HOST_VALUE_BYTES_MAX);
 
 #[cfg(test)]
 mod tests {

@@ -24,6 +24,14 @@ impl Guest for Front {
         api::lookup(&request)
     }
 
+    fn work(request: hostile::Amount) -> Result<hostile::Answer, Error> {
+        let mut sum = 0u64;
+        for step in 0..u64::from(request.count) * 1_000_000 {
+            sum = std::hint::black_box(sum.wrapping_add(step));
+        }
+        Ok(hostile::Answer { text: sum.to_string() })
+    }
+
     fn hold_then_label(request: hostile::Amount) -> Result<hostile::Answer, Error> {
         hostile::hold(request)?;
         hostile::label()

@@ -15,11 +15,11 @@ pub mod bindings {
     });
 }
 
-use bindings::exports::echo::hostile::api::{Amount, Answer, Big, FloodRequest, Guest, Texts};
+use bindings::exports::echo::hostile::api::{Amount, Answer, Big, FloodRequest, Guest, StatementRequest, Texts};
 use bindings::exports::echo::hub::events;
 use echo_sdk::sql::{Database, uuid};
 use echo_sdk::wit::hub::{Class, PushRequest, push};
-use echo_sdk::wit::sql::Transaction;
+use echo_sdk::wit::sql::{Transaction, Value, query};
 use echo_sdk::{Error, Sql, params};
 
 struct Hostile;
@@ -109,6 +109,12 @@ impl Guest for Hostile {
     fn devices() -> Result<Texts, Error> {
         let rows: Vec<(String, bool)> = Database.rows("SELECT device_id, connected FROM devices ORDER BY device_id", Vec::new())?;
         Ok(Texts { items: rows.into_iter().map(|(device, connected)| if connected { device } else { format!("-{device}") }).collect() })
+    }
+
+    fn statement(request: StatementRequest) -> Result<Amount, Error> {
+        let params: Vec<_> = request.texts.iter().map(|text| Value::Text(text.repeat(request.times as usize))).collect();
+        let rows = query(&request.sql, &params)?;
+        Ok(Amount { count: rows.rows.len() as u32 })
     }
 
     fn cycle() -> Result<Answer, Error> {
