@@ -367,9 +367,13 @@ pub const CACHE_CALL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of the in-process cache, all services together; the least recently used go first.
 pub const CACHE_BYTES_MAX: u64 = 64 * MIB_BYTES;
 pub const PASSWORD_BYTES_MAX: usize = 1_024;
-/// Password hashes running at once, and waiting.
+/// Password hashes running at once, and waiting: for known clients, and for strangers. Each that waits holds a slot of its service, and strangers must not
+/// take them all (`concurrency` in the manifest of auth).
 pub const PASSWORD_WORKERS: usize = 2;
-pub const PASSWORD_QUEUE_MAX: usize = 256;
+pub const PASSWORD_KNOWN_WAITING_MAX: usize = 128;
+pub const PASSWORD_STRANGERS_WAITING_MAX: usize = 32;
+/// After so many turns of known clients a stranger has one.
+pub const PASSWORD_KNOWN_TURNS: u32 = 4;
 /// A stored hash in bytes, and the most that computing one may cost: memory in KiB, passes (argon2id), log2 of the rounds (bcrypt), lanes.
 /// A hash comes out of a service's table; one that asks for more is refused before any work is done.
 pub const PASSWORD_HASH_BYTES_MAX: usize = 512;

@@ -2,7 +2,7 @@
 //! host's hashing.
 
 use echo_sdk::Error;
-use echo_sdk::wit::passwords::{self, Algorithm, PasswordError, Verdict};
+use echo_sdk::wit::passwords::{self, Algorithm, PasswordError, Standing, Verdict};
 
 pub const CHARS_MIN: usize = 8;
 pub const CHARS_MAX: usize = 128;
@@ -24,12 +24,12 @@ pub fn check(field: &str, password: &str, phone: &str) -> Result<(), Error> {
 
 /// Takes long: never in a transaction.
 pub fn hash(password: &str) -> Result<String, Error> {
-    Ok(passwords::hash(password, Algorithm::Argon2id)?)
+    Ok(passwords::hash(password, Algorithm::Argon2id, Standing::Stranger)?)
 }
 
 /// Takes long, without a stored hash as well: never in a transaction. What is too long to be anybody's password matches nothing.
 pub fn matches(password: &str, stored: Option<&str>) -> Result<Verdict, Error> {
-    match passwords::verify(password, stored) {
+    match passwords::verify(password, stored, Standing::Stranger) {
         Err(PasswordError::TooLong) => Ok(Verdict { matches: false, needs_rehash: false }),
         other => Ok(other?),
     }

@@ -1,11 +1,16 @@
 //! `echo:passwords/passwords` for a guest: lengths are checked here, before a worker is taken.
 
+use std::net::IpAddr;
+
 use wasmtime::component::{HasSelf, Linker};
 
-use super::{Algorithm, PasswordError};
+use super::{Algorithm, Asker, PasswordError, Standing};
+use crate::capabilities::context::CallContext;
 use crate::capabilities::guest::Guest;
 use crate::limits;
-use bindings::echo::passwords::passwords::{Algorithm as GuestAlgorithm, Host, PasswordError as GuestError, Verdict};
+use bindings::echo::passwords::passwords::{
+    Algorithm as GuestAlgorithm, Host, PasswordError as GuestError, Standing as GuestStanding, Verdict,
+};
 
 mod bindings {
     wasmtime::component::bindgen!({
@@ -21,22 +26,22 @@ pub fn add_to_linker<T: Send + 'static>(linker: &mut Linker<T>, get: fn(&mut T) 
 }
 
 impl Host for Guest {
-    async fn hash(&mut self, password: String, algorithm: GuestAlgorithm) -> Result<String, GuestError> {
+    async fn hash(&mut self, password: String, algorithm: GuestAlgorithm, standing: GuestStanding) -> Result<String, GuestError> {
         check_password(&password)?;
         let algorithm = match algorithm {
             GuestAlgorithm::Argon2id => Algorithm::Argon2id,
             GuestAlgorithm::Bcrypt => Algorithm::Bcrypt,
             GuestAlgorithm::Scrypt => Algorithm::Scrypt,
         };
-        Ok(self.powers.passwords.hash(&password, algorithm).await?)
+        Ok(self.powers.passwords.hash(&password, algorithm, &asker(self.context(), standing)).await?)
     }
 
-    async fn verify(&mut self, password: String, stored: Option<String>) -> Result<Verdict, GuestError> {
+    async fn verify(&mut self, password: String, stored: Option<String>, standing: GuestStanding) -> Result<Verdict, GuestError> {
         check_password(&password)?;
         if stored.as_ref().is_some_and(|stored| stored.len() > limits::PASSWORD_HASH_BYTES_MAX) {
             return Err(GuestError::MalformedHash);
         }
-        let verdict = self.powers.passwords.verify(&password, stored.as_deref()).await?;
+        let verdict = self.powers.passwords.verify(&password, stored.as_deref(), &asker(self.context(), standing)).await?;
         Ok(Verdict { matches: verdict.matches, needs_rehash: verdict.needs_rehash })
     }
 
@@ -45,6 +50,23 @@ impl Host for Guest {
         wasmtime::ensure!(secret.len() <= limits::BODY_BYTES_MAX, "fingerprint of {} bytes", secret.len());
         Ok(self.powers.passwords.fingerprint(&secret))
     }
+}
+
+/// Whoever is signed in is known, whatever the service says; others are told apart by their address, of IPv6 a whole /64.
+fn asker(context: &CallContext, standing: GuestStanding) -> Asker {
+    if let Some(caller) = &context.caller {
+        return Asker { standing: Standing::Known, client: format!("user {}", caller.user_id) };
+    }
+    let standing = match standing {
+        GuestStanding::Stranger => Standing::Stranger,
+        GuestStanding::Known => Standing::Known,
+    };
+    let client = match context.client_address.map(|address| address.to_canonical()) {
+        Some(IpAddr::V6(v6)) => format!("address {:?}", &v6.segments()[..4]),
+        Some(IpAddr::V4(v4)) => format!("address {v4}"),
+        None => String::new(),
+    };
+    Asker { standing, client }
 }
 
 fn check_password(password: &str) -> Result<(), GuestError> {

@@ -1,4 +1,4 @@
-//! Password hashing: native, off the async threads, bounded.
+//! Password hashing: native, off the async threads, bounded, its workers shared fairly among those who ask.
 
 use async_trait::async_trait;
 
@@ -12,6 +12,22 @@ pub enum Algorithm {
     Argon2id,
     Bcrypt,
     Scrypt,
+}
+
+/// How well a client is known to the service that asks: it decides who waits behind whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Stranger,
+    /// A live session, or a device that signed in before.
+    Known,
+}
+
+/// For whom the work is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asker {
+    pub standing: Standing,
+    /// Whose turns these are: a user, or an address.
+    pub client: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +48,9 @@ pub enum PasswordError {
 
 #[async_trait]
 pub trait Passwords: Send + Sync {
-    async fn hash(&self, password: &str, algorithm: Algorithm) -> Result<String, PasswordError>;
+    async fn hash(&self, password: &str, algorithm: Algorithm, asker: &Asker) -> Result<String, PasswordError>;
     /// Without a stored hash: the same work, and no match.
-    async fn verify(&self, password: &str, stored: Option<&str>) -> Result<Verdict, PasswordError>;
+    async fn verify(&self, password: &str, stored: Option<&str>, asker: &Asker) -> Result<Verdict, PasswordError>;
     /// HMAC-SHA-256 under the host's key, hex.
     fn fingerprint(&self, secret: &str) -> String;
 }

@@ -2,8 +2,11 @@
 //! Knows no users and stores nothing.
 
 use std::sync::Arc;
+#[cfg(test)]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::{Algorithm, Asker, PasswordError, Passwords, Verdict};
+use crate::limits;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Argon2, Params, Version};
@@ -11,10 +14,9 @@ use async_trait::async_trait;
 use hmac::{Hmac, KeyInit, Mac};
 use scrypt::Scrypt;
 use sha2::Sha256;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use turns::Turns;
 
-use super::{Algorithm, PasswordError, Passwords, Verdict};
-use crate::limits;
+mod turns;
 
 /// What one hash costs to make. `production` unless an operator asks for less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +46,7 @@ impl Cost {
 pub struct NativePasswords {
     hashing: Arc<Hashing>,
     fingerprints: Hmac<Sha256>,
-    workers: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    turns: Arc<Turns>,
 }
 
 impl NativePasswords {
@@ -54,26 +55,16 @@ impl NativePasswords {
         Self {
             hashing: Arc::new(Hashing::new(cost)),
             fingerprints: Hmac::new_from_slice(&key).expect("HMAC takes a key of any length"),
-            workers: Arc::new(Semaphore::new(limits::PASSWORD_WORKERS)),
-            waiting: AtomicUsize::new(0),
+            turns: Turns::new(limits::PASSWORD_WORKERS),
         }
     }
 
-    /// A worker's place. Full: `Busy` at once for whoever finds `PASSWORD_QUEUE_MAX` others waiting.
-    async fn worker(&self) -> Result<OwnedSemaphorePermit, PasswordError> {
-        if let Ok(permit) = self.workers.clone().try_acquire_owned() {
-            return Ok(permit);
-        }
-        let _place = Place::take(&self.waiting)?;
-        Ok(self.workers.clone().acquire_owned().await.expect("the semaphore is never closed"))
-    }
-
-    async fn run<R: Send + 'static>(&self, work: impl FnOnce(&Hashing) -> R + Send + 'static) -> Result<R, PasswordError> {
-        let permit = self.worker().await?;
+    async fn run<R: Send + 'static>(&self, asker: &Asker, work: impl FnOnce(&Hashing) -> R + Send + 'static) -> Result<R, PasswordError> {
+        let turn = self.turns.take(asker).await?;
         let hashing = self.hashing.clone();
         let task = tokio::task::spawn_blocking(move || {
             // Held until the work ends, even if nobody waits for it any more.
-            let _permit = permit;
+            let _turn = turn;
             work(&hashing)
         });
         task.await.map_err(|error| {
@@ -85,7 +76,7 @@ impl NativePasswords {
 
 #[async_trait]
 impl Passwords for NativePasswords {
-    async fn hash(&self, password: &str, algorithm: Algorithm) -> Result<String, PasswordError> {
+    async fn hash(&self, password: &str, algorithm: Algorithm, asker: &Asker) -> Result<String, PasswordError> {
         let bytes_max = match algorithm {
             Algorithm::Argon2id | Algorithm::Scrypt => limits::PASSWORD_BYTES_MAX,
             Algorithm::Bcrypt => limits::BCRYPT_PASSWORD_BYTES_MAX,
@@ -94,38 +85,22 @@ impl Passwords for NativePasswords {
             return Err(PasswordError::TooLong);
         }
         let password = password.to_owned();
-        self.run(move |hashing| hashing.hash(&password, algorithm)).await?
+        self.run(asker, move |hashing| hashing.hash(&password, algorithm)).await?
     }
 
-    async fn verify(&self, password: &str, stored: Option<&str>) -> Result<Verdict, PasswordError> {
+    async fn verify(&self, password: &str, stored: Option<&str>, asker: &Asker) -> Result<Verdict, PasswordError> {
         if password.len() > limits::PASSWORD_BYTES_MAX {
             return Err(PasswordError::TooLong);
         }
         let stored = stored.map(Stored::parse).transpose()?;
         let password = password.to_owned();
-        self.run(move |hashing| hashing.verify(&password, stored.as_ref())).await
+        self.run(asker, move |hashing| hashing.verify(&password, stored.as_ref())).await
     }
 
     fn fingerprint(&self, secret: &str) -> String {
         let mut mac = self.fingerprints.clone();
         mac.update(secret.as_bytes());
         mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-}
-
-/// One who waits for a worker.
-struct Place<'a>(&'a AtomicUsize);
-
-impl<'a> Place<'a> {
-    fn take(waiting: &'a AtomicUsize) -> Result<Self, PasswordError> {
-        let place = Self(waiting);
-        if waiting.fetch_add(1, Ordering::Relaxed) >= limits::PASSWORD_QUEUE_MAX { Err(PasswordError::Busy) } else { Ok(place) }
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -286,31 +261,43 @@ mod tests {
             (Algorithm::Bcrypt, "$2b$12$", true),
             (Algorithm::Scrypt, "$scrypt$ln=17,r=8,p=1$", true),
         ] {
-            let hash = passwords.hash("correct horse", algorithm).await.unwrap();
+            let hash = passwords.hash("correct horse", algorithm, &contract::asker()).await.unwrap();
             assert!(hash.starts_with(prefix), "{hash}");
-            assert_eq!(passwords.verify("correct horse", Some(&hash)).await, Ok(Verdict { matches: true, needs_rehash }));
+            assert_eq!(
+                passwords.verify("correct horse", Some(&hash), &contract::asker()).await,
+                Ok(Verdict { matches: true, needs_rehash })
+            );
         }
     }
 
     #[tokio::test]
     async fn a_weaker_hash_is_to_be_made_anew() {
-        let weak = light().hash("correct horse", Algorithm::Argon2id).await.unwrap();
+        let weak = light().hash("correct horse", Algorithm::Argon2id, &contract::asker()).await.unwrap();
         let stronger = NativePasswords::new(KEY, Cost { argon2_passes: 2, ..Cost::light() });
-        assert_eq!(stronger.verify("correct horse", Some(&weak)).await, Ok(Verdict { matches: true, needs_rehash: true }));
-        let strong = stronger.hash("correct horse", Algorithm::Argon2id).await.unwrap();
-        assert_eq!(light().verify("correct horse", Some(&strong)).await, Ok(Verdict { matches: true, needs_rehash: false }));
+        assert_eq!(
+            stronger.verify("correct horse", Some(&weak), &contract::asker()).await,
+            Ok(Verdict { matches: true, needs_rehash: true })
+        );
+        let strong = stronger.hash("correct horse", Algorithm::Argon2id, &contract::asker()).await.unwrap();
+        assert_eq!(
+            light().verify("correct horse", Some(&strong), &contract::asker()).await,
+            Ok(Verdict { matches: true, needs_rehash: false })
+        );
         let old = weak.replace("argon2id", "argon2i");
-        assert_eq!(light().verify("correct horse", Some(&old)).await, Ok(Verdict { matches: false, needs_rehash: true }));
+        assert_eq!(
+            light().verify("correct horse", Some(&old), &contract::asker()).await,
+            Ok(Verdict { matches: false, needs_rehash: true })
+        );
     }
 
     #[tokio::test]
     async fn an_unknown_account_costs_one_argon2id_with_the_same_parameters() {
         let passwords = light();
-        let known = passwords.hash("correct horse", Algorithm::Argon2id).await.unwrap();
+        let known = passwords.hash("correct horse", Algorithm::Argon2id, &contract::asker()).await.unwrap();
         let runs = || passwords.hashing.argon2_runs.load(Ordering::Relaxed);
-        passwords.verify("wrong", Some(&known)).await.unwrap();
+        passwords.verify("wrong", Some(&known), &contract::asker()).await.unwrap();
         assert_eq!(runs(), 1);
-        passwords.verify("wrong", None).await.unwrap();
+        passwords.verify("wrong", None, &contract::asker()).await.unwrap();
         assert_eq!(runs(), 2);
         let Stored::Argon2(decoy) = &passwords.hashing.decoy else { panic!("the decoy is argon2id") };
         let known = PasswordHash::new(&known).unwrap();
@@ -321,16 +308,20 @@ mod tests {
     #[tokio::test]
     async fn a_hash_that_would_cost_too_much_is_refused_before_the_work() {
         let passwords = light();
-        let hash = passwords.hash("correct horse", Algorithm::Argon2id).await.unwrap();
+        let hash = passwords.hash("correct horse", Algorithm::Argon2id, &contract::asker()).await.unwrap();
         for greedy in [
             hash.replace("m=64", "m=4194304"),
             hash.replace("t=1", "t=4000000000"),
             hash.replace("p=1", "p=200"),
-            passwords.hash("x", Algorithm::Bcrypt).await.unwrap().replace("$04$", "$31$"),
-            passwords.hash("x", Algorithm::Scrypt).await.unwrap().replace("ln=8", "ln=30"),
-            passwords.hash("x", Algorithm::Scrypt).await.unwrap().replace("p=1", "p=100000"),
+            passwords.hash("x", Algorithm::Bcrypt, &contract::asker()).await.unwrap().replace("$04$", "$31$"),
+            passwords.hash("x", Algorithm::Scrypt, &contract::asker()).await.unwrap().replace("ln=8", "ln=30"),
+            passwords.hash("x", Algorithm::Scrypt, &contract::asker()).await.unwrap().replace("p=1", "p=100000"),
         ] {
-            assert_eq!(passwords.verify("correct horse", Some(&greedy)).await, Err(PasswordError::MalformedHash), "{greedy}");
+            assert_eq!(
+                passwords.verify("correct horse", Some(&greedy), &contract::asker()).await,
+                Err(PasswordError::MalformedHash),
+                "{greedy}"
+            );
         }
         assert_eq!(passwords.hashing.argon2_runs.load(Ordering::Relaxed), 0);
     }
@@ -339,43 +330,34 @@ mod tests {
     async fn bcrypt_does_not_take_a_longer_password_that_begins_the_same() {
         let passwords = light();
         let password = "x".repeat(limits::BCRYPT_PASSWORD_BYTES_MAX);
-        let hash = passwords.hash(&password, Algorithm::Bcrypt).await.unwrap();
-        assert!(passwords.verify(&password, Some(&hash)).await.unwrap().matches);
-        assert!(!passwords.verify(&format!("{password}y"), Some(&hash)).await.unwrap().matches);
+        let hash = passwords.hash(&password, Algorithm::Bcrypt, &contract::asker()).await.unwrap();
+        assert!(passwords.verify(&password, Some(&hash), &contract::asker()).await.unwrap().matches);
+        assert!(!passwords.verify(&format!("{password}y"), Some(&hash), &contract::asker()).await.unwrap().matches);
     }
 
     #[tokio::test]
     async fn so_many_wait_and_no_more() {
         let passwords = Arc::new(light());
-        let taken = passwords.workers.clone().acquire_many_owned(limits::PASSWORD_WORKERS as u32).await.unwrap();
-        let waiting: Vec<_> = (0..limits::PASSWORD_QUEUE_MAX)
+        let mut taken = Vec::new();
+        for _ in 0..limits::PASSWORD_WORKERS {
+            taken.push(passwords.turns.take(&contract::asker()).await.unwrap());
+        }
+        let waiting: Vec<_> = (0..limits::PASSWORD_STRANGERS_WAITING_MAX)
             .map(|_| {
                 let passwords = passwords.clone();
-                tokio::spawn(async move { passwords.verify("x", None).await })
+                tokio::spawn(async move { passwords.verify("x", None, &contract::asker()).await })
             })
             .collect();
-        while passwords.waiting.load(Ordering::Relaxed) < limits::PASSWORD_QUEUE_MAX {
+        while passwords.turns.waiting() < limits::PASSWORD_STRANGERS_WAITING_MAX {
             tokio::task::yield_now().await;
         }
-        assert_eq!(passwords.verify("x", None).await, Err(PasswordError::Busy));
+        assert_eq!(passwords.verify("x", None, &contract::asker()).await, Err(PasswordError::Busy));
         drop(taken);
         for task in waiting {
             assert!(!task.await.unwrap().unwrap().matches);
         }
-        assert_eq!(passwords.waiting.load(Ordering::Relaxed), 0);
-        assert!(passwords.verify("x", None).await.is_ok());
-    }
-
-    #[tokio::test]
-    async fn whoever_gives_up_leaves_the_queue() {
-        let passwords = light();
-        let taken = passwords.workers.clone().acquire_many_owned(limits::PASSWORD_WORKERS as u32).await.unwrap();
-        let mut waiting = Box::pin(passwords.verify("x", None));
-        assert!(futures_util::poll!(&mut waiting).is_pending());
-        assert_eq!(passwords.waiting.load(Ordering::Relaxed), 1);
-        drop(waiting);
-        assert_eq!(passwords.waiting.load(Ordering::Relaxed), 0);
-        drop(taken);
+        assert_eq!(passwords.turns.waiting(), 0);
+        assert!(passwords.verify("x", None, &contract::asker()).await.is_ok());
     }
 
     #[test]

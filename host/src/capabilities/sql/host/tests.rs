@@ -20,7 +20,7 @@ use crate::capabilities::guest::Powers;
 use crate::capabilities::hub::embedded::EmbeddedFeed;
 use crate::capabilities::hub::{Class, FeedEntry, Push, Sockets};
 use crate::capabilities::pace::Pace;
-use crate::capabilities::passwords::{Algorithm, PasswordError, Passwords, Verdict};
+use crate::capabilities::passwords::{Algorithm, Asker, PasswordError, Passwords, Verdict};
 use crate::capabilities::sql::sqlite::{Durability, SqliteBackend};
 use crate::capabilities::sql::{Effect, Migration, SqlBackend};
 use crate::capabilities::tokens::{AccessToken, Claims, Revocation, TokenError, Tokens};
@@ -246,11 +246,11 @@ impl Cache for Nothing {
 
 #[async_trait]
 impl Passwords for Nothing {
-    async fn hash(&self, _: &str, _: Algorithm) -> Result<String, PasswordError> {
+    async fn hash(&self, _: &str, _: Algorithm, _: &Asker) -> Result<String, PasswordError> {
         unreachable!()
     }
 
-    async fn verify(&self, _: &str, _: Option<&str>) -> Result<Verdict, PasswordError> {
+    async fn verify(&self, _: &str, _: Option<&str>, _: &Asker) -> Result<Verdict, PasswordError> {
         unreachable!()
     }
 
@@ -293,10 +293,6 @@ impl Tokens for Nothing {
         unreachable!()
     }
 
-    fn return_ticket(&self, _: &str) {
-        unreachable!()
-    }
-
     fn jwks(&self) -> serde_json::Value {
         unreachable!()
     }
@@ -307,15 +303,7 @@ impl Tokens for Nothing {
 }
 
 fn push() -> Effect {
-    Effect::Push(Push {
-        users: vec![Uuid::nil()],
-        event: "e".to_owned(),
-        payload: "1".to_owned(),
-        class: Class::Durable,
-        receipt: None,
-        subject: None,
-        state: None,
-    })
+    Effect::Push(Push { users: vec![Uuid::nil()], event: "e".to_owned(), payload: "1".to_owned(), class: Class::Durable, receipt: None })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
