@@ -279,13 +279,22 @@ impl TestApp {
 
     /// Registers, confirms the number and signs in on a first device.
     pub async fn sign_up(&self, phone: &str, device: &str) -> Person {
+        self.sign_up_with(phone, device, |ask| ask).await
+    }
+
+    /// The same from this address, of a host behind one proxy.
+    pub async fn sign_up_from(&self, phone: &str, device: &str, address: &str) -> Person {
+        self.sign_up_with(phone, device, |ask| ask.header("x-forwarded-for", address)).await
+    }
+
+    async fn sign_up_with(&self, phone: &str, device: &str, change: impl Fn(Ask) -> Ask) -> Person {
         let password = "correct horse battery 7";
         let register = json!({ "phone": phone, "password": password, "name": format!("Person {phone}") });
-        let registered = self.post("/api/v1/auth/register", register).send().await.expect(StatusCode::CREATED);
+        let registered = change(self.post("/api/v1/auth/register", register)).send().await.expect(StatusCode::CREATED);
         let otp = self.code_sent_to(phone).await;
         let registration = &registered["registration_id"];
         let verify = json!({ "registration_id": registration, "phone": phone, "otp": otp, "device": { "id": device } });
-        let tokens = self.post("/api/v1/auth/verify-otp", verify).send().await.expect(StatusCode::OK);
+        let tokens = change(self.post("/api/v1/auth/verify-otp", verify)).send().await.expect(StatusCode::OK);
         Person::new(phone, password, device, &tokens)
     }
 

@@ -881,7 +881,7 @@ async fn everybody_arranges_their_own_conversations() {
 // --- Sessions ----------------------------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
-async fn a_refresh_token_works_once_and_its_second_use_ends_the_session() {
+async fn a_refresh_token_used_again_after_its_successor_ends_the_session() {
     let app = TestApp::shared().await;
     let ada = app.someone().await;
     let refresh = |token: &str| app.post("/api/v1/auth/refresh", json!({ "refresh_token": token }));
@@ -889,9 +889,10 @@ async fn a_refresh_token_works_once_and_its_second_use_ends_the_session() {
     let second = Person::new(&ada.phone, "", "phone", &refresh(&ada.refresh_token).send().await.expect(StatusCode::OK));
     assert_eq!(second.session_id, ada.session_id);
     assert_ne!((&second.refresh_token, &second.access_token), (&ada.refresh_token, &ada.access_token));
+    let second = Person::new(&ada.phone, "", "phone", &refresh(&second.refresh_token).send().await.expect(StatusCode::OK));
     let mut socket = app.socket(&second, None).await;
 
-    // A copy of the first one is about.
+    // A copy of the first one is about, and its successor was used.
     refresh(&ada.refresh_token).send().await.expect_problem(401, "refresh_reused");
     assert_eq!(socket.closed().await, Some(4401));
     for person in [&ada, &second] {
@@ -988,9 +989,15 @@ async fn a_password_is_changed_forgotten_and_reset() {
         items.into_iter().filter(|item| item["to"] == ada.phone.as_str() && item["code"].is_string()).collect::<Vec<_>>()
     };
     let sent_before = codes().await.len();
-    let forgot = |phone: &str| app.post("/api/v1/auth/password/forgot", json!({ "phone": phone }));
-    let answer = forgot(&ada.phone).send().await.expect(StatusCode::ACCEPTED);
-    assert_eq!(forgot(&unused_phone()).send().await.expect(StatusCode::ACCEPTED), answer);
+    let forgot = async |phone: &str| {
+        let request = app.post("/api/v1/auth/password/forgot", json!({ "phone": phone }));
+        let mut answer = request.send().await.expect(StatusCode::ACCEPTED);
+        let secret = answer.as_object_mut().and_then(|answer| answer.remove("reset_id")).expect("reset_id");
+        assert_eq!(secret.as_str().map(str::len), Some(43));
+        answer
+    };
+    let answer = forgot(&ada.phone).await;
+    assert_eq!(forgot(&unused_phone()).await, answer);
     let code = until("a code to reset the password", async || {
         let codes = codes().await;
         (codes.len() > sent_before).then(|| codes[0]["code"].as_str().expect("code").to_owned())

@@ -4,6 +4,7 @@ use echo_sdk::checks::Checks;
 use echo_sdk::sql::Database;
 use echo_sdk::time::SECOND_US;
 use echo_sdk::wit::context;
+use echo_sdk::wit::passwords::Standing;
 use echo_sdk::{Error, ErrorKind, ids, log, time, transaction};
 
 use crate::bindings::echo::location::api as location;
@@ -38,7 +39,7 @@ pub fn register(request: RegisterRequest) -> Result<Registration, Error> {
     // Before the hashing, and whatever the password: other registrations of the number are none of this client's business.
     otp::check_quota(&settings, &request.phone)?;
 
-    let password_hash = policy::hash(&request.password)?;
+    let password_hash = policy::hash(&request.password, Standing::Stranger)?;
     let secret = Secret::new(Kind::Registration);
     let code = Code::new(Purpose::Verify, &secret.fingerprint);
     let address = context::client_address();

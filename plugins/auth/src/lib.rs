@@ -1,6 +1,7 @@
 //! The auth service: its exports, each handed to the file of its topic. Rules are in `otp.rs`, `policy.rs`, `lockout.rs`; SQL is in `store.rs`.
 
 mod accounts;
+mod clients;
 mod lockout;
 mod login;
 mod otp;
@@ -74,7 +75,7 @@ impl api::Guest for Service {
         sessions::end(request)
     }
 
-    fn forgot_password(request: api::PhoneRequest) -> Result<api::CodeSent, Error> {
+    fn forgot_password(request: api::PhoneRequest) -> Result<api::ResetSent, Error> {
         password::forgot(request)
     }
 

@@ -1,30 +1,37 @@
 //! Signing in with number and password, and the history of it.
 
 use echo_sdk::sql::Database;
-use echo_sdk::time::DAY_US;
+use echo_sdk::time::SECOND_US;
 use echo_sdk::wit::context;
-use echo_sdk::{Error, Id, Page, caller, ids, time, transaction};
+use echo_sdk::wit::passwords::Standing;
+use echo_sdk::{Error, Id, Page, Transaction, caller, ids, time, transaction};
 
 use crate::bindings::exports::echo::auth::api::{LoginAttempt, LoginHistory, LoginHistoryRequest, LoginOutcome, LoginRequest, Tokens};
+use crate::clients::{self, Client};
 use crate::settings::Settings;
 use crate::store::{self, Account};
 use crate::{lockout, policy, sessions};
 
-/// How long sign-ins are remembered, in days, and how many of an account.
-const HISTORY_DAYS: u64 = 90;
-const HISTORY_ENTRIES_MAX: u64 = 500;
+/// How many sign-ins of an account are remembered: so many that succeeded, and so many that did not, as strangers can make any number of these.
+const HISTORY_ENTRIES_MAX: u64 = 250;
 
 pub fn login(request: LoginRequest) -> Result<Tokens, Error> {
     let settings = Settings::load();
     sessions::check_device(&request.device)?;
+    let address = clients::address();
     let account = store::account_by_phone(&Database, &request.phone)?;
-    let note = |outcome| Attempt { outcome, device_id: &request.device.id };
-    if let Err(locked) = lockout::check(&Database, &request.phone, time::now_us()) {
+    let client = Client::of_device(account.as_ref(), &request.device.id, &address)?;
+    let counters = lockout::of_password(&settings, &request.phone, &client, &address);
+    let attempt = Attempt { id: ids::uuid_v7(), device_id: &request.device.id, at: time::now_us() };
+    // Counted and noted as wrong before anybody looks: many at once are not all looked at, and a wrong one costs no second commit, which an unknown
+    // number would not have.
+    transaction(|tx| {
+        let admitted = lockout::admit(tx, &counters, attempt.at)?;
         if let Some(account) = &account {
-            transaction(|tx| remember(tx, account, &note(LoginOutcome::Locked), time::now_us()))?;
+            remember(tx, &settings, account, &attempt, admitted.is_ok())?;
         }
-        return Err(locked);
-    }
+        Ok::<_, Error>(admitted)
+    })??;
 
     // Without an account the same work is done, so that an unknown number takes as long as a wrong password.
     let registered = match &account {
@@ -32,35 +39,35 @@ pub fn login(request: LoginRequest) -> Result<Tokens, Error> {
         None => store::password_of_registration(&Database, &request.phone, context::client_address().as_deref(), time::now_us())?,
     };
     let stored = account.as_ref().map(|account| account.password_hash.as_str()).or(registered.as_deref());
-    let verdict = policy::matches(&request.password, stored)?;
-    let now_us = time::now_us();
+    let verdict = match policy::matches(&request.password, stored, client.standing()) {
+        Ok(verdict) => verdict,
+        Err(error) => {
+            transaction(|tx| {
+                store::forget_attempt(tx, &attempt.id)?;
+                lockout::give_back(tx, &counters)
+            })?;
+            return Err(error);
+        }
+    };
     if !verdict.matches {
-        transaction(|tx| {
-            lockout::count(tx, &settings, &request.phone, now_us)?;
-            match &account {
-                Some(account) => remember(tx, account, &note(LoginOutcome::WrongPassword), now_us),
-                None => Ok(()),
-            }
-        })?;
         return Err(invalid_credentials());
     }
     let Some(account) = &account else {
-        transaction(|tx| store::forget_failures_of(tx, &request.phone))?;
+        transaction(|tx| lockout::forgive(tx, &counters))?;
         return Err(Error::forbidden("phone_unverified", "confirm the number with the code that was sent to it"));
     };
-    // Hashed before the transaction: it takes long, and the writer is one for all.
-    let stronger = if verdict.needs_rehash { Some(policy::hash(&request.password)?) } else { None };
+    // Hashed before the transaction: it takes long, and the writer is one for all. It can wait for another sign-in.
+    let stronger = if verdict.needs_rehash { policy::hash(&request.password, Standing::Known).ok() } else { None };
 
     let opened = transaction(|tx| {
-        // Others may have failed, or the password may have changed, while this one was checked.
-        lockout::check(tx, &request.phone, now_us)?;
+        // The password may have changed while this one was checked.
         let hash_now = stronger.as_deref().unwrap_or(&account.password_hash);
         if !store::swap_password(tx, &account.id, &account.password_hash, hash_now)? {
             return Err(invalid_credentials());
         }
-        store::forget_failures_of(tx, &request.phone)?;
-        remember(tx, account, &note(LoginOutcome::Succeeded), now_us)?;
-        sessions::open(tx, &settings, account, &request.device, now_us)
+        lockout::forgive(tx, &counters)?;
+        store::settle_attempt(tx, &attempt.id, LoginOutcome::Succeeded)?;
+        sessions::open(tx, &settings, account, &request.device, time::now_us())
     })?;
     Ok(opened.finish())
 }
@@ -78,19 +85,26 @@ fn invalid_credentials() -> Error {
 }
 
 struct Attempt<'a> {
-    outcome: LoginOutcome,
+    id: String,
     device_id: &'a str,
+    at: u64,
 }
 
-fn remember(tx: &echo_sdk::Transaction, account: &Account, attempt: &Attempt, now_us: u64) -> Result<(), Error> {
+/// Of those that a lock turned away one stands for all, or they would push everything else out.
+fn remember(tx: &Transaction, settings: &Settings, account: &Account, attempt: &Attempt, admitted: bool) -> Result<(), Error> {
+    let lock_began_us = attempt.at.saturating_sub(settings.lockout_s * SECOND_US);
+    if !admitted && store::locked_attempts_since(tx, &account.id, lock_began_us)? > 0 {
+        return Ok(());
+    }
     let entry = LoginAttempt {
-        at: now_us,
-        outcome: attempt.outcome,
+        at: attempt.at,
+        outcome: if admitted { LoginOutcome::WrongPassword } else { LoginOutcome::Locked },
         device_id: attempt.device_id.to_owned(),
         address: context::client_address(),
         user_agent: context::user_agent(),
     };
-    store::add_attempt(tx, &ids::uuid_v7(), &account.id, &entry)?;
-    store::forget_attempts(tx, &account.id, now_us.saturating_sub(HISTORY_DAYS * DAY_US), HISTORY_ENTRIES_MAX)?;
+    store::add_attempt(tx, &attempt.id, &account.id, &entry)?;
+    let before_us = attempt.at.saturating_sub(settings.login_history_s * SECOND_US);
+    store::forget_attempts(tx, &account.id, before_us, HISTORY_ENTRIES_MAX)?;
     Ok(())
 }

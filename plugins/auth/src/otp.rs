@@ -1,9 +1,9 @@
 //! One-time codes: made, sent, counted, confirmed. Only a keyed hash of a code is ever stored.
 
-use echo_sdk::sql::{Database, SqlError, Transaction};
+use echo_sdk::sql::{Database, Transaction};
 use echo_sdk::time::{DAY_US, SECOND_US};
 use echo_sdk::wit::{passwords, random};
-use echo_sdk::{Error, time, transaction};
+use echo_sdk::{Error, time};
 
 use crate::bindings::echo::notification::events as notification;
 use crate::bindings::exports::echo::auth::api::CodeSent;
@@ -94,30 +94,6 @@ pub fn send(settings: &Settings, phone: &str, code: &Code, now_us: u64) -> Resul
         at: now_us,
     };
     notification::sms_requested(phone, &message)
-}
-
-/// Sends a code to reset a password where one is due. Where none is, all goes the same way but for the sending, so that nobody learns who has an
-/// account.
-pub fn send_if(due: bool, settings: &Settings, phone: &str) -> Result<CodeSent, Error> {
-    let code = Code::new(Purpose::Reset, phone);
-    let now_us = time::now_us();
-    transaction(|tx| {
-        take_quota(tx, settings, phone, now_us)?;
-        if !due {
-            return Ok(());
-        }
-        store::forget_codes(tx, now_us.saturating_sub(DAY_US))?;
-        store::put_code(tx, Purpose::Reset, phone, &code, ends_us(settings, now_us))?;
-        send(settings, phone, &code, now_us)
-    })?;
-    Ok(sent(settings))
-}
-
-/// Checks a code to reset a password, counting the try, and leaves it for `store::drop_code`. The inner error is for the client and must not undo
-/// the count.
-pub fn try_code(tx: &Transaction, settings: &Settings, phone: &str, given: &Code, now_us: u64) -> Result<Result<(), Error>, SqlError> {
-    let kept = store::try_code(tx, Purpose::Reset, phone)?;
-    Ok(judge(kept.as_ref(), given, settings, now_us))
 }
 
 pub fn sent(settings: &Settings) -> CodeSent {

@@ -23,13 +23,13 @@ pub fn check(field: &str, password: &str, phone: &str) -> Result<(), Error> {
 }
 
 /// Takes long: never in a transaction.
-pub fn hash(password: &str) -> Result<String, Error> {
-    Ok(passwords::hash(password, Algorithm::Argon2id, Standing::Stranger)?)
+pub fn hash(password: &str, standing: Standing) -> Result<String, Error> {
+    Ok(passwords::hash(password, Algorithm::Argon2id, standing)?)
 }
 
 /// Takes long, without a stored hash as well: never in a transaction. What is too long to be anybody's password matches nothing.
-pub fn matches(password: &str, stored: Option<&str>) -> Result<Verdict, Error> {
-    match passwords::verify(password, stored, Standing::Stranger) {
+pub fn matches(password: &str, stored: Option<&str>, standing: Standing) -> Result<Verdict, Error> {
+    match passwords::verify(password, stored, standing) {
         Err(PasswordError::TooLong) => Ok(Verdict { matches: false, needs_rehash: false }),
         other => Ok(other?),
     }

@@ -1,4 +1,4 @@
-//! Secrets that a client holds: refresh tokens and registrations. Only a keyed hash of one is ever stored.
+//! Secrets that a client holds: refresh tokens, registrations, requests for a new password. Only a keyed hash of one is ever stored.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,6 +14,7 @@ const CHARS: usize = 43;
 pub enum Kind {
     Refresh,
     Registration,
+    Reset,
 }
 
 pub struct Secret {
@@ -36,6 +37,7 @@ impl Secret {
         let kind = match kind {
             Kind::Refresh => "refresh",
             Kind::Registration => "registration",
+            Kind::Reset => "reset",
         };
         let fingerprint = passwords::fingerprint(&format!("{kind}:{text}"));
         Self { text, fingerprint }

@@ -13,12 +13,15 @@ use echo_sdk::{Error, caller, ids, log, time, transaction};
 
 use crate::bindings::echo::auth::events::{self, SessionEnd};
 use crate::bindings::exports::echo::auth::api::{Device, RefreshRequest, Session, SessionRequest, Sessions, Tokens, WsTicket};
+use crate::clients;
 use crate::secret::{Kind, Secret};
 use crate::settings::Settings;
 use crate::store::{self, Account, Ending};
 
 const DEVICE_ID_CHARS_MAX: usize = 128;
 const DEVICE_TEXT_CHARS_MAX: usize = 100;
+/// Of an account: devices, each with an address, that are known to have signed in.
+const DEVICES_REMEMBERED: u64 = 100;
 /// Sessions that one run of the schedule ends: each account's end is one event, and so many leave a call without waiting.
 const EXPIRED_PER_RUN: u64 = 64;
 
@@ -71,6 +74,7 @@ pub fn open(tx: &Transaction, settings: &Settings, account: &Account, device: &D
     let ends_us = now_us + settings.refresh_ttl_s * SECOND_US;
     store::add_session(tx, &account.id, &session, ends_us)?;
     store::add_refresh_token(tx, &refresh.fingerprint, &session.id, ends_us)?;
+    store::note_device(tx, &account.id, &device.id, &clients::address(), now_us, DEVICES_REMEMBERED)?;
     let tokens = issue(settings, &account.id, &session.id, &device.id, refresh)?;
     Ok(Opened { tokens, replaced })
 }
@@ -93,6 +97,7 @@ pub fn refresh(request: RefreshRequest) -> Result<Tokens, Error> {
         let ends_us = now_us + settings.refresh_ttl_s * SECOND_US;
         store::forget_refresh_tokens(tx, &kept.session_id, now_us)?;
         store::add_refresh_token(tx, &next.fingerprint, &kept.session_id, ends_us)?;
+        store::note_device(tx, &kept.account_id, &kept.device_id, &clients::address(), now_us, DEVICES_REMEMBERED)?;
         store::touch_session(tx, &kept.session_id, context::client_address(), now_us, ends_us)?;
         Ok(Refreshed::Anew(issue(&settings, &kept.account_id, &kept.session_id, &kept.device_id, next)?))
     })?;

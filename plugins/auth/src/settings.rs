@@ -11,6 +11,8 @@ pub struct Settings {
     pub registrations_per_phone: u64,
     pub lockout_failures: u64,
     pub lockout_s: u64,
+    pub failures_per_address: u64,
+    pub login_history_s: u64,
     pub refresh_ttl_s: u64,
     pub sessions_max: u64,
     pub refuse_unassigned_numbers: bool,
@@ -19,9 +21,15 @@ pub struct Settings {
 /// What a year has in seconds, the bound of every time here.
 const YEAR_S: u64 = 366 * 24 * 60 * 60;
 
+/// What bounds of an address are multiplied by in development mode, as `gateway.rate_scale` is.
+const DEV_ADDRESS_SCALE: u64 = 1_000;
+
 impl Settings {
     pub fn load() -> Self {
         let seconds = |key, fallback| config::number(key, fallback).min(YEAR_S);
+        // In development mode everybody has one address.
+        let scale = if config::dev_mode() { DEV_ADDRESS_SCALE } else { 1 };
+        let per_address = |key, fallback| config::number(key, fallback).max(1).saturating_mul(scale);
         Self {
             otp_ttl_s: seconds("otp_ttl_s", 300).max(1),
             otp_tries: config::number("otp_tries", 5).max(1),
@@ -31,6 +39,8 @@ impl Settings {
             registrations_per_phone: config::number("registrations_per_phone", 10).max(1),
             lockout_failures: config::number("lockout_failures", 5).max(1),
             lockout_s: seconds("lockout_s", 900).max(1),
+            failures_per_address: per_address("failures_per_address", 200),
+            login_history_s: seconds("login_history_s", 90 * 24 * 60 * 60).max(1),
             refresh_ttl_s: seconds("refresh_ttl_s", 30 * 24 * 60 * 60).max(1),
             sessions_max: config::number("sessions_max", 20).clamp(1, 1_000),
             refuse_unassigned_numbers: config::flag("refuse_unassigned_numbers", true),
@@ -48,6 +58,8 @@ impl Settings {
             registrations_per_phone: 10,
             lockout_failures: 5,
             lockout_s: 900,
+            failures_per_address: 200,
+            login_history_s: 90 * 24 * 60 * 60,
             refresh_ttl_s: 30 * 24 * 60 * 60,
             sessions_max: 20,
             refuse_unassigned_numbers: true,

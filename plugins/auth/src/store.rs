@@ -1,11 +1,18 @@
-//! All SQL of the auth service, one function per question, in the dialect common to SQLite and PostgreSQL.
+//! All SQL of the auth service, one function per question, in the dialect common to SQLite and PostgreSQL: here of accounts, sessions and sign-ins.
+
+mod codes;
+mod guesses;
 
 use echo_sdk::sql::{FromRow, Row, Sql, SqlError, timestamp, uuid};
 use echo_sdk::{Id, Page, from_row, params};
 
-use crate::accounts::Place;
 use crate::bindings::exports::echo::auth::api::{Device, LoginAttempt, LoginOutcome, Session};
-use crate::otp::{Code, KeptCode, Purpose};
+
+pub use codes::*;
+pub use guesses::*;
+
+pub use codes::*;
+pub use guesses::*;
 
 /// Later than anything here: where a list begins whose newest comes first (2100-01-01).
 const FAR_FUTURE_US: u64 = 4_102_444_800_000_000;
@@ -60,105 +67,6 @@ pub fn open_account(db: &impl Sql, id: &str, phone: &str, confirmed: &Registrati
     db.row(sql, params)
 }
 
-// --- Registrations -------------------------------------------------------------------------------------------------------------------
-
-pub struct NewRegistration<'a> {
-    /// Of the secret that the client holds.
-    pub fingerprint: &'a str,
-    pub phone: &'a str,
-    pub password_hash: &'a str,
-    pub name: Option<&'a str>,
-    pub place: &'a Place,
-    pub address: Option<&'a str>,
-    pub code: &'a Code,
-    pub code_expires_at: u64,
-    pub expires_at: u64,
-}
-
-/// An open one, with the tries at its code.
-pub struct Registration {
-    pub password_hash: String,
-    pub name: Option<String>,
-    pub country: Option<String>,
-    pub region: Option<String>,
-    pub timezone: Option<String>,
-    pub code: KeptCode,
-}
-
-impl FromRow for Registration {
-    fn from_row(row: &mut Row) -> Result<Self, SqlError> {
-        Ok(Self {
-            password_hash: row.take()?,
-            name: row.take()?,
-            country: row.take()?,
-            region: row.take()?,
-            timezone: row.take()?,
-            code: KeptCode { fingerprint: row.take()?, tries: row.take()?, expires_at: row.take()? },
-        })
-    }
-}
-
-pub fn add_registration(db: &impl Sql, new: &NewRegistration, now_us: u64) -> Result<(), SqlError> {
-    let sql = "INSERT INTO registrations (fingerprint, phone, password_hash, name, country, region, timezone, address, \
-            code_fingerprint, code_expires_at, opened_at, expires_at) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
-    let params = params![
-        new.fingerprint,
-        new.phone,
-        new.password_hash,
-        new.name,
-        new.place.country.as_deref(),
-        new.place.region.as_deref(),
-        new.place.timezone.as_deref(),
-        new.address,
-        &new.code.fingerprint,
-        timestamp(new.code_expires_at),
-        timestamp(now_us),
-        timestamp(new.expires_at),
-    ];
-    db.execute(sql, params)?;
-    Ok(())
-}
-
-/// How many of a number are open, and when the first of them ends.
-pub fn open_registrations(db: &impl Sql, phone: &str, now_us: u64) -> Result<(u64, Option<u64>), SqlError> {
-    let sql = "SELECT COUNT(*), MIN(expires_at) FROM registrations WHERE phone = $1 AND expires_at > $2";
-    db.one(sql, params![phone, timestamp(now_us)])
-}
-
-/// Counts a try at the registration's code and gives it: in one statement, so that tries made at once are all counted.
-pub fn try_registration(db: &impl Sql, fingerprint: &str, phone: &str, now_us: u64) -> Result<Option<Registration>, SqlError> {
-    let sql = "UPDATE registrations SET tries = tries + 1 WHERE fingerprint = $1 AND phone = $2 AND expires_at > $3 \
-        RETURNING password_hash, name, country, region, timezone, code_fingerprint, tries, code_expires_at";
-    db.row(sql, params![fingerprint, phone, timestamp(now_us)])
-}
-
-/// Gives an open registration another code; false where there is none.
-pub fn renew_code(db: &impl Sql, fingerprint: &str, phone: &str, code: &Code, code_expires_at: u64, now_us: u64) -> Result<bool, SqlError> {
-    let sql = "UPDATE registrations SET code_fingerprint = $3, code_expires_at = $4, tries = 0 \
-        WHERE fingerprint = $1 AND phone = $2 AND expires_at > $5";
-    let params = params![fingerprint, phone, &code.fingerprint, timestamp(code_expires_at), timestamp(now_us)];
-    Ok(db.execute(sql, params)? == 1)
-}
-
-/// The password of an open registration of this number: one made from this address, else the newest.
-pub fn password_of_registration(db: &impl Sql, phone: &str, address: Option<&str>, now_us: u64) -> Result<Option<String>, SqlError> {
-    let sql = "SELECT password_hash FROM registrations WHERE phone = $1 AND expires_at > $3 \
-        ORDER BY CASE WHEN address = $2 THEN 0 ELSE 1 END, opened_at DESC LIMIT 1";
-    Ok(db.row::<(String,)>(sql, params![phone, address.unwrap_or_default(), timestamp(now_us)])?.map(|(hash,)| hash))
-}
-
-/// All of a number, when one of them was confirmed.
-pub fn end_registrations(db: &impl Sql, phone: &str) -> Result<(), SqlError> {
-    db.execute("DELETE FROM registrations WHERE phone = $1", params![phone])?;
-    Ok(())
-}
-
-pub fn forget_registrations(db: &impl Sql, now_us: u64) -> Result<(), SqlError> {
-    db.execute("DELETE FROM registrations WHERE expires_at <= $1", params![timestamp(now_us)])?;
-    Ok(())
-}
-
 // --- Passwords -----------------------------------------------------------------------------------------------------------------------
 
 /// Puts another hash of the same password in the old one's place; false if the old one is no longer there.
@@ -193,100 +101,6 @@ pub fn trim_passwords(db: &impl Sql, account: &str, count: u64) -> Result<(), Sq
     let sql = "DELETE FROM password_history WHERE account_id = $1 AND id NOT IN \
         (SELECT id FROM password_history WHERE account_id = $1 ORDER BY set_at DESC, id DESC LIMIT $2)";
     db.execute(sql, params![uuid(account), count])?;
-    Ok(())
-}
-
-// --- One-time codes --------------------------------------------------------------------------------------------------------------------
-
-from_row!(KeptCode { fingerprint, tries, expires_at });
-
-/// In place of the one before.
-pub fn put_code(db: &impl Sql, purpose: Purpose, phone: &str, code: &Code, expires_at: u64) -> Result<(), SqlError> {
-    let sql = "INSERT INTO codes (phone, purpose, fingerprint, tries, expires_at) VALUES ($1, $2, $3, 0, $4) \
-        ON CONFLICT (phone, purpose) DO UPDATE SET fingerprint = excluded.fingerprint, tries = 0, expires_at = excluded.expires_at";
-    db.execute(sql, params![phone, purpose.as_str(), &code.fingerprint, timestamp(expires_at)])?;
-    Ok(())
-}
-
-/// Counts a try and gives the code with it: in one statement, so that tries made at once are all counted.
-pub fn try_code(db: &impl Sql, purpose: Purpose, phone: &str) -> Result<Option<KeptCode>, SqlError> {
-    let sql = "UPDATE codes SET tries = tries + 1 WHERE phone = $1 AND purpose = $2 RETURNING fingerprint, tries, expires_at";
-    db.row(sql, params![phone, purpose.as_str()])
-}
-
-/// Whether this code was still there.
-pub fn drop_code(db: &impl Sql, purpose: Purpose, phone: &str, code: &Code) -> Result<bool, SqlError> {
-    let sql = "DELETE FROM codes WHERE phone = $1 AND purpose = $2 AND fingerprint = $3";
-    Ok(db.execute(sql, params![phone, purpose.as_str(), &code.fingerprint])? == 1)
-}
-
-pub fn forget_codes(db: &impl Sql, expired_before_us: u64) -> Result<(), SqlError> {
-    db.execute("DELETE FROM codes WHERE expires_at < $1", params![timestamp(expired_before_us)])?;
-    Ok(())
-}
-
-/// When the last code was sent, and when the day began in which codes are counted.
-#[derive(Default)]
-pub struct CodeQuota {
-    pub sent_at: u64,
-    pub day_started_at: u64,
-    pub sent_count: u64,
-}
-from_row!(CodeQuota { sent_at, day_started_at, sent_count });
-
-pub fn code_quota(db: &impl Sql, phone: &str) -> Result<Option<CodeQuota>, SqlError> {
-    db.row("SELECT sent_at, day_started_at, sent_count FROM code_quotas WHERE phone = $1", params![phone])
-}
-
-/// Counts a code unless the last one is too recent or the day's number is reached; whether it was counted.
-pub fn count_code(db: &impl Sql, phone: &str, now_us: u64, pause_us: u64, per_day: u64) -> Result<bool, SqlError> {
-    let sql = "INSERT INTO code_quotas (phone, sent_at, day_started_at, sent_count) VALUES ($1, $2, $2, 1) \
-        ON CONFLICT (phone) DO UPDATE SET sent_at = excluded.sent_at, \
-            sent_count = CASE WHEN code_quotas.day_started_at <= $4 THEN 1 ELSE code_quotas.sent_count + 1 END, \
-            day_started_at = CASE WHEN code_quotas.day_started_at <= $4 THEN excluded.day_started_at ELSE code_quotas.day_started_at END \
-        WHERE code_quotas.sent_at <= $3 AND (code_quotas.day_started_at <= $4 OR code_quotas.sent_count < $5)";
-    let pause_since = now_us.saturating_sub(pause_us);
-    let day_since = now_us.saturating_sub(echo_sdk::time::DAY_US);
-    Ok(db.execute(sql, params![phone, timestamp(now_us), timestamp(pause_since), timestamp(day_since), per_day])? == 1)
-}
-
-pub fn forget_code_quotas(db: &impl Sql, sent_before_us: u64) -> Result<(), SqlError> {
-    db.execute("DELETE FROM code_quotas WHERE sent_at < $1", params![timestamp(sent_before_us)])?;
-    Ok(())
-}
-
-// --- Wrong passwords in a row ----------------------------------------------------------------------------------------------------------
-
-/// Until when the number is locked, if it is now.
-pub fn locked_until(db: &impl Sql, phone: &str, now_us: u64) -> Result<Option<u64>, SqlError> {
-    let sql = "SELECT locked_until FROM login_failures WHERE phone = $1 AND locked_until > $2";
-    Ok(db.row::<(u64,)>(sql, params![phone, timestamp(now_us)])?.map(|(until,)| until))
-}
-
-/// How many there are now. A lock that is over counts from the beginning.
-pub fn count_failure(db: &impl Sql, phone: &str, now_us: u64) -> Result<u64, SqlError> {
-    let sql = "INSERT INTO login_failures (phone, failures, failed_at) VALUES ($1, 1, $2) \
-        ON CONFLICT (phone) DO UPDATE SET failed_at = excluded.failed_at, \
-            failures = CASE WHEN login_failures.locked_until <= $2 THEN 1 ELSE login_failures.failures + 1 END, \
-            locked_until = CASE WHEN login_failures.locked_until <= $2 THEN NULL ELSE login_failures.locked_until END \
-        RETURNING failures";
-    Ok(db.one::<(u64,)>(sql, params![phone, timestamp(now_us)])?.0)
-}
-
-pub fn lock(db: &impl Sql, phone: &str, until_us: u64) -> Result<(), SqlError> {
-    db.execute("UPDATE login_failures SET locked_until = $2 WHERE phone = $1", params![phone, timestamp(until_us)])?;
-    Ok(())
-}
-
-pub fn forget_failures_of(db: &impl Sql, phone: &str) -> Result<(), SqlError> {
-    db.execute("DELETE FROM login_failures WHERE phone = $1", params![phone])?;
-    Ok(())
-}
-
-/// Old ones that lock nothing.
-pub fn forget_failures(db: &impl Sql, failed_before_us: u64, now_us: u64) -> Result<(), SqlError> {
-    let sql = "DELETE FROM login_failures WHERE failed_at < $1 AND (locked_until IS NULL OR locked_until <= $2)";
-    db.execute(sql, params![timestamp(failed_before_us), timestamp(now_us)])?;
     Ok(())
 }
 
@@ -473,10 +287,29 @@ pub fn attempts_of(db: &impl Sql, account: &str, page: &Page<(u64, Id)>) -> Resu
     Ok(found.into_iter().map(|Entry(id, attempt)| (id, attempt)).collect())
 }
 
-/// Those that are too old, and those beyond the newest ones.
+/// How it turned out.
+pub fn settle_attempt(db: &impl Sql, id: &str, outcome: LoginOutcome) -> Result<(), SqlError> {
+    db.execute("UPDATE login_attempts SET outcome = $2 WHERE id = $1", params![uuid(id), outcome_name(outcome)])?;
+    Ok(())
+}
+
+pub fn forget_attempt(db: &impl Sql, id: &str) -> Result<(), SqlError> {
+    db.execute("DELETE FROM login_attempts WHERE id = $1", params![uuid(id)])?;
+    Ok(())
+}
+
+pub fn locked_attempts_since(db: &impl Sql, account: &str, since_us: u64) -> Result<u64, SqlError> {
+    let sql = "SELECT COUNT(*) FROM login_attempts WHERE account_id = $1 AND at > $2 AND outcome = 'locked'";
+    Ok(db.one::<(u64,)>(sql, params![uuid(account), timestamp(since_us)])?.0)
+}
+
+/// Those of an account that are too old, and those beyond the newest that succeeded and the newest that did not.
 pub fn forget_attempts(db: &impl Sql, account: &str, before_us: u64, keep: u64) -> Result<(), SqlError> {
-    let sql = "DELETE FROM login_attempts WHERE account_id = $1 AND (at < $2 OR at < \
-        (SELECT at FROM login_attempts WHERE account_id = $1 ORDER BY at DESC, id DESC LIMIT 1 OFFSET $3))";
+    let sql = "DELETE FROM login_attempts WHERE account_id = $1 AND (at < $2 \
+        OR (outcome = 'succeeded' AND at < (SELECT at FROM login_attempts WHERE account_id = $1 AND outcome = 'succeeded' \
+            ORDER BY at DESC, id DESC LIMIT 1 OFFSET $3)) \
+        OR (outcome <> 'succeeded' AND at < (SELECT at FROM login_attempts WHERE account_id = $1 AND outcome <> 'succeeded' \
+            ORDER BY at DESC, id DESC LIMIT 1 OFFSET $3)))";
     db.execute(sql, params![uuid(account), timestamp(before_us), keep])?;
     Ok(())
 }

@@ -1,13 +1,22 @@
 //! Strangers who want other people's accounts, or want to keep them out of these.
 
-use reqwest::StatusCode;
-use serde_json::json;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::app::{Ask, Person, TestApp, until, unused_phone};
+use echod::limits;
+use futures_util::future::join_all;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::app::{Ask, Person, Reply, TestApp, until, unused_phone};
 
 const SERVICES: [&str; 4] = ["auth", "location", "notification", "user"];
 /// So that a story need not wait between two codes.
 const NO_PAUSE: (&str, &str) = ("ECHO_SERVICES__AUTH__OTP_RESEND_S", "0");
+/// So that a story can tell several addresses.
+const PROXY: (&str, &str) = ("ECHO_SERVER__TRUSTED_PROXIES_COUNT", "1");
+const FROM: &str = "x-forwarded-for";
+const HOME: &str = "203.0.113.1";
+const AWAY: &str = "198.51.100.99";
 const OWNERS: &str = "the owner's password 7";
 const STRANGERS: &str = "the stranger's password 7";
 
@@ -62,9 +71,7 @@ async fn register_within_the_pause_answers_the_same_whatever_the_password() {
     let mut answers = Vec::new();
     for password in [OWNERS, STRANGERS] {
         let register = json!({ "phone": phone, "password": password, "name": "Owner" });
-        let mut answer = app.post("/api/v1/auth/register", register).send().await.expect_problem(429, "too_soon");
-        answer.as_object_mut().expect("an object").remove("request_id");
-        answers.push(answer);
+        answers.push(without_id(app.post("/api/v1/auth/register", register).send().await.expect_problem(429, "too_soon")));
     }
     assert_eq!(answers[0], answers[1]);
 }
@@ -81,6 +88,136 @@ async fn open_registrations_of_a_number_are_bounded_and_those_that_are_open_stay
     assert!((1..=3_600).contains(&wait), "{wait}");
     third.expect_problem(429, "too_many_registrations");
     verify(&app, &owners, &phone, &code).send().await.expect(StatusCode::OK);
+}
+
+// --- Guessing passwords ------------------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn of_forty_passwords_at_once_five_are_looked_at_and_the_right_one_is_not_told_from_the_others() {
+    let app = TestApp::shared().await;
+    let ada = app.someone().await;
+    let guesses = |count: usize| (0..count).map(|n| log_in(&app, &ada.phone, &format!("guess number {n}"), "strange").send());
+    let answers = join_all(guesses(40)).await;
+    assert_eq!(with_status(&answers, 401), 5, "{answers:?}");
+    assert_eq!(with_status(&answers, 423), 35, "{answers:?}");
+
+    let right = log_in(&app, &ada.phone, &ada.password, "strange").send();
+    let (wrong, right) = futures_util::join!(join_all(guesses(20)), right);
+    let right = without_id(right.expect_problem(423, "account_locked"));
+    for wrong in wrong {
+        assert!(wrong.header("retry-after").parse::<u64>().is_ok_and(|seconds| (1..=900).contains(&seconds)));
+        assert_eq!(without_id(wrong.expect_problem(423, "account_locked")), right);
+    }
+}
+
+#[tokio::test]
+async fn a_lock_made_by_strangers_keeps_no_owner_out() {
+    let app = TestApp::with(&SERVICES, &[PROXY]).await;
+    let ada = app.sign_up_from(&unused_phone(), "phone", HOME).await;
+    let log_in = |password: &str, device: &str, address: &str| log_in(&app, &ada.phone, password, device).header(FROM, address);
+    for _ in 0..5 {
+        log_in("a guess of a stranger", "strange", AWAY).send().await.expect_problem(401, "invalid_credentials");
+    }
+    for (device, address) in [("strange", AWAY), ("strange", HOME), ("another", "203.0.113.9")] {
+        log_in(&ada.password, device, address).send().await.expect_problem(423, "account_locked");
+    }
+    // A device that signed in before is counted apart, also where it is on the move.
+    log_in(&ada.password, "phone", HOME).send().await.expect(StatusCode::OK);
+    let tokens = log_in(&ada.password, "phone", "203.0.113.10").send().await.expect(StatusCode::OK);
+    let ada = Person::new(&ada.phone, &ada.password, "phone", &tokens);
+
+    // A stranger who knows the device's id locks it for the places where it never was, and not for its owner's.
+    for _ in 0..5 {
+        log_in("a guess of a stranger", "phone", AWAY).send().await.expect_problem(401, "invalid_credentials");
+    }
+    log_in(&ada.password, "phone", AWAY).send().await.expect_problem(423, "account_locked");
+    let tokens = log_in(&ada.password, "phone", HOME).send().await.expect(StatusCode::OK);
+    let ada = Person::new(&ada.phone, &ada.password, "phone", &tokens);
+
+    // Nor does any of it concern a live session.
+    change(&app, &ada, &ada.password, "a new password 1").send().await.expect(StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn a_session_has_five_tries_at_its_password_and_other_sessions_have_theirs() {
+    let app = TestApp::shared().await;
+    let thief = app.someone().await;
+    let owner = app.log_in(&thief, "laptop").await;
+    let answers = join_all((0..20).map(|n| change(&app, &thief, &format!("guess number {n}"), "a new password 1").send())).await;
+    assert_eq!((with_status(&answers, 403), with_status(&answers, 423)), (5, 15), "{answers:?}");
+    change(&app, &thief, &thief.password, "a new password 1").send().await.expect_problem(423, "account_locked");
+    change(&app, &owner, &owner.password, "a new password 2").send().await.expect(StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn an_address_that_fails_at_many_numbers_is_locked_and_its_known_devices_are_not() {
+    // Not development mode, where bounds of an address are a thousand times as high; so without codes, on numbers that nobody has.
+    let settings = [("ECHO_PASSWORDS__COST", "production"), ("ECHO_SERVICES__AUTH__FAILURES_PER_ADDRESS", "3"), PROXY];
+    let app = TestApp::launch("serve", &SERVICES, &settings).await;
+    let log_in = |address: &str| log_in(&app, &unused_phone(), "a guess of a stranger", "strange").header(FROM, address);
+    for _ in 0..3 {
+        log_in(AWAY).send().await.expect_problem(401, "invalid_credentials");
+    }
+    log_in(AWAY).send().await.expect_problem(423, "account_locked");
+    log_in(HOME).send().await.expect_problem(401, "invalid_credentials");
+}
+
+// --- Guessing codes, and having them sent --------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn wrong_codes_of_strangers_do_not_end_the_owners() {
+    let app = TestApp::with(&SERVICES, &[PROXY]).await;
+    let ada = app.sign_up_from(&unused_phone(), "phone", HOME).await;
+    let sent = codes_sent_to(&app, &ada.phone, 1).await.len();
+    let request = app.post("/api/v1/auth/password/forgot", json!({ "phone": ada.phone })).header(FROM, "203.0.113.10");
+    let request = request.send().await.expect(StatusCode::ACCEPTED);
+    let codes = codes_sent_to(&app, &ada.phone, sent + 1).await;
+    let reset = |request: Option<&str>, otp: &str, address: &str| {
+        let reset = json!({ "reset_id": request, "phone": ada.phone, "otp": otp, "new_password": "a new password 1" });
+        app.post("/api/v1/auth/password/reset", reset).header(FROM, address)
+    };
+    for address in ["198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4"] {
+        let answers = join_all((0..8).map(|_| reset(None, other_than(&codes), address).send())).await;
+        assert_eq!((with_status(&answers, 422), with_status(&answers, 423)), (5, 3), "{answers:?}");
+        // While locked, the right one is answered as any.
+        reset(None, &codes[0], address).send().await.expect_problem(423, "account_locked");
+    }
+    // All strangers together have had their tries.
+    reset(None, &codes[0], "198.51.100.5").send().await.expect_problem(423, "account_locked");
+    // Other requests than the owner's have no part in its code.
+    reset(Some(&"A".repeat(43)), &codes[0], AWAY).send().await.expect_problem(422, "invalid_otp");
+    let own = request["reset_id"].as_str().expect("reset_id");
+    reset(Some(own), other_than(&codes), "203.0.113.10").send().await.expect_problem(422, "invalid_otp");
+    reset(Some(own), &codes[0], "203.0.113.10").send().await.expect(StatusCode::NO_CONTENT);
+    // A new password ends what was counted against the old one's.
+    log_in(&app, &ada.phone, "a new password 1", "tablet").header(FROM, AWAY).send().await.expect(StatusCode::OK);
+}
+
+// --- Keeping the workers busy ----------------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_known_device_and_a_live_session_do_not_wait_behind_a_flood_of_wrong_passwords() {
+    let app = TestApp::with(&SERVICES, &[("ECHO_PASSWORDS__COST", "production"), PROXY]).await;
+    let ada = app.sign_up_from(&unused_phone(), "phone", HOME).await;
+    let tablet = log_in(&app, &ada.phone, &ada.password, "tablet").header(FROM, HOME).send().await.expect(StatusCode::OK);
+    let tablet = Person::new(&ada.phone, &ada.password, "tablet", &tablet);
+    let answered = AtomicUsize::new(0);
+    // Against as many numbers, or the lock would turn them away before any work.
+    let flood = join_all((0..60).map(|_| async {
+        log_in(&app, &unused_phone(), "a guess of a stranger", "strange").header(FROM, AWAY).send().await;
+        answered.fetch_add(1, Ordering::Relaxed)
+    }));
+    let owner = async {
+        // Those for whom there is no room are answered at once; the others wait and are served.
+        let turned_away = 60 - limits::PASSWORD_STRANGERS_WAITING_MAX - limits::PASSWORD_WORKERS;
+        until("the flood is there and is served", async || (answered.load(Ordering::Relaxed) >= turned_away + 2).then_some(())).await;
+        let before = answered.load(Ordering::Relaxed);
+        log_in(&app, &ada.phone, &ada.password, "phone").header(FROM, HOME).send().await.expect(StatusCode::OK);
+        change(&app, &tablet, "not the password", "a new password 1").send().await.expect_problem(403, "wrong_password");
+        answered.load(Ordering::Relaxed) - before
+    };
+    let (_, overtaken) = futures_util::join!(flood, owner);
+    assert!(overtaken <= 12, "{overtaken} guesses were served while the owner waited");
 }
 
 // --- What the stories ask --------------------------------------------------------------------------------------------------------------
@@ -111,6 +248,19 @@ async fn codes_sent_to(app: &TestApp, phone: &str, count: usize) -> Vec<String> 
         Some(codes.collect::<Vec<_>>()).filter(|codes| codes.len() >= count)
     })
     .await
+}
+
+fn change(app: &TestApp, person: &Person, current: &str, new: &str) -> Ask {
+    app.post("/api/v1/auth/password/change", json!({ "current_password": current, "new_password": new })).by(person)
+}
+
+fn with_status(answers: &[Reply], status: u16) -> usize {
+    answers.iter().filter(|answer| answer.status == status).count()
+}
+
+fn without_id(mut problem: Value) -> Value {
+    problem.as_object_mut().expect("an object").remove("request_id");
+    problem
 }
 
 /// A code that is none of these.
