@@ -5,9 +5,8 @@ use echo_sdk::sql::Database;
 use echo_sdk::time::SECOND_US;
 use echo_sdk::wit::context;
 use echo_sdk::wit::passwords::Standing;
-use echo_sdk::{Error, ErrorKind, ids, log, time, transaction};
+use echo_sdk::{Error, ErrorKind, ids, time, transaction};
 
-use crate::bindings::echo::location::api as location;
 use crate::bindings::echo::user::events as user_events;
 use crate::bindings::exports::echo::auth::api::{
     Account, AccountRequest, CodeSent, RegisterRequest, Registration, ResendOtpRequest, Tokens, VerifyOtpRequest,
@@ -15,29 +14,22 @@ use crate::bindings::exports::echo::auth::api::{
 use crate::otp::{self, Code, Purpose};
 use crate::secret::{Kind, Secret};
 use crate::settings::Settings;
-use crate::{policy, sessions, store};
+use crate::{clients, numbers, policy, quotas, sessions, store};
 
 const NAME_CHARS_MAX: usize = 100;
-
-/// Where a number belongs, as far as anybody knows.
-#[derive(Default)]
-pub struct Place {
-    pub country: Option<String>,
-    pub region: Option<String>,
-    pub timezone: Option<String>,
-}
 
 pub fn register(request: RegisterRequest) -> Result<Registration, Error> {
     let settings = Settings::load();
     let name = request.name.as_deref().map(str::trim).filter(|name| !name.is_empty());
     Checks::new().name("name", name, 1..=NAME_CHARS_MAX).finish()?;
     policy::check("password", &request.password, &request.phone)?;
-    let place = place_of(&request.phone, &settings)?;
+    let place = numbers::served(&request.phone, &settings)?;
     if store::account_by_phone(&Database, &request.phone)?.is_some() {
         return Err(phone_taken());
     }
     // Before the hashing, and whatever the password: other registrations of the number are none of this client's business.
-    otp::check_quota(&settings, &request.phone)?;
+    let quotas = quotas::of_registration(&settings, &request.phone, &clients::address());
+    quotas::check(&Database, &quotas, time::now_us())??;
 
     let password_hash = policy::hash(&request.password, Standing::Stranger)?;
     let secret = Secret::new(Kind::Registration);
@@ -49,7 +41,7 @@ pub fn register(request: RegisterRequest) -> Result<Registration, Error> {
         if store::account_by_phone(tx, &request.phone)?.is_some() {
             return Err(phone_taken());
         }
-        otp::take_quota(tx, &settings, &request.phone, now_us)?;
+        quotas::take(tx, &quotas, now_us)??;
         let (open, first_ends_us) = store::open_registrations(tx, &request.phone, now_us)?;
         if open >= settings.registrations_per_phone {
             return Err(too_many_registrations(first_ends_us.unwrap_or(now_us).saturating_sub(now_us)));
@@ -118,7 +110,7 @@ pub fn resend_otp(request: ResendOtpRequest) -> Result<CodeSent, Error> {
         if !store::renew_code(tx, &secret.fingerprint, &request.phone, &code, otp::ends_us(&settings, now_us), now_us)? {
             return Err(registration_unknown());
         }
-        otp::take_quota(tx, &settings, &request.phone, now_us)?;
+        quotas::take(tx, &quotas::of_registration(&settings, &request.phone, &clients::address()), now_us)??;
         otp::send(&settings, &request.phone, &code, now_us)
     })?;
     Ok(otp::sent(&settings))
@@ -136,22 +128,6 @@ pub fn get(request: AccountRequest) -> Result<Account, Error> {
         verified: account.verified,
         created_at: account.created_at,
     })
-}
-
-/// Errors: 422 `invalid_phone`. Without the location service the account is opened without a place.
-fn place_of(phone: &str, settings: &Settings) -> Result<Place, Error> {
-    match location::lookup(&location::LookupRequest { phone: phone.to_owned() }) {
-        // Another form of the number (a trunk prefix in it) would be another account for the same telephone.
-        Ok(found) if found.phone != phone || (settings.refuse_unassigned_numbers && !found.valid) => {
-            Err(Error::invalid_field("phone", "invalid_phone", "no numbering plan has such a number"))
-        }
-        Ok(found) => Ok(Place { country: found.country, region: found.region, timezone: found.timezone }),
-        Err(error) if error.kind == ErrorKind::Invalid => Err(error),
-        Err(error) => {
-            log::warn("registering without a place", &[("reason", &error.code)]);
-            Ok(Place::default())
-        }
-    }
 }
 
 fn phone_taken() -> Error {

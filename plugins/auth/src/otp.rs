@@ -1,14 +1,12 @@
 //! One-time codes: made, sent, counted, confirmed. Only a keyed hash of a code is ever stored.
 
-use echo_sdk::sql::{Database, Transaction};
-use echo_sdk::time::{DAY_US, SECOND_US};
+use echo_sdk::Error;
+use echo_sdk::time::SECOND_US;
 use echo_sdk::wit::{passwords, random};
-use echo_sdk::{Error, time};
 
 use crate::bindings::echo::notification::events as notification;
 use crate::bindings::exports::echo::auth::api::CodeSent;
 use crate::settings::Settings;
-use crate::store::{self, CodeQuota};
 
 const DIGITS: usize = 6;
 
@@ -50,34 +48,6 @@ impl Code {
         let fingerprint = passwords::fingerprint(&format!("otp:{}:{subject}:{digits}", purpose.as_str()));
         Self { fingerprint, digits }
     }
-}
-
-/// Whether a code may be sent now, without counting it: asked before what takes long. Errors: those of `take_quota`.
-pub fn check_quota(settings: &Settings, phone: &str) -> Result<(), Error> {
-    let now_us = time::now_us();
-    let quota = store::code_quota(&Database, phone)?.unwrap_or_default();
-    let in_pause = quota.sent_at + settings.otp_resend_s * SECOND_US > now_us;
-    let day_is_full = quota.day_started_at + DAY_US > now_us && quota.sent_count >= settings.otp_per_day;
-    if in_pause || day_is_full { Err(refused(settings, &quota, now_us)) } else { Ok(()) }
-}
-
-/// Counts a code that is about to be sent. Errors: 429 `too_soon` within the pause, `too_many_codes` over the day's number.
-pub fn take_quota(tx: &Transaction, settings: &Settings, phone: &str, now_us: u64) -> Result<(), Error> {
-    store::forget_code_quotas(tx, now_us.saturating_sub(2 * DAY_US))?;
-    if store::count_code(tx, phone, now_us, settings.otp_resend_s * SECOND_US, settings.otp_per_day)? {
-        return Ok(());
-    }
-    let quota = store::code_quota(tx, phone)?.unwrap_or_default();
-    Err(refused(settings, &quota, now_us))
-}
-
-fn refused(settings: &Settings, quota: &CodeQuota, now_us: u64) -> Error {
-    let pause_ends_us = quota.sent_at + settings.otp_resend_s * SECOND_US;
-    if now_us < pause_ends_us {
-        return Error::rate_limited("too_soon", "a code was sent just now", (pause_ends_us - now_us).div_ceil(1_000));
-    }
-    let day_ends_us = quota.day_started_at + DAY_US;
-    Error::rate_limited("too_many_codes", "too many codes were sent today", day_ends_us.saturating_sub(now_us).div_ceil(1_000))
 }
 
 /// When a code that is made now is no longer good.

@@ -12,19 +12,29 @@ use crate::otp::{self, Code, Purpose};
 use crate::secret::{Kind, Secret};
 use crate::settings::Settings;
 use crate::store::{self, Account, Ending};
-use crate::{lockout, policy, sessions};
+use crate::{lockout, numbers, policy, quotas, sessions};
 
 pub fn forgot(request: PhoneRequest) -> Result<ResetSent, Error> {
     let settings = Settings::load();
-    let known = store::account_by_phone(&Database, &request.phone)?.is_some();
+    numbers::check_served(&request.phone, &settings)?;
+    let account = store::account_by_phone(&Database, &request.phone)?;
+    let address = clients::address();
     let secret = Secret::new(Kind::Reset);
     let code = Code::new(Purpose::Reset, &request.phone);
     let now_us = time::now_us();
-    // For an unknown number all goes the same way but for the sending: its request is there, is tried and ends as any, and no code fits it.
+    // What this client asks too often it is told, for every number alike. Where nothing is sent, as nobody has the number or others have asked for too
+    // many codes, it looks the same: the request is there, is tried and ends as any, and no code fits it.
     transaction(|tx| {
-        otp::take_quota(tx, &settings, &request.phone, now_us)?;
-        store::add_reset(tx, &secret.fingerprint, &request.phone, known.then_some(&code), otp::ends_us(&settings, now_us))?;
-        if known { otp::send(&settings, &request.phone, &code, now_us) } else { Ok(()) }
+        quotas::take(tx, &quotas::of_reset_request(&settings, &request.phone, &address), now_us)??;
+        let sends = match &account {
+            Some(account) => {
+                let address_known = store::address_known(tx, &account.id, &address)?;
+                quotas::take(tx, &quotas::of_reset_code(&settings, &request.phone, &address, address_known), now_us)?.is_ok()
+            }
+            None => false,
+        };
+        store::add_reset(tx, &secret.fingerprint, &request.phone, sends.then_some(&code), otp::ends_us(&settings, now_us))?;
+        if sends { otp::send(&settings, &request.phone, &code, now_us) } else { Ok::<_, Error>(()) }
     })?;
     let sent = otp::sent(&settings);
     Ok(ResetSent { reset_id: secret.text, otp_expires_in: sent.otp_expires_in, resend_after: sent.resend_after })

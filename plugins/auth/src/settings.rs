@@ -7,6 +7,12 @@ pub struct Settings {
     pub otp_tries: u64,
     pub otp_resend_s: u64,
     pub otp_per_day: u64,
+    pub otp_per_client_day: u64,
+    pub otp_per_address_day: u64,
+    pub otp_per_host_day: u64,
+    /// Names of kinds, and calling codes, separated by commas.
+    pub served_number_types: String,
+    pub served_global_codes: String,
     pub registration_ttl_s: u64,
     pub registrations_per_phone: u64,
     pub lockout_failures: u64,
@@ -21,25 +27,32 @@ pub struct Settings {
 /// What a year has in seconds, the bound of every time here.
 const YEAR_S: u64 = 366 * 24 * 60 * 60;
 
-/// What bounds of an address are multiplied by in development mode, as `gateway.rate_scale` is.
+/// What bounds of an address and of the host are multiplied by in development mode, as `gateway.rate_scale` is.
 const DEV_ADDRESS_SCALE: u64 = 1_000;
+
+const SERVED_NUMBER_TYPES: &str = "mobile,fixed_line,fixed_line_or_mobile,voip";
 
 impl Settings {
     pub fn load() -> Self {
         let seconds = |key, fallback| config::number(key, fallback).min(YEAR_S);
         // In development mode everybody has one address.
         let scale = if config::dev_mode() { DEV_ADDRESS_SCALE } else { 1 };
-        let per_address = |key, fallback| config::number(key, fallback).max(1).saturating_mul(scale);
+        let scaled = |key, fallback| config::number(key, fallback).max(1).saturating_mul(scale);
         Self {
             otp_ttl_s: seconds("otp_ttl_s", 300).max(1),
             otp_tries: config::number("otp_tries", 5).max(1),
             otp_resend_s: seconds("otp_resend_s", 60),
             otp_per_day: config::number("otp_per_day", 10).max(1),
+            otp_per_client_day: config::number("otp_per_client_day", 5).max(1),
+            otp_per_address_day: scaled("otp_per_address_day", 200),
+            otp_per_host_day: scaled("otp_per_host_day", 20_000),
+            served_number_types: config::text("served_number_types").unwrap_or_else(|| SERVED_NUMBER_TYPES.to_owned()),
+            served_global_codes: config::text("served_global_codes").unwrap_or_default(),
             registration_ttl_s: seconds("registration_ttl_s", 60 * 60).max(1),
             registrations_per_phone: config::number("registrations_per_phone", 10).max(1),
             lockout_failures: config::number("lockout_failures", 5).max(1),
             lockout_s: seconds("lockout_s", 900).max(1),
-            failures_per_address: per_address("failures_per_address", 200),
+            failures_per_address: scaled("failures_per_address", 200),
             login_history_s: seconds("login_history_s", 90 * 24 * 60 * 60).max(1),
             refresh_ttl_s: seconds("refresh_ttl_s", 30 * 24 * 60 * 60).max(1),
             sessions_max: config::number("sessions_max", 20).clamp(1, 1_000),
@@ -54,6 +67,11 @@ impl Settings {
             otp_tries: 5,
             otp_resend_s: 60,
             otp_per_day: 10,
+            otp_per_client_day: 5,
+            otp_per_address_day: 200,
+            otp_per_host_day: 20_000,
+            served_number_types: SERVED_NUMBER_TYPES.to_owned(),
+            served_global_codes: String::new(),
             registration_ttl_s: 3_600,
             registrations_per_phone: 10,
             lockout_failures: 5,

@@ -193,6 +193,124 @@ async fn wrong_codes_of_strangers_do_not_end_the_owners() {
     log_in(&app, &ada.phone, "a new password 1", "tablet").header(FROM, AWAY).send().await.expect(StatusCode::OK);
 }
 
+#[tokio::test]
+async fn a_number_that_nobody_has_is_answered_as_any_when_its_password_is_reset() {
+    let app = TestApp::with(&SERVICES, &[NO_PAUSE, PROXY, ("ECHO_SERVICES__AUTH__OTP_PER_DAY", "2")]).await;
+    let ada = app.sign_up_from(&unused_phone(), "phone", HOME).await;
+    let mut stories = Vec::new();
+    for phone in [ada.phone.clone(), unused_phone()] {
+        let mut story = Vec::new();
+        let forgot = |address: &str| app.post("/api/v1/auth/password/forgot", json!({ "phone": phone })).header(FROM, address).send();
+        let reset = |request: Option<&str>| {
+            let reset = json!({ "reset_id": request, "phone": phone, "otp": "000001", "new_password": "a new password 1" });
+            app.post("/api/v1/auth/password/reset", reset).header(FROM, AWAY).send()
+        };
+        // Others have asked for all the codes that strangers get for it in a day.
+        for stranger in 1..=3 {
+            story.push(forgot(&format!("198.51.100.{stranger}")).await);
+        }
+        let request = forgot(AWAY).await;
+        let secret = request["reset_id"].as_str().expect("reset_id").to_owned();
+        story.push(request);
+        story.push(forgot(AWAY).await);
+        story.push(forgot(AWAY).await);
+        for _ in 0..6 {
+            story.push(reset(Some(&secret)).await);
+        }
+        for _ in 0..6 {
+            story.push(reset(None).await);
+        }
+        let told = story.into_iter().map(|mut reply| {
+            let body = reply.body.as_object_mut().expect("an object");
+            body.remove("request_id");
+            body.remove("reset_id");
+            // How long to wait is counted from the first.
+            (reply.status, reply.body, reply.headers.contains_key("retry-after"))
+        });
+        stories.push(told.collect::<Vec<_>>());
+    }
+    let codes: Vec<u16> = stories[0].iter().map(|(status, ..)| status.as_u16()).collect();
+    assert_eq!(codes, [202, 202, 202, 202, 202, 429, 422, 422, 422, 422, 422, 422, 422, 422, 422, 422, 422, 423]);
+    assert_eq!(stories[0], stories[1]);
+}
+
+#[tokio::test]
+async fn what_strangers_ask_for_is_not_taken_from_the_owner() {
+    let app = TestApp::with(&SERVICES, &[NO_PAUSE, PROXY, ("ECHO_SERVICES__AUTH__OTP_PER_DAY", "3")]).await;
+    let forgot = |phone: &str, address: &str| app.post("/api/v1/auth/password/forgot", json!({ "phone": phone })).header(FROM, address);
+
+    // Nothing leaves for a number that nobody has, and nothing is counted: it can be registered.
+    let phone = unused_phone();
+    for stranger in 1..=5 {
+        forgot(&phone, &format!("198.51.100.{stranger}")).send().await.expect(StatusCode::ACCEPTED);
+    }
+    let ada = app.sign_up_from(&phone, "phone", HOME).await;
+    assert_eq!(codes_sent_to(&app, &phone, 1).await.len(), 1);
+
+    // Many strangers: three codes leave, and the owner at home still gets one.
+    for stranger in 1..=5 {
+        forgot(&phone, &format!("198.51.100.{stranger}")).send().await.expect(StatusCode::ACCEPTED);
+    }
+    let codes = codes_sent_to(&app, &phone, 4).await;
+    assert_eq!(codes.len(), 4);
+    forgot(&ada.phone, HOME).send().await.expect(StatusCode::ACCEPTED);
+    codes_sent_to(&app, &phone, 5).await;
+}
+
+#[tokio::test]
+async fn one_address_has_its_own_share_of_a_numbers_codes_and_of_all_codes_and_the_host_a_bound() {
+    let settings = [
+        ("ECHO_PASSWORDS__COST", "production"),
+        ("ECHO_SERVICES__AUTH__OTP_PER_CLIENT_DAY", "2"),
+        ("ECHO_SERVICES__AUTH__OTP_PER_ADDRESS_DAY", "3"),
+        ("ECHO_SERVICES__AUTH__OTP_PER_HOST_DAY", "5"),
+        NO_PAUSE,
+        PROXY,
+    ];
+    let app = TestApp::launch("serve", &SERVICES, &settings).await;
+    let register =
+        |phone: &str, address: &str| app.post("/api/v1/auth/register", json!({ "phone": phone, "password": OWNERS })).header(FROM, address);
+    let (one, other) = (unused_phone(), unused_phone());
+    register(&one, AWAY).send().await.expect(StatusCode::CREATED);
+    register(&one, AWAY).send().await.expect(StatusCode::CREATED);
+    register(&one, AWAY).send().await.expect_problem(429, "too_many_codes");
+    register(&one, HOME).send().await.expect(StatusCode::CREATED);
+    register(&other, AWAY).send().await.expect(StatusCode::CREATED);
+    register(&unused_phone(), AWAY).send().await.expect_problem(429, "too_many_codes");
+    register(&unused_phone(), HOME).send().await.expect(StatusCode::CREATED);
+    let refused = register(&unused_phone(), "203.0.113.10").send().await;
+    assert!(refused.header("retry-after").parse::<u64>().expect("seconds") > 3_600);
+    refused.expect_problem(429, "too_many_codes");
+}
+
+#[tokio::test]
+async fn numbers_that_cost_their_caller_money_get_no_codes_unless_the_operator_says_so() {
+    let app = TestApp::shared().await;
+    let register = |phone: &str| json!({ "phone": phone, "password": OWNERS });
+    for phone in [
+        "+449098790123",
+        "+979123456789",
+        "+19002345678",
+        "+882131234567",
+        "+881612345678",
+        "+870773111632",
+        "+80812345678",
+        "+491801123456",
+    ] {
+        for (path, body) in [("register", register(phone)), ("password/forgot", json!({ "phone": phone }))] {
+            let refused = app.post(&format!("/api/v1/auth/{path}"), body).send().await.expect_problem(422, "phone_not_served");
+            assert_eq!(refused["errors"][0]["field"], "phone", "{path} {phone}: {refused}");
+        }
+    }
+    let settings =
+        [("ECHO_SERVICES__AUTH__SERVED_NUMBER_TYPES", "mobile,premium_rate"), ("ECHO_SERVICES__AUTH__SERVED_GLOBAL_CODES", "+881")];
+    let app = TestApp::with(&SERVICES, &settings).await;
+    for phone in ["+449098790123", "+881612345678"] {
+        app.post("/api/v1/auth/register", register(phone)).send().await.expect(StatusCode::CREATED);
+        app.code_sent_to(phone).await;
+    }
+}
+
 // --- Keeping the workers busy ----------------------------------------------------------------------------------------------------------------
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use echo_sdk::sql::{FromRow, Row, Sql, SqlError, timestamp};
 use echo_sdk::{from_row, params};
 
-use crate::accounts::Place;
+use crate::numbers::Place;
 use crate::otp::{Code, KeptCode};
 
 // --- One-time codes --------------------------------------------------------------------------------------------------------------------
@@ -40,31 +40,28 @@ pub fn end_resets(db: &impl Sql, phone: &str, code: &Code) -> Result<bool, SqlEr
 }
 
 /// When the last code was sent, and when the day began in which codes are counted.
-#[derive(Default)]
-pub struct CodeQuota {
+pub struct CodeCount {
     pub sent_at: u64,
     pub day_started_at: u64,
     pub sent_count: u64,
 }
-from_row!(CodeQuota { sent_at, day_started_at, sent_count });
+from_row!(CodeCount { sent_at, day_started_at, sent_count });
 
-pub fn code_quota(db: &impl Sql, phone: &str) -> Result<Option<CodeQuota>, SqlError> {
-    db.row("SELECT sent_at, day_started_at, sent_count FROM code_quotas WHERE phone = $1", params![phone])
+pub fn code_count(db: &impl Sql, key: &str) -> Result<Option<CodeCount>, SqlError> {
+    db.row("SELECT sent_at, day_started_at, sent_count FROM code_counts WHERE key = $1", params![key])
 }
 
-/// Counts a code unless the last one is too recent or the day's number is reached; whether it was counted.
-pub fn count_code(db: &impl Sql, phone: &str, now_us: u64, pause_us: u64, per_day: u64) -> Result<bool, SqlError> {
-    let sql = "INSERT INTO code_quotas (phone, sent_at, day_started_at, sent_count) VALUES ($1, $2, $2, 1) \
-        ON CONFLICT (phone) DO UPDATE SET sent_at = excluded.sent_at, \
-            sent_count = CASE WHEN code_quotas.day_started_at <= $4 THEN 1 ELSE code_quotas.sent_count + 1 END, \
-            day_started_at = CASE WHEN code_quotas.day_started_at <= $4 THEN excluded.day_started_at ELSE code_quotas.day_started_at END \
-        WHERE code_quotas.sent_at <= $3 AND (code_quotas.day_started_at <= $4 OR code_quotas.sent_count < $5)";
-    let pause_since = now_us.saturating_sub(pause_us);
-    let day_since = now_us.saturating_sub(echo_sdk::time::DAY_US);
-    Ok(db.execute(sql, params![phone, timestamp(now_us), timestamp(pause_since), timestamp(day_since), per_day])? == 1)
+/// One more. A day that began by then is over.
+pub fn count_code(db: &impl Sql, key: &str, now_us: u64, day_since_us: u64) -> Result<(), SqlError> {
+    let sql = "INSERT INTO code_counts (key, sent_at, day_started_at, sent_count) VALUES ($1, $2, $2, 1) \
+        ON CONFLICT (key) DO UPDATE SET sent_at = excluded.sent_at, \
+            sent_count = CASE WHEN code_counts.day_started_at <= $3 THEN 1 ELSE code_counts.sent_count + 1 END, \
+            day_started_at = CASE WHEN code_counts.day_started_at <= $3 THEN excluded.day_started_at ELSE code_counts.day_started_at END";
+    db.execute(sql, params![key, timestamp(now_us), timestamp(day_since_us)])?;
+    Ok(())
 }
 
-pub fn forget_code_quotas(db: &impl Sql, sent_before_us: u64) -> Result<(), SqlError> {
-    db.execute("DELETE FROM code_quotas WHERE sent_at < $1", params![timestamp(sent_before_us)])?;
+pub fn forget_code_counts(db: &impl Sql, sent_before_us: u64) -> Result<(), SqlError> {
+    db.execute("DELETE FROM code_counts WHERE sent_at < $1", params![timestamp(sent_before_us)])?;
     Ok(())
 }
