@@ -1,11 +1,11 @@
 //! Sessions of devices, their refresh tokens, and the ways to end them.
 //!
 //! A session is a family of refresh tokens: each use makes the next one and uses up its own; a second use of one means that a copy is about, and
-//! ends the session. What ends a session is committed first and the access tokens are revoked then: a revocation cannot be taken back,
+//! ends the session (RFC 9700 §4.14.2). But within some seconds, and while the next one is unused, it means two tabs or a lost answer, and is exchanged again. What ends a session is committed first and the access tokens are revoked then: a revocation cannot be taken back,
 //! and one that fails can be asked for again.
 
 use echo_sdk::checks::Checks;
-use echo_sdk::sql::{Database, Transaction};
+use echo_sdk::sql::{Database, SqlError, Transaction};
 use echo_sdk::time::SECOND_US;
 use echo_sdk::wit::context;
 use echo_sdk::wit::tokens::{self, Claims};
@@ -73,7 +73,7 @@ pub fn open(tx: &Transaction, settings: &Settings, account: &Account, device: &D
     let refresh = Secret::new(Kind::Refresh);
     let ends_us = now_us + settings.refresh_ttl_s * SECOND_US;
     store::add_session(tx, &account.id, &session, ends_us)?;
-    store::add_refresh_token(tx, &refresh.fingerprint, &session.id, ends_us)?;
+    store::add_refresh_token(tx, &refresh.fingerprint, &session.id, None, ends_us)?;
     store::note_device(tx, &account.id, &device.id, &clients::address(), now_us, DEVICES_REMEMBERED)?;
     let tokens = issue(settings, &account.id, &session.id, &device.id, refresh)?;
     Ok(Opened { tokens, replaced })
@@ -85,8 +85,9 @@ pub fn refresh(request: RefreshRequest) -> Result<Tokens, Error> {
     let now_us = time::now_us();
     let outcome = transaction(|tx| {
         let Some(kept) = store::refresh_token(tx, &given.fingerprint)? else { return Err(refresh_invalid()) };
-        // Used before, or by another request in this very moment.
-        if !store::use_refresh_token(tx, &given.fingerprint, now_us)? {
+        // Used before, or by another request in this very moment: by another tab, or by this client itself, which never got the answer. Its successor
+        // then takes the other's place, but only for a moment and while nobody has used that.
+        if !store::use_refresh_token(tx, &given.fingerprint, now_us)? && !again(tx, &settings, &given, now_us)? {
             close(tx, &kept.account_id, &Ending::One(&kept.session_id))?;
             return Ok(Refreshed::Reused(kept.session_id));
         }
@@ -96,7 +97,7 @@ pub fn refresh(request: RefreshRequest) -> Result<Tokens, Error> {
         let next = Secret::new(Kind::Refresh);
         let ends_us = now_us + settings.refresh_ttl_s * SECOND_US;
         store::forget_refresh_tokens(tx, &kept.session_id, now_us)?;
-        store::add_refresh_token(tx, &next.fingerprint, &kept.session_id, ends_us)?;
+        store::add_refresh_token(tx, &next.fingerprint, &kept.session_id, Some(&given.fingerprint), ends_us)?;
         store::note_device(tx, &kept.account_id, &kept.device_id, &clients::address(), now_us, DEVICES_REMEMBERED)?;
         store::touch_session(tx, &kept.session_id, context::client_address(), now_us, ends_us)?;
         Ok(Refreshed::Anew(issue(&settings, &kept.account_id, &kept.session_id, &kept.device_id, next)?))
@@ -109,6 +110,12 @@ pub fn refresh(request: RefreshRequest) -> Result<Tokens, Error> {
             Err(Error::unauthenticated("refresh_reused", "this refresh token was used before; the session was ended"))
         }
     }
+}
+
+/// Whether a used token may be exchanged once more; its unused successor ends with it.
+fn again(tx: &Transaction, settings: &Settings, used: &Secret, now_us: u64) -> Result<bool, SqlError> {
+    let used_at = store::refresh_token_used_at(tx, &used.fingerprint)?.unwrap_or_default();
+    Ok(now_us < used_at + settings.refresh_grace_s * SECOND_US && store::end_unused_successor(tx, &used.fingerprint)?)
 }
 
 pub fn logout() -> Result<(), Error> {

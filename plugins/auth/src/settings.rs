@@ -20,6 +20,7 @@ pub struct Settings {
     pub failures_per_address: u64,
     pub login_history_s: u64,
     pub refresh_ttl_s: u64,
+    pub refresh_grace_s: u64,
     pub sessions_max: u64,
     pub refuse_unassigned_numbers: bool,
 }
@@ -30,6 +31,8 @@ const YEAR_S: u64 = 366 * 24 * 60 * 60;
 /// What bounds of an address and of the host are multiplied by in development mode, as `gateway.rate_scale` is.
 const DEV_ADDRESS_SCALE: u64 = 1_000;
 
+/// For longer than this a used token is none of a lost answer.
+const REFRESH_GRACE_S_MAX: u64 = 60;
 const SERVED_NUMBER_TYPES: &str = "mobile,fixed_line,fixed_line_or_mobile,voip";
 
 impl Settings {
@@ -55,6 +58,7 @@ impl Settings {
             failures_per_address: scaled("failures_per_address", 200),
             login_history_s: seconds("login_history_s", 90 * 24 * 60 * 60).max(1),
             refresh_ttl_s: seconds("refresh_ttl_s", 30 * 24 * 60 * 60).max(1),
+            refresh_grace_s: seconds("refresh_grace_s", 10).min(REFRESH_GRACE_S_MAX),
             sessions_max: config::number("sessions_max", 20).clamp(1, 1_000),
             refuse_unassigned_numbers: config::flag("refuse_unassigned_numbers", true),
         }
@@ -79,6 +83,7 @@ impl Settings {
             failures_per_address: 200,
             login_history_s: 90 * 24 * 60 * 60,
             refresh_ttl_s: 30 * 24 * 60 * 60,
+            refresh_grace_s: 10,
             sessions_max: 20,
             refuse_unassigned_numbers: true,
         }

@@ -11,9 +11,6 @@ use crate::bindings::exports::echo::auth::api::{Device, LoginAttempt, LoginOutco
 pub use codes::*;
 pub use guesses::*;
 
-pub use codes::*;
-pub use guesses::*;
-
 /// Later than anything here: where a list begins whose newest comes first (2100-01-01).
 const FAR_FUTURE_US: u64 = 4_102_444_800_000_000;
 /// Above every id.
@@ -228,9 +225,25 @@ pub fn use_refresh_token(db: &impl Sql, fingerprint: &str, now_us: u64) -> Resul
     Ok(db.execute(sql, params![fingerprint, timestamp(now_us)])? == 1)
 }
 
-pub fn add_refresh_token(db: &impl Sql, fingerprint: &str, session: &str, expires_at: u64) -> Result<(), SqlError> {
-    let sql = "INSERT INTO refresh_tokens (fingerprint, session_id, expires_at) VALUES ($1, $2, $3)";
-    db.execute(sql, params![fingerprint, uuid(session), timestamp(expires_at)])?;
+pub fn refresh_token_used_at(db: &impl Sql, fingerprint: &str) -> Result<Option<u64>, SqlError> {
+    let sql = "SELECT used_at FROM refresh_tokens WHERE fingerprint = $1 AND used_at IS NOT NULL";
+    Ok(db.row::<(u64,)>(sql, params![fingerprint])?.map(|(at,)| at))
+}
+
+/// Whether there was one that nobody has used.
+pub fn end_unused_successor(db: &impl Sql, fingerprint: &str) -> Result<bool, SqlError> {
+    Ok(db.execute("DELETE FROM refresh_tokens WHERE predecessor = $1 AND used_at IS NULL", params![fingerprint])? > 0)
+}
+
+pub fn add_refresh_token(
+    db: &impl Sql,
+    fingerprint: &str,
+    session: &str,
+    predecessor: Option<&str>,
+    expires_at: u64,
+) -> Result<(), SqlError> {
+    let sql = "INSERT INTO refresh_tokens (fingerprint, session_id, predecessor, expires_at) VALUES ($1, $2, $3, $4)";
+    db.execute(sql, params![fingerprint, uuid(session), predecessor, timestamp(expires_at)])?;
     Ok(())
 }
 

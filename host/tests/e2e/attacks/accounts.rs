@@ -338,6 +338,42 @@ async fn a_known_device_and_a_live_session_do_not_wait_behind_a_flood_of_wrong_p
     assert!(overtaken <= 12, "{overtaken} guesses were served while the owner waited");
 }
 
+// --- Tokens -------------------------------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn two_tabs_or_a_lost_answer_sign_nobody_out_and_a_stolen_token_ends_with_its_session() {
+    let app = TestApp::shared().await;
+    let ada = app.someone().await;
+    let refresh = |token: &str| app.post("/api/v1/auth/refresh", json!({ "refresh_token": token }));
+    let next = async |token: &str| Person::new(&ada.phone, "", "phone", &refresh(token).send().await.expect(StatusCode::OK));
+
+    // Two tabs at once, and an answer that was lost: each gets a pair, and the last is the one that goes on.
+    let tabs = join_all([refresh(&ada.refresh_token).send(), refresh(&ada.refresh_token).send()]).await;
+    assert_eq!(with_status(&tabs, 200), 2, "{tabs:?}");
+    let last = next(&ada.refresh_token).await;
+    assert_eq!(last.session_id, ada.session_id);
+    for tab in &tabs {
+        let ended = tab["refresh_token"].as_str().expect("refresh_token");
+        refresh(ended).send().await.expect_problem(401, "refresh_invalid");
+    }
+    let after = next(&last.refresh_token).await;
+    app.get("/api/v1/users/me").by(&after).send().await.expect(StatusCode::OK);
+
+    // The successor was used: whoever has the old one now has it from somewhere else.
+    refresh(&ada.refresh_token).send().await.expect_problem(401, "refresh_reused");
+    refresh(&after.refresh_token).send().await.expect_problem(401, "refresh_invalid");
+    app.get("/api/v1/users/me").by(&after).send().await.expect_problem(401, "token_revoked");
+}
+
+#[tokio::test]
+async fn after_its_time_a_used_refresh_token_ends_the_session() {
+    let app = TestApp::with(&SERVICES, &[("ECHO_SERVICES__AUTH__REFRESH_GRACE_S", "0")]).await;
+    let ada = app.someone().await;
+    let refresh = || app.post("/api/v1/auth/refresh", json!({ "refresh_token": ada.refresh_token }));
+    refresh().send().await.expect(StatusCode::OK);
+    refresh().send().await.expect_problem(401, "refresh_reused");
+}
+
 // --- What the stories ask --------------------------------------------------------------------------------------------------------------
 
 /// The registration's id.

@@ -6,6 +6,105 @@ use echo_sdk::{from_row, params};
 use crate::numbers::Place;
 use crate::otp::{Code, KeptCode};
 
+// --- Registrations -------------------------------------------------------------------------------------------------------------------
+
+pub struct NewRegistration<'a> {
+    /// Of the secret that the client holds.
+    pub fingerprint: &'a str,
+    pub phone: &'a str,
+    pub password_hash: &'a str,
+    pub name: Option<&'a str>,
+    pub place: &'a Place,
+    pub address: Option<&'a str>,
+    pub code: &'a Code,
+    pub code_expires_at: u64,
+    pub expires_at: u64,
+}
+
+/// An open one, with the tries at its code.
+pub struct Registration {
+    pub password_hash: String,
+    pub name: Option<String>,
+    pub country: Option<String>,
+    pub region: Option<String>,
+    pub timezone: Option<String>,
+    pub code: KeptCode,
+}
+
+impl FromRow for Registration {
+    fn from_row(row: &mut Row) -> Result<Self, SqlError> {
+        Ok(Self {
+            password_hash: row.take()?,
+            name: row.take()?,
+            country: row.take()?,
+            region: row.take()?,
+            timezone: row.take()?,
+            code: KeptCode { fingerprint: row.take()?, tries: row.take()?, expires_at: row.take()? },
+        })
+    }
+}
+
+pub fn add_registration(db: &impl Sql, new: &NewRegistration, now_us: u64) -> Result<(), SqlError> {
+    let sql = "INSERT INTO registrations (fingerprint, phone, password_hash, name, country, region, timezone, address, \
+            code_fingerprint, code_expires_at, opened_at, expires_at) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+    let params = params![
+        new.fingerprint,
+        new.phone,
+        new.password_hash,
+        new.name,
+        new.place.country.as_deref(),
+        new.place.region.as_deref(),
+        new.place.timezone.as_deref(),
+        new.address,
+        &new.code.fingerprint,
+        timestamp(new.code_expires_at),
+        timestamp(now_us),
+        timestamp(new.expires_at),
+    ];
+    db.execute(sql, params)?;
+    Ok(())
+}
+
+/// How many of a number are open, and when the first of them ends.
+pub fn open_registrations(db: &impl Sql, phone: &str, now_us: u64) -> Result<(u64, Option<u64>), SqlError> {
+    let sql = "SELECT COUNT(*), MIN(expires_at) FROM registrations WHERE phone = $1 AND expires_at > $2";
+    db.one(sql, params![phone, timestamp(now_us)])
+}
+
+/// Counts a try at the registration's code and gives it: in one statement, so that tries made at once are all counted.
+pub fn try_registration(db: &impl Sql, fingerprint: &str, phone: &str, now_us: u64) -> Result<Option<Registration>, SqlError> {
+    let sql = "UPDATE registrations SET tries = tries + 1 WHERE fingerprint = $1 AND phone = $2 AND expires_at > $3 \
+        RETURNING password_hash, name, country, region, timezone, code_fingerprint, tries, code_expires_at";
+    db.row(sql, params![fingerprint, phone, timestamp(now_us)])
+}
+
+/// Gives an open registration another code; false where there is none.
+pub fn renew_code(db: &impl Sql, fingerprint: &str, phone: &str, code: &Code, code_expires_at: u64, now_us: u64) -> Result<bool, SqlError> {
+    let sql = "UPDATE registrations SET code_fingerprint = $3, code_expires_at = $4, tries = 0 \
+        WHERE fingerprint = $1 AND phone = $2 AND expires_at > $5";
+    let params = params![fingerprint, phone, &code.fingerprint, timestamp(code_expires_at), timestamp(now_us)];
+    Ok(db.execute(sql, params)? == 1)
+}
+
+/// The password of an open registration of this number: one made from this address, else the newest.
+pub fn password_of_registration(db: &impl Sql, phone: &str, address: Option<&str>, now_us: u64) -> Result<Option<String>, SqlError> {
+    let sql = "SELECT password_hash FROM registrations WHERE phone = $1 AND expires_at > $3 \
+        ORDER BY CASE WHEN address = $2 THEN 0 ELSE 1 END, opened_at DESC LIMIT 1";
+    Ok(db.row::<(String,)>(sql, params![phone, address.unwrap_or_default(), timestamp(now_us)])?.map(|(hash,)| hash))
+}
+
+/// All of a number, when one of them was confirmed.
+pub fn end_registrations(db: &impl Sql, phone: &str) -> Result<(), SqlError> {
+    db.execute("DELETE FROM registrations WHERE phone = $1", params![phone])?;
+    Ok(())
+}
+
+pub fn forget_registrations(db: &impl Sql, now_us: u64) -> Result<(), SqlError> {
+    db.execute("DELETE FROM registrations WHERE expires_at <= $1", params![timestamp(now_us)])?;
+    Ok(())
+}
+
 // --- One-time codes --------------------------------------------------------------------------------------------------------------------
 
 from_row!(KeptCode { fingerprint, tries, expires_at });
