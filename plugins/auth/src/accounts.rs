@@ -37,7 +37,6 @@ pub fn register(request: RegisterRequest) -> Result<Registration, Error> {
     let address = context::client_address();
     let now_us = time::now_us();
     transaction(|tx| {
-        store::forget_registrations(tx, now_us)?;
         if store::account_by_phone(tx, &request.phone)?.is_some() {
             return Err(phone_taken());
         }

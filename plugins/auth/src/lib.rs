@@ -9,6 +9,7 @@ mod otp;
 mod password;
 mod policy;
 mod quotas;
+mod retention;
 mod secret;
 mod sessions;
 mod settings;
@@ -95,6 +96,10 @@ impl api::Guest for Service {
 
     fn issue_ws_ticket() -> Result<api::WsTicket, Error> {
         sessions::issue_ws_ticket()
+    }
+
+    fn clear_away() -> Result<(), Error> {
+        retention::clear_away()
     }
 
     fn end_expired_sessions() -> Result<(), Error> {

@@ -3,7 +3,7 @@
 //! anything: right and wrong have one answer and one cost.
 
 use echo_sdk::sql::{Sql, SqlError};
-use echo_sdk::time::{DAY_US, SECOND_US};
+use echo_sdk::time::SECOND_US;
 use echo_sdk::{Error, Transaction};
 
 use crate::clients::Client;
@@ -57,7 +57,6 @@ fn counter(settings: &Settings, subject: String, client: String, failures_max: u
 /// Counts a guess as wrong before anybody looks at it. Where one counter is full, none is changed. The inner error, 423 `account_locked` with the time
 /// left, is for the client.
 pub fn admit(tx: &Transaction, counters: &[Counter], now_us: u64) -> Result<Result<(), Error>, SqlError> {
-    store::forget_guesses(tx, now_us.saturating_sub(DAY_US), now_us)?;
     for counter in counters {
         if let Some(until_us) = store::locked_until(tx, counter, now_us)? {
             return Ok(Err(locked(until_us, now_us)));

@@ -68,7 +68,6 @@ pub fn check(db: &impl Sql, quotas: &[Quota], now_us: u64) -> Result<Result<(), 
 
 /// Counts in all of them, or, with the inner error, in none.
 pub fn take(tx: &Transaction, quotas: &[Quota], now_us: u64) -> Result<Result<(), Error>, SqlError> {
-    store::forget_code_counts(tx, now_us.saturating_sub(2 * DAY_US))?;
     let verdict = check(tx, quotas, now_us)?;
     if verdict.is_ok() {
         for quota in quotas {

@@ -64,6 +64,29 @@ pub fn open_account(db: &impl Sql, id: &str, phone: &str, confirmed: &Registrati
     db.row(sql, params)
 }
 
+/// Accounts that were opened by a registration before registrations were kept by themselves, and never confirmed.
+pub fn forget_unverified_accounts(db: &impl Sql, opened_before_us: u64, rows_max: u64) -> Result<(), SqlError> {
+    let params = || params![timestamp(opened_before_us), rows_max];
+    let sql = "DELETE FROM password_history WHERE account_id IN \
+        (SELECT id FROM accounts WHERE verified = FALSE AND created_at < $1 ORDER BY created_at LIMIT $2)";
+    db.execute(sql, params())?;
+    let sql = "DELETE FROM login_attempts WHERE account_id IN \
+        (SELECT id FROM accounts WHERE verified = FALSE AND created_at < $1 ORDER BY created_at LIMIT $2)";
+    db.execute(sql, params())?;
+    let sql = "DELETE FROM accounts WHERE id IN \
+        (SELECT id FROM accounts WHERE verified = FALSE AND created_at < $1 ORDER BY created_at LIMIT $2)";
+    db.execute(sql, params())?;
+    Ok(())
+}
+
+/// Tables of before, which nothing is written to: `codes`, `code_quotas`, `login_failures`.
+pub fn forget_what_is_counted_no_more(db: &impl Sql, before_us: u64) -> Result<(), SqlError> {
+    db.execute("DELETE FROM codes WHERE expires_at < $1", params![timestamp(before_us)])?;
+    db.execute("DELETE FROM code_quotas WHERE sent_at < $1", params![timestamp(before_us)])?;
+    db.execute("DELETE FROM login_failures WHERE failed_at < $1", params![timestamp(before_us)])?;
+    Ok(())
+}
+
 // --- Passwords -----------------------------------------------------------------------------------------------------------------------
 
 /// Puts another hash of the same password in the old one's place; false if the old one is no longer there.
@@ -324,6 +347,13 @@ pub fn forget_attempts(db: &impl Sql, account: &str, before_us: u64, keep: u64) 
         OR (outcome <> 'succeeded' AND at < (SELECT at FROM login_attempts WHERE account_id = $1 AND outcome <> 'succeeded' \
             ORDER BY at DESC, id DESC LIMIT 1 OFFSET $3)))";
     db.execute(sql, params![uuid(account), timestamp(before_us), keep])?;
+    Ok(())
+}
+
+/// Of all accounts.
+pub fn forget_old_attempts(db: &impl Sql, before_us: u64, rows_max: u64) -> Result<(), SqlError> {
+    let sql = "DELETE FROM login_attempts WHERE id IN (SELECT id FROM login_attempts WHERE at < $1 ORDER BY at LIMIT $2)";
+    db.execute(sql, params![timestamp(before_us), rows_max])?;
     Ok(())
 }
 

@@ -374,6 +374,53 @@ async fn after_its_time_a_used_refresh_token_ends_the_session() {
     refresh().send().await.expect_problem(401, "refresh_reused");
 }
 
+// --- Filling the tables ----------------------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn what_is_over_is_removed() {
+    let mut app = TestApp::with(&SERVICES, &[NO_PAUSE]).await;
+    let ada = app.someone().await;
+    app.log_in(&ada, "tablet").await;
+    log_in(&app, &ada.phone, "not the password", "strange").send().await.expect_problem(401, "invalid_credentials");
+    register(&app, &unused_phone(), STRANGERS, "Stranger").await;
+    app.post("/api/v1/auth/password/forgot", json!({ "phone": ada.phone })).send().await.expect(StatusCode::ACCEPTED);
+
+    // A year passes.
+    const TIMES: [(&str, &str); 7] = [
+        ("registrations", "expires_at"),
+        ("resets", "expires_at"),
+        ("guesses", "failed_at"),
+        ("code_counts", "sent_at"),
+        ("known_devices", "seen_at"),
+        ("login_attempts", "at"),
+        ("accounts", "created_at"),
+    ];
+    assert!(app.terminate().await.success());
+    let database = rusqlite::Connection::open(app.data_folder().join("services/auth.sqlite")).expect("the service's file");
+    let unconfirmed = "INSERT INTO accounts (id, phone, password_hash, created_at) VALUES ('018f4c5e-7b1a-7c3d-8e9f-0123456789ab', '+12015559999', 'x', 1)";
+    database.execute(unconfirmed, []).expect("an account of before");
+    let count = |database: &rusqlite::Connection, table: &str| -> i64 {
+        database.query_row(&format!("SELECT COUNT(*) FROM {table}"), [], |row| row.get(0)).expect("a count")
+    };
+    for (table, time) in TIMES {
+        assert!(count(&database, table) > 0, "{table}");
+        database.execute(&format!("UPDATE {table} SET {time} = {time} - 31622400000000"), []).expect("older rows");
+    }
+    drop(database);
+    app.restart().await;
+    // The history is removed last.
+    until("the history has nothing of before", async || {
+        let history = app.get("/api/v1/auth/login-history").by(&ada).send().await.expect(StatusCode::OK);
+        history["items"].as_array().is_some_and(Vec::is_empty).then_some(())
+    })
+    .await;
+    assert!(app.terminate().await.success());
+    let database = rusqlite::Connection::open(app.data_folder().join("services/auth.sqlite")).expect("the service's file");
+    let kept: Vec<(&str, i64)> = TIMES.iter().map(|(table, _)| (*table, count(&database, table))).collect();
+    let expected = TIMES.map(|(table, _)| (table, if table == "accounts" { 1 } else { 0 }));
+    assert_eq!(kept, expected);
+}
+
 // --- What the stories ask --------------------------------------------------------------------------------------------------------------
 
 /// The registration's id.

@@ -100,8 +100,10 @@ pub fn end_registrations(db: &impl Sql, phone: &str) -> Result<(), SqlError> {
     Ok(())
 }
 
-pub fn forget_registrations(db: &impl Sql, now_us: u64) -> Result<(), SqlError> {
-    db.execute("DELETE FROM registrations WHERE expires_at <= $1", params![timestamp(now_us)])?;
+pub fn forget_registrations(db: &impl Sql, now_us: u64, rows_max: u64) -> Result<(), SqlError> {
+    let sql = "DELETE FROM registrations WHERE fingerprint IN \
+        (SELECT fingerprint FROM registrations WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)";
+    db.execute(sql, params![timestamp(now_us), rows_max])?;
     Ok(())
 }
 
@@ -127,6 +129,12 @@ pub fn reset_code(db: &impl Sql, phone: &str, code: &Code) -> Result<Option<Kept
     let sql =
         "SELECT code_fingerprint, 0, expires_at FROM resets WHERE phone = $1 AND code_fingerprint = $2 ORDER BY expires_at DESC LIMIT 1";
     db.row(sql, params![phone, &code.fingerprint])
+}
+
+pub fn forget_resets(db: &impl Sql, expired_before_us: u64, rows_max: u64) -> Result<(), SqlError> {
+    let sql = "DELETE FROM resets WHERE fingerprint IN (SELECT fingerprint FROM resets WHERE expires_at < $1 ORDER BY expires_at LIMIT $2)";
+    db.execute(sql, params![timestamp(expired_before_us), rows_max])?;
+    Ok(())
 }
 
 /// All of the number, if this code was still there.
@@ -160,7 +168,8 @@ pub fn count_code(db: &impl Sql, key: &str, now_us: u64, day_since_us: u64) -> R
     Ok(())
 }
 
-pub fn forget_code_counts(db: &impl Sql, sent_before_us: u64) -> Result<(), SqlError> {
-    db.execute("DELETE FROM code_counts WHERE sent_at < $1", params![timestamp(sent_before_us)])?;
+pub fn forget_code_counts(db: &impl Sql, sent_before_us: u64, rows_max: u64) -> Result<(), SqlError> {
+    let sql = "DELETE FROM code_counts WHERE key IN (SELECT key FROM code_counts WHERE sent_at < $1 ORDER BY sent_at LIMIT $2)";
+    db.execute(sql, params![timestamp(sent_before_us), rows_max])?;
     Ok(())
 }

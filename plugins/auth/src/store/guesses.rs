@@ -45,9 +45,10 @@ pub fn drop_guesses_of(db: &impl Sql, subject: &str) -> Result<(), SqlError> {
 }
 
 /// Old ones that lock nothing.
-pub fn forget_guesses(db: &impl Sql, failed_before_us: u64, now_us: u64) -> Result<(), SqlError> {
-    let sql = "DELETE FROM guesses WHERE failed_at < $1 AND (locked_until IS NULL OR locked_until <= $2)";
-    db.execute(sql, params![timestamp(failed_before_us), timestamp(now_us)])?;
+pub fn forget_guesses(db: &impl Sql, failed_before_us: u64, now_us: u64, rows_max: u64) -> Result<(), SqlError> {
+    let sql = "DELETE FROM guesses WHERE (subject, client) IN (SELECT subject, client FROM guesses \
+        WHERE failed_at < $1 AND (locked_until IS NULL OR locked_until <= $2) ORDER BY failed_at LIMIT $3)";
+    db.execute(sql, params![timestamp(failed_before_us), timestamp(now_us), rows_max])?;
     Ok(())
 }
 
@@ -75,5 +76,12 @@ pub fn note_device(db: &impl Sql, account: &str, device: &str, address: &str, no
     let sql = "DELETE FROM known_devices WHERE account_id = $1 AND seen_at < \
         (SELECT seen_at FROM known_devices WHERE account_id = $1 ORDER BY seen_at DESC LIMIT 1 OFFSET $2)";
     db.execute(sql, params![uuid(account), keep.saturating_sub(1)])?;
+    Ok(())
+}
+
+pub fn forget_devices(db: &impl Sql, seen_before_us: u64, rows_max: u64) -> Result<(), SqlError> {
+    let sql = "DELETE FROM known_devices WHERE (account_id, device_id, address) IN \
+        (SELECT account_id, device_id, address FROM known_devices WHERE seen_at < $1 ORDER BY seen_at LIMIT $2)";
+    db.execute(sql, params![timestamp(seen_before_us), rows_max])?;
     Ok(())
 }
