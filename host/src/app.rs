@@ -31,6 +31,7 @@ use crate::capabilities::hub::{Feed, Sockets};
 use crate::capabilities::pace::Pace;
 use crate::capabilities::passwords::Passwords;
 use crate::capabilities::passwords::native::{Cost, NativePasswords};
+use crate::capabilities::senders::Senders;
 use crate::capabilities::sql::sqlite::{Durability, SqliteBackend};
 use crate::capabilities::sql::{Database, SqlBackend};
 use crate::capabilities::tokens::embedded::EmbeddedTokens;
@@ -125,6 +126,7 @@ impl Host {
             sockets: registry.clone(),
             passwords: Arc::new(NativePasswords::new(config.fingerprint_key()?, cost)),
             tokens: tokens.clone(),
+            senders: Arc::new(Senders::new(config.gateway.rate_scale)),
         });
         let engine = Engine::start(&data.join("code"))?;
         let versions_folder = data.join("plugins");
@@ -424,6 +426,7 @@ struct Backends {
     sockets: Arc<dyn Sockets>,
     passwords: Arc<dyn Passwords>,
     tokens: Arc<dyn Tokens>,
+    senders: Arc<Senders>,
 }
 
 impl Backends {
@@ -463,6 +466,7 @@ impl PowersSource for Backends {
             tokens: self.tokens.clone(),
             settings: self.config.service_settings(service, defaults),
             pace: Pace::default(),
+            senders: self.senders.clone(),
         }))
     }
 

@@ -348,6 +348,15 @@ pub const ACK_FLUSH_MS: u64 = 20;
 /// Durable events are kept in a user's feed this long, in seconds, and this many at the most.
 pub const FEED_TTL_S: u64 = 30 * 24 * 60 * 60;
 pub const FEED_EVENTS_MAX: u64 = 10_000;
+/// Durable events that one person may cause in another's feed: so many at once, and so many a day beyond, both times `gateway.rate_scale`; a call
+/// above that is refused. Together less than a feed keeps. How many pairs are remembered; above it those that caused little are forgotten.
+pub const FEED_SENDER_EVENTS_BURST: u64 = 1_000;
+pub const FEED_SENDER_EVENTS_PER_DAY: u64 = 8_000;
+pub const FEED_SENDER_PAIRS_MAX: usize = 1_000_000;
+/// Pushes that say how something is now: those of one key that come within so many milliseconds of the last numbered one make one event.
+pub const FEED_STATE_GATHER_MS: u64 = 500;
+/// Keys of which it is remembered when they were last numbered; above it the quiet ones are forgotten.
+pub const FEED_STATE_KEYS_KEPT: usize = 4_096;
 /// Users whose newest number is kept in memory; above it all are forgotten and read again as they come.
 pub const FEED_USERS_KEPT: usize = 100_000;
 /// Rows of one transaction of the clean-up, so that it never holds others up for long.

@@ -23,6 +23,8 @@ pub struct Relay {
     /// Events that have not left yet: services can wait a moment, and many cost the queue little more than one.
     waiting: Vec<(i64, Event)>,
     published_at: Instant,
+    /// When the feed is to number the pushes with a state that it keeps.
+    release_at: Option<Instant>,
     /// Ephemeral pushes up to here have been handed to the sockets: they alone have nobody who remembers.
     shown: i64,
     /// Effects that have left and are still in the outbox, and since when.
@@ -82,6 +84,8 @@ impl Relay {
             taken: i64::MIN,
             waiting: Vec::new(),
             published_at: now,
+            // The last run may have left some.
+            release_at: Some(now),
             shown: i64::MIN,
             left: 0,
             cleared_at: now,
@@ -101,7 +105,8 @@ impl Relay {
                 Ok(Moved { effects: 0, .. }) if ended => return self.clear().await,
                 Ok(Moved { effects: 0, .. }) => {
                     pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
-                    let look_again = if self.waiting.is_empty() { began_at + tick } else { self.publish_at().into() };
+                    let publish_at = (!self.waiting.is_empty()).then(|| self.publish_at());
+                    let look_again = publish_at.into_iter().chain(self.release_at).map(Into::into).min().unwrap_or(began_at + tick);
                     tokio::select! {
                         () = signal.notified() => {}
                         () = tokio::time::sleep_until(look_again) => {}
@@ -142,9 +147,15 @@ impl Relay {
         }
     }
 
-    /// Counts as one where no effects were there and events left. Events wait unless it is time for them, or `all` is to leave.
+    /// Counts as one where no effects were there and events or what the feed kept left. They wait unless it is time for them, or `all` is to leave.
     async fn move_batch(&mut self, all: bool) -> Result<Moved, RelayError> {
-        let published = if all || Instant::now() >= self.publish_at() { self.publish().await? } else { false };
+        let mut published = if all || Instant::now() >= self.publish_at() { self.publish().await? } else { false };
+        if self.release_at.is_some_and(|at| all || Instant::now() >= at) {
+            let entries = self.feed.release(self.outbox.source()).await?;
+            self.release_at = None;
+            published |= !entries.is_empty();
+            self.sockets.deliver(&entries);
+        }
         let effects = self.outbox.peek(self.taken, limits::RELAY_BATCH).await?;
         let Some(&(last, _)) = effects.last() else { return Ok(Moved { effects: usize::from(published), ..Moved::default() }) };
         let moved = Moved { effects: effects.len(), bytes: effects.iter().map(|(_, effect)| effect.bytes()).sum() };
@@ -161,6 +172,11 @@ impl Relay {
         }
         // Devices before services: a person waits for the one, nobody sees the other.
         if !durable.is_empty() {
+            if self.release_at.is_none()
+                && durable.iter().any(|(_, change)| matches!(change, FeedChange::Push(Push { state: Some(_), .. })))
+            {
+                self.release_at = Some(Instant::now() + Duration::from_millis(limits::FEED_STATE_GATHER_MS));
+            }
             let entries = self.feed.apply(self.outbox.source(), &durable).await?;
             self.sockets.deliver(&entries);
         }

@@ -12,6 +12,7 @@ use super::context::CallContext;
 use super::hub::{Feed, Sockets};
 use super::pace::{Made, Pace};
 use super::passwords::Passwords;
+use super::senders::Senders;
 use super::sql::{Database, Effect, SqlError, Transaction};
 use super::tokens::Tokens;
 use crate::limits;
@@ -27,6 +28,8 @@ pub struct Powers {
     pub tokens: Arc<dyn Tokens>,
     pub settings: ServiceSettings,
     pub pace: Pace,
+    /// The same for all services.
+    pub senders: Arc<Senders>,
 }
 
 const RUNS_WITHIN_A_CALL: &str = "a guest's code runs within a call only";

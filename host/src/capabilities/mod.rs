@@ -10,5 +10,6 @@ pub mod hub;
 pub mod log;
 pub mod pace;
 pub mod passwords;
+pub mod senders;
 pub mod sql;
 pub mod tokens;

@@ -105,6 +105,10 @@ impl Feed for MemoryFeed {
         Ok(entries)
     }
 
+    async fn release(&self, _source: &str) -> Result<Vec<FeedEntry>, FeedError> {
+        Ok(Vec::new())
+    }
+
     async fn read(&self, user: Uuid, since: u64, limit: usize) -> Result<FeedPage, FeedError> {
         self.check()?;
         // So that reads and deliveries really interleave.

@@ -8,6 +8,7 @@ mod candidate;
 mod cursors;
 mod deleted;
 mod edge;
+mod feeds;
 mod foreign;
 mod gate;
 mod hostile;

@@ -261,7 +261,7 @@ pub fn delete(id: &str) -> Result<(), Error> {
         let roster = roster(tx, id, &me)?;
         store::end(tx, id, time::now_us())?;
         let everybody: Vec<String> = roster.members.into_iter().map(|member| member.user_id).collect();
-        push::durable(&everybody, "conversation", payload::conversation_left(id), None)
+        push::state(id, &everybody, "conversation", payload::conversation_left(id))
     })
 }
 
@@ -322,7 +322,7 @@ pub fn announce(tx: &Transaction, id: &str, roster: &Roster) -> Result<(), Error
         last_seq: head.last_seq,
         disappearing_after: head.disappearing_after,
     };
-    push::durable(&told, "conversation", payload::conversation(&shared), None)
+    push::state(id, &told, "conversation", payload::conversation(&shared))
 }
 
 /// An empty text is none.

@@ -99,7 +99,7 @@ pub fn remove(request: &ParticipantRequest) -> Result<(), Error> {
             None if role == Role::Owner => store::end(tx, &request.id, time::now_us())?,
             _ => {}
         }
-        push::durable(std::slice::from_ref(&request.user_id), "conversation", payload::conversation_left(&request.id), None)?;
+        push::state(&request.id, std::slice::from_ref(&request.user_id), "conversation", payload::conversation_left(&request.id))?;
         if others.is_empty() { Ok(()) } else { announce(tx, &request.id, &roster(tx, &request.id, &me)?) }
     })
 }

@@ -11,10 +11,10 @@ use crate::bindings::exports::echo::hub::events::Acknowledgements;
 use crate::bindings::exports::echo::message::api::{MessageStatus, ReadRequest, ReadState, RecipientStatus, Statuses};
 use crate::bounds::{RECEIPTS_AT_ONCE, TRIES_MAX};
 use crate::history::seen_by;
-use crate::payload;
 use crate::rules::{self, Shown};
 use crate::store::conversations::{membership, unread_count};
 use crate::store::receipts::{self, Marked, Reached, Step, Undelivered};
+use crate::{names, payload};
 
 /// Why a receipt came to nothing.
 enum Stopped {
@@ -71,7 +71,7 @@ fn delivered(reached: &[Reached<'_>]) -> Result<(), Stopped> {
         if !receipts::raise_all_delivered(tx, &steps, now)? {
             return Err(Stopped::Moved);
         }
-        for Undelivered { user_id, message, .. } in &undelivered {
+        for Undelivered { user_id, message, .. } in newest_of_each(&undelivered) {
             tell(message, user_id, MessageStatus::Delivered, now)?;
         }
         Ok(())
@@ -80,6 +80,15 @@ fn delivered(reached: &[Reached<'_>]) -> Result<(), Stopped> {
 
 fn is_same_watermark(one: &Undelivered, other: &Undelivered) -> bool {
     (&one.user_id, &one.message.conversation_id) == (&other.user_id, &other.message.conversation_id)
+}
+
+/// Of each sender's messages under one watermark the newest. They are by watermark and seq.
+fn newest_of_each(undelivered: &[Undelivered]) -> impl Iterator<Item = &Undelivered> {
+    undelivered.iter().enumerate().filter_map(move |(at, one)| {
+        let later = undelivered[at + 1..].iter().take_while(|later| is_same_watermark(one, later));
+        let is_newest = later.into_iter().all(|later| later.message.sender_id != one.message.sender_id);
+        is_newest.then_some(one)
+    })
 }
 
 /// Up to the newest of these messages, which are under one watermark.
@@ -175,13 +184,15 @@ pub fn mark_delivered(request: &ReadRequest) -> Result<(), Error> {
     })
 }
 
-/// Of a sender's newest message, and by `up_to_seq` of all of theirs before it. Nothing to a sender whom the recipient blocks.
+/// Of a sender's newest message, and by `up_to_seq` of all of theirs before it: a later one makes an earlier one of the same status superfluous.
+/// Nothing to a sender whom the recipient blocks.
 fn tell(message: &Marked, recipient: &str, status: MessageStatus, at: Timestamp) -> Result<(), Error> {
     if message.withheld {
         return Ok(());
     }
     let payload = payload::status(&message.conversation_id, &message.id, recipient, status, message.seq, at);
-    push::durable(std::slice::from_ref(&message.sender_id), "message_status", payload, None)
+    let state = format!("{} {recipient} {}", message.conversation_id, names::of_status(status));
+    push::state(&state, std::slice::from_ref(&message.sender_id), "message_status", payload)
 }
 
 // --- For the sender ----------------------------------------------------------------------------------------------------------------------

@@ -34,9 +34,12 @@ where
     old_and_superfluous_entries_go(make("expiry").await).await;
     large_batches_fit(make("large").await).await;
     what_is_replaced_is_said_no_more(make("replaced").await).await;
+    a_burst_of_a_state_is_two_events(make("states").await).await;
     announced_events_leave_by_the_outbox(make("announced").await).await;
 
     let user = Uuid::now_v7();
+    let waiting = make("waiting").await;
+    waiting.apply("a:1", &states(&[user], 0..3)).await.expect("applies");
     let first = make("reopened").await;
     first.append("a", &[(1, push(&[user], "one"))]).await.expect("appends");
     first.acknowledge(&[ack(user, "phone", 1)]).await.expect("acknowledges");
@@ -47,6 +50,11 @@ where
     assert_eq!(emptied.expire(at_us + limits::FEED_TTL_S * 1_000_000 + 1).await.expect("expires"), 2);
     let source = first.source().to_owned();
     close().await;
+    let waiting = make("waiting").await;
+    assert_eq!(waiting.apply("a:1", &states(&[user], 0..3)).await.expect("skips"), []);
+    let released = waiting.release("a:1").await.expect("releases");
+    assert_eq!(released.iter().map(|entry| (entry.seq, text(entry))).collect::<Vec<_>>(), [(2, "2".to_owned())], "what waits is kept");
+    assert_eq!(waiting.release("a:1").await.expect("releases"), []);
     let again = make("reopened").await;
     assert_eq!(again.source(), source, "a source keeps its name");
     assert_eq!(again.cursor(user, "phone").await.expect("reads"), 1);
@@ -325,6 +333,30 @@ async fn old_and_superfluous_entries_go(feed: Arc<dyn Feed>) {
     assert_eq!((page.oldest, page.head, page.entries[0].seq), (over as u64 + 1, count as u64, over as u64 + 1));
     assert_eq!(feed.read(user, 0, 10).await.expect("reads").entries.len(), 2, "another user's entry went too");
     assert_eq!(feed.unacknowledged("shared", &[busy, user]).await.expect("answers"), [user], "what went was acknowledged before");
+}
+
+/// Pushes of one state to these users, each at the position of its number and one.
+fn states(users: &[Uuid], numbers: std::ops::Range<i64>) -> Vec<(i64, FeedChange)> {
+    let state = |number: i64| Push { state: Some("k".to_owned()), receipt: None, ..push(users, &number.to_string()) };
+    numbers.map(|number| (number + 1, FeedChange::Push(state(number)))).collect()
+}
+
+async fn a_burst_of_a_state_is_two_events(feed: Arc<dyn Feed>) {
+    let [user, other] = [(); 2].map(|()| Uuid::now_v7());
+    let count = limits::FEED_EVENTS_MAX as i64 + 100;
+    let before = feed.apply("b:1", &[(1, FeedChange::Push(push(&[user], "kept")))]).await.expect("applies");
+    assert_eq!(before.len(), 1);
+    for from in (0..count).step_by(limits::RELAY_BATCH) {
+        let to = count.min(from + limits::RELAY_BATCH as i64);
+        let entries = feed.apply("a:1", &states(&[user, other], from..to)).await.expect("applies");
+        assert_eq!(entries.len(), if from == 0 { 2 } else { 0 }, "the first goes at once");
+    }
+    feed.apply("b:1", &[(2, FeedChange::Push(push(&[user], "between")))]).await.expect("applies");
+    assert_eq!(feed.release("b:1").await.expect("releases"), [], "another source's");
+    let released = feed.release("a:1").await.expect("releases");
+    assert_eq!(released.len(), 2);
+    let texts: Vec<String> = feed.read(user, 0, 100).await.expect("reads").entries.iter().map(text).collect();
+    assert_eq!(texts, ["kept", "0", "between", &(count - 1).to_string()]);
 }
 
 async fn what_is_replaced_is_said_no_more(feed: Arc<dyn Feed>) {

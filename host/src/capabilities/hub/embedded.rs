@@ -6,14 +6,15 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use serde_json::json;
 use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
-use self::numbering::{Numbered, Payload, service_of};
+use self::numbering::{Numbered, Payload, service_of, waiting_rows};
+use self::states::States;
 use super::{Acknowledgement, Feed, FeedChange, FeedEntry, FeedError, FeedPage};
 use crate::capabilities::events::Event;
 use crate::capabilities::sql::sqlite::lanes::{File, Lease};
@@ -24,9 +25,11 @@ use crate::capabilities::sql::sqlite::{Durability, values};
 use crate::capabilities::sql::{Effect, ErrorClass, Outbox, SqlError, Value};
 use crate::limits;
 
+mod states;
+
 mod numbering;
 
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     // `head` is the newest number, `acked` the highest that any device acknowledged, `reached` the payload under that, or under the last one kept
     // below it. Entries and cursors say all three; what is written here is what they said before the oldest entries left. See `HEAD`, `ACKED`, `reached`.
     "CREATE TABLE IF NOT EXISTS feed_user (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE,
@@ -39,6 +42,8 @@ const TABLES: [&str; 6] = [
         PRIMARY KEY (user, seq)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS feed_cursor (user INTEGER NOT NULL, device TEXT NOT NULL, seq INTEGER NOT NULL,
         PRIMARY KEY (user, device)) WITHOUT ROWID",
+    // State-like pushes that are to be numbered: `push` as JSON.
+    "CREATE TABLE IF NOT EXISTS feed_waiting (id INTEGER PRIMARY KEY, source TEXT NOT NULL, push TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS feed_source (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
 ];
 
@@ -57,6 +62,9 @@ const PUT_USER: &str = "INSERT INTO feed_user (id, uuid, head) VALUES ($1, $2, 0
 const PUT_PAYLOAD: &str = "INSERT INTO feed_payload (id, event, body, receipt, users, at_us, subject) VALUES ($1, $2, $3, $4, $5, $6, $7)";
 const REPLACE: &str = "UPDATE feed_payload SET event = coalesce($2, event), body = $3 WHERE subject = $1";
 const PUT_ENTRY: &str = "INSERT INTO feed_entry (user, seq, payload) VALUES ($1, $2, $3)";
+const PUT_WAITING: &str = "INSERT INTO feed_waiting (id, source, push) VALUES ($1, $2, $3)
+    ON CONFLICT (id) DO UPDATE SET push = excluded.push";
+const DROP_WAITING: &str = "DELETE FROM feed_waiting WHERE id = $1";
 const PUT_SOURCE: &str = "INSERT INTO feed_source (name, position) VALUES ($1, $2)
     ON CONFLICT (name) DO UPDATE SET position = excluded.position";
 const PUT_CURSOR: &str = "INSERT INTO feed_cursor (user, device, seq) VALUES ($1, $2, $3)
@@ -76,6 +84,8 @@ struct Scripts {
     put_payload: Script,
     replace: Script,
     put_entry: Script,
+    put_waiting: Script,
+    drop_waiting: Script,
     put_source: Script,
     users: Script,
     receipts: Script,
@@ -92,6 +102,7 @@ struct Scripts {
 struct Memory {
     users: HashMap<Uuid, User>,
     sources: HashMap<String, i64>,
+    states: States,
     next_user: i64,
     next_payload: i64,
     /// False after a failed write: nobody knows whether it took place.
@@ -128,6 +139,8 @@ impl EmbeddedFeed {
             put_payload: Script::new(PUT_PAYLOAD),
             replace: Script::new(REPLACE),
             put_entry: Script::new(PUT_ENTRY),
+            put_waiting: Script::new(PUT_WAITING),
+            drop_waiting: Script::new(DROP_WAITING),
             put_source: Script::new(PUT_SOURCE),
             users: Script::new(format!(
                 "SELECT person.uuid, person.id, {HEAD}, {ACKED} FROM feed_user AS person
@@ -186,6 +199,12 @@ impl EmbeddedFeed {
             Ok(true)
         })
         .await?;
+        each(&mut writer, &Script::new("SELECT id, source, push FROM feed_waiting ORDER BY id"), vec![], |row| {
+            let push = serde_json::from_str(&values::text(row, 2)?).map_err(|_| unreadable())?;
+            memory.states.load(values::integer(row, 0)?, &values::text(row, 1)?, push);
+            Ok(true)
+        })
+        .await?;
         memory.sound = true;
         Ok(())
     }
@@ -212,8 +231,9 @@ impl EmbeddedFeed {
         Ok(())
     }
 
-    async fn write(&self, numbered: &Numbered, source: &str, position: i64) -> Result<(), SqlError> {
+    async fn write(&self, numbered: &Numbered, source: &str, position: Option<i64>) -> Result<(), SqlError> {
         let scripts = &self.scripts;
+        let (put_waiting, drop_waiting) = waiting_rows(source, &numbered.waiting)?;
         let payloads = numbered.payloads.iter().map(Payload::row).collect::<Result<Vec<_>, _>>()?;
         let mut writer = self.file.writer().await?;
         writer.opened();
@@ -224,12 +244,16 @@ impl EmbeddedFeed {
             (&scripts.put_user, &numbered.users),
             (&scripts.put_payload, &payloads),
             (&scripts.put_entry, &numbered.entries),
+            (&scripts.put_waiting, &put_waiting),
+            (&scripts.drop_waiting, &drop_waiting),
         ] {
             for some in rows.chunks(limits::PUSH_USERS_MAX) {
                 writer.run_rows(script, some).await?;
             }
         }
-        writer.run(&scripts.put_source, values::bind([source.into(), position.into()])?).await?;
+        if let Some(position) = position {
+            writer.run(&scripts.put_source, values::bind([source.into(), position.into()])?).await?;
+        }
         writer.run(&scripts.commit, Params::default()).await?;
         writer.ended();
         Ok(())
@@ -262,9 +286,29 @@ impl Feed for EmbeddedFeed {
 
         // Unsound until the commit is known: also when this future is dropped.
         memory.sound = false;
-        let numbered = Numbered::of(&mut memory, service_of(source), &fresh, now_us())?;
-        self.write(&numbered, source, position).await?;
+        let numbered = Numbered::of(&mut memory, source, &fresh, now_us())?;
+        self.write(&numbered, source, Some(position)).await?;
         memory.sources.insert(source.to_owned(), position);
+        memory.sound = true;
+        Ok(numbered.delivered())
+    }
+
+    async fn release(&self, source: &str) -> Result<Vec<FeedEntry>, FeedError> {
+        let mut memory = self.memory.lock().await;
+        self.make_sound(&mut memory).await?;
+        let released = memory.states.release(source, Instant::now());
+        if released.is_empty() {
+            return Ok(Vec::new());
+        }
+        memory.sound = false;
+        self.recall(&mut memory, released.iter().flat_map(|waiting| waiting.push.users.iter().copied())).await?;
+        let mut numbered = Numbered::default();
+        let at_us = now_us();
+        for waiting in &released {
+            numbered.push(&mut memory, service_of(source), &waiting.push, at_us)?;
+            numbered.waiting.insert(waiting.id, None);
+        }
+        self.write(&numbered, source, None).await?;
         memory.sound = true;
         Ok(numbered.delivered())
     }
@@ -539,7 +583,7 @@ async fn each(
 }
 
 fn encode(list: &impl serde::Serialize) -> Value {
-    Value::Text(serde_json::to_string(list).expect("lists of numbers and strings always encode"))
+    Value::Text(serde_json::to_string(list).expect("numbers, strings and lists of them always encode"))
 }
 
 /// A feed's numbers never come near the bound.

@@ -52,6 +52,13 @@ impl wit::Host for Guest {
             self.keep_pace().await;
             return Ok(Ok(()));
         }
+        if push.class == Class::Durable
+            && let Some(caller) = &self.context().caller
+            && self.powers.senders.take(caller.user_id, &push.users).is_err()
+        {
+            metrics::counter!("echo_hub_pushes_refused_total").increment(1);
+            return Ok(Err(wit::HubError::RateLimited));
+        }
         Ok(self.emit(Effect::Push(push)).await.map_err(wit::HubError::from))
     }
 
@@ -149,9 +156,11 @@ impl From<SqlError> for wit::HubError {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::*;
-    use crate::capabilities::sql::host::tests::{Screen, two_guests};
+    use crate::capabilities::context::{CallContext, Caller};
+    use crate::capabilities::sql::host::tests::{Screen, context, two_guests};
 
     fn push() -> wit::PushRequest {
         wit::PushRequest {
@@ -233,6 +242,31 @@ mod tests {
         assert_eq!(wit::Host::online(&mut guest, users.clone()).await.expect("no trap").expect("answers"), users);
         let asked = wit::Host::unacknowledged(&mut guest, "r".to_owned(), users.clone()).await.expect("no trap");
         assert_eq!(asked.expect("answers"), users);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_fills_anothers_feed_is_refused_before_the_commit() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [mut guest, _] = two_guests(folder.path(), Arc::new(Screen::default())).await;
+        let mut said_by = async |caller: Option<Uuid>, count: u64| {
+            let caller = caller.map(|user_id| {
+                let (device_id, session_id, roles) = ("phone".to_owned(), Uuid::nil(), Vec::new());
+                Arc::new(Caller { user_id, device_id, session_id, roles, issued_at_us: 0, expires_at_us: 0 })
+            });
+            let mut refused = 0;
+            for _ in 0..count {
+                guest.begin_call(CallContext { caller: caller.clone(), ..context(Duration::from_secs(5)) }.into());
+                let outcome = wit::Host::push(&mut guest, push()).await.expect("no trap");
+                refused += u64::from(matches!(outcome, Err(wit::HubError::RateLimited)));
+            }
+            refused
+        };
+        let flood = limits::FEED_SENDER_EVENTS_BURST + 10;
+        assert_eq!(said_by(Some(Uuid::now_v7()), flood).await, 10);
+        assert_eq!(said_by(Some(Uuid::now_v7()), 1).await, 0, "another sender");
+        assert_eq!(said_by(None, 1).await, 0, "a service of its own accord");
+        let recipient = push().users[0].parse().expect("an id");
+        assert_eq!(said_by(Some(recipient), flood).await, 0, "one's own feed");
     }
 
     #[test]

@@ -103,8 +103,12 @@ pub struct Acknowledgement {
 pub trait Feed: Outbox {
     /// Numbers and keeps durable pushes of one source, and makes its replacements among what the same service has pushed before, all in one
     /// transaction; ephemeral pushes do not come here. What is not above the highest position seen of this source is skipped (see
-    /// `Queue::publish`). A replaced payload is overwritten, not only let go of.
+    /// `Queue::publish`). A replaced payload is overwritten, not only let go of. Of pushes with a state the first of a key is numbered; those that
+    /// follow it closely are kept, the last for each user, until `release`.
     async fn apply(&self, source: &str, changes: &[(i64, FeedChange)]) -> Result<Vec<FeedEntry>, FeedError>;
+    /// Numbers the pushes with a state that `apply` kept of this source. To be called `FEED_STATE_GATHER_MS` after the first of them, and at the
+    /// start.
+    async fn release(&self, source: &str) -> Result<Vec<FeedEntry>, FeedError>;
     /// Entries with `seq > since`, oldest first.
     async fn read(&self, user: Uuid, since: u64, limit: usize) -> Result<FeedPage, FeedError>;
     /// Moves devices' cursors (never back), and writes `hub.acknowledged` with the receipts that no device of their user had reached

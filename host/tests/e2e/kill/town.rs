@@ -1,7 +1,7 @@
 //! Twenty people in pairs and groups. Half of them send over REST, half over their socket, each message under the same
 //! `client_message_id` until it is answered; some have a second device. Devices come back with `?since=` and acknowledge what they have.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -77,30 +77,37 @@ pub struct Received {
     /// The event of `seq` n + 1 stands at n.
     pub feed: Vec<String>,
     pub messages: HashSet<String>,
-    pub receipts: HashSet<String>,
+    /// Up to which message of a conversation each status was told: of one status of one recipient the newest says it of all before it.
+    pub receipts: BTreeMap<String, u64>,
 }
 
 /// What must be in a person's feed, by name as `name_of` makes it.
 #[derive(Default)]
 pub struct Expected {
     pub messages: BTreeSet<String>,
-    pub receipts: BTreeSet<String>,
+    pub receipts: BTreeMap<String, u64>,
 }
 
 impl Received {
     fn take(&mut self, frame: &Value) {
         let name = name_of(frame);
-        let names = match frame["type"].as_str() {
-            Some("message") => &mut self.messages,
-            Some("message_status") => &mut self.receipts,
-            _ => return self.feed.push(name),
-        };
-        assert!(names.insert(name.clone()), "a device was told twice of {name}");
+        let text = |key: &str| frame["payload"][key].as_str().unwrap_or_default();
+        match frame["type"].as_str() {
+            Some("message") => assert!(self.messages.insert(name.clone()), "a device was told twice of {name}"),
+            Some("message_status") => {
+                let receipt = receipt_name(text("conversation_id"), text("user_id"), text("status"));
+                let up_to = frame["payload"]["up_to_seq"].as_u64().expect("a seq");
+                let before = self.receipts.insert(receipt, up_to);
+                assert!(before < Some(up_to), "a device was told twice of {name}");
+            }
+            _ => {}
+        }
         self.feed.push(name);
     }
 
     pub fn is_at_least(&self, expected: &Expected) -> bool {
-        self.messages.len() >= expected.messages.len() && self.receipts.len() >= expected.receipts.len()
+        let has = |(receipt, up_to): (&String, &u64)| self.receipts.get(receipt) >= Some(up_to);
+        self.messages.len() >= expected.messages.len() && expected.receipts.iter().all(has)
     }
 }
 
@@ -118,8 +125,9 @@ fn message_name(sender_id: &str, client_message_id: &str) -> String {
     format!("message {client_message_id} of {sender_id}")
 }
 
-fn receipt_name(message_id: &str, user_id: &str, status: &str) -> String {
-    format!("{message_id} {status} to {user_id}")
+/// `id`: the message's, or its conversation's.
+fn receipt_name(id: &str, user_id: &str, status: &str) -> String {
+    format!("{id} {status} to {user_id}")
 }
 
 /// What everybody is doing.
@@ -209,8 +217,10 @@ impl Town {
             for member in &self.conversations[message.conversation].members {
                 expected[*member].messages.insert(message_name(sender, &message.client_message_id));
                 if *member != message.sender {
-                    let receipt = receipt_name(&message.id, &self.people[*member].id, "delivered");
-                    expected[message.sender].receipts.insert(receipt);
+                    let conversation = &self.conversations[message.conversation].id;
+                    let receipt = receipt_name(conversation, &self.people[*member].id, "delivered");
+                    let up_to = expected[message.sender].receipts.entry(receipt).or_default();
+                    *up_to = message.seq.max(*up_to);
                 }
             }
         }

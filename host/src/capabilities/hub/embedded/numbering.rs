@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use uuid::Uuid;
 
+use super::states::Rows;
 use super::{Memory, User, encode, integer};
 use crate::capabilities::hub::{FeedChange, FeedEntry, Push, Replacement};
 use crate::capabilities::sql::sqlite::values::{self, Params};
@@ -17,6 +19,7 @@ pub(super) struct Numbered {
     pub(super) payloads: Vec<Payload>,
     pub(super) entries: Vec<Params>,
     pub(super) replacements: Vec<Params>,
+    pub(super) waiting: Rows,
     /// Whose entry has which number and which of the payloads.
     pub(super) given: Vec<(Uuid, u64, usize)>,
 }
@@ -48,11 +51,16 @@ impl Payload {
 
 impl Numbered {
     /// Gives out the numbers, in memory alone.
-    pub(super) fn of(memory: &mut Memory, service: &str, changes: &[&FeedChange], at_us: u64) -> Result<Self, SqlError> {
-        let mut numbered = Self::default();
+    pub(super) fn of(memory: &mut Memory, source: &str, changes: &[&FeedChange], at_us: u64) -> Result<Self, SqlError> {
+        let (mut numbered, service, now) = (Self::default(), service_of(source), Instant::now());
         for change in changes {
             match change {
-                FeedChange::Push(push) => numbered.push(memory, service, push, at_us)?,
+                FeedChange::Push(push) => {
+                    let waits = |state: &String| !memory.states.admit(source, state, push, now, &mut numbered.waiting);
+                    if !push.state.as_ref().is_some_and(waits) {
+                        numbered.push(memory, service, push, at_us)?;
+                    }
+                }
                 FeedChange::Replace(replacement) => numbered.replace(service, replacement)?,
             }
         }
@@ -111,6 +119,18 @@ impl Numbered {
         };
         self.given.iter().map(entry).collect()
     }
+}
+
+/// Those to put and those to drop.
+pub(super) fn waiting_rows(source: &str, rows: &Rows) -> Result<(Vec<Params>, Vec<Params>), SqlError> {
+    let (mut put, mut drop) = (Vec::new(), Vec::new());
+    for (id, push) in rows {
+        match push {
+            Some(push) => put.push(values::bind([(*id).into(), source.into(), encode(push)])?),
+            None => drop.push(values::bind([(*id).into()])?),
+        }
+    }
+    Ok((put, drop))
 }
 
 /// Services do not meet in each other's subjects. A source's name begins with its service's.

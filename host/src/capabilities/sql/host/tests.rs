@@ -21,6 +21,7 @@ use crate::capabilities::hub::embedded::EmbeddedFeed;
 use crate::capabilities::hub::{Class, FeedEntry, Push, Sockets};
 use crate::capabilities::pace::Pace;
 use crate::capabilities::passwords::{Algorithm, Asker, PasswordError, Passwords, Verdict};
+use crate::capabilities::senders::Senders;
 use crate::capabilities::sql::sqlite::{Durability, SqliteBackend};
 use crate::capabilities::sql::{Effect, Migration, SqlBackend};
 use crate::capabilities::tokens::{AccessToken, Claims, Revocation, TokenError, Tokens};
@@ -42,11 +43,12 @@ pub(crate) async fn two_guests(folder: &Path, sockets: Arc<dyn Sockets>) -> [Gue
         tokens: Arc::new(Nothing),
         settings: ServiceSettings::default(),
         pace: Pace::default(),
+        senders: Arc::new(Senders::new(1)),
     });
     [(); 2].map(|()| Guest::new(service.clone(), context(Duration::from_secs(30)).into(), powers.clone()))
 }
 
-fn context(time: Duration) -> CallContext {
+pub(crate) fn context(time: Duration) -> CallContext {
     CallContext {
         caller: None,
         request_id: "r".into(),
