@@ -361,6 +361,8 @@ pub const FEED_STATE_KEYS_KEPT: usize = 4_096;
 pub const FEED_USERS_KEPT: usize = 100_000;
 /// Rows of one transaction of the clean-up, so that it never holds others up for long.
 pub const FEED_EXPIRE_BATCH: u64 = 1_000;
+/// Stretches of a user's feed that no device acknowledged though later ones were; above it the oldest two count as one.
+pub const FEED_GAPS_MAX: usize = 32;
 /// How often old events leave the feeds, in seconds.
 pub const FEED_EXPIRY_INTERVAL_S: u64 = 10 * 60;
 /// Events of one page of GET /api/v1/sync.

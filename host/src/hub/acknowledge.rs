@@ -27,7 +27,7 @@ impl Acknowledger {
         Self { feed, flush_after, waiting: Mutex::default(), rung: Notify::new(), writing: tokio::sync::Mutex::default() }
     }
 
-    /// All up to `seq` reached this device.
+    /// All that this device was given, up to `seq`, reached it; 0 where only what it was given is to be noted.
     pub fn note(&self, connection: &Arc<Connection>, seq: u64) {
         connection.acknowledged.fetch_max(seq, Ordering::SeqCst);
         if !connection.acknowledgement_waits.swap(true, Ordering::SeqCst) {
@@ -70,6 +70,7 @@ fn batch(connections: &[Arc<Connection>]) -> Vec<Acknowledgement> {
             Acknowledgement {
                 user: connection.user,
                 device: connection.device.to_string(),
+                above: connection.above.load(Ordering::SeqCst),
                 seq: connection.acknowledged.load(Ordering::SeqCst),
             }
         })

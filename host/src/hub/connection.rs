@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
@@ -19,6 +19,10 @@ pub(super) struct Connection {
     pub user: Uuid,
     pub device: Box<str>,
     pub session: Uuid,
+    /// What the device was given begins after this seq.
+    pub above: AtomicU64,
+    /// What it fetched by GET /api/v1/sync meanwhile, from the seq after the first of the two up to the other.
+    fetched: Mutex<(u64, u64)>,
     /// The highest seq that the device acknowledged here, and whether it waits to be written.
     pub acknowledged: AtomicU64,
     pub acknowledgement_waits: AtomicBool,
@@ -52,6 +56,8 @@ impl Connection {
             user,
             device: device.into(),
             session,
+            above: AtomicU64::new(0),
+            fetched: Mutex::default(),
             acknowledged: AtomicU64::new(0),
             acknowledgement_waits: AtomicBool::new(false),
             inbox: Mutex::new(Inbox { frames: VecDeque::new(), bytes: 0, frames_max, bytes_max, head: 0, overflowed: false, close: None }),
@@ -99,6 +105,21 @@ impl Connection {
 
     pub fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock()
+    }
+
+    /// The device fetched a page of the feed, after `above` up to `up_to`. True where what it was given begins earlier now.
+    pub fn note_fetched(&self, above: u64, up_to: u64) -> bool {
+        let mut fetched = self.fetched.lock();
+        // The next page goes on where the last one ended.
+        *fetched = if (fetched.0..=fetched.1).contains(&above) { (fetched.0, fetched.1.max(up_to)) } else { (above, up_to) };
+        let reaches = fetched.1 >= self.above.load(Ordering::SeqCst);
+        reaches && self.above.fetch_min(fetched.0, Ordering::SeqCst) > fetched.0
+    }
+
+    /// Up to where the device has everything, given that its socket was sent all up to this.
+    pub fn given_up_to(&self, sent: u64) -> u64 {
+        let fetched = *self.fetched.lock();
+        if fetched.0 <= sent { sent.max(fetched.1) } else { sent }
     }
 
     /// Who is woken by all of the above. Register first, then look.

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -24,7 +25,7 @@ use super::registry::{Refused, Registration};
 use super::resume::{Delivery, Start};
 use super::socket::Socket;
 use crate::capabilities::context::{Caller, ClientAddress};
-use crate::capabilities::hub::FeedPage;
+use crate::capabilities::hub::{Acknowledgement, FeedPage};
 use crate::capabilities::tokens::{Revocation, TokenError, Tokens};
 use crate::limits;
 use crate::problem::Problem;
@@ -80,6 +81,7 @@ impl Hub {
         // Registered before the feed is read: what is appended after the read is delivered, what was before is in the page.
         let registration = self.register(&caller)?;
         let page = self.read_feed(caller.user_id, start.since()).await?;
+        self.note_start(&registration, start, page.head).await?;
         check_not_revoked(revocations, &caller)?;
         // Nothing refuses any more.
         if let Some(ticket) = ticket {
@@ -166,6 +168,31 @@ impl Hub {
             }
             Refused::GoingDown => going_down(),
         })
+    }
+
+    /// From where on the device is given events. One that says where it goes on has what it was given before; one of which nothing is known, or
+    /// that says nothing, begins here.
+    async fn note_start(&self, registration: &Registration, start: Start, head: u64) -> Result<(), Problem> {
+        let connection = registration.connection();
+        let known = self.feed.device(connection.user, &connection.device).await.map_err(feed_unavailable)?;
+        let above = match (start, known) {
+            (Start::Head, _) => head,
+            (Start::Since(since), Some(known)) if since >= known.above => known.above,
+            (Start::Since(since), _) => since,
+        };
+        connection.above.store(above, Ordering::SeqCst);
+        match known {
+            Some(known) if known.above == above => Ok(()),
+            Some(_) => {
+                self.acknowledger.note(connection, 0);
+                Ok(())
+            }
+            // At once: a host that is killed is not to take it for another one's.
+            None => {
+                let begins = Acknowledgement { user: connection.user, device: connection.device.to_string(), above, seq: 0 };
+                self.feed.acknowledge(&[begins]).await.map_err(feed_unavailable)
+            }
+        }
     }
 
     async fn read_feed(&self, user: Uuid, since: u64) -> Result<FeedPage, Problem> {

@@ -113,6 +113,12 @@ impl Registry {
         Ok(Registration { registry: self.clone(), connection, left: false })
     }
 
+    /// The socket of this device, where it has one.
+    pub(super) fn connection_of(&self, user: Uuid, device: &str) -> Option<Arc<Connection>> {
+        let shard = self.shard(user).read();
+        shard.get(&user)?.iter().find(|connection| &*connection.device == device).cloned()
+    }
+
     /// Takes no more connections, and says goodbye to those that are here.
     pub(super) fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);

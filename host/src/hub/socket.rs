@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -292,7 +293,12 @@ impl Socket {
             Step::Send(outgoing) => Next::Text(outgoing.into_text()),
             Step::Read { since } => Next::Behind { since },
             Step::CaughtUp { cursor } => Next::Text(frame::event("caught_up", &format!(r#"{{"cursor":{cursor}}}"#)).into()),
-            Step::ResyncRequired { cursor } => Next::Text(frame::event("resync_required", &format!(r#"{{"cursor":{cursor}}}"#)).into()),
+            Step::ResyncRequired { cursor } => {
+                // What lies between was never sent.
+                self.connection.above.store(cursor, Ordering::SeqCst);
+                self.hub.acknowledger.note(&self.connection, 0);
+                Next::Text(frame::event("resync_required", &format!(r#"{{"cursor":{cursor}}}"#)).into())
+            }
             Step::Nothing => Next::Nothing,
         }
     }
@@ -450,9 +456,12 @@ impl Socket {
 
     fn acknowledge(&mut self, id: Option<&str>, payload: &str) {
         match frame::only_field(payload, "seq", frame::integer) {
+            Ok(seq) if seq > self.connection.given_up_to(self.delivery.last_sent()) => {
+                let detail = "no event with this seq was sent to this device";
+                self.refuse(id, &Problem::invalid("seq", "not_sent", detail));
+            }
             Ok(seq) => {
-                // Beyond every feed: counts as its head, and must fit a database's signed integer.
-                self.hub.acknowledger.note(&self.connection, seq.min(super::resume::ABOVE_ALL));
+                self.hub.acknowledger.note(&self.connection, seq);
                 self.answer(id, "{}");
             }
             Err(problem) => self.refuse(id, &problem),

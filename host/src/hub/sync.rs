@@ -15,7 +15,8 @@ use serde_json::value::RawValue;
 use super::Hub;
 use super::frame::rfc3339;
 use super::handshake::{feed_unavailable, parse_cursor};
-use crate::capabilities::hub::FeedPage;
+use crate::capabilities::context::Caller;
+use crate::capabilities::hub::{Acknowledgement, FeedError, FeedPage};
 use crate::limits;
 use crate::problem::Problem;
 
@@ -50,10 +51,32 @@ async fn page(hub: &Hub, request: &Parts) -> Result<String, Problem> {
     if since > page.head || (page.head > since && page.oldest > since + 1) {
         return Err(resync_required(page.head));
     }
+    if let Some(last) = page.entries.last() {
+        hub.note_fetched(&caller, since, last.seq).await.map_err(feed_unavailable)?;
+    }
     encode(&page).map_err(|error| {
         tracing::error!(%error, "a feed holds what is no JSON");
         Problem::internal()
     })
+}
+
+impl Hub {
+    /// A device may acknowledge what it fetched here as what its socket was sent.
+    async fn note_fetched(&self, caller: &Caller, above: u64, up_to: u64) -> Result<(), FeedError> {
+        if let Some(connection) = self.registry.connection_of(caller.user_id, &caller.device_id) {
+            if connection.note_fetched(above, up_to) {
+                self.acknowledger.note(&connection, 0);
+            }
+            return Ok(());
+        }
+        match self.feed.device(caller.user_id, &caller.device_id).await? {
+            Some(known) if known.above <= above => Ok(()),
+            Some(_) | None => {
+                let begins = Acknowledgement { user: caller.user_id, device: caller.device_id.clone(), above, seq: 0 };
+                self.feed.acknowledge(&[begins]).await
+            }
+        }
+    }
 }
 
 /// `head` is where it goes on.

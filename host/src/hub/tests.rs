@@ -23,7 +23,7 @@ use crate::capabilities::context::Caller;
 use crate::capabilities::events::embedded::EmbeddedQueue;
 use crate::capabilities::events::{Event, Handler, Outcome, Queue};
 use crate::capabilities::hub::embedded::EmbeddedFeed;
-use crate::capabilities::hub::{Acknowledgement, Class, FeedChange, FeedEntry, FeedError, FeedPage, Push};
+use crate::capabilities::hub::{Acknowledgement, Class, DeviceCursor, FeedChange, FeedEntry, FeedError, FeedPage, Push};
 use crate::capabilities::sql::sqlite::Durability;
 use crate::capabilities::sql::{Effect, Outbox, SqlError};
 use crate::capabilities::tokens::{AccessToken, Claims, TokenError};
@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Default)]
 struct MemoryFeed {
     users: Mutex<HashMap<Uuid, UserFeed>>,
-    cursors: Mutex<BTreeMap<(Uuid, String), u64>>,
+    cursors: Mutex<BTreeMap<(Uuid, String), DeviceCursor>>,
     acknowledge_calls: AtomicUsize,
     failing: AtomicBool,
     signal: Arc<Notify>,
@@ -126,10 +126,11 @@ impl Feed for MemoryFeed {
         self.check()?;
         self.acknowledge_calls.fetch_add(1, Ordering::SeqCst);
         let mut cursors = self.cursors.lock();
-        for Acknowledgement { user, device, seq } in acknowledgements {
+        for Acknowledgement { user, device, above, seq } in acknowledgements {
             let head = self.users.lock().get(user).map_or(0, |feed| feed.head);
-            let cursor = cursors.entry((*user, device.clone())).or_default();
-            *cursor = (*cursor).max((*seq).min(head));
+            let cursor = cursors.entry((*user, device.clone())).or_insert(DeviceCursor { above: 0, acknowledged: 0 });
+            cursor.acknowledged = cursor.acknowledged.max((*seq).min(head));
+            cursor.above = *above;
         }
         Ok(())
     }
@@ -138,8 +139,9 @@ impl Feed for MemoryFeed {
         Ok(())
     }
 
-    async fn cursor(&self, user: Uuid, device: &str) -> Result<u64, FeedError> {
-        Ok(self.cursors.lock().get(&(user, device.to_owned())).copied().unwrap_or(0))
+    async fn device(&self, user: Uuid, device: &str) -> Result<Option<DeviceCursor>, FeedError> {
+        self.check()?;
+        Ok(self.cursors.lock().get(&(user, device.to_owned())).copied())
     }
 
     async fn unacknowledged(&self, _receipt: &str, users: &[Uuid]) -> Result<Vec<Uuid>, FeedError> {
@@ -800,6 +802,7 @@ async fn acknowledgements_are_written_together_and_never_go_back() {
         client.expect("connection_ack").await;
         clients.push(client);
     }
+    let begun = host.feed.acknowledge_calls.load(Ordering::SeqCst);
     host.feed.set_failing(true);
     for client in &mut clients {
         for seq in [4, 7, 2] {
@@ -808,14 +811,71 @@ async fn acknowledgements_are_written_together_and_never_go_back() {
         }
     }
     host.feed.set_failing(false);
-    let cursors = || users.iter().map(|user| host.feed.cursors.lock().get(&(*user, "phone".to_owned())).copied()).collect::<Vec<_>>();
-    until("all are written", || cursors() == [Some(7); 5]).await;
-    assert!(host.feed.acknowledge_calls.load(Ordering::SeqCst) < 5, "fifteen acknowledgements, a few writes");
+    let cursor = |user: &Uuid| host.feed.cursors.lock()[&(*user, "phone".to_owned())].acknowledged;
+    until("all are written", || users.iter().all(|user| cursor(user) == 7)).await;
+    assert!(host.feed.acknowledge_calls.load(Ordering::SeqCst) - begun < 5, "fifteen acknowledgements, a few writes");
 
-    clients[0].send(json!({"type": "ack", "payload": {"seq": u64::MAX}})).await;
-    until("beyond the head counts as the head", || cursors()[0] == Some(9)).await;
-    clients[0].send(json!({"type": "ack", "id": "a", "payload": {"seq": "9"}})).await;
-    assert_eq!(clients[0].expect("error").await["payload"]["status"], 422);
+    for seq in [json!(10), json!(u64::MAX), json!("9"), json!(-1), json!(null)] {
+        clients[0].send(json!({"type": "ack", "id": "a", "payload": {"seq": seq}})).await;
+        let error = clients[0].expect("error").await;
+        assert_eq!((&error["payload"]["status"], &error["payload"]["errors"][0]["field"]), (&json!(422), &json!("seq")), "{error}");
+    }
+    clients[0].send(json!({"type": "ack", "payload": {"seq": 9}})).await;
+    until("the last that was sent", || cursor(&users[0]) == 9).await;
+}
+
+#[tokio::test]
+async fn a_device_acknowledges_what_it_was_given_and_nothing_before() {
+    let host = TestHub::with(|settings| settings.ack_flush = Duration::from_millis(1)).await;
+    let person = Person::new();
+    let noted = |device: &str| host.feed.cursors.lock().get(&(person.user, device.to_owned())).copied();
+    let cursor = |above, acknowledged| Some(DeviceCursor { above, acknowledged });
+    (0..5).for_each(|_| host.push(&[person.user], "message", "{}"));
+
+    // A device that says nothing begins at the head.
+    let mut client = host.connect(&person).await;
+    assert_eq!(client.expect("connection_ack").await["payload"]["cursor"], 5);
+    assert_eq!(noted("phone"), cursor(5, 0));
+    host.push(&[person.user], "message", "{}");
+    client.expect("message").await;
+    client.send(json!({"type": "ack", "payload": {"seq": 6}})).await;
+    until("acknowledged", || noted("phone") == cursor(5, 6)).await;
+    // It comes back: what it was given before is its own still; what it fetches is from then on.
+    drop(client);
+    let mut client = host.connect_since(&person, 6).await;
+    client.expect("connection_ack").await;
+    client.expect("caught_up").await;
+    assert_eq!(noted("phone"), cursor(5, 6));
+    let token = host.token_for(&person, Duration::from_secs(60));
+    host.get("/api/v1/sync?since=2&limit=2", Some(&token)).await;
+    client.send(json!({"type": "ping"})).await;
+    client.expect("pong").await;
+    assert_eq!(noted("phone"), cursor(5, 6), "number five is missing");
+    host.get("/api/v1/sync?since=4&limit=2", Some(&token)).await;
+    until("fetched without a gap", || noted("phone") == cursor(2, 6)).await;
+    // Without a word where it goes on it begins anew.
+    drop(client);
+    host.push(&[person.user], "message", "{}");
+    let mut client = host.connect(&person).await;
+    client.expect("connection_ack").await;
+    until("from the head", || noted("phone") == cursor(7, 6)).await;
+    // Where the feed no longer goes back to, it goes on from the head.
+    drop(client);
+    (0..3).for_each(|_| host.push(&[person.user], "message", "{}"));
+    host.feed.expire_up_to(person.user, 9);
+    let mut client = host.connect_since(&person, 7).await;
+    client.expect("connection_ack").await;
+    client.expect("resync_required").await;
+    until("from there", || noted("phone") == cursor(10, 6)).await;
+    // Another device with a cursor of its own begins there; one that fetched and has no socket, where it fetched from.
+    let mut tablet = host.connect_since(&person.with_device("tablet"), 9).await;
+    tablet.expect("connection_ack").await;
+    tablet.expect("message").await;
+    tablet.expect("caught_up").await;
+    assert_eq!(noted("tablet"), cursor(9, 0));
+    let watch = host.token_for(&person.with_device("watch"), Duration::from_secs(60));
+    host.get("/api/v1/sync?since=9", Some(&watch)).await;
+    assert_eq!(noted("watch"), cursor(9, 0));
 }
 
 #[tokio::test]

@@ -79,3 +79,82 @@ async fn who_floods_anothers_feed_is_refused_and_nothing_of_it_is_kept() {
     let answer: Value = app.say(&victim, &talk, "stop").await;
     assert_eq!(answer["seq"], accepted + 2);
 }
+
+#[tokio::test]
+async fn a_device_that_begins_at_the_head_makes_nothing_before_delivered() {
+    let settings = [("ECHO_SERVICES__NOTIFICATION__ACK_WAIT_S", "3")];
+    let app = TestApp::with(&["auth", "location", "message", "notification", "user"], &settings).await;
+    let (ada, bala) = app.two().await;
+    let token = json!({ "token": "bala's", "provider": "fcm" });
+    app.post("/api/v1/notifications/devices", token).by(&bala).send().await.expect(StatusCode::CREATED);
+    let talk = app.conversation(&ada, &bala).await;
+    let status_of = async |message: &Value| {
+        let path = format!("{MESSAGES}/{}/status", message["id"].as_str().expect("id"));
+        app.get(&path).by(&ada).send().await.expect(StatusCode::OK)["items"][0]["status"].clone()
+    };
+    let in_the_feed = async |message: &Value| {
+        until("the feed has it", async || {
+            let page = app.get("/api/v1/sync?since=0").by(&ada).send().await.expect(StatusCode::OK);
+            page.to_string().contains(message["id"].as_str().expect("id")).then_some(())
+        })
+        .await;
+    };
+    let (first, second) = (app.say(&ada, &talk, "while nobody was there").await, app.say(&ada, &talk, "nor then").await);
+    in_the_feed(&second).await;
+
+    // A new device says nothing of where it goes on, gets the third message and acknowledges it.
+    let tablet = app.log_in(&bala, "tablet").await;
+    let mut of_tablet = app.socket(&tablet, None).await;
+    of_tablet.next_of("connection_ack").await;
+    let mut of_ada = app.socket(&ada, None).await;
+    let third = app.say(&ada, &talk, "and now").await;
+    let event = of_tablet.next_of("message").await;
+    assert_eq!(event["payload"]["id"], third["id"]);
+    let beyond = event["seq"].as_u64().expect("seq") + 1;
+    let refused = of_tablet.ask("ack", json!({ "seq": beyond })).await;
+    assert_eq!((&refused["payload"]["status"], &refused["payload"]["errors"][0]["field"]), (&json!(422), &json!("seq")), "{refused}");
+    of_tablet.ack(&event).await;
+    let told = of_ada.next_of("message_status").await;
+    assert_eq!((&told["payload"]["message_id"], &told["payload"]["up_to_seq"]), (&third["id"], &Value::Null), "of this one alone");
+    assert_eq!(
+        (status_of(&first).await, status_of(&second).await, status_of(&third).await),
+        (json!("sent"), json!("sent"), json!("delivered"))
+    );
+    let seen = app.get(&format!("{MESSAGES}?conversation_id={talk}")).by(&ada).send().await.expect(StatusCode::OK);
+    let seen: Vec<&Value> = seen["items"].as_array().expect("items").iter().map(|message| &message["status"]).collect();
+    assert_eq!(seen, ["delivered", "sent", "sent"]);
+
+    // Nor does it keep away the pushes for them.
+    until("the pushes", async || {
+        let outbox = app.get("/dev/outbox").send().await.expect(StatusCode::OK).to_string();
+        (outbox.contains("while nobody was there") && outbox.contains("nor then")).then_some(())
+    })
+    .await;
+    assert!(!app.get("/dev/outbox").send().await.expect(StatusCode::OK).to_string().contains("and now"));
+
+    // The device of before comes and has them.
+    let mut of_phone = app.socket(&bala, Some(0)).await;
+    loop {
+        let event = of_phone.next_of("message").await;
+        if event["payload"]["id"] == second["id"] {
+            of_phone.ack(&event).await;
+            break;
+        }
+    }
+    until("delivered after all", async || {
+        (status_of(&first).await == "delivered" && status_of(&second).await == "delivered").then_some(())
+    })
+    .await;
+
+    // A new device that fetches what was before has it, too.
+    drop(of_phone);
+    drop(of_tablet);
+    let fourth = app.say(&ada, &talk, "again nobody").await;
+    in_the_feed(&fourth).await;
+    let watch = app.log_in(&bala, "watch").await;
+    let mut of_watch = app.socket(&watch, None).await;
+    let cursor = of_watch.next_of("connection_ack").await["payload"]["cursor"].clone();
+    app.get("/api/v1/sync?since=0").by(&watch).send().await.expect(StatusCode::OK);
+    of_watch.call("ack", json!({ "seq": cursor })).await;
+    until("what was fetched is delivered", async || (status_of(&fourth).await == "delivered").then_some(())).await;
+}

@@ -40,14 +40,21 @@ pub fn deleted(message: &Emptied, at: Timestamp) -> String {
         .finish()
 }
 
-/// `up_to_seq`: this message and all of the same sender before it.
-pub fn status(conversation_id: &str, message_id: &str, user_id: &str, status: MessageStatus, up_to_seq: u64, at: Timestamp) -> String {
+/// `up_to_seq`: this message and all of the same sender before it; none where it is this one alone.
+pub fn status(
+    conversation_id: &str,
+    message_id: &str,
+    user_id: &str,
+    status: MessageStatus,
+    up_to_seq: Option<u64>,
+    at: Timestamp,
+) -> String {
     Object::new()
         .text("message_id", message_id)
         .text("conversation_id", conversation_id)
         .text("user_id", user_id)
         .text("status", names::of_status(status))
-        .number("up_to_seq", up_to_seq)
+        .raw("up_to_seq", &or_null(up_to_seq.map(|seq| seq.to_string())))
         .timestamp("at", at)
         .finish()
 }

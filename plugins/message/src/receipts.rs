@@ -3,7 +3,7 @@
 //! Each step first sees where the watermark is, and moves it only from there; where another was faster, it looks again. So of two receipts
 //! at once each message is told of once.
 
-use echo_sdk::sql::{Database, SqlError, transaction};
+use echo_sdk::sql::{Database, SqlError, Transaction, transaction};
 use echo_sdk::{Error, Timestamp, caller, push, time};
 
 use crate::bindings::echo::user::api as users;
@@ -48,13 +48,16 @@ fn until_it_holds<T>(mut step: impl FnMut() -> Result<T, Stopped>) -> Result<T, 
 
 // --- From a device's acknowledgement ---------------------------------------------------------------------------------------------------
 
-/// The receipts are ids of messages that reached a device of a user. A feed is in order, so all before them in their conversations did too.
+/// The receipts are ids of messages that reached a device of a user. A feed is in order, so all before them in their conversations did too, unless
+/// the device began later than what no other one has: then those are noted one by one.
 /// An acknowledgement of one's own messages tells nobody anything.
 pub fn acknowledged(event: &Acknowledgements) -> Result<(), Error> {
     let reached: Vec<Reached<'_>> = event
         .items
         .iter()
-        .flat_map(|one| one.receipts.iter().map(|receipt| Reached { user_id: &one.user_id, message_id: receipt }))
+        .flat_map(|one| {
+            one.receipts.iter().map(|receipt| Reached { user_id: &one.user_id, message_id: receipt, behind: one.behind == Some(true) })
+        })
         .filter(|reached| is_uuid(reached.message_id))
         .collect();
     reached.chunks(RECEIPTS_AT_ONCE).try_for_each(|some| until_it_holds(|| delivered(some)))
@@ -62,20 +65,46 @@ pub fn acknowledged(event: &Acknowledgements) -> Result<(), Error> {
 
 fn delivered(reached: &[Reached<'_>]) -> Result<(), Stopped> {
     let undelivered = receipts::undelivered_among(reached)?;
-    let steps: Vec<Step> = undelivered.chunk_by(is_same_watermark).filter_map(step).collect();
-    if steps.is_empty() {
+    if undelivered.is_empty() {
         return Ok(());
     }
+    let behind: Vec<&str> = reached.iter().filter(|reached| reached.behind).map(|reached| reached.user_id).collect();
+    let groups: Vec<&[Undelivered]> = undelivered.chunk_by(is_same_watermark).collect();
+    let steps: Vec<Step> = groups.iter().filter_map(|group| step(group)).collect();
     let now = time::now_us();
     transaction(|tx| {
-        if !receipts::raise_all_delivered(tx, &steps, now)? {
+        if !steps.is_empty() && !receipts::raise_all_delivered(tx, &steps, now)? {
             return Err(Stopped::Moved);
         }
-        for Undelivered { user_id, message, .. } in newest_of_each(&undelivered) {
-            tell(message, user_id, MessageStatus::Delivered, now)?;
+        for &group in &groups {
+            let began_later = behind.contains(&group[0].user_id.as_str()) || group[0].message.seq <= group[0].delivered_seq;
+            if began_later && pass_over(tx, group)? {
+                // Of those before them nothing is said.
+                for Undelivered { user_id, message, .. } in group {
+                    tell_alone(message, user_id, MessageStatus::Delivered, now)?;
+                }
+                continue;
+            }
+            for Undelivered { user_id, message, .. } in newest_of_each(group) {
+                tell(message, user_id, MessageStatus::Delivered, now)?;
+            }
         }
         Ok(())
     })
+}
+
+/// Notes what of one conversation no device of the user has though these have reached one, and takes out what was noted before. Whether some is left.
+fn pass_over(tx: &Transaction, group: &[Undelivered]) -> Result<bool, Stopped> {
+    let (Some(first), Some(newest)) = (group.first(), group.last()) else { return Ok(false) };
+    let (conversation_id, user_id) = (&first.message.conversation_id, &first.user_id);
+    for one in group.iter().filter(|one| one.message.seq <= one.delivered_seq) {
+        receipts::forget_undelivered(tx, conversation_id, user_id, one.message.seq, one.message.seq)?;
+    }
+    if let Some(step) = step(group) {
+        let seqs: Vec<u64> = group.iter().map(|one| one.message.seq).collect();
+        receipts::note_undelivered(tx, &step, &seqs)?;
+    }
+    Ok(receipts::oldest_undelivered(tx, conversation_id, user_id, newest.message.seq)?.is_some())
 }
 
 fn is_same_watermark(one: &Undelivered, other: &Undelivered) -> bool {
@@ -91,9 +120,9 @@ fn newest_of_each(undelivered: &[Undelivered]) -> impl Iterator<Item = &Undelive
     })
 }
 
-/// Up to the newest of these messages, which are under one watermark.
+/// Up to the newest of these messages, which are under one watermark; none where that is beyond them.
 fn step(undelivered: &[Undelivered]) -> Option<Step> {
-    let newest = undelivered.last()?;
+    let newest = undelivered.last().filter(|newest| newest.message.seq > newest.delivered_seq)?;
     Some(Step {
         conversation_id: newest.message.conversation_id.clone(),
         user_id: newest.user_id.clone(),
@@ -136,6 +165,7 @@ pub fn mark_read(request: &ReadRequest) -> Result<ReadState, Error> {
             if place.delivered_seq < to {
                 receipts::mark(tx, id, &me, "delivered", to, now)?;
             }
+            receipts::forget_undelivered(tx, id, &me, 0, to)?;
             for message in &newest {
                 let knows = may_know.contains(&message.sender_id);
                 if knows && shown == Shown::KeptBack {
@@ -167,16 +197,19 @@ pub fn mark_delivered(request: &ReadRequest) -> Result<(), Error> {
     until_it_holds(|| {
         let place = membership(&Database, id, &me)?.ok_or_else(rules::no_conversation)?;
         let to = request.up_to_seq.min(place.last_seq);
-        if to <= place.delivered_seq {
+        let oldest = receipts::oldest_undelivered(&Database, id, &me, to)?;
+        if to <= place.delivered_seq && oldest.is_none() {
             return Ok(());
         }
         let now = time::now_us();
         transaction(|tx| {
-            if !receipts::raise_delivered(tx, id, &me, place.delivered_seq, to)? {
+            if to > place.delivered_seq && !receipts::raise_delivered(tx, id, &me, place.delivered_seq, to)? {
                 return Err(Stopped::Moved);
             }
             receipts::mark(tx, id, &me, "delivered", to, now)?;
-            for message in receipts::newest_per_sender(tx, id, &me, place.delivered_seq, to)? {
+            receipts::forget_undelivered(tx, id, &me, 0, to)?;
+            let above = oldest.map_or(place.delivered_seq, |oldest| place.delivered_seq.min(oldest - 1));
+            for message in receipts::newest_per_sender(tx, id, &me, above, to)? {
                 tell(&message, &me, MessageStatus::Delivered, now)?;
             }
             Ok(())
@@ -190,9 +223,18 @@ fn tell(message: &Marked, recipient: &str, status: MessageStatus, at: Timestamp)
     if message.withheld {
         return Ok(());
     }
-    let payload = payload::status(&message.conversation_id, &message.id, recipient, status, message.seq, at);
+    let payload = payload::status(&message.conversation_id, &message.id, recipient, status, Some(message.seq), at);
     let state = format!("{} {recipient} {}", message.conversation_id, names::of_status(status));
     push::state(&state, std::slice::from_ref(&message.sender_id), "message_status", payload)
+}
+
+/// Of one message, and of no other. Nothing to a sender whom the recipient blocks.
+fn tell_alone(message: &Marked, recipient: &str, status: MessageStatus, at: Timestamp) -> Result<(), Error> {
+    if message.withheld {
+        return Ok(());
+    }
+    let payload = payload::status(&message.conversation_id, &message.id, recipient, status, None, at);
+    push::durable(std::slice::from_ref(&message.sender_id), "message_status", payload, None)
 }
 
 // --- For the sender ----------------------------------------------------------------------------------------------------------------------

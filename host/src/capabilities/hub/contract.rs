@@ -29,6 +29,7 @@ where
     a_replayed_batch_adds_nothing(make("replay").await).await;
     pages_lead_through_the_feed(make("pages").await).await;
     cursors_only_rise(make("cursors").await).await;
+    what_no_device_was_given_is_not_acknowledged(make("gaps").await).await;
     receipts_are_told_once(make("receipts").await).await;
     who_has_not_acknowledged(make("unacknowledged").await).await;
     old_and_superfluous_entries_go(make("expiry").await).await;
@@ -57,7 +58,7 @@ where
     assert_eq!(waiting.release("a:1").await.expect("releases"), []);
     let again = make("reopened").await;
     assert_eq!(again.source(), source, "a source keeps its name");
-    assert_eq!(again.cursor(user, "phone").await.expect("reads"), 1);
+    assert_eq!(cursor(&again, user, "phone").await, 1);
     assert_eq!(told(again.as_ref()).await, [(user, 1, vec!["one".to_owned()])], "an acknowledgement was forgotten");
     assert_eq!(again.append("a", &[(1, push(&[user], "one"))]).await.expect("skips"), []);
     let entries = again.append("a", &[(2, push(&[user], "two"))]).await.expect("appends");
@@ -97,7 +98,11 @@ fn push(users: &[Uuid], text: &str) -> Push {
 }
 
 fn ack(user: Uuid, device: &str, seq: u64) -> Acknowledgement {
-    Acknowledgement { user, device: device.to_owned(), seq }
+    Acknowledgement { user, device: device.to_owned(), above: 0, seq }
+}
+
+async fn cursor(feed: &Arc<dyn Feed>, user: Uuid, device: &str) -> u64 {
+    feed.device(user, device).await.expect("reads").map_or(0, |device| device.acknowledged)
 }
 
 fn text(entry: &FeedEntry) -> String {
@@ -120,6 +125,8 @@ struct Acknowledged {
     _device_id: String,
     seq: u64,
     receipts: Vec<String>,
+    #[serde(rename = "behind")]
+    _behind: bool,
 }
 
 /// What the outbox tells: user, seq, receipts.
@@ -237,12 +244,42 @@ async fn cursors_only_rise(feed: Arc<dyn Feed>) {
     feed.append("a", &pushes).await.expect("appends");
     for (seq, expect) in [(0, 0), (3, 3), (2, 3), (4, 4), (99, 5)] {
         feed.acknowledge(&[ack(user, "phone", seq)]).await.expect("acknowledges");
-        assert_eq!(feed.cursor(user, "phone").await.expect("reads"), expect, "after {seq}");
+        assert_eq!(cursor(&feed, user, "phone").await, expect, "after {seq}");
     }
-    assert_eq!(feed.cursor(user, "laptop").await.expect("reads"), 0);
+    assert_eq!(cursor(&feed, user, "laptop").await, 0);
     feed.acknowledge(&[ack(stranger, "phone", 7)]).await.expect("is ignored");
-    assert_eq!(feed.cursor(stranger, "phone").await.expect("reads"), 0);
+    assert_eq!(cursor(&feed, stranger, "phone").await, 0);
     feed.acknowledge(&[]).await.expect("nothing to do");
+}
+
+async fn what_no_device_was_given_is_not_acknowledged(feed: Arc<dyn Feed>) {
+    let user = Uuid::now_v7();
+    let pushes: Vec<_> = (1..=6).map(|position| (position, push(&[user], &position.to_string()))).collect();
+    feed.append("a", &pushes).await.expect("appends");
+    let receipts = |range: std::ops::RangeInclusive<u32>| range.map(|number| number.to_string()).collect::<Vec<_>>();
+    feed.acknowledge(&[ack(user, "phone", 2)]).await.expect("acknowledges");
+    // A tablet begins after 4.
+    let began = Acknowledgement { above: 4, ..ack(user, "tablet", 0) };
+    feed.acknowledge(std::slice::from_ref(&began)).await.expect("notes");
+    assert_eq!(feed.device(user, "tablet").await.expect("reads"), Some(DeviceCursor { above: 4, acknowledged: 0 }));
+    feed.acknowledge(&[Acknowledgement { seq: 5, ..began }]).await.expect("acknowledges");
+    assert_eq!(feed.device(user, "tablet").await.expect("reads"), Some(DeviceCursor { above: 4, acknowledged: 5 }));
+    let missed = async |receipt: &str| !feed.unacknowledged(receipt, &[user]).await.expect("answers").is_empty();
+    assert_eq!(
+        [missed("2").await, missed("3").await, missed("4").await, missed("5").await, missed("6").await],
+        [false, true, true, false, true]
+    );
+    assert_eq!(told(feed.as_ref()).await, [(user, 2, receipts(1..=2)), (user, 5, receipts(5..=5))]);
+    // The phone comes back.
+    feed.acknowledge(&[ack(user, "phone", 6)]).await.expect("acknowledges");
+    let rest = vec!["3".to_owned(), "4".to_owned(), "6".to_owned()];
+    assert_eq!(told(feed.as_ref()).await.pop(), Some((user, 6, rest)));
+    assert!(!missed("3").await);
+    // A device of somebody who was never pushed to, and then is.
+    let newcomer = Uuid::now_v7();
+    feed.acknowledge(&[Acknowledgement { above: 0, ..ack(newcomer, "phone", 0) }]).await.expect("notes");
+    assert_eq!(feed.device(newcomer, "phone").await.expect("reads"), Some(DeviceCursor { above: 0, acknowledged: 0 }));
+    assert_eq!(feed.append("a", &[(7, push(&[newcomer], "7"))]).await.expect("appends")[0].seq, 1);
 }
 
 async fn receipts_are_told_once(feed: Arc<dyn Feed>) {
@@ -262,7 +299,7 @@ async fn receipts_are_told_once(feed: Arc<dyn Feed>) {
     let mut rest = told(feed.as_ref()).await.split_off(1);
     rest.sort_by_key(|(_, seq, _)| *seq);
     assert_eq!(rest, [(other, 2, receipts(&[1])), (user, 4, receipts(&[4]))]);
-    assert_eq!((feed.cursor(user, "phone").await.expect("reads"), feed.cursor(user, "laptop").await.expect("reads")), (4, 3));
+    assert_eq!((cursor(&feed, user, "phone").await, cursor(&feed, user, "laptop").await), (4, 3));
 
     // More receipts than one event may hold.
     let patient = Uuid::now_v7();

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use serde_json::json;
 use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
 use self::numbering::{Numbered, Payload, service_of, waiting_rows};
+use self::reached::{Reached, Span};
 use self::states::States;
-use super::{Acknowledgement, Feed, FeedChange, FeedEntry, FeedError, FeedPage};
+use super::{Acknowledgement, DeviceCursor, Feed, FeedChange, FeedEntry, FeedError, FeedPage};
 use crate::capabilities::events::Event;
 use crate::capabilities::sql::sqlite::lanes::{File, Lease};
 use crate::capabilities::sql::sqlite::outbox::{self, Pending, SqliteOutbox};
@@ -25,11 +25,12 @@ use crate::capabilities::sql::sqlite::{Durability, values};
 use crate::capabilities::sql::{Effect, ErrorClass, Outbox, SqlError, Value};
 use crate::limits;
 
+mod acknowledging;
+mod numbering;
+mod reached;
 mod states;
 
-mod numbering;
-
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
     // `head` is the newest number, `acked` the highest that any device acknowledged, `reached` the payload under that, or under the last one kept
     // below it. Entries and cursors say all three; what is written here is what they said before the oldest entries left. See `HEAD`, `ACKED`, `reached`.
     "CREATE TABLE IF NOT EXISTS feed_user (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE,
@@ -42,15 +43,20 @@ const TABLES: [&str; 7] = [
         PRIMARY KEY (user, seq)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS feed_cursor (user INTEGER NOT NULL, device TEXT NOT NULL, seq INTEGER NOT NULL,
         PRIMARY KEY (user, device)) WITHOUT ROWID",
+    // Numbers below `acked`, from the one after `above` up to `up_to`, that no device acknowledged, and the payloads under these two numbers.
+    "CREATE TABLE IF NOT EXISTS feed_gap (user INTEGER NOT NULL, above INTEGER NOT NULL, up_to INTEGER NOT NULL,
+        above_payload INTEGER NOT NULL, up_to_payload INTEGER NOT NULL, PRIMARY KEY (user, above)) WITHOUT ROWID",
     // State-like pushes that are to be numbered: `push` as JSON.
     "CREATE TABLE IF NOT EXISTS feed_waiting (id INTEGER PRIMARY KEY, source TEXT NOT NULL, push TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS feed_source (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
 ];
 
 /// Columns that came later: table, name, and what makes them.
-const COLUMNS: [(&str, &str, &str); 1] = [
+const COLUMNS: [(&str, &str, &str); 2] = [
     // What it is about, with the service before it: "message 0198…".
     ("feed_payload", "subject", "ALTER TABLE feed_payload ADD COLUMN subject TEXT"),
+    // What the device was given begins after this one.
+    ("feed_cursor", "above", "ALTER TABLE feed_cursor ADD COLUMN above INTEGER NOT NULL DEFAULT 0"),
 ];
 const INDEXES: [&str; 1] = ["CREATE INDEX IF NOT EXISTS feed_payload_subject ON feed_payload (subject) WHERE subject IS NOT NULL"];
 
@@ -58,7 +64,7 @@ const INDEXES: [&str; 1] = ["CREATE INDEX IF NOT EXISTS feed_payload_subject ON 
 const HEAD: &str = "max(person.head, coalesce((SELECT max(seq) FROM feed_entry WHERE user = person.id), 0))";
 const ACKED: &str = "max(person.acked, coalesce((SELECT max(seq) FROM feed_cursor WHERE user = person.id), 0))";
 
-const PUT_USER: &str = "INSERT INTO feed_user (id, uuid, head) VALUES ($1, $2, 0)";
+const PUT_USER: &str = "INSERT INTO feed_user (id, uuid, head) VALUES ($1, $2, 0) ON CONFLICT (id) DO NOTHING";
 const PUT_PAYLOAD: &str = "INSERT INTO feed_payload (id, event, body, receipt, users, at_us, subject) VALUES ($1, $2, $3, $4, $5, $6, $7)";
 const REPLACE: &str = "UPDATE feed_payload SET event = coalesce($2, event), body = $3 WHERE subject = $1";
 const PUT_ENTRY: &str = "INSERT INTO feed_entry (user, seq, payload) VALUES ($1, $2, $3)";
@@ -67,8 +73,11 @@ const PUT_WAITING: &str = "INSERT INTO feed_waiting (id, source, push) VALUES ($
 const DROP_WAITING: &str = "DELETE FROM feed_waiting WHERE id = $1";
 const PUT_SOURCE: &str = "INSERT INTO feed_source (name, position) VALUES ($1, $2)
     ON CONFLICT (name) DO UPDATE SET position = excluded.position";
-const PUT_CURSOR: &str = "INSERT INTO feed_cursor (user, device, seq) VALUES ($1, $2, $3)
-    ON CONFLICT (user, device) DO UPDATE SET seq = max(seq, excluded.seq)";
+const PUT_CURSOR: &str = "INSERT INTO feed_cursor (user, device, seq, above) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (user, device) DO UPDATE SET seq = max(seq, excluded.seq), above = excluded.above";
+const PUT_GAP: &str = "INSERT INTO feed_gap (user, above, up_to, above_payload, up_to_payload) VALUES ($1, $2, $3,
+    coalesce((SELECT payload FROM feed_entry WHERE user = $1 AND seq <= $2 ORDER BY seq DESC LIMIT 1), 0),
+    coalesce((SELECT payload FROM feed_entry WHERE user = $1 AND seq <= $3 ORDER BY seq DESC LIMIT 1), 0))";
 
 pub struct EmbeddedFeed {
     file: File,
@@ -88,8 +97,11 @@ struct Scripts {
     drop_waiting: Script,
     put_source: Script,
     users: Script,
+    gaps: Script,
     receipts: Script,
     put_cursor: Script,
+    drop_gaps: Script,
+    put_gap: Script,
     emit: Script,
     commit: Script,
     read: Script,
@@ -109,11 +121,16 @@ struct Memory {
     sound: bool,
 }
 
-#[derive(Clone, Copy)]
 struct User {
     id: i64,
     head: u64,
-    acked: u64,
+    reached: Reached,
+}
+
+impl User {
+    fn new(id: i64) -> Self {
+        Self { id, head: 0, reached: Reached::default() }
+    }
 }
 
 impl EmbeddedFeed {
@@ -146,11 +163,17 @@ impl EmbeddedFeed {
                 "SELECT person.uuid, person.id, {HEAD}, {ACKED} FROM feed_user AS person
                     WHERE person.uuid IN (SELECT value FROM json_each($1))"
             )),
+            gaps: Script::new(
+                "SELECT person.uuid, gap.above, gap.up_to FROM feed_user AS person JOIN feed_gap AS gap ON gap.user = person.id
+                    WHERE person.uuid IN (SELECT value FROM json_each($1)) ORDER BY gap.above",
+            ),
             receipts: Script::new(
                 "SELECT payload.receipt FROM feed_entry AS entry CROSS JOIN feed_payload AS payload ON payload.id = entry.payload
                     WHERE entry.user = $1 AND entry.seq > $2 AND entry.seq <= $3 AND payload.receipt IS NOT NULL ORDER BY entry.seq",
             ),
             put_cursor: Script::new(PUT_CURSOR),
+            drop_gaps: Script::new("DELETE FROM feed_gap WHERE user = $1"),
+            put_gap: Script::new(PUT_GAP),
             emit: Script::new(outbox::APPEND),
             commit: Script::new("COMMIT"),
             read: Script::new(format!(
@@ -161,12 +184,16 @@ impl EmbeddedFeed {
                     LEFT JOIN feed_payload AS payload ON payload.id = entry.payload
                     WHERE person.uuid = $1 ORDER BY entry.seq LIMIT $3"
             )),
-            cursor: Script::new("SELECT seq FROM feed_cursor WHERE user = (SELECT id FROM feed_user WHERE uuid = $1) AND device = $2"),
+            cursor: Script::new(
+                "SELECT seq, above FROM feed_cursor WHERE user = (SELECT id FROM feed_user WHERE uuid = $1) AND device = $2",
+            ),
             acknowledged: Script::new(format!(
                 "SELECT person.uuid FROM feed_payload AS payload
                     CROSS JOIN json_each(payload.users) AS member
                     CROSS JOIN feed_user AS person ON person.id = member.value
-                    WHERE payload.receipt = $1 AND payload.id <= {reached}"
+                    WHERE payload.receipt = $1 AND payload.id <= {reached}
+                    AND NOT EXISTS (SELECT 1 FROM feed_gap AS gap
+                        WHERE gap.user = person.id AND payload.id > gap.above_payload AND payload.id <= gap.up_to_payload)"
             )),
         };
         Ok(Self { file, outbox, memory: Mutex::new(Memory::default()), scripts })
@@ -222,8 +249,16 @@ impl EmbeddedFeed {
         let mut reader = self.file.reader().await?;
         for some in unknown.chunks(limits::PUSH_USERS_MAX) {
             each(&mut reader, &self.scripts.users, vec![encode(&some)], |row| {
-                let user = User { id: values::integer(row, 1)?, head: number(row, 2)?, acked: number(row, 3)? };
-                memory.users.insert(identifier(row, 0)?, user);
+                let reached = Reached { up_to: number(row, 3)?, gaps: Vec::new() };
+                memory.users.insert(identifier(row, 0)?, User { id: values::integer(row, 1)?, head: number(row, 2)?, reached });
+                Ok(true)
+            })
+            .await?;
+            each(&mut reader, &self.scripts.gaps, vec![encode(&some)], |row| {
+                let gap = Span { above: number(row, 1)?, up_to: number(row, 2)? };
+                if let Some(user) = memory.users.get_mut(&identifier(row, 0)?) {
+                    user.reached.gaps.push(gap);
+                }
                 Ok(true)
             })
             .await?;
@@ -258,15 +293,6 @@ impl EmbeddedFeed {
         writer.ended();
         Ok(())
     }
-}
-
-/// How far a user's devices have come.
-struct Step {
-    user: Uuid,
-    device: String,
-    from: u64,
-    to: u64,
-    receipts: Vec<String>,
 }
 
 #[async_trait]
@@ -349,15 +375,15 @@ impl Feed for EmbeddedFeed {
         Ok(self.publish_and_commit(writer, events.to_vec()).await?)
     }
 
-    async fn cursor(&self, user: Uuid, device: &str) -> Result<u64, FeedError> {
-        let mut seq = 0;
+    async fn device(&self, user: Uuid, device: &str) -> Result<Option<DeviceCursor>, FeedError> {
+        let mut found = None;
         let mut reader = self.file.reader().await?;
         each(&mut reader, &self.scripts.cursor, vec![user.to_string().into(), device.into()], |row| {
-            seq = number(row, 0)?;
+            found = Some(DeviceCursor { acknowledged: number(row, 0)?, above: number(row, 1)? });
             Ok(true)
         })
         .await?;
-        Ok(seq)
+        Ok(found)
     }
 
     async fn unacknowledged(&self, receipt: &str, users: &[Uuid]) -> Result<Vec<Uuid>, FeedError> {
@@ -377,7 +403,9 @@ impl Feed for EmbeddedFeed {
         let mut dropped = 0;
         // First written down is what the entries said.
         let write_down = format!("UPDATE feed_user AS person SET head = {HEAD}, acked = {ACKED}, reached = {} WHERE id = $1", reached());
-        let drop_entries = Script::all(["BEGIN IMMEDIATE", &write_down, "DELETE FROM feed_entry WHERE user = $1 AND seq < $2", "COMMIT"]);
+        let drop_entries = "DELETE FROM feed_entry WHERE user = $1 AND seq < $2";
+        let drop_gaps = "DELETE FROM feed_gap WHERE user = $1 AND up_to < $2";
+        let drop_entries = Script::all(["BEGIN IMMEDIATE", &write_down, drop_entries, drop_gaps, "COMMIT"]);
         // User by user, so that no transaction is long.
         for (user, first_kept) in self.overfull(old).await? {
             let mut writer = self.file.writer().await?;
@@ -399,53 +427,6 @@ impl Feed for EmbeddedFeed {
 }
 
 impl EmbeddedFeed {
-    async fn acknowledge_some(&self, acknowledgements: &[Acknowledgement]) -> Result<(), SqlError> {
-        let mut memory = self.memory.lock().await;
-        self.make_sound(&mut memory).await?;
-        self.recall(&mut memory, acknowledgements.iter().map(|acknowledgement| acknowledgement.user)).await?;
-        let mut cursors = Vec::new();
-        let mut steps: HashMap<i64, Step> = HashMap::new();
-        for Acknowledgement { user, device, seq } in acknowledgements {
-            let Some(known) = memory.users.get(user).copied() else { continue };
-            let seq = (*seq).min(known.head);
-            if seq == 0 {
-                continue;
-            }
-            cursors.push(values::bind([known.id.into(), device.as_str().into(), integer(seq)])?);
-            if seq > known.acked {
-                let fresh = || Step { user: *user, device: device.clone(), from: known.acked, to: 0, receipts: Vec::new() };
-                let step = steps.entry(known.id).or_insert_with(fresh);
-                if seq > step.to {
-                    (step.to, step.device) = (seq, device.clone());
-                }
-            }
-        }
-        if cursors.is_empty() {
-            return Ok(());
-        }
-        // All on the writer: a reader would have to fetch again the pages that every commit takes from it.
-        let mut writer = self.file.writer().await?;
-        for (id, step) in &mut steps {
-            each(&mut writer, &self.scripts.receipts, vec![(*id).into(), integer(step.from), integer(step.to)], |row| {
-                step.receipts.push(values::text(row, 0)?);
-                Ok(true)
-            })
-            .await?;
-        }
-        memory.sound = false;
-        writer.opened();
-        writer.run(&self.scripts.begin, Params::default()).await?;
-        writer.run_rows(&self.scripts.put_cursor, &cursors).await?;
-        self.publish_and_commit(writer, acknowledged(steps.values())).await?;
-        for step in steps.values() {
-            if let Some(user) = memory.users.get_mut(&step.user) {
-                user.acked = step.to;
-            }
-        }
-        memory.sound = true;
-        Ok(())
-    }
-
     /// Ends the writer's transaction with these events in the outbox.
     async fn publish_and_commit(&self, mut writer: Lease, events: Vec<Event>) -> Result<(), SqlError> {
         let mut pending = Pending::default();
@@ -514,43 +495,6 @@ impl Outbox for EmbeddedFeed {
 
     async fn remove_up_to(&self, position: i64) -> Result<(), SqlError> {
         self.outbox.remove_up_to(&self.file, position).await
-    }
-}
-
-/// The events of `echo:hub/events`: as few as hold all that was newly reached.
-fn acknowledged<'a>(steps: impl Iterator<Item = &'a Step>) -> Vec<Event> {
-    let mut told = Vec::new();
-    let (mut items, mut room) = (Vec::new(), limits::ACK_RECEIPTS_MAX);
-    for step in steps {
-        let mut rest = step.receipts.as_slice();
-        while !rest.is_empty() {
-            let receipts;
-            (receipts, rest) = rest.split_at(rest.len().min(room));
-            room -= receipts.len();
-            items.push(json!({ "user_id": step.user, "device_id": step.device, "seq": step.to, "receipts": receipts }));
-            if room == 0 {
-                told.push(acknowledgements(std::mem::take(&mut items)));
-                room = limits::ACK_RECEIPTS_MAX;
-            }
-        }
-    }
-    if !items.is_empty() {
-        told.push(acknowledgements(items));
-    }
-    told
-}
-
-fn acknowledgements(items: Vec<serde_json::Value>) -> Event {
-    let id = Uuid::now_v7();
-    Event {
-        id,
-        topic: "hub.acknowledged".to_owned(),
-        key: "all".to_owned(),
-        payload: json!({ "items": items }).to_string(),
-        at_us: now_us(),
-        correlation_id: id.to_string(),
-        // Gathered already, within its own bound.
-        gathers: false,
     }
 }
 

@@ -94,8 +94,19 @@ pub struct FeedPage {
 pub struct Acknowledgement {
     pub user: Uuid,
     pub device: String,
-    /// All up to here reached the device. Beyond the head it counts as the head.
+    /// What the device was given begins after this one: of what is before nothing is known.
+    pub above: u64,
+    /// All from there up to here reached the device; 0 where nothing is acknowledged yet. Beyond the head it counts as the head.
     pub seq: u64,
+}
+
+/// What is noted of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceCursor {
+    /// What it was given begins after this one.
+    pub above: u64,
+    /// What it acknowledged ends with this one; 0 where it never did.
+    pub acknowledged: u64,
 }
 
 /// The durable feeds. Its own outbox carries the events of `echo:hub/events` to the queue.
@@ -111,13 +122,13 @@ pub trait Feed: Outbox {
     async fn release(&self, source: &str) -> Result<Vec<FeedEntry>, FeedError>;
     /// Entries with `seq > since`, oldest first.
     async fn read(&self, user: Uuid, since: u64, limit: usize) -> Result<FeedPage, FeedError>;
-    /// Moves devices' cursors (never back), and writes `hub.acknowledged` with the receipts that no device of their user had reached
-    /// before, in the same transaction.
+    /// Moves devices' cursors (never back), notes from where on they were given events, and writes `hub.acknowledged` with the receipts that no
+    /// device of their user had reached before, in the same transaction.
     async fn acknowledge(&self, acknowledgements: &[Acknowledgement]) -> Result<(), FeedError>;
     /// Writes events into its outbox, all in one transaction.
     async fn announce(&self, events: &[Event]) -> Result<(), FeedError>;
-    /// The device's cursor; 0 where it never acknowledged.
-    async fn cursor(&self, user: Uuid, device: &str) -> Result<u64, FeedError>;
+    /// None for a device of which nothing was noted.
+    async fn device(&self, user: Uuid, device: &str) -> Result<Option<DeviceCursor>, FeedError>;
     /// Which of the users have not acknowledged the receipt by any device.
     async fn unacknowledged(&self, receipt: &str, users: &[Uuid]) -> Result<Vec<Uuid>, FeedError>;
     /// Drops entries older than `FEED_TTL_S` and beyond `FEED_EVENTS_MAX` per user; how many.

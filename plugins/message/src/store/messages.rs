@@ -122,7 +122,8 @@ macro_rules! message {
              FROM withheld_receipts w WHERE w.conversation_id = r.conversation_id AND w.user_id = r.user_id AND w.viewer_id = $1), 0) \
              WHEN r.read_seq >= m.seq AND ",
             read_seq_told!("r", "$1"),
-            " >= m.seq THEN 2 WHEN r.delivered_seq >= m.seq THEN 1 ELSE 0 END) FROM participants r \
+            " >= m.seq THEN 2 WHEN r.delivered_seq >= m.seq AND NOT EXISTS (SELECT 1 FROM undelivered u WHERE \
+             u.conversation_id = r.conversation_id AND u.user_id = r.user_id AND u.seq = m.seq) THEN 1 ELSE 0 END) FROM participants r \
              LEFT JOIN blocks b ON b.user_id = r.user_id AND b.blocked_user_id = $1 AND b.active = TRUE \
              LEFT JOIN hidden_messages k ON k.conversation_id = r.conversation_id AND k.user_id = r.user_id AND k.seq = m.seq \
              AND k.reason = 'blocked' \

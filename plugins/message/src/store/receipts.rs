@@ -1,6 +1,6 @@
 //! Watermarks: up to where a participant's messages are delivered and read, and when they got there.
 
-use echo_sdk::sql::{Database, FromRow, Row, Sql, SqlError, Transaction, Value, row_placeholders, timestamp, uuid};
+use echo_sdk::sql::{Database, FromRow, Row, Sql, SqlError, Transaction, Value, placeholders, row_placeholders, timestamp, uuid};
 use echo_sdk::{Timestamp, from_row, params};
 
 use crate::bounds::SENDERS_TOLD_MAX;
@@ -29,6 +29,8 @@ macro_rules! withheld {
 pub struct Reached<'a> {
     pub user_id: &'a str,
     pub message_id: &'a str,
+    /// Earlier messages may have reached no device of the user.
+    pub behind: bool,
 }
 
 /// A message beyond what counts as delivered to a user.
@@ -45,7 +47,7 @@ impl FromRow for Undelivered {
     }
 }
 
-/// Of what was reached the messages that others sent and that are beyond the watermark; by user, conversation and seq.
+/// Of what was reached the messages that others sent and that are not delivered yet; by user, conversation and seq.
 pub fn undelivered_among(reached: &[Reached<'_>]) -> Result<Vec<Undelivered>, SqlError> {
     let sql = format!(
         concat!(
@@ -54,7 +56,8 @@ pub fn undelivered_among(reached: &[Reached<'_>]) -> Result<Vec<Undelivered>, Sq
             withheld!("p.user_id"),
             " FROM reached r CROSS JOIN messages m CROSS JOIN participants p \
          WHERE m.id = r.message_id AND m.sender_id <> r.user_id \
-         AND p.conversation_id = m.conversation_id AND p.user_id = r.user_id AND m.seq > p.delivered_seq \
+         AND p.conversation_id = m.conversation_id AND p.user_id = r.user_id AND (m.seq > p.delivered_seq OR EXISTS \
+         (SELECT 1 FROM undelivered u WHERE u.conversation_id = m.conversation_id AND u.user_id = r.user_id AND u.seq = m.seq)) \
          ORDER BY p.user_id, m.conversation_id, m.seq"
         ),
         row_placeholders(reached.len().next_power_of_two(), 2)
@@ -99,6 +102,38 @@ pub fn raise_all_delivered(tx: &Transaction, steps: &[Step], at: Timestamp) -> R
         filled_up(steps, |step| params![uuid(&step.conversation_id), uuid(&step.user_id), "delivered", step.to, timestamp(at)]),
     )?;
     Ok(true)
+}
+
+/// Notes that these messages of others, between the two seqs, have reached no device though the watermark is beyond them: all but those given.
+pub fn note_undelivered(tx: &Transaction, step: &Step, but: &[u64]) -> Result<(), SqlError> {
+    let sql = format!(
+        "INSERT INTO undelivered (conversation_id, user_id, seq) SELECT m.conversation_id, $2, m.seq FROM messages m \
+         WHERE m.conversation_id = $1 AND m.seq > $3 AND m.seq < $4 AND m.sender_id <> $2 AND m.seq NOT IN ({}) \
+         AND NOT EXISTS (SELECT 1 FROM hidden_messages h WHERE h.conversation_id = $1 AND h.user_id = $2 AND h.seq = m.seq \
+         AND h.reason = 'blocked') ON CONFLICT DO NOTHING",
+        placeholders(5, but.len())
+    );
+    let mut values = params![uuid(&step.conversation_id), uuid(&step.user_id), step.from, step.to];
+    values.extend(but.iter().map(|seq| Value::from(*seq as i64)));
+    tx.execute(&sql, values)?;
+    Ok(())
+}
+
+/// They have reached a device after all; how many of them had not.
+pub fn forget_undelivered(tx: &Transaction, conversation_id: &str, user_id: &str, from: u64, up_to: u64) -> Result<u64, SqlError> {
+    tx.execute(
+        "DELETE FROM undelivered WHERE conversation_id = $1 AND user_id = $2 AND seq >= $3 AND seq <= $4",
+        params![uuid(conversation_id), uuid(user_id), from, up_to],
+    )
+}
+
+/// The oldest of these messages that has reached no device, where there is one.
+pub fn oldest_undelivered(db: &impl Sql, conversation_id: &str, user_id: &str, up_to: u64) -> Result<Option<u64>, SqlError> {
+    let oldest: Option<(u64,)> = db.row(
+        "SELECT seq FROM undelivered WHERE conversation_id = $1 AND user_id = $2 AND seq <= $3 ORDER BY seq LIMIT 1",
+        params![uuid(conversation_id), uuid(user_id), up_to],
+    )?;
+    Ok(oldest.map(|(seq,)| seq))
 }
 
 /// Of each sender the newest message that the user sees between the two seqs, the upper one included; the newest senders first.
@@ -175,9 +210,10 @@ from_row!(Recipient { user_id, delivered_seq, shown_read_seq, kept_back, deliver
 pub fn recipients_of(conversation_id: &str, seq: u64, sender_id: &str) -> Result<Vec<Recipient>, SqlError> {
     Database.rows(
         concat!(
-            "SELECT p.user_id, ",
+            "SELECT p.user_id, CASE WHEN EXISTS (SELECT 1 FROM undelivered u WHERE u.conversation_id = $1 AND u.user_id = p.user_id \
+             AND u.seq = $2) THEN 0 ELSE ",
             delivered_seq_shown!("p", "$3"),
-            ", ",
+            " END, ",
             read_seq_shown!("p", "$3"),
             ", EXISTS (SELECT 1 FROM hidden_messages h WHERE h.conversation_id = $1 AND h.user_id = p.user_id AND h.seq = $2 \
              AND h.reason = 'blocked'), \

@@ -76,7 +76,7 @@ impl Numbered {
             let next_user = &mut memory.next_user;
             let state = memory.users.entry(user).or_insert_with(|| {
                 *next_user += 1;
-                User { id: *next_user - 1, head: 0, acked: 0 }
+                User::new(*next_user - 1)
             });
             if state.head == 0 {
                 self.users.push(values::bind([state.id.into(), Value::Uuid(user)])?);
