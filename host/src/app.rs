@@ -154,7 +154,7 @@ impl Host {
         upkeep.spawn(async move { telemetry::metrics().upkeep(stop).await });
         let (keeper, stop) = (tokens.clone(), upkeep_stop.clone());
         upkeep.spawn(async move { keeper.upkeep(stop).await });
-        upkeep.spawn(expire_feeds(feed.clone(), upkeep_stop.clone()));
+        upkeep.spawn(expire_feeds(feed.clone(), config.feed.cursors_kept, upkeep_stop.clone()));
         upkeep.spawn(upkeep_stop.clone().run_until_cancelled_owned(announcer.clone().run()));
 
         for (what, error) in runtime.start_services(config.plugins().unwrap_or(&PathBuf::new())).await? {
@@ -368,10 +368,10 @@ fn register_checks(readiness: &Readiness, cache: &Arc<dyn Cache>, feed: &Arc<Emb
     );
 }
 
-async fn expire_feeds(feed: Arc<EmbeddedFeed>, stop: CancellationToken) {
+async fn expire_feeds(feed: Arc<EmbeddedFeed>, cursors_kept: Duration, stop: CancellationToken) {
     let mut interval = tokio::time::interval(Duration::from_secs(limits::FEED_EXPIRY_INTERVAL_S));
     while stop.run_until_cancelled(interval.tick()).await.is_some() {
-        match feed.expire(jiff::Timestamp::now().as_microsecond().max(0) as u64).await {
+        match feed.expire(jiff::Timestamp::now().as_microsecond().max(0) as u64, cursors_kept).await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "old events left the feeds"),
             Err(error) => tracing::error!(%error, "old events could not leave the feeds"),

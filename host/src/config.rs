@@ -39,6 +39,7 @@ pub struct Config {
     pub passwords: PasswordsConfig,
     pub cache: CacheConfig,
     pub sql: SqlConfig,
+    pub feed: FeedConfig,
     pub log: LogConfig,
     /// By service: its settings as text.
     pub services: BTreeMap<String, BTreeMap<String, String>>,
@@ -110,6 +111,12 @@ pub struct CacheConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SqlConfig {
     pub synchronous: Synchronous,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FeedConfig {
+    #[serde(with = "duration")]
+    pub cursors_kept: Duration,
 }
 
 /// What a commit outlives.
@@ -196,6 +203,7 @@ impl Config {
             passwords: PasswordsConfig { cost: PasswordCost::Production, fingerprint_key: Secret::default() },
             cache: CacheConfig { bytes_max: limits::CACHE_BYTES_MAX },
             sql: SqlConfig { synchronous: Synchronous::Normal },
+            feed: FeedConfig { cursors_kept: Duration::from_secs(limits::FEED_CURSORS_KEPT_S) },
             log: LogConfig { format: if dev { LogFormat::Text } else { LogFormat::Json }, level: "info".to_owned() },
             services: BTreeMap::new(),
         }
@@ -319,6 +327,7 @@ impl Config {
             self.passwords.cost == PasswordCost::Production || self.mode == Mode::Dev,
             "passwords.cost: \"light\" protects nobody and is for dev mode only",
         );
+        must(self.feed.cursors_kept >= Duration::from_secs(24 * 60 * 60), "feed.cursors_kept must be at least 1d");
         must(self.cache.bytes_max >= limits::MIB_BYTES, "cache.bytes_max must be at least 1048576");
         must(!self.data.dir.as_os_str().is_empty(), "data.dir must not be empty");
         let level = tracing_subscriber::EnvFilter::try_new(&self.log.level);

@@ -361,6 +361,8 @@ pub const FEED_STATE_KEYS_KEPT: usize = 4_096;
 pub const FEED_USERS_KEPT: usize = 100_000;
 /// Rows of one transaction of the clean-up, so that it never holds others up for long.
 pub const FEED_EXPIRE_BATCH: u64 = 1_000;
+/// How long it is known up to where a device has its feed when it does not come back, in seconds.
+pub const FEED_CURSORS_KEPT_S: u64 = 90 * 24 * 60 * 60;
 /// Stretches of a user's feed that no device acknowledged though later ones were; above it the oldest two count as one.
 pub const FEED_GAPS_MAX: usize = 32;
 /// How often old events leave the feeds, in seconds.

@@ -148,7 +148,7 @@ impl Feed for MemoryFeed {
         Ok(users.to_vec())
     }
 
-    async fn expire(&self, _now_us: u64) -> Result<u64, FeedError> {
+    async fn expire(&self, _now_us: u64, _cursors_kept: Duration) -> Result<u64, FeedError> {
         Ok(0)
     }
 }

@@ -158,3 +158,31 @@ async fn a_device_that_begins_at_the_head_makes_nothing_before_delivered() {
     of_watch.call("ack", json!({ "seq": cursor })).await;
     until("what was fetched is delivered", async || (status_of(&fourth).await == "delivered").then_some(())).await;
 }
+
+#[tokio::test]
+async fn times_of_receipts_are_kept_for_a_while_and_the_status_for_good() {
+    let settings = [("ECHO_SERVICES__MESSAGE__RECEIPT_TIMES_KEPT_S", "3")];
+    let app = TestApp::with(&["auth", "location", "message", "notification", "user"], &settings).await;
+    let (ada, bala) = app.two().await;
+    let talk = app.conversation(&ada, &bala).await;
+    let message = app.say(&ada, &talk, "hello").await;
+    app.post(&format!("{MESSAGES}/read"), json!({ "conversation_id": talk, "up_to_seq": 1 })).by(&bala).send().await.expect(StatusCode::OK);
+    let path = format!("{MESSAGES}/{}/status", message["id"].as_str().expect("id"));
+    let status = async || app.get(&path).by(&ada).send().await.expect(StatusCode::OK)["items"][0].clone();
+    let first = status().await;
+    assert!(first["status"] == "read" && first["read_at"].is_string(), "{first}");
+    until("the time passes", async || status().await["read_at"].is_null().then_some(())).await;
+    assert_eq!(status().await["status"], "read");
+    // And the rows are gone: seen in a copy, as the host has the file for itself.
+    let copied = tempfile::tempdir().expect("a folder");
+    until("the rows go", async || {
+        for suffix in ["", "-wal"] {
+            let name = format!("message.sqlite{suffix}");
+            std::fs::copy(app.data_folder().join("services").join(&name), copied.path().join(&name)).ok()?;
+        }
+        let file = rusqlite::Connection::open(copied.path().join("message.sqlite")).ok()?;
+        let marks = file.query_row("SELECT count(*) FROM receipt_marks", (), |row| row.get::<_, i64>(0)).ok()?;
+        (marks == 0).then_some(())
+    })
+    .await;
+}

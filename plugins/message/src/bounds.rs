@@ -37,3 +37,5 @@ pub const EXPIRING_TIME_LEFT_MS: u64 = 5_000;
 /// Messages that another service may ask about at once, and users.
 pub const PREVIEWS_MAX: usize = 200;
 pub const MEMBERSHIPS_MAX: usize = 100;
+/// Marks of receipts that one run of the schedule clears away.
+pub const MARKS_CLEARED_PER_RUN: i64 = 5_000;

@@ -127,6 +127,10 @@ impl api::Guest for Message {
         disappearing::expire()
     }
 
+    fn clear_away() -> Result<(), Error> {
+        receipts::clear_away()
+    }
+
     fn get_status(request: api::MessageRequest) -> Result<api::Statuses, Error> {
         receipts::statuses(&request.id)
     }

@@ -4,12 +4,13 @@
 //! at once each message is told of once.
 
 use echo_sdk::sql::{Database, SqlError, Transaction, transaction};
-use echo_sdk::{Error, Timestamp, caller, push, time};
+use echo_sdk::time::SECOND_US;
+use echo_sdk::{Error, Timestamp, caller, config, push, time};
 
 use crate::bindings::echo::user::api as users;
 use crate::bindings::exports::echo::hub::events::Acknowledgements;
 use crate::bindings::exports::echo::message::api::{MessageStatus, ReadRequest, ReadState, RecipientStatus, Statuses};
-use crate::bounds::{RECEIPTS_AT_ONCE, TRIES_MAX};
+use crate::bounds::{MARKS_CLEARED_PER_RUN, RECEIPTS_AT_ONCE, TRIES_MAX};
 use crate::history::seen_by;
 use crate::rules::{self, Shown};
 use crate::store::conversations::{membership, unread_count};
@@ -237,6 +238,18 @@ fn tell_alone(message: &Marked, recipient: &str, status: MessageStatus, at: Time
     push::durable(std::slice::from_ref(&message.sender_id), "message_status", payload, None)
 }
 
+/// Where the setting is missing, in seconds: 90 days.
+const TIMES_KEPT_S: u64 = 90 * 24 * 60 * 60;
+
+/// Nothing is told any more of when a message was delivered and read that was sent before this.
+fn times_kept_since(now: Timestamp) -> Timestamp {
+    now.saturating_sub(config::number("receipt_times_kept_s", TIMES_KEPT_S).saturating_mul(SECOND_US))
+}
+
+pub fn clear_away() -> Result<(), Error> {
+    Ok(receipts::drop_marks(times_kept_since(time::now_us()), MARKS_CLEARED_PER_RUN)?)
+}
+
 // --- For the sender ----------------------------------------------------------------------------------------------------------------------
 
 pub fn statuses(id: &str) -> Result<Statuses, Error> {
@@ -246,9 +259,12 @@ pub fn statuses(id: &str) -> Result<Statuses, Error> {
         return Err(Error::forbidden("not_allowed", "only the sender sees who has got a message"));
     }
     let recipients = receipts::recipients_of(&message.conversation_id, message.seq, &me)?;
+    // Of an older message the marks may be gone, and a later message's mark must not pass for its own.
+    let are_known = message.created_at >= times_kept_since(time::now_us());
     let items = recipients.into_iter().map(|recipient| {
         let status = rules::status(message.seq, recipient.delivered_seq, recipient.shown_read_seq, recipient.kept_back);
         let (read_at, delivered_at) = match status {
+            _ if !are_known => (None, None),
             MessageStatus::Sent => (None, None),
             MessageStatus::Delivered => (None, recipient.delivered_at),
             MessageStatus::Read => (recipient.read_at, recipient.delivered_at.or(recipient.read_at)),

@@ -33,6 +33,7 @@ where
     receipts_are_told_once(make("receipts").await).await;
     who_has_not_acknowledged(make("unacknowledged").await).await;
     old_and_superfluous_entries_go(make("expiry").await).await;
+    cursors_of_devices_that_are_away_for_long_go(make("away").await).await;
     large_batches_fit(make("large").await).await;
     what_is_replaced_is_said_no_more(make("replaced").await).await;
     a_burst_of_a_state_is_two_events(make("states").await).await;
@@ -48,7 +49,7 @@ where
     emptied.append("a", &[(1, push(&[user], "one")), (2, push(&[user], "two"))]).await.expect("appends");
     emptied.acknowledge(&[ack(user, "phone", 1)]).await.expect("acknowledges");
     let at_us = emptied.read(user, 1, 1).await.expect("reads").entries[0].at_us;
-    assert_eq!(emptied.expire(at_us + limits::FEED_TTL_S * 1_000_000 + 1).await.expect("expires"), 2);
+    assert_eq!(emptied.expire(at_us + limits::FEED_TTL_S * 1_000_000 + 1, CURSORS_KEPT).await.expect("expires"), 2);
     let source = first.source().to_owned();
     close().await;
     let waiting = make("waiting").await;
@@ -71,6 +72,8 @@ where
     again.acknowledge(&[ack(user, "phone", 3)]).await.expect("acknowledges");
     assert_eq!(told(again.as_ref()).await.pop(), Some((user, 3, vec!["three".to_owned()])));
 }
+
+const CURSORS_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// A batch of pushes alone.
 trait Append {
@@ -348,9 +351,9 @@ async fn old_and_superfluous_entries_go(feed: Arc<dyn Feed>) {
     let (user, busy) = (Uuid::now_v7(), Uuid::now_v7());
     feed.append("a", &[(1, push(&[user], "1")), (2, push(&[user], "2"))]).await.expect("appends");
     let at_us = feed.read(user, 0, 10).await.expect("reads").entries[1].at_us;
-    assert_eq!(feed.expire(at_us).await.expect("expires"), 0, "all are young");
+    assert_eq!(feed.expire(at_us, CURSORS_KEPT).await.expect("expires"), 0, "all are young");
     let later = at_us + limits::FEED_TTL_S * 1_000_000 + 1;
-    assert_eq!(feed.expire(later).await.expect("expires"), 2);
+    assert_eq!(feed.expire(later, CURSORS_KEPT).await.expect("expires"), 2);
     let page = feed.read(user, 0, 10).await.expect("reads");
     assert_eq!((page.entries.len(), page.head, page.oldest), (0, 2, 3));
     let entries = feed.append("a", &[(3, push(&[user], "3"))]).await.expect("appends");
@@ -365,7 +368,7 @@ async fn old_and_superfluous_entries_go(feed: Arc<dyn Feed>) {
         let pushes: Vec<_> = chunk.iter().map(|number| (10 + number, push(&[busy], "x"))).collect();
         feed.append("a", &pushes).await.expect("appends");
     }
-    assert_eq!(feed.expire(at_us).await.expect("expires"), over as u64);
+    assert_eq!(feed.expire(at_us, CURSORS_KEPT).await.expect("expires"), over as u64);
     let page = feed.read(busy, 0, 1).await.expect("reads");
     assert_eq!((page.oldest, page.head, page.entries[0].seq), (over as u64 + 1, count as u64, over as u64 + 1));
     assert_eq!(feed.read(user, 0, 10).await.expect("reads").entries.len(), 2, "another user's entry went too");
@@ -427,6 +430,24 @@ async fn what_is_replaced_is_said_no_more(feed: Arc<dyn Feed>) {
     assert_eq!(said().await[..2], ["message_deleted gone", "message restored"]);
     feed.acknowledge(&[ack(user, "phone", 1)]).await.expect("acknowledges");
     assert_eq!(told(feed.as_ref()).await, [(user, 1, vec!["one".to_owned()])], "it reached the device all the same");
+}
+
+async fn cursors_of_devices_that_are_away_for_long_go(feed: Arc<dyn Feed>) {
+    let user = Uuid::now_v7();
+    feed.append("a", &[(1, push(&[user], "one")), (2, push(&[user], "two"))]).await.expect("appends");
+    feed.acknowledge(&[ack(user, "phone", 1)]).await.expect("acknowledges");
+    let now_us = feed.read(user, 0, 1).await.expect("reads").entries[0].at_us;
+    // Shorter than the entries are kept.
+    let day = Duration::from_secs(24 * 60 * 60);
+    let kept = day.as_micros() as u64;
+    feed.expire(now_us + kept, day).await.expect("expires");
+    assert_eq!(feed.device(user, "phone").await.expect("reads"), Some(DeviceCursor { above: 0, acknowledged: 1 }));
+    // A minute and a bit later, so that the clock of the machine has no say.
+    feed.expire(now_us + kept + 100_000_000, day).await.expect("expires");
+    assert_eq!(feed.device(user, "phone").await.expect("reads"), None);
+    // What was acknowledged stays so.
+    feed.acknowledge(&[ack(user, "laptop", 2)]).await.expect("acknowledges");
+    assert_eq!(told(feed.as_ref()).await.iter().map(|(_, seq, _)| *seq).collect::<Vec<_>>(), [1, 2]);
 }
 
 async fn large_batches_fit(feed: Arc<dyn Feed>) {

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify};
@@ -52,11 +52,13 @@ const TABLES: [&str; 8] = [
 ];
 
 /// Columns that came later: table, name, and what makes them.
-const COLUMNS: [(&str, &str, &str); 2] = [
+const COLUMNS: [(&str, &str, &str); 3] = [
     // What it is about, with the service before it: "message 0198…".
     ("feed_payload", "subject", "ALTER TABLE feed_payload ADD COLUMN subject TEXT"),
     // What the device was given begins after this one.
     ("feed_cursor", "above", "ALTER TABLE feed_cursor ADD COLUMN above INTEGER NOT NULL DEFAULT 0"),
+    // When it was written last; 0 for one of before there was this column.
+    ("feed_cursor", "at_us", "ALTER TABLE feed_cursor ADD COLUMN at_us INTEGER NOT NULL DEFAULT 0"),
 ];
 const INDEXES: [&str; 1] = ["CREATE INDEX IF NOT EXISTS feed_payload_subject ON feed_payload (subject) WHERE subject IS NOT NULL"];
 
@@ -73,8 +75,8 @@ const PUT_WAITING: &str = "INSERT INTO feed_waiting (id, source, push) VALUES ($
 const DROP_WAITING: &str = "DELETE FROM feed_waiting WHERE id = $1";
 const PUT_SOURCE: &str = "INSERT INTO feed_source (name, position) VALUES ($1, $2)
     ON CONFLICT (name) DO UPDATE SET position = excluded.position";
-const PUT_CURSOR: &str = "INSERT INTO feed_cursor (user, device, seq, above) VALUES ($1, $2, $3, $4)
-    ON CONFLICT (user, device) DO UPDATE SET seq = max(seq, excluded.seq), above = excluded.above";
+const PUT_CURSOR: &str = "INSERT INTO feed_cursor (user, device, seq, above, at_us) VALUES ($1, $2, $3, $4, $5)
+    ON CONFLICT (user, device) DO UPDATE SET seq = max(seq, excluded.seq), above = excluded.above, at_us = excluded.at_us";
 const PUT_GAP: &str = "INSERT INTO feed_gap (user, above, up_to, above_payload, up_to_payload) VALUES ($1, $2, $3,
     coalesce((SELECT payload FROM feed_entry WHERE user = $1 AND seq <= $2 ORDER BY seq DESC LIMIT 1), 0),
     coalesce((SELECT payload FROM feed_entry WHERE user = $1 AND seq <= $3 ORDER BY seq DESC LIMIT 1), 0))";
@@ -148,6 +150,8 @@ impl EmbeddedFeed {
                 }
             }
             writer.run(&Script::all(INDEXES), Params::default()).await?;
+            let date = Script::new("UPDATE feed_cursor SET at_us = $1 WHERE at_us = 0").once();
+            writer.run(&date, values::bind([Value::Timestamp(now_us())])?).await?;
         }
         let reached = reached();
         let scripts = Scripts {
@@ -397,12 +401,12 @@ impl Feed for EmbeddedFeed {
         Ok(users.iter().copied().filter(|user| !reached.contains(user)).collect())
     }
 
-    async fn expire(&self, now_us: u64) -> Result<u64, FeedError> {
+    async fn expire(&self, now_us: u64, cursors_kept: Duration) -> Result<u64, FeedError> {
+        self.drop_cursors(now_us.saturating_sub(u64::try_from(cursors_kept.as_micros()).unwrap_or(u64::MAX))).await?;
         let before = now_us.saturating_sub(limits::FEED_TTL_S * 1_000_000);
         let old = self.newest_older_than(before).await?;
         let mut dropped = 0;
-        // First written down is what the entries said.
-        let write_down = format!("UPDATE feed_user AS person SET head = {HEAD}, acked = {ACKED}, reached = {} WHERE id = $1", reached());
+        let write_down = write_down();
         let drop_entries = "DELETE FROM feed_entry WHERE user = $1 AND seq < $2";
         let drop_gaps = "DELETE FROM feed_gap WHERE user = $1 AND up_to < $2";
         let drop_entries = Script::all(["BEGIN IMMEDIATE", &write_down, drop_entries, drop_gaps, "COMMIT"]);
@@ -442,6 +446,26 @@ impl EmbeddedFeed {
         writer.run(&self.scripts.commit, Params::default()).await?;
         writer.ended();
         handover.committed();
+        Ok(())
+    }
+
+    /// Those of devices that have not been there since.
+    async fn drop_cursors(&self, before_us: u64) -> Result<(), SqlError> {
+        let mut users = Vec::new();
+        let old = Script::new("SELECT DISTINCT user FROM feed_cursor WHERE at_us < $1");
+        each(&mut self.file.reader().await?, &old, vec![Value::Timestamp(before_us)], |row| {
+            users.push(values::integer(row, 0)?);
+            Ok(true)
+        })
+        .await?;
+        let drop_cursors =
+            Script::all(["BEGIN IMMEDIATE", &write_down(), "DELETE FROM feed_cursor WHERE user = $1 AND at_us < $2", "COMMIT"]);
+        for user in users {
+            let mut writer = self.file.writer().await?;
+            writer.opened();
+            writer.run(&drop_cursors, values::bind([user.into(), Value::Timestamp(before_us)])?).await?;
+            writer.ended();
+        }
         Ok(())
     }
 
@@ -496,6 +520,11 @@ impl Outbox for EmbeddedFeed {
     async fn remove_up_to(&self, position: i64) -> Result<(), SqlError> {
         self.outbox.remove_up_to(&self.file, position).await
     }
+}
+
+/// What a user's entries and cursors say, before some of them go.
+fn write_down() -> String {
+    format!("UPDATE feed_user AS person SET head = {HEAD}, acked = {ACKED}, reached = {} WHERE id = $1", reached())
 }
 
 /// Beside `HEAD` and `ACKED`.

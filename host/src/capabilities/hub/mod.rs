@@ -1,6 +1,7 @@
 //! Reaching devices: the durable feed of each user, and the sockets that are open now.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -131,8 +132,9 @@ pub trait Feed: Outbox {
     async fn device(&self, user: Uuid, device: &str) -> Result<Option<DeviceCursor>, FeedError>;
     /// Which of the users have not acknowledged the receipt by any device.
     async fn unacknowledged(&self, receipt: &str, users: &[Uuid]) -> Result<Vec<Uuid>, FeedError>;
-    /// Drops entries older than `FEED_TTL_S` and beyond `FEED_EVENTS_MAX` per user; how many.
-    async fn expire(&self, now_us: u64) -> Result<u64, FeedError>;
+    /// Drops entries older than `FEED_TTL_S` and beyond `FEED_EVENTS_MAX` per user, and what is noted of devices that have not been there for
+    /// `cursors_kept`; how many entries.
+    async fn expire(&self, now_us: u64, cursors_kept: Duration) -> Result<u64, FeedError>;
 }
 
 /// The sockets that are open on this host. Implemented by the hub.

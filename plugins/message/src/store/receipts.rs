@@ -191,6 +191,16 @@ pub fn mark(tx: &Transaction, conversation_id: &str, user_id: &str, kind: &str, 
     Ok(())
 }
 
+/// Drops the oldest marks of before this time.
+pub fn drop_marks(before: Timestamp, limit: i64) -> Result<(), SqlError> {
+    Database.execute(
+        "DELETE FROM receipt_marks WHERE (conversation_id, user_id, kind, up_to_seq) IN \
+         (SELECT conversation_id, user_id, kind, up_to_seq FROM receipt_marks WHERE at < $1 ORDER BY at LIMIT $2)",
+        params![timestamp(before), limit],
+    )?;
+    Ok(())
+}
+
 /// One recipient of a message.
 pub struct Recipient {
     pub user_id: String,

@@ -34,6 +34,7 @@ impl EmbeddedFeed {
         let (mut users, mut cursors) = (Vec::new(), Vec::new());
         let mut steps: HashMap<i64, Step> = HashMap::new();
         memory.sound = false;
+        let now = Value::Timestamp(now_us());
         for Acknowledgement { user, device, above, seq } in acknowledgements {
             let next_user = &mut memory.next_user;
             let known = memory.users.entry(*user).or_insert_with(|| {
@@ -44,7 +45,7 @@ impl EmbeddedFeed {
                 users.push(values::bind([known.id.into(), Value::Uuid(*user)])?);
             }
             let (above, seq) = ((*above).min(known.head), (*seq).min(known.head));
-            cursors.push(values::bind([known.id.into(), device.as_str().into(), integer(seq), integer(above)])?);
+            cursors.push(values::bind([known.id.into(), device.as_str().into(), integer(seq), integer(above), now.clone()])?);
             let step = steps.entry(known.id).or_insert_with(|| Step {
                 user: *user,
                 device: device.clone(),
