@@ -200,6 +200,8 @@ pub const SQL_RESULT_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const SQL_BATCH_MAX: usize = 1_000;
 /// Waiting for the writer or for one statement, in milliseconds.
 pub const SQL_TIMEOUT_MS: u64 = 5_000;
+/// The text of one migration, in bytes.
+pub const SQL_MIGRATION_BYTES_MAX: usize = 256 * 1024;
 /// One statement of a migration, in milliseconds.
 pub const SQL_MIGRATION_TIMEOUT_MS: u64 = 60_000;
 /// One text or blob of a service, and one row of it as it is stored, in bytes; also what a statement makes on its way. SQLite asks nobody inside one

@@ -15,6 +15,7 @@ use super::manifest::{Manifest, Route};
 use super::pool::Pool;
 use super::versions::{HistoryEntry, VersionStore};
 use super::{CallError, Runtime, internal_context};
+use crate::capabilities::sql::migration;
 use crate::contract::codec::{Encoded, EventCodec, ReplyCodec, RequestCodec, Source};
 use crate::contract::compat;
 use crate::contract::wit::{Contract, Interface};
@@ -354,6 +355,8 @@ impl Runtime {
         }
 
         let powers = self.powers.powers(&service, &manifest.config).await.map_err(|reason| Gate::Migrations.refuses(vec![reason]))?;
+        // Those of the other dialect too: a version that one host takes is one that all take.
+        migration::check(&artifact.migrations).map_err(|reasons| Gate::Migrations.refuses(reasons))?;
         let migrations: Vec<_> = artifact.migrations.iter().filter(|step| step.dialect == self.powers.dialect()).cloned().collect();
         let applied = match depth {
             Depth::Look => powers.database.pending(&migrations).await,

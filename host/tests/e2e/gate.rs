@@ -210,8 +210,11 @@ async fn migrations_that_would_break_the_running_version_are_refused() {
     let reason = "migration 0001_notes is not additive: DROP TABLE takes away what the running version uses";
     gate.refuses("location", with("DROP TABLE notes"), "migrations", When::Uploading, &[reason]).await;
     let reason = "migration 0001_notes failed";
-    gate.refuses("location", with("INSERT INTO nowhere VALUES (1)"), "migrations", When::Activating, &[reason]).await;
+    gate.refuses("location", with("CREATE INDEX notes_a ON nowhere (a)"), "migrations", When::Activating, &[reason]).await;
 
+    for sql in ["DELETE FROM notes", "UPDATE notes SET a = 1", "CREATE UNIQUE INDEX i ON notes (a)", "CREATE VIEW v AS SELECT 1"] {
+        gate.refuses("location", with(sql), "migrations", When::Uploading, &["migration 0001_notes is not additive: "]).await;
+    }
     let changed = with_migrations("hostile", &[("0.1.0", "0.1.1")], |migrations| {
         let marks = migrations.iter_mut().find(|migration| migration.dialect == "sqlite").expect("hostile has a migration");
         marks.sql = "CREATE TABLE marks (id INTEGER PRIMARY KEY, colour TEXT)".to_owned();

@@ -13,6 +13,7 @@ use crate::names::ServiceName;
 #[cfg(test)]
 pub(crate) mod contract;
 pub mod host;
+pub mod migration;
 pub mod sqlite;
 
 /// One value as a parameter or in a row.

@@ -32,6 +32,9 @@ pub(crate) mod values;
 mod watch;
 mod workers;
 
+/// Whether services and their migrations may use the function.
+pub use self::functions::is_allowed as is_service_function;
+
 /// A folder of databases, `<folder>/<service>.sqlite`.
 pub struct SqliteBackend {
     folder: PathBuf,

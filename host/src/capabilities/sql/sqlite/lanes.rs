@@ -475,9 +475,10 @@ impl Lease {
     }
 
     /// Runs a text of any number of statements without parameters, all within `time`, on a thread of the file's own.
+    #[cfg(test)]
     pub async fn run_text(&mut self, sql: &str, time: Duration) -> Result<(), SqlError> {
         let sql = sql.to_owned();
-        self.held()?.link()?.speak(Speaker::Host)?;
+        self.held()?.link()?.speak(speaker)?;
         self.elsewhere(time, move |link| link.connection.execute_batch(&sql).map_err(errors::from_rusqlite)).await?
     }
 
@@ -492,6 +493,15 @@ impl Lease {
         let link = held.link()?;
         link.watch.is_cancelled.store(false, Ordering::Relaxed);
         let (watch, interrupt, workers) = (link.watch.clone(), link.interrupt.clone(), held.lane.workers.clone());
+        self.run_text_as(Speaker::Host, sql, time).await
+    }
+
+    /// As `run_text`, in the name of a service's migration.
+    pub async fn run_migration(&mut self, sql: &str, time: Duration) -> Result<(), SqlError> {
+        self.run_text_as(Speaker::Migration, sql, time).await
+    }
+
+    async fn run_text_as(&mut self, speaker: Speaker, sql: &str, time: Duration) -> Result<(), SqlError> {
         let (answers, mut answer) = oneshot::channel();
         workers.run(Box::new(move || {
             let Ok(link) = held.link() else { return };

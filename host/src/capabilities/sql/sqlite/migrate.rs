@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::guard::{self, Token, is_any};
 use super::lanes::{File, Lease};
 use super::script::Script;
 use super::values::{self, Params};
-use crate::capabilities::sql::{MigrateError, Migration, SqlError};
+use crate::capabilities::sql::{MigrateError, Migration, SqlError, migration as additive};
 use crate::limits;
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS _echo_migrations
@@ -46,7 +45,7 @@ async fn missing<'a>(writer: &mut Lease, migrations: &'a [Migration]) -> Result<
             Some(_) => return Err(MigrateError::Changed { name: migration.name.clone() }),
             None => {}
         }
-        check_additive(&migration.sql).map_err(|reason| MigrateError::NotAdditive { name: migration.name.clone(), reason })?;
+        additive::check_one(migration).map_err(|reason| MigrateError::NotAdditive { name: migration.name.clone(), reason })?;
         fresh.push(migration);
     }
     Ok(fresh)
@@ -71,7 +70,7 @@ async fn applied(writer: &mut Lease) -> Result<HashMap<String, String>, SqlError
 async fn apply(writer: &mut Lease, migration: &Migration) -> Result<(), SqlError> {
     writer.opened();
     writer.run(&Script::new("BEGIN IMMEDIATE"), Params::default()).await?;
-    writer.run_text(&migration.sql, Duration::from_millis(limits::SQL_MIGRATION_TIMEOUT_MS)).await?;
+    writer.run_migration(&migration.sql, Duration::from_millis(limits::SQL_MIGRATION_TIMEOUT_MS)).await?;
     let record = ["INSERT INTO _echo_migrations (name, sha256, applied_at) VALUES ($1, $2, unixepoch())", "COMMIT"];
     let params = values::bind([migration.name.as_str().into(), digest(&migration.sql).as_str().into()])?;
     writer.run(&Script::all(record), params).await?;
@@ -81,70 +80,4 @@ async fn apply(writer: &mut Lease, migration: &Migration) -> Result<(), SqlError
 
 fn digest(sql: &str) -> String {
     Sha256::digest(sql.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A version before the migration must go on working after it, because during a swap both run.
-fn check_additive(sql: &str) -> Result<(), String> {
-    for statement in guard::migration_statements(sql)? {
-        let words: Vec<String> = statement
-            .iter()
-            .map(|token| match token {
-                Token::Word(word) => word.to_ascii_uppercase(),
-                _ => String::new(),
-            })
-            .collect();
-        let word = |index: usize| words.get(index).map_or("", String::as_str);
-        let has = |keyword: &str| words.iter().any(|word| word == keyword);
-        match word(0) {
-            "CREATE" if is_any(word(1), &["TABLE", "INDEX", "UNIQUE", "VIEW", "TRIGGER", "VIRTUAL"]) => {}
-            "INSERT" | "UPDATE" | "DELETE" | "WITH" => {}
-            "DROP" if is_any(word(1), &["INDEX", "VIEW", "TRIGGER"]) => {}
-            "DROP" => return Err(format!("DROP {} takes away what the running version uses", word(1))),
-            "ALTER" if has("RENAME") => return Err("RENAME takes away what the running version uses".to_owned()),
-            "ALTER" if has("DROP") => return Err("DROP COLUMN takes away what the running version uses".to_owned()),
-            "ALTER" if !has("ADD") => return Err("ALTER TABLE may only ADD a column".to_owned()),
-            "ALTER" if has("NOT") && has("NULL") && !has("DEFAULT") => {
-                return Err("a NOT NULL column needs a DEFAULT, as the running version does not write it".to_owned());
-            }
-            "ALTER" => {}
-            other => return Err(format!("{other} is not for migrations")),
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn additive_steps_pass() {
-        for sql in [
-            "CREATE TABLE a (id TEXT PRIMARY KEY, b TEXT NOT NULL); CREATE UNIQUE INDEX i ON a (b);",
-            "ALTER TABLE a ADD COLUMN c TEXT; ALTER TABLE a ADD d INTEGER NOT NULL DEFAULT 0",
-            "UPDATE a SET c = 'DROP TABLE a'; DROP INDEX i -- DROP TABLE a",
-        ] {
-            assert_eq!(check_additive(sql), Ok(()), "{sql}");
-        }
-    }
-
-    #[test]
-    fn steps_that_break_the_running_version_are_refused() {
-        for (sql, expect) in [
-            ("CREATE TABLE b (id TEXT); DROP TABLE a", "DROP TABLE"),
-            ("ALTER TABLE a DROP COLUMN b", "DROP COLUMN"),
-            ("ALTER TABLE a RENAME TO b", "RENAME"),
-            ("ALTER TABLE a RENAME COLUMN b TO c", "RENAME"),
-            ("ALTER TABLE a ADD COLUMN c TEXT NOT NULL", "DEFAULT"),
-            ("PRAGMA foreign_keys = 0", "PRAGMA"),
-            ("COMMIT", "COMMIT"),
-            ("ATTACH 'x' AS y", "ATTACH"),
-            ("CREATE TEMP TABLE x (a)", "CREATE"),
-            ("CREATE TABLE _echo_outbox (a)", "the host's"),
-            ("CREATE TRIGGER t AFTER INSERT ON a BEGIN DELETE FROM _echo_outbox; END", "the host's"),
-        ] {
-            let reason = check_additive(sql).expect_err(sql);
-            assert!(reason.contains(expect), "{sql}: {reason}");
-        }
-    }
 }

@@ -15,12 +15,14 @@ pub enum Speaker {
     Service,
     /// A service's statement that says RECURSIVE.
     RecursiveService,
+    /// A service's migration, which was found to add.
+    Migration,
 }
 
 impl Speaker {
     pub(super) fn value_bytes_max(self) -> usize {
         match self {
-            Self::Host => limits::SQLITE_HOST_VALUE_BYTES_MAX,
+            Self::Host | Self::Migration => limits::SQLITE_HOST_VALUE_BYTES_MAX,
             Self::Service | Self::RecursiveService => limits::SQL_VALUE_BYTES_MAX,
         }
     }
@@ -67,6 +69,7 @@ impl Watch {
         match self.speaker.load(Ordering::Relaxed) {
             speaker if speaker == Speaker::Host as u8 => Speaker::Host,
             speaker if speaker == Speaker::Service as u8 => Speaker::Service,
+            speaker if speaker == Speaker::Migration as u8 => Speaker::Migration,
             _ => Speaker::RecursiveService,
         }
     }
