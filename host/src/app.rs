@@ -107,7 +107,7 @@ impl Host {
         // First of all that is kept: a data folder that another host serves is refused here, before anything in it is changed.
         let feed = Arc::new(EmbeddedFeed::open(data, durability).await.context("the feeds")?);
         let tokens = EmbeddedTokens::open(data, token_settings).await.context("the tokens")?;
-        let cache: Arc<dyn Cache> = Arc::new(MemoryCache::new(config.cache.bytes_max));
+        let cache: Arc<dyn Cache> = Arc::new(MemoryCache::shared(config.cache.bytes_max));
         let queue = Arc::new(EmbeddedQueue::open(data, durability).await.context("the queue")?);
         let announcer = Announcer::new(feed.clone(), queue.clone());
         let noting = announcer.clone();
@@ -116,7 +116,7 @@ impl Host {
         let relay_feed = Relay::spawn(feed.clone(), queue.clone(), feed.clone(), registry.clone(), relays_stop.clone());
         let backends = Arc::new(Backends {
             config: config.clone(),
-            sql: SqliteBackend::with_durability(data.join("services"), durability),
+            sql: SqliteBackend::with_durability(data.join("services"), durability).within(config.sql.service_bytes_max),
             databases: tokio::sync::Mutex::default(),
             relays: parking_lot::Mutex::new(vec![relay_feed]),
             relays_stop,

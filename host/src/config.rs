@@ -111,6 +111,8 @@ pub struct CacheConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SqlConfig {
     pub synchronous: Synchronous,
+    /// Of each service's database, in bytes.
+    pub service_bytes_max: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -202,7 +204,7 @@ impl Config {
             },
             passwords: PasswordsConfig { cost: PasswordCost::Production, fingerprint_key: Secret::default() },
             cache: CacheConfig { bytes_max: limits::CACHE_BYTES_MAX },
-            sql: SqlConfig { synchronous: Synchronous::Normal },
+            sql: SqlConfig { synchronous: Synchronous::Normal, service_bytes_max: limits::SQL_SERVICE_BYTES_MAX },
             feed: FeedConfig { cursors_kept: Duration::from_secs(limits::FEED_CURSORS_KEPT_S) },
             log: LogConfig { format: if dev { LogFormat::Text } else { LogFormat::Json }, level: "info".to_owned() },
             services: BTreeMap::new(),
@@ -329,6 +331,7 @@ impl Config {
         );
         must(self.feed.cursors_kept >= Duration::from_secs(24 * 60 * 60), "feed.cursors_kept must be at least 1d");
         must(self.cache.bytes_max >= limits::MIB_BYTES, "cache.bytes_max must be at least 1048576");
+        must(self.sql.service_bytes_max >= limits::SQL_SERVICE_BYTES_MIN, "sql.service_bytes_max must be at least 4194304");
         must(!self.data.dir.as_os_str().is_empty(), "data.dir must not be empty");
         let level = tracing_subscriber::EnvFilter::try_new(&self.log.level);
         must(level.is_ok(), &format!("log.level: {:?} is no filter; write info, or info,service=debug", self.log.level));

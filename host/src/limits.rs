@@ -219,6 +219,11 @@ pub const SQL_UNION_PARTS_MAX: usize = 100;
 pub const SQL_FUNCTION_STEPS_PER_CHECK: usize = 64 * 1024;
 /// The columns of one row.
 pub const SQL_COLUMNS_MAX: usize = 64;
+/// The database of one service on the disk, in bytes; what would make it larger fails (`sql.service_bytes_max`).
+pub const SQL_SERVICE_BYTES_MAX: u64 = 16 * 1024 * MIB_BYTES;
+/// ... at the least, so that its outbox has room; and the size of a page.
+pub const SQL_SERVICE_BYTES_MIN: u64 = 4 * MIB_BYTES;
+pub const SQLITE_PAGE_BYTES: u64 = 4_096;
 /// Readers per SQLite file.
 pub const SQLITE_READERS: u32 = 2;
 /// Memory of all SQLite connections together, in bytes; an allocation above it fails and its statement with it.

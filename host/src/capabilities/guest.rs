@@ -39,6 +39,8 @@ pub struct Guest {
     pub service: ServiceName,
     context: Option<Arc<CallContext>>,
     pub powers: Arc<Powers>,
+    /// The types of the frames that it may push: its manifest's.
+    pub pushes: Arc<[String]>,
     /// At most one open transaction per call.
     pub transaction: Option<Box<dyn Transaction>>,
     /// Rises with every transaction, so that a stale handle cannot reach a newer one.
@@ -50,13 +52,14 @@ pub struct Guest {
 }
 
 impl Guest {
-    pub fn new(service: ServiceName, context: Arc<CallContext>, powers: Arc<Powers>) -> Self {
+    pub fn new(service: ServiceName, context: Arc<CallContext>, powers: Arc<Powers>, pushes: Arc<[String]>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits::GUEST_RESOURCES_MAX);
         Self {
             service,
             context: Some(context),
             powers,
+            pushes,
             transaction: None,
             transaction_number: 0,
             table,

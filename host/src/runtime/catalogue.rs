@@ -116,6 +116,7 @@ impl Catalogue {
         let mut reasons = Vec::new();
         let mut catalogue = Self { number, ..Self::default() };
         let mut taken: HashMap<(String, String), ServiceName> = HashMap::new();
+        let mut pushed: HashMap<&str, &ServiceName> = HashMap::new();
         for (service, generation) in &generations {
             for (route, binding) in &generation.routes {
                 let path = route.full_path(&generation.artifact.manifest.prefix);
@@ -125,6 +126,11 @@ impl Catalogue {
                 }
                 let target = CallTarget { service: service.clone(), binding: *binding };
                 catalogue.routes.push(RouteEntry { target, path, route: route.clone() });
+            }
+            for event in &generation.artifact.manifest.pushes {
+                if let Some(other) = pushed.insert(event, service).filter(|other| *other != service) {
+                    reasons.push(format!("frames of type {event} are pushed by {other} and by {service}"));
+                }
             }
             for (socket, binding) in &generation.sockets {
                 let target = CallTarget { service: service.clone(), binding: *binding };

@@ -39,6 +39,9 @@ pub struct Manifest {
     /// Which topics the service subscribes to.
     #[serde(default)]
     pub events: Events,
+    /// The types of the frames that the service pushes to people's devices, snake_case. No two services have one in common.
+    #[serde(default)]
+    pub pushes: Vec<String>,
     /// What one call and one instance may use.
     #[serde(default)]
     pub limits: Limits,
@@ -319,6 +322,13 @@ impl Manifest {
             }
         }
         self.check_rates()?;
+        for event in &self.pushes {
+            if event.len() > limits::PUSH_EVENT_BYTES_MAX
+                || !event.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+            {
+                return Err(format!("pushes: {event:?} is no snake_case name"));
+            }
+        }
         for schedule in &self.schedules {
             if schedule.every < Duration::from_millis(100) {
                 return Err(format!("schedule of {:?}: every must be at least 100ms", schedule.call));
@@ -546,6 +556,7 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         refused(&format!("{HEAD}colour = 1\n"), "colour");
+        refused(&format!("{HEAD}pushes = [\"A\"]\n"), "pushes");
         refused("name = \"Auth\"\nversion = \"0.1.0\"\n", "Auth");
         refused("name = \"auth\"\nversion = \"1\"\n", "MAJOR.MINOR.PATCH");
         refused(&format!("{HEAD}[[route]]\nhttp = \"FETCH /\"\ncall = \"x\"\naccess = \"user\"\n"), "METHOD /path");

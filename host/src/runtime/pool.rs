@@ -21,6 +21,8 @@ pub struct Pool {
     instance: InstancePre<InstanceState>,
     exports: Vec<ComponentExportIndex>,
     powers: Arc<Powers>,
+    /// The types of the frames that its instances may push.
+    pushes: Arc<[String]>,
     limits: Limits,
     idle: Mutex<Vec<Warm>>,
     /// One permit per call at once.
@@ -57,6 +59,7 @@ impl Pool {
         instance: InstancePre<InstanceState>,
         exports: Vec<ComponentExportIndex>,
         powers: Arc<Powers>,
+        pushes: Arc<[String]>,
         limits: Limits,
     ) -> Self {
         Self {
@@ -64,6 +67,7 @@ impl Pool {
             instance,
             exports,
             powers,
+            pushes,
             slots: Semaphore::new(limits.concurrency as usize),
             limits,
             idle: Mutex::new(Vec::new()),
@@ -85,7 +89,7 @@ impl Pool {
 
     /// A fresh instance, 40 µs and more. The guest's own start code is metered like a call.
     pub async fn make(&self, context: Arc<CallContext>) -> wasmtime::Result<Warm> {
-        let guest = Guest::new(self.service.clone(), context, self.powers.clone());
+        let guest = Guest::new(self.service.clone(), context, self.powers.clone(), self.pushes.clone());
         let mut store = new_store(self.instance.engine(), guest, self.limits.memory);
         store.data_mut().cpu.begin(self.limits.cpu);
         store.set_epoch_deadline(1);

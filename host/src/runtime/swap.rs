@@ -391,7 +391,7 @@ impl Runtime {
             subscriptions: parts.topics.keys().cloned().collect(),
         };
         let generation = Arc::new(Generation {
-            pool: Pool::new(service.clone(), instance, indices, powers, manifest.limits.clone()),
+            pool: Pool::new(service.clone(), instance, indices, powers, manifest.pushes.clone().into(), manifest.limits.clone()),
             service,
             version: version.to_owned(),
             number: self.next_generation(),

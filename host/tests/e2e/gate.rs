@@ -156,6 +156,9 @@ async fn bindings_that_lead_nowhere_are_refused() {
 
     let taken = Candidate::of("location").manifest("/api/v1/location", "/api/v1/front").manifest("GET /lookup", "POST /lookup");
     let taken = taken.manifest("etag = true", "").manifest("cache = { ttl = \"1h\", per = \"public\" }", "").packed();
+    let pushing = Candidate::of("location").manifest("prefix = ", "pushes = [\"flood\"]\nprefix = ");
+    let reason = "frames of type flood are pushed by hostile and by location";
+    gate.refuses("location", pushing.packed(), "compatibility", When::Uploading, &[reason]).await;
     let reason = "POST /api/v1/front/lookup is served by front and by location";
     gate.refuses("location", taken, "compatibility", When::Uploading, &[reason]).await;
     gate.close().await;
@@ -209,12 +212,12 @@ async fn migrations_that_would_break_the_running_version_are_refused() {
     let with = |sql: &str| Candidate::of("location").packed_with(&[migration("0001_notes", sql)]);
     let reason = "migration 0001_notes is not additive: DROP TABLE takes away what the running version uses";
     gate.refuses("location", with("DROP TABLE notes"), "migrations", When::Uploading, &[reason]).await;
-    let reason = "migration 0001_notes failed";
-    gate.refuses("location", with("CREATE INDEX notes_a ON nowhere (a)"), "migrations", When::Activating, &[reason]).await;
-
     for sql in ["DELETE FROM notes", "UPDATE notes SET a = 1", "CREATE UNIQUE INDEX i ON notes (a)", "CREATE VIEW v AS SELECT 1"] {
         gate.refuses("location", with(sql), "migrations", When::Uploading, &["migration 0001_notes is not additive: "]).await;
     }
+    let reason = "migration 0001_notes failed";
+    gate.refuses("location", with("CREATE INDEX notes_a ON nowhere (a)"), "migrations", When::Activating, &[reason]).await;
+
     let changed = with_migrations("hostile", &[("0.1.0", "0.1.1")], |migrations| {
         let marks = migrations.iter_mut().find(|migration| migration.dialect == "sqlite").expect("hostile has a migration");
         marks.sql = "CREATE TABLE marks (id INTEGER PRIMARY KEY, colour TEXT)".to_owned();

@@ -88,6 +88,11 @@ impl SqlError {
         self.class == ErrorClass::UniqueViolation
     }
 
+    /// The service's share of the disk is used up: nothing can be added until something is deleted.
+    pub fn is_full(&self) -> bool {
+        self.sqlstate.as_deref() == Some("53100")
+    }
+
     /// A row that has not the shape the service expects; a fault of the service.
     pub(crate) fn shape(message: String) -> Self {
         Self { class: ErrorClass::Other, constraint: None, sqlstate: None, message }
@@ -98,6 +103,9 @@ impl SqlError {
 /// matched before this.
 impl From<SqlError> for Error {
     fn from(error: SqlError) -> Self {
+        if error.is_full() {
+            return Error::new(ErrorKind::Unavailable, "storage_full", error.message).retry_after(UNAVAILABLE_RETRY_MS);
+        }
         match error.class {
             ErrorClass::Unavailable | ErrorClass::Timeout | ErrorClass::Serialization => Error::unavailable(error.message),
             ErrorClass::UniqueViolation | ErrorClass::ForeignKey | ErrorClass::Check | ErrorClass::TooLarge | ErrorClass::Other => {
@@ -160,6 +168,8 @@ mod tests {
         assert_eq!(kind_of(ErrorClass::Timeout), ErrorKind::Unavailable);
         assert_eq!(kind_of(ErrorClass::Unavailable), ErrorKind::Unavailable);
         assert_eq!(kind_of(ErrorClass::UniqueViolation), ErrorKind::Internal);
+        let full = SqlError { class: ErrorClass::Unavailable, constraint: None, sqlstate: Some("53100".into()), message: String::new() };
+        assert_eq!(Error::from(full).code, "storage_full");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The cache in this process: bounded by bytes, the least recently used go first. Lost at restart, as a cache may be.
+//! The cache in this process: bounded by bytes. Where room is needed, the one that holds the most gives it, its least recently used entries first:
+//! nobody who holds less than his share loses anything to others. Lost at restart, as a cache may be.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -22,10 +23,19 @@ pub struct MemoryCache {
 impl MemoryCache {
     /// Holds at most `bytes_max` bytes of keys, values and their book-keeping. A value that is larger than one shard's share is refused.
     pub fn new(bytes_max: u64) -> Self {
+        Self::with_owners(bytes_max, |_| "")
+    }
+
+    /// One for several owners, whose names stand before the first colon of their keys: none of them evicts what another has within his share.
+    pub fn shared(bytes_max: u64) -> Self {
+        Self::with_owners(bytes_max, |key| key.split_once(':').map_or("", |(owner, _)| owner))
+    }
+
+    fn with_owners(bytes_max: u64, owner_of: OwnerOf) -> Self {
         let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
         // A shard must have room for several of the largest values, else one of them would sweep it empty.
         let count = (bytes_max / (4 * limits::CACHE_VALUE_BYTES_MAX)).clamp(1, SHARDS_MAX);
-        let shards = (0..count).map(|_| Mutex::new(Shard::new(bytes_max / count))).collect();
+        let shards = (0..count).map(|_| Mutex::new(Shard::new(bytes_max / count, owner_of))).collect();
         Self { shards, spread: RandomState::new() }
     }
 
@@ -199,16 +209,28 @@ fn end_of(ttl: Option<Duration>) -> Option<Instant> {
 struct Entry {
     value: Value,
     end: Option<Instant>,
-    /// Its place in `recency`.
+    /// Its place in its owner's `recency`.
     used: u64,
     bytes: usize,
 }
 
-/// Every entry is in `entries` and `recency`, and in `ends` if it has one; `bytes` is their sum and never above `bytes_max`.
-struct Shard {
-    entries: HashMap<Arc<str>, Entry>,
+/// Whose entry it is, by its key.
+type OwnerOf = fn(&str) -> &str;
+
+/// A service, or a part of the host.
+#[derive(Default)]
+struct Owner {
     /// The least recently used first.
     recency: BTreeMap<u64, Arc<str>>,
+    bytes: usize,
+}
+
+/// Every entry is in `entries` and its owner's `recency`, and in `ends` if it has one; `bytes` is their sum and never above `bytes_max`.
+struct Shard {
+    entries: HashMap<Arc<str>, Entry>,
+    /// Only those that have entries.
+    owners: HashMap<Box<str>, Owner>,
+    owner_of: OwnerOf,
     /// The first to expire first.
     ends: BTreeSet<(Instant, Arc<str>)>,
     uses: u64,
@@ -217,8 +239,8 @@ struct Shard {
 }
 
 impl Shard {
-    fn new(bytes_max: usize) -> Self {
-        Self { entries: HashMap::new(), recency: BTreeMap::new(), ends: BTreeSet::new(), uses: 0, bytes: 0, bytes_max }
+    fn new(bytes_max: usize, owner_of: OwnerOf) -> Self {
+        Self { entries: HashMap::new(), owners: HashMap::new(), owner_of, ends: BTreeSet::new(), uses: 0, bytes: 0, bytes_max }
     }
 
     /// The live entry, which now is the most recently used one.
@@ -229,8 +251,9 @@ impl Shard {
         }
         let entry = self.entries.get_mut(key)?;
         self.uses += 1;
-        let name = self.recency.remove(&entry.used).expect("every entry has its place");
-        self.recency.insert(self.uses, name);
+        let recency = &mut self.owners.get_mut((self.owner_of)(key)).expect("every entry has its owner").recency;
+        let name = recency.remove(&entry.used).expect("every entry has its place");
+        recency.insert(self.uses, name);
         entry.used = self.uses;
         Some(entry)
     }
@@ -263,13 +286,19 @@ impl Shard {
         self.remove(key);
         self.purge_expired();
         while self.bytes + bytes > self.bytes_max {
-            let (_, oldest) = self.recency.first_key_value().expect("bytes are held by entries");
+            let largest = self.owners.values().max_by_key(|owner| owner.bytes).expect("bytes are held by entries");
+            let (_, oldest) = largest.recency.first_key_value().expect("owners have entries");
             let oldest = oldest.clone();
             self.remove(&oldest);
         }
         let name: Arc<str> = key.into();
         self.uses += 1;
-        self.recency.insert(self.uses, name.clone());
+        if !self.owners.contains_key((self.owner_of)(key)) {
+            self.owners.insert((self.owner_of)(key).into(), Owner::default());
+        }
+        let owner = self.owners.get_mut((self.owner_of)(key)).expect("made above");
+        owner.recency.insert(self.uses, name.clone());
+        owner.bytes += bytes;
         if let Some(end) = end {
             self.ends.insert((end, name.clone()));
         }
@@ -280,7 +309,12 @@ impl Shard {
 
     fn remove(&mut self, key: &str) -> Option<Entry> {
         let (name, entry) = self.entries.remove_entry(key)?;
-        self.recency.remove(&entry.used);
+        let owner = self.owners.get_mut((self.owner_of)(key)).expect("every entry has its owner");
+        owner.recency.remove(&entry.used);
+        owner.bytes -= entry.bytes;
+        if owner.recency.is_empty() {
+            self.owners.remove((self.owner_of)(key));
+        }
         if let Some(end) = entry.end {
             self.ends.remove(&(end, name));
         }
@@ -291,7 +325,7 @@ impl Shard {
     fn set_end(&mut self, key: &str, end: Option<Instant>) -> bool {
         let Some(entry) = self.touch(key) else { return false };
         let (used, old) = (entry.used, std::mem::replace(&mut entry.end, end));
-        let name = self.recency[&used].clone();
+        let name = self.owners[(self.owner_of)(key)].recency[&used].clone();
         if let Some(old) = old {
             self.ends.remove(&(old, name.clone()));
         }
@@ -320,7 +354,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn it_passes_the_suite() {
-        contract::suite(Arc::new(MemoryCache::new(limits::CACHE_BYTES_MAX))).await;
+        contract::suite(Arc::new(MemoryCache::shared(limits::CACHE_BYTES_MAX))).await;
     }
 
     #[tokio::test]
@@ -336,6 +370,29 @@ mod tests {
         assert_eq!(cache.get("key1").await.unwrap(), None);
         assert!(cache.get("key999").await.unwrap().is_some());
         assert_eq!(cache.set("huge", Bytes::from(vec![0; 65 * 1024]), None).await, Err(CacheError::TooLarge));
+    }
+
+    #[tokio::test]
+    async fn one_service_cannot_evict_what_others_have() {
+        let cache = MemoryCache::shared(64 * 1024);
+        for n in 0..10 {
+            cache.set(&format!("modest:{n}"), Bytes::from(vec![0; 1_000]), None).await.unwrap();
+        }
+        for n in 0..1_000 {
+            cache.set(&format!("greedy:{n}"), Bytes::from(vec![0; 1_000]), None).await.unwrap();
+        }
+        for n in 0..10 {
+            assert!(cache.get(&format!("modest:{n}")).await.unwrap().is_some(), "{n}");
+        }
+        assert!(cache.get("greedy:999").await.unwrap().is_some(), "what nobody else needs may be used");
+        // Whoever comes later gets his share.
+        for n in 0..20 {
+            cache.set(&format!("late:{n}"), Bytes::from(vec![0; 1_000]), None).await.unwrap();
+        }
+        for n in 0..20 {
+            assert!(cache.get(&format!("late:{n}")).await.unwrap().is_some(), "{n}");
+        }
+        assert!(cache.bytes() <= 64 * 1024);
     }
 
     #[tokio::test]
@@ -361,7 +418,7 @@ mod tests {
         assert_eq!(cache.bytes(), 0);
         for shard in &cache.shards {
             let shard = shard.lock();
-            assert!(shard.entries.is_empty() && shard.recency.is_empty() && shard.ends.is_empty());
+            assert!(shard.entries.is_empty() && shard.owners.is_empty() && shard.ends.is_empty());
         }
     }
 

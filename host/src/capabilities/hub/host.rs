@@ -10,6 +10,7 @@ use super::{Class, Push, Replacement};
 use crate::capabilities::guest::Guest;
 use crate::capabilities::sql::{Effect, ErrorClass, SqlError};
 use crate::limits;
+use crate::names::ServiceName;
 
 mod bindings {
     wasmtime::component::bindgen!({
@@ -37,9 +38,18 @@ type Answer<T> = wasmtime::Result<Result<T, wit::HubError>>;
 impl wit::Host for Guest {
     async fn push(&mut self, push: wit::PushRequest) -> Answer<()> {
         let push = match checked(push) {
-            Ok(push) => push,
+            Ok(push) => Push {
+                subject: push.subject.map(|name| own(&self.service, &name)),
+                state: push.state.map(|name| own(&self.service, &name)),
+                ..push
+            },
             Err(error) => return Ok(Err(error)),
         };
+        // A frame of another service's would be taken for that one's word.
+        if !self.pushes.contains(&push.event) {
+            tracing::warn!(service = %self.service, event = push.event, "a push of a type that the manifest does not name (pushes = […])");
+            return Ok(Err(wit::HubError::Invalid));
+        }
         if push.users.is_empty() {
             return Ok(Ok(()));
         }
@@ -67,10 +77,13 @@ impl wit::Host for Guest {
         if payload.len() > limits::PUSH_PAYLOAD_BYTES_MAX {
             return Ok(Err(wit::HubError::TooLarge));
         }
-        if !is_name(&subject) || !is_json(&payload) || !event.as_deref().is_none_or(is_event) {
+        if !is_name(&subject) || !is_json(&payload) || !event.as_ref().is_none_or(|event| self.pushes.contains(event)) {
             return Ok(Err(wit::HubError::Invalid));
         }
-        Ok(self.emit(Effect::Replace(Replacement { subject, event, payload })).await.map_err(wit::HubError::from))
+        Ok(self
+            .emit(Effect::Replace(Replacement { subject: own(&self.service, &subject), event, payload }))
+            .await
+            .map_err(wit::HubError::from))
     }
 
     async fn online(&mut self, users: Vec<String>) -> Answer<Vec<String>> {
@@ -96,6 +109,11 @@ impl wit::Host for Guest {
     async fn disconnect(&mut self, session_id: String) -> Answer<()> {
         Ok(session_id.parse().map_err(|_| wit::HubError::Invalid).map(|session| self.powers.sockets.disconnect_session(session)))
     }
+}
+
+/// A name that no other service can say: none of theirs holds a colon.
+fn own(service: &ServiceName, name: &str) -> String {
+    format!("{service}:{name}")
 }
 
 fn checked(push: wit::PushRequest) -> Result<Push, wit::HubError> {
@@ -267,6 +285,20 @@ mod tests {
         assert_eq!(said_by(None, 1).await, 0, "a service of its own accord");
         let recipient = push().users[0].parse().expect("an id");
         assert_eq!(said_by(Some(recipient), flood).await, 0, "one's own feed");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_service_pushes_no_frames_but_its_own() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let screen = Arc::new(Screen::default());
+        let [mut guest, _] = two_guests(folder.path(), screen.clone()).await;
+        for class in [wit::Class::Durable, wit::Class::Ephemeral] {
+            let foreign = wit::PushRequest { event: "message".to_owned(), class, ..push() };
+            let error = wit::Host::push(&mut guest, foreign).await.expect("no trap").expect_err("it is another's");
+            assert_eq!(error as u8, wit::HubError::Invalid as u8);
+        }
+        assert!(screen.shown.lock().is_empty());
+        assert_eq!(guest.powers.database.peek(i64::MIN, 10).await.expect("peeks"), []);
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub use self::functions::is_allowed as is_service_function;
 pub struct SqliteBackend {
     folder: PathBuf,
     durability: Durability,
+    /// Of one service's database.
+    bytes_max: Option<u64>,
     open: Mutex<HashMap<ServiceName, Arc<SqliteDatabase>>>,
 }
 
@@ -49,7 +51,12 @@ impl SqliteBackend {
     }
 
     pub fn with_durability(folder: impl Into<PathBuf>, durability: Durability) -> Self {
-        Self { folder: folder.into(), durability, open: Mutex::new(HashMap::new()) }
+        Self { folder: folder.into(), durability, bytes_max: None, open: Mutex::new(HashMap::new()) }
+    }
+
+    /// No service's database grows beyond so many bytes.
+    pub fn within(self, bytes_max: u64) -> Self {
+        Self { bytes_max: Some(bytes_max), ..self }
     }
 }
 
@@ -64,7 +71,7 @@ impl SqlBackend for SqliteBackend {
         tokio::fs::create_dir_all(folder)
             .await
             .map_err(|error| SqlError::new(ErrorClass::Unavailable, format!("{}: {error}", folder.display())))?;
-        let file = File::open(&folder.join(format!("{service}.sqlite")), self.durability).await?;
+        let file = File::open_within(&folder.join(format!("{service}.sqlite")), self.durability, self.bytes_max).await?;
         let outbox = SqliteOutbox::open(&file, service.as_str()).await?;
         let database = Arc::new(SqliteDatabase(Arc::new(Core {
             file,

@@ -45,7 +45,9 @@ pub(crate) async fn two_guests(folder: &Path, sockets: Arc<dyn Sockets>) -> [Gue
         pace: Pace::default(),
         senders: Arc::new(Senders::new(1)),
     });
-    [(); 2].map(|()| Guest::new(service.clone(), context(Duration::from_secs(30)).into(), powers.clone()))
+    [(); 2].map(|()| {
+        Guest::new(service.clone(), context(Duration::from_secs(30)).into(), powers.clone(), ["message_status".to_owned()].into())
+    })
 }
 
 pub(crate) fn context(time: Duration) -> CallContext {

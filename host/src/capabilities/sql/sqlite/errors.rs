@@ -27,15 +27,11 @@ fn from_code(code: i32, message: &str) -> SqlError {
         (_, sqlite::SQLITE_BUSY | sqlite::SQLITE_LOCKED) => (ErrorClass::Serialization, Some("40001")),
         (_, sqlite::SQLITE_INTERRUPT) => (ErrorClass::Timeout, Some("57014")),
         (_, sqlite::SQLITE_TOOBIG | sqlite::SQLITE_NOMEM) => (ErrorClass::TooLarge, Some("54000")),
-        (
-            _,
-            sqlite::SQLITE_IOERR
-            | sqlite::SQLITE_CORRUPT
-            | sqlite::SQLITE_FULL
-            | sqlite::SQLITE_CANTOPEN
-            | sqlite::SQLITE_READONLY
-            | sqlite::SQLITE_NOTADB,
-        ) => (ErrorClass::Unavailable, None),
+        // The disk's end, or that of the service's own share.
+        (_, sqlite::SQLITE_FULL) => (ErrorClass::Unavailable, Some("53100")),
+        (_, sqlite::SQLITE_IOERR | sqlite::SQLITE_CORRUPT | sqlite::SQLITE_CANTOPEN | sqlite::SQLITE_READONLY | sqlite::SQLITE_NOTADB) => {
+            (ErrorClass::Unavailable, None)
+        }
         _ => (ErrorClass::Other, None),
     };
     let constraint = matches!(class, ErrorClass::UniqueViolation | ErrorClass::Check).then(|| constraint(message)).flatten();

@@ -134,7 +134,7 @@ mod tests {
     use super::super::workers::Workers;
 
     async fn writer(path: &Path) -> (Arc<Lane>, Keeper) {
-        let role = || Role { path: path.to_owned(), durability: Durability::default(), writes: true };
+        let role = || Role { path: path.to_owned(), durability: Durability::default(), writes: true, bytes_max: None };
         let lane = Lane::open(role(), 1, Workers::new("a")).expect("opens");
         let mut lease = Lane::lease(&lane).await.expect("the writer");
         lease.run(&Script::new("CREATE TABLE t (a)"), Params::default()).await.expect("creates");

@@ -50,10 +50,19 @@ pub struct File {
 
 impl File {
     pub async fn open(path: &Path, durability: Durability) -> Result<Self, SqlError> {
+        Self::open_within(path, durability, None).await
+    }
+
+    /// One that never grows beyond so many bytes: what would make it fails with `Unavailable` and the SQLSTATE of a full disk (53100).
+    pub async fn open_within(path: &Path, durability: Durability, bytes_max: Option<u64>) -> Result<Self, SqlError> {
         // The writer first: it makes the file.
         let workers = Workers::new(&path.file_stem().unwrap_or_default().to_string_lossy());
-        let writer = Lane::open(Role { path: path.to_owned(), durability, writes: true }, 1, workers.clone())?;
-        let readers = Lane::open(Role { path: path.to_owned(), durability, writes: false }, limits::SQLITE_READERS as usize, workers)?;
+        let writer = Lane::open(Role { path: path.to_owned(), durability, writes: true, bytes_max }, 1, workers.clone())?;
+        let readers = Lane::open(
+            Role { path: path.to_owned(), durability, writes: false, bytes_max: None },
+            limits::SQLITE_READERS as usize,
+            workers,
+        )?;
         let (keeper, closing) = (TaskTracker::new(), CancellationToken::new());
         // Owned by the file: `close` ends it, and so does dropping the file.
         let link = Link::open(&writer.role)?;
@@ -134,6 +143,8 @@ pub(super) struct Role {
     pub(super) path: PathBuf,
     pub(super) durability: Durability,
     pub(super) writes: bool,
+    /// The largest that the file may become.
+    pub(super) bytes_max: Option<u64>,
 }
 
 /// Connections of one kind.
@@ -233,6 +244,11 @@ impl Link {
             connection.pragma_update(None, "wal_autocheckpoint", limits::SQLITE_LOG_PAGES_MAX)?;
             if role.writes {
                 connection.pragma_update(None, "cache_size", limits::SQLITE_WRITER_PAGES)?;
+            }
+            if let Some(bytes_max) = role.bytes_max {
+                // SQLite says what holds now: never less than the file has already.
+                let pages_max = (bytes_max / limits::SQLITE_PAGE_BYTES).min(u64::from(u32::MAX) - 1) as i64;
+                connection.pragma_update_and_check(None, "max_page_count", pages_max, |_| Ok(()))?;
             }
             connection.pragma_update(None, "hard_heap_limit", limits::SQLITE_HEAP_BYTES_MAX as i64)?;
             connection.pragma_update(None, "query_only", !role.writes)?;
@@ -477,6 +493,15 @@ impl Lease {
     /// Runs a text of any number of statements without parameters, all within `time`, on a thread of the file's own.
     #[cfg(test)]
     pub async fn run_text(&mut self, sql: &str, time: Duration) -> Result<(), SqlError> {
+        self.run_text_as(Speaker::Host, sql, time).await
+    }
+
+    /// As `run_text`, in the name of a service's migration.
+    pub async fn run_migration(&mut self, sql: &str, time: Duration) -> Result<(), SqlError> {
+        self.run_text_as(Speaker::Migration, sql, time).await
+    }
+
+    async fn run_text_as(&mut self, speaker: Speaker, sql: &str, time: Duration) -> Result<(), SqlError> {
         let sql = sql.to_owned();
         self.held()?.link()?.speak(speaker)?;
         self.elsewhere(time, move |link| link.connection.execute_batch(&sql).map_err(errors::from_rusqlite)).await?
@@ -493,15 +518,6 @@ impl Lease {
         let link = held.link()?;
         link.watch.is_cancelled.store(false, Ordering::Relaxed);
         let (watch, interrupt, workers) = (link.watch.clone(), link.interrupt.clone(), held.lane.workers.clone());
-        self.run_text_as(Speaker::Host, sql, time).await
-    }
-
-    /// As `run_text`, in the name of a service's migration.
-    pub async fn run_migration(&mut self, sql: &str, time: Duration) -> Result<(), SqlError> {
-        self.run_text_as(Speaker::Migration, sql, time).await
-    }
-
-    async fn run_text_as(&mut self, speaker: Speaker, sql: &str, time: Duration) -> Result<(), SqlError> {
         let (answers, mut answer) = oneshot::channel();
         workers.run(Box::new(move || {
             let Ok(link) = held.link() else { return };

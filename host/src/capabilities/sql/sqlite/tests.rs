@@ -166,3 +166,27 @@ async fn a_statement_that_was_quick_and_takes_long_is_begun_again_elsewhere() {
     transaction.commit().await.expect("commits");
     assert_eq!(database.query("SELECT count(*) FROM t", vec![]).await.expect("counts").rows, [[Value::S64(200_000)]]);
 }
+
+#[tokio::test]
+async fn a_database_does_not_grow_beyond_its_share_and_can_be_emptied_then() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let backend = SqliteBackend::new(folder.path()).within(limits::SQL_SERVICE_BYTES_MIN);
+    let database = backend.open(&ServiceName::parse("alpha").expect("a good name")).await.expect("opens");
+    let sql = "CREATE TABLE t (id BIGINT PRIMARY KEY, body TEXT)".to_owned();
+    database.migrate(&[Migration { name: "0001_t".to_owned(), dialect: "sqlite".to_owned(), sql }]).await.expect("migrates");
+    let insert = |id: i64| database.execute("INSERT INTO t (id, body) VALUES ($1, $2)", vec![Value::S64(id), text("x".repeat(100_000))]);
+    let mut taken = 0;
+    let error = loop {
+        match insert(taken).await {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+        assert!(taken as u64 * 100_000 < 2 * limits::SQL_SERVICE_BYTES_MIN, "it has no end");
+    };
+    assert_eq!((error.class, error.sqlstate.as_deref()), (ErrorClass::Unavailable, Some("53100")), "{error}");
+    assert!(taken > 20, "{taken} rows of 100 KB");
+    let size = std::fs::metadata(folder.path().join("alpha.sqlite")).expect("the file").len();
+    assert!(size <= limits::SQL_SERVICE_BYTES_MIN, "{size}");
+    database.execute("DELETE FROM t WHERE id < 10", vec![]).await.expect("what is there can go");
+    insert(taken).await.expect("and there is room again");
+}
