@@ -295,6 +295,10 @@ impl Tokens for Nothing {
         unreachable!()
     }
 
+    fn return_ticket(&self, _: &str) {
+        unreachable!()
+    }
+
     fn jwks(&self) -> serde_json::Value {
         unreachable!()
     }
@@ -305,7 +309,15 @@ impl Tokens for Nothing {
 }
 
 fn push() -> Effect {
-    Effect::Push(Push { users: vec![Uuid::nil()], event: "e".to_owned(), payload: "1".to_owned(), class: Class::Durable, receipt: None })
+    Effect::Push(Push {
+        users: vec![Uuid::nil()],
+        event: "e".to_owned(),
+        payload: "1".to_owned(),
+        class: Class::Durable,
+        receipt: None,
+        subject: None,
+        state: None,
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
