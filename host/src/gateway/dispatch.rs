@@ -19,7 +19,7 @@ use super::backend::{Backend, Snapshot as _};
 use super::bodies::{Bodies, Full, Held};
 use super::breaker::Verdict;
 use super::host_routes::HostRoutes;
-use super::idempotency::{self, Answer, Begin, IDEMPOTENT_REPLAYED, Idempotency};
+use super::idempotency::{self, Answer, Begin, IDEMPOTENT_REPLAYED, Idempotency, Owner};
 use super::problem::{PROBLEM_JSON, Problem};
 use super::rate_limit::Rule;
 use super::request::{RequestInfo, Served};
@@ -31,7 +31,7 @@ use crate::capabilities::tokens::Tokens;
 use crate::deadline::{Elapsed, timeout_at};
 use crate::limits;
 use crate::rates::{Allowance, RateLimiter, Subject};
-use crate::runtime::manifest::CacheScope;
+use crate::runtime::manifest::{Access, CacheScope};
 use crate::runtime::{CallError, ErrorKind, Input, Reply};
 
 const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -178,13 +178,21 @@ impl<B: Backend> Call<B> {
     async fn answer_once(self: Box<Self>, key: Arc<str>) -> Result<Response, Problem> {
         let idempotency = &self.gateway.idempotency;
         let fingerprint = idempotency::fingerprint(self.request.uri.path(), self.request.uri.query(), &self.body);
-        let slot = match idempotency.begin(self.subject(), &self.route.key, &key, fingerprint).await? {
+        let owner = match &self.caller {
+            Some(caller) if self.route.route.access != Access::Public => Owner::User(caller.user_id),
+            _ => Owner::Request,
+        };
+        let slot = match idempotency.begin(owner, &self.route.key, &key, fingerprint).await? {
             Begin::Run(slot) => Some(slot),
             Begin::Unkept => None,
             Begin::Replay(answer) => return Ok(replay(answer)),
         };
         let result = self.run(Some(key)).await;
         if let Some(slot) = slot {
+            if self.route.route.has_secret_answer() {
+                idempotency.release(slot).await;
+                return result.map(Done::into_response);
+            }
             let answer = match &result {
                 Ok(done) => Answer { status: done.status.as_u16(), body: done.body.clone().unwrap_or_default() },
                 Err(problem) => Answer { status: problem.status.as_u16(), body: problem.render(Some(&self.info.request_id)).into() },

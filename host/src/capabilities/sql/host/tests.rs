@@ -225,6 +225,10 @@ impl Cache for Nothing {
         unreachable!()
     }
 
+    async fn compare_and_delete(&self, _: &str, _: &[u8]) -> Result<bool, CacheError> {
+        unreachable!()
+    }
+
     async fn set_add(&self, _: &str, _: &[String], _: Option<Duration>) -> Result<u32, CacheError> {
         unreachable!()
     }
