@@ -38,7 +38,7 @@ use crate::capabilities::tokens::embedded::EmbeddedTokens;
 use crate::capabilities::tokens::{TokenSettings, Tokens};
 use crate::config::{Config, Mode, PasswordCost, Synchronous};
 use crate::descriptors;
-use crate::gateway::{self, Answering, BodyBounds, CheckState, GatewaySettings, GatewayState, Readiness, ServerSettings, Tls};
+use crate::gateway::{self, Answering, BodyBounds, CheckState, GatewaySettings, GatewayState, Need, Readiness, ServerSettings, Tls};
 use crate::hub::{self, Announcer, Hub, HubSettings, Registry};
 use crate::limits;
 use crate::names::ServiceName;
@@ -342,6 +342,7 @@ fn register_checks(readiness: &Readiness, cache: &Arc<dyn Cache>, feed: &Arc<Emb
     let feed = feed.clone();
     readiness.register(
         "database",
+        Need::Essential,
         Arc::new(move || {
             let feed = feed.clone();
             Box::pin(async move {
@@ -353,6 +354,7 @@ fn register_checks(readiness: &Readiness, cache: &Arc<dyn Cache>, feed: &Arc<Emb
     let cache = cache.clone();
     readiness.register(
         "cache",
+        Need::Helpful,
         Arc::new(move || {
             let cache = cache.clone();
             Box::pin(async move { cache.ping().await.map(|()| CheckState::Up).map_err(|error| error.to_string()) })
@@ -360,7 +362,9 @@ fn register_checks(readiness: &Readiness, cache: &Arc<dyn Cache>, feed: &Arc<Emb
     );
     let queue = queue.clone();
     readiness.register(
+        // Events wait in the outboxes; messages arrive.
         "queue",
+        Need::Helpful,
         Arc::new(move || {
             let queue = queue.clone();
             Box::pin(async move { queue.ping().await.map(|()| CheckState::Up).map_err(|error| error.to_string()) })

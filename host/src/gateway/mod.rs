@@ -60,7 +60,7 @@ mod tls;
 pub use crate::problem::{self, Problem};
 pub use authority::check_host;
 pub use bodies::BodyBounds;
-pub use health::{CheckState, Readiness};
+pub use health::{CheckState, Need, Readiness};
 pub use request::{PeerAddress, RequestInfo};
 pub use server::{Answering, ServeOutcome, ServerSettings, serve};
 pub use tls::{Tls, TlsError};

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::fakes::{FakeSnapshot, TestGateway, reply, route};
-use super::{BodyBounds, CheckState, GatewaySettings, Problem};
+use super::{BodyBounds, CheckState, GatewaySettings, Need, Problem};
 use crate::limits;
 use crate::runtime::{CallError, ErrorKind, FieldError, Reply, ServiceError};
 
@@ -657,7 +657,8 @@ async fn a_failing_service_is_left_alone_and_comes_back_with_its_next_version() 
 async fn ready_says_how_the_host_is() {
     let gateway = gateway(&[("GET /x", "public", "")]);
     let register = |name: &str, outcome: Result<CheckState, String>| {
-        gateway.readiness.register(name, Arc::new(move || Box::pin(std::future::ready(outcome.clone()))));
+        let need = if name == "database" { Need::Essential } else { Need::Helpful };
+        gateway.readiness.register(name, need, Arc::new(move || Box::pin(std::future::ready(outcome.clone()))));
     };
     register("database", Ok(CheckState::Up));
     let (status, _, body) = gateway.send("GET /ready", &[], "").await;
@@ -670,6 +671,15 @@ async fn ready_says_how_the_host_is() {
     register("cache", Ok(CheckState::Degraded));
     let (status, _, body) = gateway.send("GET /ready", &[], "").await;
     assert_eq!((status, &body["status"], &body["checks"]["cache"]["status"]), (200, &json!("degraded"), &json!("degraded")));
+
+    for away in ["cache", "queue"] {
+        register(away, Err("no answer".to_owned()));
+        let (status, _, body) = gateway.send("GET /ready", &[], "").await;
+        assert_eq!((status, &body["status"]), (200, &json!("degraded")), "without the {away} it serves on");
+        assert_eq!((&body["checks"][away]["status"], &body["checks"][away]["essential"]), (&json!("down"), &json!(false)));
+        assert_eq!(body["checks"]["database"]["essential"], true);
+        register(away, Ok(CheckState::Up));
+    }
 
     register("database", Err("/var/lib/echo: disk full".to_owned()));
     let (status, _, body) = gateway.send("GET /ready", &[], "").await;
