@@ -25,7 +25,7 @@ use super::rate_limit::Rule;
 use super::request::{RequestInfo, Served};
 use super::response_cache::{self, Asked, Kept, ResponseCache};
 use super::routes::{CompiledRoute, Found, Live, Values, percent_decode};
-use super::{GatewayState, identity};
+use super::{GatewayState, host_name, identity};
 use crate::capabilities::context::{CallContext, Caller, ClientAddress};
 use crate::capabilities::tokens::Tokens;
 use crate::deadline::{Elapsed, timeout_at};
@@ -71,6 +71,14 @@ impl<B: Backend> Gateway<B> {
     pub async fn dispatch(self: Arc<Self>, request: Request) -> Response {
         let info = request.extensions().get::<Arc<RequestInfo>>().expect("the edge gives every request one").clone();
         let deadline = info.received_at + self.live.settings.request_timeout;
+        if self.live.settings.loopback_names_only && !host_name::is_loopback(&request) {
+            return Problem::new(
+                StatusCode::MISDIRECTED_REQUEST,
+                "host_not_served",
+                "in development mode this host answers to localhost only",
+            )
+            .into_response();
+        }
         let answer = pin!(async move {
             match self.host_routes.find(request.uri().path()) {
                 Some(route) => {

@@ -135,8 +135,10 @@ pub(super) fn add_routes<B: Backend>(routes: &mut HostRoutes, state: &GatewaySta
         routes.add(path, Some((rate, rate_counter(&host, path))), handlers);
     };
     add("/health", get(async || ([(CONTENT_TYPE, "application/json")], "{\"status\":\"up\"}")));
-    add("/docs", get(docs::page));
-    add("/openapi.json", get(openapi::<B>).with_state(live.clone()));
+    if settings.docs {
+        add("/docs", get(docs::page));
+        add("/openapi.json", get(openapi::<B>).with_state(live.clone()));
+    }
     add("/ready", get(move || ready(readiness.clone(), live.clone())));
     add("/.well-known/jwks.json", get(async move || jwks(&*tokens)));
     if settings.public_metrics {
