@@ -38,7 +38,7 @@ use crate::capabilities::tokens::embedded::EmbeddedTokens;
 use crate::capabilities::tokens::{TokenSettings, Tokens};
 use crate::config::{Config, Mode, PasswordCost, Synchronous};
 use crate::descriptors;
-use crate::gateway::{self, Answering, BodyBounds, CheckState, GatewaySettings, GatewayState, Readiness, ServerSettings, Tls};
+use crate::gateway::{self, Answering, BodyBounds, CheckState, GatewaySettings, GatewayState, Need, Readiness, ServerSettings, Tls};
 use crate::hub::{self, Announcer, Hub, HubSettings, Registry};
 use crate::limits;
 use crate::names::ServiceName;
@@ -89,7 +89,10 @@ impl Host {
     async fn open(config: Config, shutdown: CancellationToken) -> anyhow::Result<Self> {
         let config = Arc::new(config);
         let data = &config.data.dir;
-        private_file::create_folder(data).with_context(|| format!("the data folder {}", data.display()))?;
+        let mended = private_file::make_folder_private(data, is_own).with_context(|| format!("the data folder {}", data.display()))?;
+        if mended > 0 {
+            tracing::warn!(folder = %data.display(), mended, "other accounts could reach what is in the data folder; now it is this account's alone");
+        }
         let durability = match config.sql.synchronous {
             Synchronous::Normal => Durability::Process,
             Synchronous::Full => Durability::Power,
@@ -289,6 +292,9 @@ impl Host {
                 body_bytes_max: config.server.body_bytes_max,
                 bodies: BodyBounds::default(),
                 public_metrics: config.server.public_metrics,
+                docs: config.server.docs,
+                // Others' pages reach a host on this machine by a name of theirs that leads to it (DNS rebinding).
+                loopback_names_only: config.mode == Mode::Dev && !config.expose_dev,
                 trusted_proxies_count: config.server.trusted_proxies_count,
             },
             rates: self.rates.clone(),
@@ -304,6 +310,7 @@ impl Host {
             runtime: self.runtime.clone(),
             queue: self.queue.clone(),
             token_sha256: admin::token_sha256(admin_token),
+            metrics_token_sha256: self.config.server.metrics_token.text().map(admin::token_sha256),
             connections: Box::new(move || connections_view(&registry)),
             metrics: Box::new(telemetry::render_metrics),
             ready,
@@ -326,6 +333,12 @@ fn ready_of(router: impl Answering) -> ReadyAnswer {
     })
 }
 
+/// Whether a name in the data folder is the host's; see the table in `docs/ARCHITECTURE.md`.
+fn is_own(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or(name);
+    ["code", "feed", "keys", "plugins", "queue", "run", "secrets", "services", "tokens"].contains(&stem)
+}
+
 /// In development the source tree's own map, so that a new world needs no new host.
 fn permissions(config: &Config) -> anyhow::Result<Permissions> {
     let sources = PathBuf::from("wit/services.wit");
@@ -342,6 +355,7 @@ fn register_checks(readiness: &Readiness, cache: &Arc<dyn Cache>, feed: &Arc<Emb
     let feed = feed.clone();
     readiness.register(
         "database",
+        Need::Essential,
         Arc::new(move || {
             let feed = feed.clone();
             Box::pin(async move {
@@ -353,6 +367,7 @@ fn register_checks(readiness: &Readiness, cache: &Arc<dyn Cache>, feed: &Arc<Emb
     let cache = cache.clone();
     readiness.register(
         "cache",
+        Need::Helpful,
         Arc::new(move || {
             let cache = cache.clone();
             Box::pin(async move { cache.ping().await.map(|()| CheckState::Up).map_err(|error| error.to_string()) })
@@ -360,7 +375,9 @@ fn register_checks(readiness: &Readiness, cache: &Arc<dyn Cache>, feed: &Arc<Emb
     );
     let queue = queue.clone();
     readiness.register(
+        // Events wait in the outboxes; messages arrive.
         "queue",
+        Need::Helpful,
         Arc::new(move || {
             let queue = queue.clone();
             Box::pin(async move { queue.ping().await.map(|()| CheckState::Up).map_err(|error| error.to_string()) })
@@ -407,7 +424,12 @@ fn announce(config: &Config, addresses: &Addresses) {
         println!("Echo serves on      {scheme}://{}", addresses.public);
         println!("  API to read       {scheme}://{}/docs", addresses.public);
         println!("  outgoing texts    {scheme}://{}/dev/outbox", addresses.public);
-        println!("  operator          http://{}  token {}", addresses.admin, addresses.admin_token);
+        if config.expose_dev {
+            // Whoever else sees this terminal, or its log, is not the operator.
+            println!("  operator          http://{}  token in {}", addresses.admin, Addresses::path(&config.data.dir).display());
+        } else {
+            println!("  operator          http://{}  token {}", addresses.admin, addresses.admin_token);
+        }
         println!("  data              {}", config.data.dir.display());
     }
     tracing::info!(public = addresses.public, admin = addresses.admin, "serving");

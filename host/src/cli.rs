@@ -22,7 +22,7 @@ pub enum Command {
     Serve(Serve),
     /// Run the host on a developer's machine: readable logs, GET /dev/outbox, generous rate limits, plugins swapped when their files change
     #[command(after_help = DEV_EXAMPLES)]
-    Dev(Host),
+    Dev(Dev),
     /// Ask a host on this machine whether it is ready; the exit status says so too
     Ready(Ready),
     /// Pack, look at, deploy and roll back services
@@ -40,6 +40,21 @@ pub struct Serve {
     /// Read and check the settings, say what is wrong with them, and end
     #[arg(long)]
     pub check: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Dev {
+    #[command(flatten)]
+    pub host: Host,
+    /// Listen where others can reach it too: they can read every one-time code that is sent, and nothing limits them
+    #[arg(long)]
+    pub expose_dev: bool,
+}
+
+impl Dev {
+    pub fn overrides(&self) -> Overrides {
+        Overrides { expose_dev: self.expose_dev, ..self.host.overrides() }
+    }
 }
 
 /// What `serve` and `dev` share.
@@ -69,7 +84,13 @@ impl Host {
     }
 
     pub fn overrides(&self) -> Overrides {
-        Overrides { data: self.data.clone(), plugins: self.plugins.clone(), listen: self.listen, admin_listen: self.admin_listen }
+        Overrides {
+            data: self.data.clone(),
+            plugins: self.plugins.clone(),
+            listen: self.listen,
+            admin_listen: self.admin_listen,
+            expose_dev: false,
+        }
     }
 }
 
@@ -78,7 +99,7 @@ impl Command {
     pub fn host(&self) -> Option<(Mode, &Host)> {
         match self {
             Command::Serve(serve) => Some((Mode::Serve, &serve.host)),
-            Command::Dev(host) => Some((Mode::Dev, host)),
+            Command::Dev(dev) => Some((Mode::Dev, &dev.host)),
             Command::Ready(_) | Command::Plugin { .. } => None,
         }
     }
@@ -265,6 +286,8 @@ mod tests {
         assert_eq!((overrides.listen.unwrap().port(), overrides.admin_listen.unwrap().port()), (0, 1));
         assert_eq!(serve.host.config_file(), Some("echo.toml".into()));
         assert_eq!(parsed("echod dev").host().map(|(mode, _)| mode), Some(Mode::Dev));
+        let Command::Dev(dev) = parsed("echod dev --expose-dev --listen 0.0.0.0:1") else { panic!("no dev") };
+        assert!(dev.overrides().expose_dev && dev.overrides().listen.is_some());
 
         let Command::Plugin { command: Plugin::Deploy { file, dry_run, admin } } =
             parsed("echod plugin deploy a.wasm --dry-run --admin http://h:1 --token t --data d")
@@ -297,6 +320,7 @@ mod tests {
             "echod",
             "echod serve --listen here",
             "echod dev --check",
+            "echod serve --expose-dev",
             "echod ready --wait long",
             "echod plugin",
             "echod plugin pack plugins/auth",

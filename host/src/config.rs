@@ -32,6 +32,9 @@ pub enum Mode {
 pub struct Config {
     #[serde(skip)]
     pub mode: Mode,
+    /// Development mode for others than this machine, as the command line alone can say.
+    #[serde(skip)]
+    pub expose_dev: bool,
     pub server: ServerConfig,
     pub data: DataConfig,
     pub gateway: GatewayConfig,
@@ -50,7 +53,9 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
     pub admin_token: Secret,
+    pub metrics_token: Secret,
     pub public_metrics: bool,
+    pub docs: bool,
     pub allowed_origins: Vec<String>,
     pub trusted_proxies_count: usize,
     /// Empty: connections are not encrypted. See `Config::tls`.
@@ -152,6 +157,7 @@ pub struct Overrides {
     pub plugins: Option<PathBuf>,
     pub listen: Option<SocketAddr>,
     pub admin_listen: Option<SocketAddr>,
+    pub expose_dev: bool,
 }
 
 /// Everything that is wrong, not only the first.
@@ -175,11 +181,14 @@ impl Config {
         let dev = mode == Mode::Dev;
         Self {
             mode,
+            expose_dev: false,
             server: ServerConfig {
                 listen: if dev { SocketAddr::from(([127, 0, 0, 1], 8080)) } else { SocketAddr::from(([0, 0, 0, 0], 8080)) },
                 admin_listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
                 admin_token: Secret::default(),
-                public_metrics: true,
+                metrics_token: Secret::default(),
+                public_metrics: dev,
+                docs: true,
                 allowed_origins: Vec::new(),
                 trusted_proxies_count: 0,
                 tls_cert: PathBuf::new(),
@@ -285,6 +294,7 @@ impl Config {
         let mut config = reading.finish(mode)?;
         config.server.listen = overrides.listen.unwrap_or(config.server.listen);
         config.server.admin_listen = overrides.admin_listen.unwrap_or(config.server.admin_listen);
+        config.expose_dev = overrides.expose_dev;
         config.data.dir = overrides.data.unwrap_or(config.data.dir);
         config.data.plugins = overrides.plugins.unwrap_or(config.data.plugins);
         let problems = config.problems();
@@ -314,6 +324,11 @@ impl Config {
             server.listen.port() == 0 || server.listen != server.admin_listen,
             "server.listen and server.admin_listen must not be the same address",
         );
+        for (setting, address) in [("server.listen", server.listen), ("server.admin_listen", server.admin_listen)] {
+            let good = self.mode == Mode::Serve || self.expose_dev || address.ip().is_loopback();
+            let why = "development mode shows one-time codes to everybody and limits nobody";
+            must(good, &format!("{setting}: {why}, so it listens on this machine alone: {address} wants --expose-dev, or `echod serve`"));
+        }
         for origin in &server.allowed_origins {
             let good = origin == "*" || is_origin(origin);
             must(good, &format!("server.allowed_origins: {origin:?} is neither \"*\" nor an origin such as \"https://app.example.org\""));
@@ -377,7 +392,7 @@ struct Reading {
 }
 
 const SERVICES: &str = "services";
-const SECRETS: [(&str, &str); 2] = [("server", "admin_token"), ("passwords", "fingerprint_key")];
+const SECRETS: [(&str, &str); 3] = [("server", "admin_token"), ("server", "metrics_token"), ("passwords", "fingerprint_key")];
 
 impl Reading {
     fn new(mode: Mode, environment: BTreeMap<String, String>) -> Self {
@@ -679,6 +694,21 @@ mod tests {
         );
         let message = read(Mode::Serve, "[server\n", &[]).unwrap_err().to_string();
         assert!(message.contains("echo.toml: ") && message.contains("line 1"), "{message}");
+    }
+
+    #[test]
+    fn development_mode_is_for_this_machine() {
+        for key in ["listen", "admin_listen"] {
+            let text = format!("[server]\n{key} = \"0.0.0.0:7000\"\n");
+            let refused = read(Mode::Dev, &text, &[]).expect_err("refused").to_string();
+            assert!(refused.contains(&format!("server.{key}: ")) && refused.contains("--expose-dev"), "{refused}");
+            assert!(read(Mode::Serve, &text, &[]).is_ok());
+            let exposed = Overrides { expose_dev: true, ..Overrides::default() };
+            assert!(Config::from_sources(Mode::Dev, Some(("echo.toml", &text)), BTreeMap::new(), exposed).is_ok());
+        }
+        for address in ["127.0.0.1:7000", "127.8.8.8:7000", "[::1]:7000"] {
+            assert!(read(Mode::Dev, &format!("[server]\nlisten = \"{address}\"\n"), &[]).is_ok(), "{address}");
+        }
     }
 
     #[test]

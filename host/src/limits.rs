@@ -284,6 +284,8 @@ pub const RELAY_GATHER_EFFECTS: usize = 8;
 pub const RELAY_GATHER_MS: u64 = 2;
 /// Events of one outbox leave at least this far from each other, in milliseconds.
 pub const RELAY_EVENTS_GATHER_MS: u64 = 10;
+/// Events that wait in memory while the queue takes none; what is beyond stays in the outbox. Pushes leave meanwhile.
+pub const RELAY_EVENTS_WAITING_MAX: usize = 1_024;
 /// Effects that have left are taken out of the outbox when there are so many of them, or at the next tick.
 pub const RELAY_CLEAR_EFFECTS: usize = 1_024;
 /// Bytes of effects that the relay takes at once, and users into whose feeds they go (one effect may be larger): nobody else writes a feed meanwhile.
@@ -334,6 +336,9 @@ pub const QUEUE_TICK_MS: u64 = 5_000;
 pub const EVENT_RETRY_ASKED_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
 /// Why an event failed, as kept with a dead letter, in bytes.
 pub const EVENT_REASON_BYTES_MAX: usize = 1_024;
+/// Pause before a service subscribes again whose subscription failed, in milliseconds (doubling).
+pub const SUBSCRIBE_RETRY_FIRST_MS: u64 = 200;
+pub const SUBSCRIBE_RETRY_LAST_MS: u64 = 30_000;
 /// Tries of an event before it goes to the dead letters, and the pauses between, in milliseconds (doubling).
 pub const EVENT_TRIES_MAX: u32 = 10;
 pub const EVENT_RETRY_FIRST_MS: u64 = 50;

@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Parser;
 use echod::admin::client::{self, AdminClient, read_packed};
 use echod::cli::{Admin, Cli, Command, Host, Plugin};
-use echod::config::{Config, Mode};
+use echod::config::{Config, Mode, Overrides};
 use echod::names::ServiceName;
 use echod::runtime::artifact::{Artifact, pack_directory};
 use echod::runtime::manifest::Manifest;
@@ -38,12 +38,12 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(serve) if serve.check => {
-            load(Mode::Serve, &serve.host)?;
+            load(Mode::Serve, &serve.host, serve.host.overrides())?;
             println!("the settings are good");
             Ok(())
         }
-        Command::Serve(serve) => run_host(load(Mode::Serve, &serve.host)?),
-        Command::Dev(host) => run_host(load(Mode::Dev, &host)?),
+        Command::Serve(serve) => run_host(load(Mode::Serve, &serve.host, serve.host.overrides())?),
+        Command::Dev(dev) => run_host(load(Mode::Dev, &dev.host, dev.overrides())?),
         Command::Ready(ready) => {
             let patience = Duration::from_secs(ready.wait);
             println!("{}", wait_for(client::ready(ready.url.as_deref(), &ready.data, patience))??);
@@ -53,11 +53,13 @@ fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-fn load(mode: Mode, host: &Host) -> anyhow::Result<Config> {
-    Ok(Config::load(mode, host.config_file().as_deref(), host.overrides())?)
+fn load(mode: Mode, host: &Host, overrides: Overrides) -> anyhow::Result<Config> {
+    Ok(Config::load(mode, host.config_file().as_deref(), overrides)?)
 }
 
 fn run_host(config: Config) -> anyhow::Result<()> {
+    // Whatever makes a file from here on, a database's log too, makes it for this account alone.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let _logs = telemetry::init_logs(&config.log)?;
     forgo_huge_pages();
     // Before anything counts.

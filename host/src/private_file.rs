@@ -1,8 +1,9 @@
-//! Files that only this account may read (keys, tokens, addresses), replaced whole or not at all. Knows nothing of what is in them.
+//! Files that only this account may read (keys, tokens, addresses), replaced whole or not at all, and folders of which nobody else reads
+//! anything. Knows nothing of what is in them.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Mode 0600, in place of whatever was there; on the disk when it returns.
@@ -21,6 +22,53 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
+const STICKY: u32 = 0o1000;
+
+/// Mode 0700 for the folder, and below it 0700 for folders and 0600 for files, of the entries that `is_own` says are the host's; links are left as
+/// they are, as they may lead anywhere. Made where it is missing. How many were mended.
+/// Errors: what cannot be mended, with its path; a folder that all accounts share, such as `/tmp`.
+pub fn make_folder_private(path: &Path, is_own: impl Fn(&str) -> bool) -> io::Result<usize> {
+    create_folder(path)?;
+    if std::fs::metadata(path)?.mode() & STICKY != 0 {
+        let reason = format!("{}: all accounts share this folder; name one of the host's own, such as one below it", path.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+    }
+    // From the outside in: once the folder is private, nobody else reaches what is in it.
+    let mut mended = usize::from(mend(path, 0o700)?);
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(&is_own) {
+            mended += mend_below(&entry.path())?;
+        }
+    }
+    Ok(mended)
+}
+
+fn mend_below(path: &Path) -> io::Result<usize> {
+    let kind = path.symlink_metadata()?.file_type();
+    if kind.is_file() {
+        return Ok(usize::from(mend(path, 0o600)?));
+    }
+    if !kind.is_dir() {
+        return Ok(0);
+    }
+    let mut mended = usize::from(mend(path, 0o700)?);
+    for entry in std::fs::read_dir(path)? {
+        mended += mend_below(&entry?.path())?;
+    }
+    Ok(mended)
+}
+
+/// Whether it had another mode.
+fn mend(path: &Path, mode: u32) -> io::Result<bool> {
+    let explained = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    if std::fs::metadata(path).map_err(explained)?.mode() & 0o7777 == mode {
+        return Ok(false);
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(explained)?;
+    Ok(true)
+}
+
 /// A name in a folder is durable only when the folder is.
 fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent() {
@@ -32,7 +80,35 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_loosely_permitted_folder_is_mended_and_what_is_not_the_hosts_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let loose = |path: &Path, mode: u32| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        let mode_of = |path: &str| std::fs::metadata(data.join(path)).unwrap().mode() & 0o7777;
+        std::fs::create_dir_all(data.join("services/deep")).unwrap();
+        let outside = folder.path().join("outside");
+        for path in [data.join("services/deep/a.sqlite-wal"), data.join("feed.sqlite"), data.join("photo.jpg"), outside.clone()] {
+            std::fs::write(&path, "x").unwrap();
+            loose(&path, 0o666);
+        }
+        std::os::unix::fs::symlink(&outside, data.join("services/link")).unwrap();
+        for path in ["services/deep", "services", ""] {
+            loose(&data.join(path), 0o777);
+        }
+        let is_own = |name: &str| name == "services" || name.starts_with("feed.");
+        assert_eq!(make_folder_private(&data, is_own).unwrap(), 5);
+        assert_eq!((mode_of(""), mode_of("services"), mode_of("services/deep")), (0o700, 0o700, 0o700));
+        assert_eq!((mode_of("services/deep/a.sqlite-wal"), mode_of("feed.sqlite")), (0o600, 0o600));
+        assert_eq!((mode_of("photo.jpg"), std::fs::metadata(&outside).unwrap().mode() & 0o777), (0o666, 0o666));
+        assert_eq!(make_folder_private(&data, is_own).unwrap(), 0, "nothing is left to mend");
+
+        loose(&data, 0o1777);
+        let refused = make_folder_private(&data, is_own).expect_err("all accounts share it").to_string();
+        assert!(refused.contains("all accounts share"), "{refused}");
+        assert_eq!(make_folder_private(&folder.path().join("new"), is_own).unwrap(), 0, "it is made");
+    }
 
     #[test]
     fn a_file_is_private_and_whole() {

@@ -20,11 +20,17 @@ pub struct Relay {
     sockets: Arc<dyn Sockets>,
     /// All up to here was taken from the outbox, and its pushes have left.
     taken: i64,
+    /// The events up to here were taken: behind `taken` where the queue is away and more wait than memory is for. They stay in the outbox.
+    events_taken: i64,
     /// Events that have not left yet: services can wait a moment, and many cost the queue little more than one.
     waiting: Vec<(i64, Event)>,
+    waiting_bytes: usize,
     published_at: Instant,
     /// When the feed is to number the pushes with a state that it keeps.
     release_at: Option<Instant>,
+    /// While the queue takes nothing: when it is asked again, and the pause after that.
+    publish_again_at: Option<Instant>,
+    publish_pause: Duration,
     /// Ephemeral pushes up to here have been handed to the sockets: they alone have nobody who remembers.
     shown: i64,
     /// Effects that have left and are still in the outbox, and since when.
@@ -36,8 +42,6 @@ pub struct Relay {
 enum RelayError {
     #[error("outbox: {0}")]
     Outbox(#[from] crate::capabilities::sql::SqlError),
-    #[error(transparent)]
-    Queue(#[from] crate::capabilities::events::QueueError),
     #[error(transparent)]
     Feed(#[from] crate::capabilities::hub::FeedError),
 }
@@ -82,10 +86,14 @@ impl Relay {
             feed,
             sockets,
             taken: i64::MIN,
+            events_taken: i64::MIN,
             waiting: Vec::new(),
+            waiting_bytes: 0,
             published_at: now,
             // The last run may have left some.
             release_at: Some(now),
+            publish_again_at: None,
+            publish_pause: Duration::from_millis(limits::RELAY_RETRY_FIRST_MS),
             shown: i64::MIN,
             left: 0,
             cleared_at: now,
@@ -102,10 +110,16 @@ impl Relay {
             let ended = shutdown.is_cancelled();
             let began_at = tokio::time::Instant::now();
             match self.move_batch(ended).await {
-                Ok(Moved { effects: 0, .. }) if ended => return self.clear().await,
+                Ok(Moved { effects: 0, .. }) if ended => {
+                    self.clear().await;
+                    if self.has_events() {
+                        tracing::warn!(source = self.outbox.source(), "events stay in the outbox until the next start");
+                    }
+                    return;
+                }
                 Ok(Moved { effects: 0, .. }) => {
                     pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
-                    let publish_at = (!self.waiting.is_empty()).then(|| self.publish_at());
+                    let publish_at = self.has_events().then(|| self.publish_at());
                     let look_again = publish_at.into_iter().chain(self.release_at).map(Into::into).min().unwrap_or(began_at + tick);
                     tokio::select! {
                         () = signal.notified() => {}
@@ -140,22 +154,28 @@ impl Relay {
         if self.left == 0 {
             return;
         }
-        let moved = self.waiting.first().map_or(self.taken, |(position, _)| position - 1);
+        let moved = self.waiting.first().map_or(self.events_taken, |(position, _)| position - 1);
         match self.outbox.remove_up_to(moved).await {
-            Ok(()) => self.left = self.waiting.len(),
+            Ok(()) => self.left = usize::from(self.has_events()),
             Err(error) => tracing::warn!(source = self.outbox.source(), %error, "what has left stays in the outbox for now"),
         }
     }
 
+    /// Whether events are committed that have not left.
+    fn has_events(&self) -> bool {
+        !self.waiting.is_empty() || self.events_taken < self.taken
+    }
+
     /// Counts as one where no effects were there and events or what the feed kept left. They wait unless it is time for them, or `all` is to leave.
     async fn move_batch(&mut self, all: bool) -> Result<Moved, RelayError> {
-        let mut published = if all || Instant::now() >= self.publish_at() { self.publish().await? } else { false };
+        let mut published = if all || Instant::now() >= self.publish_at() { self.publish().await } else { false };
         if self.release_at.is_some_and(|at| all || Instant::now() >= at) {
             let entries = self.feed.release(self.outbox.source()).await?;
             self.release_at = None;
             published |= !entries.is_empty();
             self.sockets.deliver(&entries);
         }
+        self.take_events_left_behind().await?;
         let effects = self.outbox.peek(self.taken, limits::RELAY_BATCH).await?;
         let Some(&(last, _)) = effects.last() else { return Ok(Moved { effects: usize::from(published), ..Moved::default() }) };
         let moved = Moved { effects: effects.len(), bytes: effects.iter().map(|(_, effect)| effect.bytes()).sum() };
@@ -184,27 +204,78 @@ impl Relay {
             self.sockets.deliver_ephemeral(push);
         }
         self.shown = last;
+        if self.events_taken == self.taken && self.has_room() {
+            self.events_taken = last;
+            self.wait_with(events);
+        }
         self.taken = last;
         self.left += moved.effects;
-        self.waiting.append(&mut events);
         Ok(moved)
     }
 
-    /// When the events that wait are to leave: at once, unless others left just before.
+    /// Pushes do not wait for a queue that is away, and memory is no place for all events of that time.
+    fn has_room(&self) -> bool {
+        self.waiting.len() < limits::RELAY_EVENTS_WAITING_MAX && self.waiting_bytes < limits::RELAY_BYTES_MAX
+    }
+
+    fn wait_with(&mut self, events: Vec<(i64, Event)>) {
+        self.waiting_bytes += events.iter().map(|(_, event)| event.payload.len()).sum::<usize>();
+        self.waiting.extend(events);
+    }
+
+    /// Reads events again that were left in the outbox.
+    async fn take_events_left_behind(&mut self) -> Result<(), RelayError> {
+        if self.events_taken >= self.taken || !self.has_room() {
+            return Ok(());
+        }
+        self.outbox.rewind();
+        let effects = self.outbox.peek(self.events_taken, limits::RELAY_BATCH).await?;
+        // What comes next is further on.
+        self.outbox.rewind();
+        let is_last = effects.last().is_none_or(|(position, _)| *position >= self.taken);
+        self.events_taken = if is_last { self.taken } else { effects.last().map_or(self.taken, |(position, _)| *position) };
+        let taken = self.taken;
+        let events = effects.into_iter().filter(|(position, _)| *position <= taken);
+        let events = events.filter_map(|(position, effect)| match effect {
+            Effect::Event(event) => Some((position, event)),
+            Effect::Push(_) | Effect::Replace(_) => None,
+        });
+        self.wait_with(events.collect());
+        Ok(())
+    }
+
+    /// When the events that wait are to leave: at once, unless others left just before, or the queue took none.
     fn publish_at(&self) -> Instant {
+        if let Some(at) = self.publish_again_at {
+            return at;
+        }
         let gather = if self.waiting.len() < limits::RELAY_BATCH { limits::RELAY_EVENTS_GATHER_MS } else { 0 };
         self.published_at + Duration::from_millis(gather)
     }
 
-    /// Whether events have left.
-    async fn publish(&mut self) -> Result<bool, RelayError> {
+    /// Whether events have left. Where the queue takes none, the outbox keeps them and all else goes on.
+    async fn publish(&mut self) -> bool {
         if self.waiting.is_empty() {
-            return Ok(false);
+            return false;
         }
-        self.queue.publish(self.outbox.source(), &self.waiting).await?;
+        let outcome = self.queue.publish(self.outbox.source(), &self.waiting).await;
         self.published_at = Instant::now();
-        self.waiting.clear();
-        Ok(true)
+        match outcome {
+            Ok(()) => {
+                self.waiting.clear();
+                self.waiting_bytes = 0;
+                self.publish_again_at = None;
+                self.publish_pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
+                true
+            }
+            Err(error) => {
+                let retry_ms = self.publish_pause.as_millis() as u64;
+                tracing::warn!(source = self.outbox.source(), %error, retry_ms, waiting = self.waiting.len(), "events cannot leave yet");
+                self.publish_again_at = Some(self.published_at + self.publish_pause);
+                self.publish_pause = (self.publish_pause * 2).min(Duration::from_millis(limits::RELAY_RETRY_LAST_MS));
+                false
+            }
+        }
     }
 }
 
@@ -269,7 +340,7 @@ mod tests {
     /// Refuses a few times before it passes on.
     struct Shaky {
         queue: Arc<dyn Queue>,
-        refusals: AtomicUsize,
+        refusals: Arc<AtomicUsize>,
     }
 
     #[async_trait]
@@ -320,6 +391,8 @@ mod tests {
         queue: Arc<dyn Queue>,
         feed: Arc<EmbeddedFeed>,
         arrivals: Arc<Arrivals>,
+        /// How often the queue still refuses.
+        refusals: Arc<AtomicUsize>,
         shutdown: CancellationToken,
         relay: JoinHandle<()>,
     }
@@ -333,10 +406,11 @@ mod tests {
         let handler = handler.unwrap_or_else(|| Arc::new(Subscriber(arrivals.clone())));
         let subscriber = ServiceName::parse("beta").expect("a good name");
         queue.subscribe(&subscriber, vec!["a.a".to_owned()], handler).await.expect("subscribes");
-        let queue: Arc<dyn Queue> = Arc::new(Shaky { queue, refusals: AtomicUsize::new(refusals) });
+        let refusals = Arc::new(AtomicUsize::new(refusals));
+        let queue: Arc<dyn Queue> = Arc::new(Shaky { queue, refusals: refusals.clone() });
         let shutdown = CancellationToken::new();
         let relay = Relay::spawn(database.clone(), queue.clone(), feed.clone(), arrivals.clone(), shutdown.clone());
-        House { database, queue, feed, arrivals, shutdown, relay }
+        House { database, queue, feed, arrivals, refusals, shutdown, relay }
     }
 
     fn event(payload: &str) -> Effect {
@@ -399,6 +473,34 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(10), relay).await.expect("it ends").expect("no panic");
         assert_eq!(arrivals.entries.lock().last().map(|entry| entry.seq), Some(count as u64 + 1));
         assert_eq!(database.peek(i64::MIN, 1).await.expect("peeks"), []);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn pushes_arrive_though_the_queue_takes_nothing_and_its_events_come_later() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let house = house(folder.path(), usize::MAX, None).await;
+        let user = Uuid::now_v7();
+        // More than the relay holds of events, so that some stay in the outbox alone.
+        let count = limits::RELAY_EVENTS_WAITING_MAX + 2 * limits::RELAY_BATCH + 20;
+        for number in 0..count {
+            let mut transaction = house.database.begin().await.expect("begins");
+            transaction.emit(event(&number.to_string())).await.expect("emits");
+            transaction.emit(push(user, &number.to_string(), Class::Durable)).await.expect("emits");
+            transaction.commit().await.expect("commits");
+        }
+        until("the last push", || house.arrivals.entries.lock().len() >= count).await;
+        assert!(house.arrivals.events.lock().is_empty(), "the queue was away");
+        house.refusals.store(0, Ordering::SeqCst);
+        until("the last event", || house.arrivals.events.lock().len() >= count).await;
+        let expect: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+        assert_eq!(*house.arrivals.events.lock(), expect, "each once, and in their order");
+        // What comes now goes on as before, and nothing stays behind.
+        house.database.emit(vec![event("next"), push(user, "\"next\"", Class::Durable)]).await.expect("emits");
+        until("the next event", || house.arrivals.events.lock().len() > count).await;
+        house.shutdown.cancel();
+        tokio::time::timeout(Duration::from_secs(10), house.relay).await.expect("it ends").expect("no panic");
+        assert_eq!(house.arrivals.entries.lock().len(), count + 1);
+        assert_eq!(house.database.peek(i64::MIN, 1).await.expect("peeks"), []);
     }
 
     /// Has a batch ready whenever it is asked, of these sizes.
@@ -496,7 +598,7 @@ mod tests {
                 };
             }
         }
-        let House { database, queue: _queue, feed, arrivals, shutdown, relay } = house(folder.path(), 0, None).await;
+        let House { database, queue: _queue, feed, arrivals, shutdown, relay, .. } = house(folder.path(), 0, None).await;
         shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(20), relay).await.expect("it ends").expect("no panic");
         assert_eq!(database.peek(i64::MIN, 1).await.expect("peeks"), []);

@@ -109,6 +109,7 @@ const LONG_FILES: &[(&str, &str)] = &[
     ("host/src/capabilities/events/embedded.rs", "the queue's tables, its memory and its lanes' life belong together"),
     ("host/src/config.rs", "every setting with its reading and its checks, and their tests"),
     ("host/src/hub/socket.rs", "one socket's loop, from the first frame to the close"),
+    ("host/src/relay.rs", "the relay of one outbox, with the tests that take away what it hands over to"),
 ];
 
 #[test]

@@ -32,6 +32,8 @@ pub struct AdminState {
     pub queue: Arc<dyn Queue>,
     /// SHA-256 of the operator's token, so that comparing takes the same time for every guess.
     pub token_sha256: [u8; 32],
+    /// Of the token that opens `/metrics` alone, where there is one.
+    pub metrics_token_sha256: Option<[u8; 32]>,
     pub connections: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// What the public side answers to GET /ready.
@@ -61,7 +63,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/v1/connections", get(connections))
         .route("/admin/v1/drain", post(drain))
         .route_layer(middleware::from_fn_with_state(state.clone(), only_operators))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics).route_layer(middleware::from_fn_with_state(state.clone(), only_who_may_see_metrics)))
         .route("/ready", get(ready))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "The operator API has no such path.") });
     guarded.layer(middleware::from_fn(finish)).with_state(state)
@@ -75,16 +77,47 @@ async fn finish(request: Request, next: Next) -> Response {
     response
 }
 
+/// What a token opens. The greater includes the less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    Metrics,
+    Admin,
+}
+
 async fn only_operators(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Response {
+    admit(&state, Scope::Admin, request, next).await
+}
+
+async fn only_who_may_see_metrics(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Response {
+    admit(&state, Scope::Metrics, request, next).await
+}
+
+async fn admit(state: &AdminState, wanted: Scope, request: Request, next: Next) -> Response {
     let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    match given {
-        Some(token) if token_sha256(token) == state.token_sha256 => next.run(request).await,
-        Some(_) => Problem::unauthenticated("token_invalid", "This is not the operator's token.").into_response(),
+    match given.map(|token| state.scope_of(token)) {
+        Some(Some(scope)) if scope >= wanted => next.run(request).await,
+        Some(Some(_)) => {
+            Problem::new(StatusCode::FORBIDDEN, "scope_missing", "This token opens GET /metrics and nothing else.").into_response()
+        }
+        Some(None) => Problem::unauthenticated("token_invalid", "This is not the operator's token.").into_response(),
         None => Problem::unauthenticated(
             "token_missing",
             "The operator's token is wanted as a bearer token; it is in run/addresses.json of the data folder.",
         )
         .into_response(),
+    }
+}
+
+impl AdminState {
+    fn scope_of(&self, token: &str) -> Option<Scope> {
+        let given = token_sha256(token);
+        if given == self.token_sha256 {
+            Some(Scope::Admin)
+        } else if self.metrics_token_sha256 == Some(given) {
+            Some(Scope::Metrics)
+        } else {
+            None
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod compat;
 #[cfg(test)]
 pub mod fixture;
 pub mod openapi;
+pub mod secrets;
 pub mod wit;
 
 /// Where a request's fields come from.

@@ -19,19 +19,19 @@ use super::backend::{Backend, Snapshot as _};
 use super::bodies::{Bodies, Full, Held};
 use super::breaker::Verdict;
 use super::host_routes::HostRoutes;
-use super::idempotency::{self, Answer, Begin, IDEMPOTENT_REPLAYED, Idempotency};
+use super::idempotency::{self, Answer, Begin, IDEMPOTENT_REPLAYED, Idempotency, Owner};
 use super::problem::{PROBLEM_JSON, Problem};
 use super::rate_limit::Rule;
 use super::request::{RequestInfo, Served};
 use super::response_cache::{self, Asked, Kept, ResponseCache};
 use super::routes::{CompiledRoute, Found, Live, Values, percent_decode};
-use super::{GatewayState, identity};
+use super::{GatewayState, host_name, identity};
 use crate::capabilities::context::{CallContext, Caller, ClientAddress};
 use crate::capabilities::tokens::Tokens;
 use crate::deadline::{Elapsed, timeout_at};
 use crate::limits;
 use crate::rates::{Allowance, RateLimiter, Subject};
-use crate::runtime::manifest::CacheScope;
+use crate::runtime::manifest::{Access, CacheScope};
 use crate::runtime::{CallError, ErrorKind, Input, Reply};
 
 const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -71,6 +71,14 @@ impl<B: Backend> Gateway<B> {
     pub async fn dispatch(self: Arc<Self>, request: Request) -> Response {
         let info = request.extensions().get::<Arc<RequestInfo>>().expect("the edge gives every request one").clone();
         let deadline = info.received_at + self.live.settings.request_timeout;
+        if self.live.settings.loopback_names_only && !host_name::is_loopback(&request) {
+            return Problem::new(
+                StatusCode::MISDIRECTED_REQUEST,
+                "host_not_served",
+                "in development mode this host answers to localhost only",
+            )
+            .into_response();
+        }
         let answer = pin!(async move {
             match self.host_routes.find(request.uri().path()) {
                 Some(route) => {
@@ -178,13 +186,21 @@ impl<B: Backend> Call<B> {
     async fn answer_once(self: Box<Self>, key: Arc<str>) -> Result<Response, Problem> {
         let idempotency = &self.gateway.idempotency;
         let fingerprint = idempotency::fingerprint(self.request.uri.path(), self.request.uri.query(), &self.body);
-        let slot = match idempotency.begin(self.subject(), &self.route.key, &key, fingerprint).await? {
+        let owner = match &self.caller {
+            Some(caller) if self.route.route.access != Access::Public => Owner::User(caller.user_id),
+            _ => Owner::Request,
+        };
+        let slot = match idempotency.begin(owner, &self.route.key, &key, fingerprint).await? {
             Begin::Run(slot) => Some(slot),
             Begin::Unkept => None,
             Begin::Replay(answer) => return Ok(replay(answer)),
         };
         let result = self.run(Some(key)).await;
         if let Some(slot) = slot {
+            if self.route.route.has_secret_answer() {
+                idempotency.release(slot).await;
+                return result.map(Done::into_response);
+            }
             let answer = match &result {
                 Ok(done) => Answer { status: done.status.as_u16(), body: done.body.clone().unwrap_or_default() },
                 Err(problem) => Answer { status: problem.status.as_u16(), body: problem.render(Some(&self.info.request_id)).into() },

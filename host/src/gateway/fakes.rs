@@ -267,6 +267,10 @@ impl Cache for FakeCache {
         })
     }
 
+    async fn compare_and_delete(&self, key: &str, expected: &[u8]) -> Result<bool, CacheError> {
+        self.with(key, |slot, _| slot.take_if(|(value, _)| value == expected).is_some())
+    }
+
     async fn get_multi(&self, _: &[String]) -> Result<Vec<Option<Bytes>>, CacheError> {
         Err(CacheError::Unavailable)
     }
@@ -368,9 +372,18 @@ impl TestGateway {
         json_of(self.send_raw(line, headers, body).await).await
     }
 
+    /// The same from another address.
+    pub async fn send_from(&self, address: &str, line: &str, headers: &[&str], body: impl Into<Body>) -> (u16, HeaderMap, Value) {
+        json_of(self.send_raw_from(address, line, headers, body).await).await
+    }
+
     pub async fn send_raw(&self, line: &str, headers: &[&str], body: impl Into<Body>) -> Response {
+        self.send_raw_from("192.0.2.1:50000", line, headers, body).await
+    }
+
+    async fn send_raw_from(&self, address: &str, line: &str, headers: &[&str], body: impl Into<Body>) -> Response {
         let (method, path) = line.split_once(' ').unwrap();
-        let peer: SocketAddr = "192.0.2.1:50000".parse().unwrap();
+        let peer: SocketAddr = address.parse().unwrap();
         let mut request = Request::builder().method(method).uri(path).extension(PeerAddress(peer));
         for header in headers {
             let (name, value) = header.split_once(": ").unwrap();

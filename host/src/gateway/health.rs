@@ -32,12 +32,21 @@ pub enum CheckState {
     Degraded,
 }
 
+/// What the host is without a part of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing can be served: `/ready` says down.
+    Essential,
+    /// It serves on with less: `/ready` says degraded.
+    Helpful,
+}
+
 pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<CheckState, String>> + Send + Sync>;
 
 /// The checks behind `/ready`. `app` registers them; whoever ends the host says that it drains.
 #[derive(Default)]
 pub struct Readiness {
-    checks: Mutex<BTreeMap<String, Check>>,
+    checks: Mutex<BTreeMap<String, (Need, Check)>>,
     is_draining: AtomicBool,
     last: Mutex<Option<(Instant, BTreeMap<String, CheckReport>)>>,
 }
@@ -53,13 +62,22 @@ pub enum Status {
 #[derive(Clone, Debug, Serialize)]
 pub struct CheckReport {
     pub status: Status,
+    /// Whether the host is down without it.
+    pub essential: bool,
     pub duration_ms: f64,
+}
+
+impl CheckReport {
+    /// What this part makes of the whole.
+    fn weight(&self) -> Status {
+        if self.essential { self.status } else { self.status.min(Status::Degraded) }
+    }
 }
 
 impl Readiness {
     /// A check of the same name is replaced.
-    pub fn register(&self, name: impl Into<String>, check: Check) {
-        self.checks.lock().insert(name.into(), check);
+    pub fn register(&self, name: impl Into<String>, need: Need, check: Check) {
+        self.checks.lock().insert(name.into(), (need, check));
         *self.last.lock() = None;
     }
 
@@ -83,14 +101,14 @@ impl Readiness {
         {
             return reports.clone();
         }
-        let checks: Vec<(String, Check)> = self.checks.lock().iter().map(|(name, check)| (name.clone(), check.clone())).collect();
+        let checks: Vec<_> = self.checks.lock().iter().map(|(name, (need, check))| (name.clone(), *need, check.clone())).collect();
         let reports: BTreeMap<_, _> =
-            join_all(checks.into_iter().map(|(name, check)| self.ask(name, check, timeout))).await.into_iter().collect();
+            join_all(checks.into_iter().map(|(name, need, check)| self.ask(name, need, check, timeout))).await.into_iter().collect();
         *self.last.lock() = Some((Instant::now(), reports.clone()));
         reports
     }
 
-    async fn ask(&self, name: String, check: Check, timeout: Duration) -> (String, CheckReport) {
+    async fn ask(&self, name: String, need: Need, check: Check, timeout: Duration) -> (String, CheckReport) {
         let begun_at = Instant::now();
         let outcome = tokio::time::timeout(timeout, check()).await;
         let (status, reason) = match outcome {
@@ -104,7 +122,7 @@ impl Readiness {
             // The reason may name addresses and files: it is for the operator's log alone.
             tracing::warn!(check = name, ?status, reason, "a part of the host changed its state");
         }
-        (name, CheckReport { status, duration_ms: begun_at.elapsed().as_micros() as f64 / 1_000.0 })
+        (name, CheckReport { status, essential: need == Need::Essential, duration_ms: begun_at.elapsed().as_micros() as f64 / 1_000.0 })
     }
 }
 
@@ -117,8 +135,10 @@ pub(super) fn add_routes<B: Backend>(routes: &mut HostRoutes, state: &GatewaySta
         routes.add(path, Some((rate, rate_counter(&host, path))), handlers);
     };
     add("/health", get(async || ([(CONTENT_TYPE, "application/json")], "{\"status\":\"up\"}")));
-    add("/docs", get(docs::page));
-    add("/openapi.json", get(openapi::<B>).with_state(live.clone()));
+    if settings.docs {
+        add("/docs", get(docs::page));
+        add("/openapi.json", get(openapi::<B>).with_state(live.clone()));
+    }
     add("/ready", get(move || ready(readiness.clone(), live.clone())));
     add("/.well-known/jwks.json", get(async move || jwks(&*tokens)));
     if settings.public_metrics {
@@ -152,7 +172,7 @@ async fn ready<B: Backend>(readiness: Arc<Readiness>, live: Arc<Live<B>>) -> Res
         .map(|name| (name.to_string(), Plugin { status: if table.is_breaker_open(&name) { Status::Degraded } else { Status::Up } }))
         .collect();
     let draining = readiness.is_draining();
-    let parts = reports.values().map(|report| report.status).chain(plugins.values().map(|plugin| plugin.status));
+    let parts = reports.values().map(CheckReport::weight).chain(plugins.values().map(|plugin| plugin.status));
     let status = if draining { Status::Down } else { parts.max().unwrap_or(Status::Up) };
     let code = if status == Status::Down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let timestamp = format!("{:.6}", jiff::Timestamp::now());
@@ -190,11 +210,11 @@ mod tests {
     #[tokio::test]
     async fn checks_run_at_once_and_a_silent_one_is_down() {
         let readiness = Readiness::default();
-        readiness.register("up", check(Ok(CheckState::Up)));
-        readiness.register("degraded", check(Ok(CheckState::Degraded)));
-        readiness.register("broken", check(Err("no such file")));
+        readiness.register("up", Need::Essential, check(Ok(CheckState::Up)));
+        readiness.register("degraded", Need::Essential, check(Ok(CheckState::Degraded)));
+        readiness.register("broken", Need::Helpful, check(Err("no such file")));
         for name in ["silent", "mute"] {
-            readiness.register(name, Arc::new(|| Box::pin(std::future::pending())));
+            readiness.register(name, Need::Essential, Arc::new(|| Box::pin(std::future::pending())));
         }
         let timeout = Duration::from_millis(500);
         let begun_at = Instant::now();
@@ -221,6 +241,7 @@ mod tests {
         let counter = asked.clone();
         readiness.register(
             "counted",
+            Need::Essential,
             Arc::new(move || {
                 counter.fetch_add(1, Ordering::Relaxed);
                 Box::pin(async { Ok(CheckState::Up) })

@@ -1,5 +1,10 @@
 //! `Idempotency-Key`: the same request again is given the same answer, without being done again (draft-ietf-httpapi-idempotency-key-header).
 //!
+//! A key belongs to a user where the route wants one. On a public route nobody is known: not by his address, which changes as a phone changes its
+//! network, nor by a token that may have expired meanwhile. There the key belongs to the request itself, by its fingerprint; another body under the
+//! same key is another request. An answer that holds a secret (`secret_answer` in the manifest) is never kept: its key keeps the same request from
+//! running twice at once (409), and after it ended the service decides what a second one gets.
+//!
 //! Kept through the cache's trait alone, so that several hosts can share what they keep. Memory is bounded by the cache that it is given;
 //! what that forgets can be done again, and services that must never do a thing twice have ids of their own for it.
 
@@ -11,11 +16,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, StatusCode};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use super::problem::Problem;
 use crate::capabilities::cache::{Cache, CacheError};
 use crate::limits;
-use crate::rates::Subject;
 
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -25,6 +30,14 @@ pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-
 pub struct Answer {
     pub status: u16,
     pub body: Bytes,
+}
+
+/// Whose a key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    User(Uuid),
+    /// Whoever sends this very request.
+    Request,
 }
 
 /// How a request with a key goes on.
@@ -37,7 +50,7 @@ pub enum Begin {
     Unkept,
 }
 
-/// The right to do one request and to keep its answer. Dropped without `finish`, it lapses with the request's time-out.
+/// The right to do one request and to keep its answer. Dropped without `finish` or `release`, it lapses with the request's time-out.
 #[derive(Debug)]
 pub struct Slot {
     key: String,
@@ -84,9 +97,9 @@ impl Idempotency {
         Self { cache, lock_ttl: request_timeout + Duration::from_millis(limits::IDEMPOTENCY_LOCK_MARGIN_MS) }
     }
 
-    /// Errors: 422 when the key was used for another request, 409 while its request is still running.
-    pub async fn begin(&self, owner: Subject, route: &str, key: &str, fingerprint: [u8; 32]) -> Result<Begin, Problem> {
-        let key = cache_key(owner, route, key);
+    /// Errors: 422 when the user's key was used for another request, 409 while its request is still running.
+    pub async fn begin(&self, owner: Owner, route: &str, key: &str, fingerprint: [u8; 32]) -> Result<Begin, Problem> {
+        let key = cache_key(owner, route, key, &fingerprint);
         let running = Entry::Running(rand::random()).encode(&fingerprint);
         // A second round for what ended between the two questions; a third time in a row it counts as in use.
         for _ in 0..2 {
@@ -117,16 +130,21 @@ impl Idempotency {
     /// Keeps a final answer; after any other the request can be done again.
     pub async fn finish(&self, slot: Slot, answer: &Answer, fingerprint: [u8; 32]) {
         let is_kept = StatusCode::from_u16(answer.status).is_ok_and(is_final) && answer.body.len() <= limits::IDEMPOTENCY_ANSWER_BYTES_MAX;
-        let outcome = if is_kept {
-            let done = Entry::Done(answer.clone()).encode(&fingerprint);
-            let ttl = Duration::from_secs(limits::IDEMPOTENCY_TTL_S);
-            // Swapped, not set: should the slot have lapsed, another request may hold it by now.
-            self.cache.compare_and_swap(&slot.key, Some(slot.running), done, Some(ttl)).await
-        } else {
-            self.cache.delete(&slot.key).await
-        };
-        if let Err(error) = outcome {
+        if !is_kept {
+            return self.release(slot).await;
+        }
+        let done = Entry::Done(answer.clone()).encode(&fingerprint);
+        let ttl = Duration::from_secs(limits::IDEMPOTENCY_TTL_S);
+        // Swapped, not set: should the slot have lapsed, another request may hold it by now.
+        if let Err(error) = self.cache.compare_and_swap(&slot.key, Some(slot.running), done, Some(ttl)).await {
             tracing::warn!(%error, "the answer to a request with an Idempotency-Key is not kept");
+        }
+    }
+
+    /// Keeps nothing: the request can be done again. Frees this slot alone; should it have lapsed, another request may hold the key by now.
+    pub async fn release(&self, slot: Slot) {
+        if let Err(error) = self.cache.compare_and_delete(&slot.key, &slot.running).await {
+            tracing::warn!(%error, "an Idempotency-Key is in use until its request's time is over");
         }
     }
 }
@@ -142,12 +160,11 @@ fn unkept(error: CacheError) -> Begin {
 }
 
 /// Hashed: a client's text is no key of ours, and has no bound of ours.
-fn cache_key(owner: Subject, route: &str, key: &str) -> String {
+fn cache_key(owner: Owner, route: &str, key: &str, fingerprint: &[u8; 32]) -> String {
     let mut hash = Sha256::new();
     match owner {
-        Subject::User(user) => hash.update([&[0], &user.as_bytes()[..]].concat()),
-        Subject::Address(address) => hash.update([&[1], &address.to_be_bytes()[..]].concat()),
-        Subject::Everybody => hash.update([2]),
+        Owner::User(user) => hash.update([&[0], &user.as_bytes()[..]].concat()),
+        Owner::Request => hash.update([&[1], &fingerprint[..]].concat()),
     }
     hash.update((route.len() as u64).to_be_bytes());
     hash.update(route);
@@ -198,7 +215,7 @@ mod tests {
     use crate::gateway::fakes::FakeCache;
     use http::HeaderValue;
 
-    const OWNER: Subject = Subject::Address(1);
+    const OWNER: Owner = Owner::User(Uuid::from_u128(1));
     const TIMEOUT: Duration = Duration::from_secs(30);
 
     struct Setup {
@@ -212,12 +229,12 @@ mod tests {
             Self { idempotency: Idempotency::new(cache.clone(), TIMEOUT), cache }
         }
 
-        async fn begin(&self, owner: Subject, key: &str, body: &str) -> Result<Begin, Problem> {
+        async fn begin(&self, owner: Owner, key: &str, body: &str) -> Result<Begin, Problem> {
             self.idempotency.begin(owner, "POST /x", key, fingerprint("/x", None, body.as_bytes())).await
         }
 
         /// What a request finds.
-        async fn finds(&self, owner: Subject, key: &str, body: &str) -> String {
+        async fn finds(&self, owner: Owner, key: &str, body: &str) -> String {
             match self.begin(owner, key, body).await {
                 Ok(Begin::Run(_)) => "run".to_owned(),
                 Ok(Begin::Unkept) => "unkept".to_owned(),
@@ -239,9 +256,34 @@ mod tests {
         setup.done("k", "a", 201, "made").await;
         assert_eq!(setup.finds(OWNER, "k", "a").await, "201 made");
         assert_eq!(setup.finds(OWNER, "k", "b").await, "idempotency_key_reused");
-        assert_eq!(setup.finds(Subject::Address(2), "k", "b").await, "run", "another client's key");
+        assert_eq!(setup.finds(Owner::User(Uuid::from_u128(2)), "k", "b").await, "run", "another user's key");
         setup.cache.advance(Duration::from_secs(limits::IDEMPOTENCY_TTL_S));
         assert_eq!(setup.finds(OWNER, "k", "b").await, "run");
+    }
+
+    #[tokio::test]
+    async fn where_nobody_is_known_a_key_belongs_to_its_request() {
+        let setup = Setup::new();
+        let Ok(Begin::Run(slot)) = setup.begin(Owner::Request, "k", "a").await else { panic!("cannot run") };
+        assert_eq!(setup.finds(Owner::Request, "k", "a").await, "idempotency_key_in_use");
+        setup.idempotency.finish(slot, &Answer { status: 201, body: "made".into() }, fingerprint("/x", None, b"a")).await;
+        assert_eq!(setup.finds(Owner::Request, "k", "a").await, "201 made");
+        assert_eq!(setup.finds(Owner::Request, "k", "b").await, "run", "another body is another request");
+        assert_eq!(setup.finds(Owner::Request, "l", "a").await, "run");
+        assert_eq!(setup.finds(OWNER, "k", "a").await, "run", "and nothing of a user's");
+    }
+
+    #[tokio::test]
+    async fn a_released_key_is_free_at_once_and_another_holders_is_not() {
+        let setup = Setup::new();
+        let Ok(Begin::Run(first)) = setup.begin(OWNER, "k", "a").await else { panic!("cannot run") };
+        setup.idempotency.release(first).await;
+        let Ok(Begin::Run(second)) = setup.begin(OWNER, "k", "a").await else { panic!("it was not released") };
+        setup.cache.advance(Duration::from_secs(60));
+        let Ok(Begin::Run(_third)) = setup.begin(OWNER, "k", "a").await else { panic!("it has not lapsed") };
+        // The second one comes to its end late, and without an answer to keep.
+        setup.idempotency.finish(second, &Answer { status: 503, body: Bytes::new() }, fingerprint("/x", None, b"a")).await;
+        assert_eq!(setup.finds(OWNER, "k", "a").await, "idempotency_key_in_use", "the third runs");
     }
 
     #[tokio::test]

@@ -43,6 +43,7 @@ mod edge;
 pub(crate) mod fakes;
 mod head_timer;
 pub mod health;
+mod host_name;
 mod host_routes;
 mod http2;
 mod idempotency;
@@ -60,7 +61,7 @@ mod tls;
 pub use crate::problem::{self, Problem};
 pub use authority::check_host;
 pub use bodies::BodyBounds;
-pub use health::{CheckState, Readiness};
+pub use health::{CheckState, Need, Readiness};
 pub use request::{PeerAddress, RequestInfo};
 pub use server::{Answering, ServeOutcome, ServerSettings, serve};
 pub use tls::{Tls, TlsError};
@@ -79,6 +80,10 @@ pub struct GatewaySettings {
     pub bodies: BodyBounds,
     /// Serve `/metrics` here too, not only to the operator.
     pub public_metrics: bool,
+    /// Serve `/docs` and `/openapi.json`.
+    pub docs: bool,
+    /// Answer only requests whose `Host` is this machine's own name or address.
+    pub loopback_names_only: bool,
     /// Proxies in front of the host, each of which appends to `X-Forwarded-For`; 0: nobody is believed.
     pub trusted_proxies_count: usize,
 }
@@ -93,6 +98,8 @@ impl Default for GatewaySettings {
             body_bytes_max: limits::BODY_BYTES_MAX,
             bodies: BodyBounds::default(),
             public_metrics: true,
+            docs: true,
+            loopback_names_only: false,
             trusted_proxies_count: 0,
         }
     }

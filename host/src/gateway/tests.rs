@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::fakes::{FakeSnapshot, TestGateway, reply, route};
-use super::{BodyBounds, CheckState, GatewaySettings, Problem};
+use super::{BodyBounds, CheckState, GatewaySettings, Need, Problem};
 use crate::limits;
 use crate::runtime::{CallError, ErrorKind, FieldError, Reply, ServiceError};
 
@@ -379,6 +379,62 @@ async fn the_hosts_own_paths_have_a_limit_per_address() {
 }
 
 #[tokio::test]
+async fn a_key_on_a_public_route_outlives_a_change_of_network_and_of_token() {
+    let made = Arc::new(AtomicUsize::new(0));
+    let gateway = TestGateway::new(vec![route("test", "POST /y", "public", "status = 201")], move |_| {
+        let number = made.fetch_add(1, Ordering::Relaxed);
+        async move { reply(json!({ "number": number })) }
+    });
+    let key = "idempotency-key: k-1";
+    let first = gateway.send("POST /y", &[JSON, key], "{\"a\":1}").await;
+    assert_eq!((first.0, text(&first.1, "idempotent-replayed")), (201, ""));
+    for (address, token) in [("198.51.100.7:1", "nonsense"), ("192.0.2.1:50000", "alice"), ("203.0.113.9:1", "expired")] {
+        let again = gateway.send_from(address, "POST /y", &[JSON, key, &format!("authorization: Bearer {token}")], "{\"a\":1}").await;
+        assert_eq!((again.0, &again.2, text(&again.1, "idempotent-replayed")), (201, &first.2, "true"), "{address} {token}");
+    }
+    let other = gateway.send("POST /y", &[JSON, key], "{\"a\":2}").await;
+    assert_eq!((other.0, &other.2["number"]), (201, &json!(1)), "another request, whoever chose the same key");
+}
+
+#[tokio::test]
+async fn an_answer_with_a_secret_is_given_to_nobody_twice() {
+    let made = Arc::new(AtomicUsize::new(0));
+    let (running, may_end) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (is_running, ends) = (running.clone(), may_end.clone());
+    let routes = ["public", "user"].map(|access| route("test", &format!("POST /{access}"), access, "secret_answer = true")).into();
+    let gateway = TestGateway::new(routes, move |seen| {
+        let token = format!("token-{}", made.fetch_add(1, Ordering::Relaxed));
+        let (is_running, ends) = (is_running.clone(), ends.clone());
+        async move {
+            if seen.body.as_deref() == Some("\"slow\"") {
+                is_running.notify_one();
+                ends.notified().await;
+            }
+            reply(json!({ "access_token": token }))
+        }
+    });
+    let headers = [JSON, "authorization: Bearer alice", "idempotency-key: k-1"];
+    for (line, expect) in [("POST /public", ["token-0", "token-1"]), ("POST /user", ["token-2", "token-3"])] {
+        for token in expect {
+            let answer = gateway.send(line, &headers, "{}").await;
+            assert_eq!((answer.0, &answer.2["access_token"], text(&answer.1, "idempotent-replayed")), (200, &json!(token), ""));
+        }
+    }
+    // Twice at once it is not done all the same.
+    let first = gateway.send("POST /public", &headers, "\"slow\"");
+    let second = async {
+        running.notified().await;
+        let second = gateway.send("POST /public", &headers, "\"slow\"").await;
+        may_end.notify_one();
+        second
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!((first.0, &first.2["access_token"]), (200, &json!("token-4")));
+    assert_problem(&second, 409, "idempotency_key_in_use");
+    assert_eq!(text(&second.1, "retry-after"), "1");
+}
+
+#[tokio::test]
 async fn a_post_with_a_key_is_done_once() {
     let made = Arc::new(AtomicUsize::new(0));
     let routes = vec![route("test", "POST /x", "user", "status = 201"), route("test", "POST /y", "public", "")];
@@ -601,7 +657,8 @@ async fn a_failing_service_is_left_alone_and_comes_back_with_its_next_version() 
 async fn ready_says_how_the_host_is() {
     let gateway = gateway(&[("GET /x", "public", "")]);
     let register = |name: &str, outcome: Result<CheckState, String>| {
-        gateway.readiness.register(name, Arc::new(move || Box::pin(std::future::ready(outcome.clone()))));
+        let need = if name == "database" { Need::Essential } else { Need::Helpful };
+        gateway.readiness.register(name, need, Arc::new(move || Box::pin(std::future::ready(outcome.clone()))));
     };
     register("database", Ok(CheckState::Up));
     let (status, _, body) = gateway.send("GET /ready", &[], "").await;
@@ -614,6 +671,15 @@ async fn ready_says_how_the_host_is() {
     register("cache", Ok(CheckState::Degraded));
     let (status, _, body) = gateway.send("GET /ready", &[], "").await;
     assert_eq!((status, &body["status"], &body["checks"]["cache"]["status"]), (200, &json!("degraded"), &json!("degraded")));
+
+    for away in ["cache", "queue"] {
+        register(away, Err("no answer".to_owned()));
+        let (status, _, body) = gateway.send("GET /ready", &[], "").await;
+        assert_eq!((status, &body["status"]), (200, &json!("degraded")), "without the {away} it serves on");
+        assert_eq!((&body["checks"][away]["status"], &body["checks"][away]["essential"]), (&json!("down"), &json!(false)));
+        assert_eq!(body["checks"]["database"]["essential"], true);
+        register(away, Ok(CheckState::Up));
+    }
 
     register("database", Err("/var/lib/echo: disk full".to_owned()));
     let (status, _, body) = gateway.send("GET /ready", &[], "").await;

@@ -81,6 +81,9 @@ pub struct Route {
     /// Keep answers (GET only).
     #[serde(default)]
     pub cache: Option<ResponseCache>,
+    /// Whether the reply holds a secret, such as a token, and is kept nowhere; to be said of a POST whose reply has a field named like one.
+    #[serde(default)]
+    pub secret_answer: Option<bool>,
     /// The path stands as it is, without the prefix.
     #[serde(default)]
     pub absolute: bool,
@@ -386,6 +389,15 @@ impl Route {
         self.http.split_once(' ').map_or("", |(method, _)| method)
     }
 
+    pub fn has_secret_answer(&self) -> bool {
+        self.secret_answer == Some(true)
+    }
+
+    /// Whether the host may keep what is answered: for an `Idempotency-Key`, or in its cache.
+    pub fn keeps_answers(&self) -> bool {
+        self.method() == "POST" || self.cache.is_some()
+    }
+
     /// The path below the prefix, as written.
     pub fn path(&self) -> &str {
         self.http.split_once(' ').map_or("", |(_, path)| path)
@@ -420,6 +432,9 @@ impl Route {
         }
         if (self.etag || self.cache.is_some()) && self.method() != "GET" {
             return Err("etag and cache are for GET".to_owned());
+        }
+        if self.has_secret_answer() && self.cache.is_some() {
+            return Err("a secret answer is kept in no cache".to_owned());
         }
         self.rate.as_ref().map_or(Ok(()), Rate::check)
     }
@@ -562,6 +577,8 @@ mod tests {
         refused(&format!("{HEAD}[[route]]\nhttp = \"FETCH /\"\ncall = \"x\"\naccess = \"user\"\n"), "METHOD /path");
         refused(&format!("{HEAD}[[route]]\nhttp = \"GET /\"\ncall = \"x\"\n"), "access");
         refused(&format!("{HEAD}[[route]]\nhttp = \"GET /\"\ncall = \"x\"\naccess = \"anyone\"\n"), "anyone");
+        let secret = "secret_answer = true\ncache = { ttl = \"1h\", per = \"user\" }\n";
+        refused(&format!("{HEAD}{}", route("GET /", "x", &format!("{RATE}{secret}"))), "a secret answer is kept in no cache");
         refused(&format!("{HEAD}[limits]\nwall = \"soon\"\n"), "soon");
         refused(&format!("{HEAD}[limits]\nmemory = \"4096MiB\"\n"), "limits.memory");
     }

@@ -104,6 +104,8 @@ pub struct Runtime {
     permissions: Permissions,
     powers: Arc<dyn PowersSource>,
     queue: Arc<dyn Queue>,
+    /// Held while the queue is told what a service subscribes to.
+    subscribing: tokio::sync::Mutex<()>,
     catalogue: ArcSwap<Catalogue>,
     /// Held for the whole of a swap: one at a time.
     versions: tokio::sync::Mutex<VersionStore>,
@@ -138,6 +140,7 @@ impl Runtime {
             permissions: settings.permissions,
             powers,
             queue,
+            subscribing: tokio::sync::Mutex::default(),
             catalogue: ArcSwap::default(),
             versions: tokio::sync::Mutex::new(versions),
             generations_count: AtomicU64::new(0),

@@ -12,7 +12,7 @@ use super::call::{self, Frame};
 use super::catalogue::Generation;
 use super::long_calls::Asker;
 use super::{CallError, ErrorKind, Runtime, internal_context};
-use crate::capabilities::events::{Event, Handler, Outcome};
+use crate::capabilities::events::{Event, Handler, Outcome, QueueError};
 use crate::contract::codec::{EncodeError, Encoded};
 use crate::limits;
 use crate::names::ServiceName;
@@ -20,11 +20,28 @@ use crate::names::ServiceName;
 impl Runtime {
     /// Tells the queue what this generation wants to hear. The handler finds the live generation anew for each event.
     pub(super) async fn follow_topics(&self, generation: &Arc<Generation>) {
+        if self.subscribe(generation).await.is_err() {
+            tokio::spawn(subscribe_again(self.myself.clone(), generation.clone()));
+        }
+    }
+
+    /// One at a time, so that the topics of the live generation are the last ones that the queue is told.
+    async fn subscribe(&self, generation: &Arc<Generation>) -> Result<(), QueueError> {
+        let _turn = self.subscribing.lock().await;
+        if !self.is_live(generation) {
+            return Ok(());
+        }
         let topics: Vec<String> = generation.topics.keys().cloned().collect();
         let handler = Arc::new(Subscriber { runtime: self.myself.clone(), service: generation.service.clone() });
-        if let Err(error) = self.queue.subscribe(&generation.service, topics, handler).await {
-            tracing::error!(service = %generation.service, %error, "cannot subscribe; its events wait in the queue");
+        let outcome = self.queue.subscribe(&generation.service, topics, handler).await;
+        if let Err(error) = &outcome {
+            tracing::error!(service = %generation.service, %error, "cannot subscribe; it is tried again, and its events wait in the queue");
         }
+        outcome
+    }
+
+    fn is_live(&self, generation: &Generation) -> bool {
+        self.pin().generation(generation.service.as_str()).is_some_and(|live| live.number == generation.number)
     }
 
     /// Calls scheduled functions when they are due, each one alone, until `shutdown`.
@@ -64,6 +81,32 @@ impl Runtime {
         if let Ok(Val::Result(Err(error))) = reply {
             tracing::warn!(service = %generation.service, function = generation.exports[export].name, ?error, "a scheduled call answers an error");
         }
+    }
+}
+
+/// Ends with the first success, with the runtime, or when another generation is live, which subscribes for itself.
+async fn subscribe_again(runtime: Weak<Runtime>, generation: Arc<Generation>) {
+    with_growing_pauses(|| {
+        let (runtime, generation) = (runtime.clone(), generation.clone());
+        async move {
+            match runtime.upgrade() {
+                Some(runtime) => runtime.subscribe(&generation).await.is_ok(),
+                None => true,
+            }
+        }
+    })
+    .await;
+}
+
+/// Tries until it succeeds; the first time after a pause.
+async fn with_growing_pauses<F: Future<Output = bool>>(mut attempt: impl FnMut() -> F) {
+    let mut pause = Duration::from_millis(limits::SUBSCRIBE_RETRY_FIRST_MS);
+    loop {
+        tokio::time::sleep(pause).await;
+        if attempt().await {
+            return;
+        }
+        pause = (pause * 2).min(Duration::from_millis(limits::SUBSCRIBE_RETRY_LAST_MS));
     }
 }
 
@@ -115,5 +158,24 @@ fn outcome_of(reply: Result<Encoded, EncodeError>) -> Outcome {
             }
         }
         Err(error) => Outcome::Retry { after: None, reason: error.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_subscription_that_fails_is_tried_again_until_it_succeeds() {
+        let mut tries_at = Vec::new();
+        let begin = Instant::now();
+        with_growing_pauses(|| {
+            tries_at.push(begin.elapsed());
+            std::future::ready(tries_at.len() == 3)
+        })
+        .await;
+        let first = Duration::from_millis(limits::SUBSCRIBE_RETRY_FIRST_MS);
+        assert_eq!(tries_at.len(), 3);
+        assert!(tries_at[0] >= first && tries_at[1] >= 3 * first && tries_at[2] >= 7 * first, "{tries_at:?}");
     }
 }

@@ -18,6 +18,7 @@ use super::{CallError, Runtime, internal_context};
 use crate::capabilities::sql::migration;
 use crate::contract::codec::{Encoded, EventCodec, ReplyCodec, RequestCodec, Source};
 use crate::contract::compat;
+use crate::contract::secrets::undeclared;
 use crate::contract::wit::{Contract, Interface};
 use crate::limits;
 use crate::names::ServiceName;
@@ -524,7 +525,12 @@ impl Parts {
             let source = if matches!(route.method(), "GET" | "DELETE") { Source::Query } else { Source::Body };
             let flag = route.status_unless.as_ref().map(|unless| unless.field.as_str());
             match parts.bind_call(api, &route.call, &route.variables(), source, flag) {
-                Ok(call) => parts.routes.push((Arc::new(route.clone()), call)),
+                Ok(call) => {
+                    if route.secret_answer.is_none() && route.keeps_answers() {
+                        reasons.extend(api.function(&route.call).and_then(|function| undeclared(&route.http, function)));
+                    }
+                    parts.routes.push((Arc::new(route.clone()), call));
+                }
                 Err(reason) => reasons.push(format!("route {:?}: {reason}", route.http)),
             }
         }

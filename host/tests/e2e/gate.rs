@@ -154,6 +154,10 @@ async fn bindings_that_lead_nowhere_are_refused() {
     let variable = Candidate::of("location").manifest("GET /lookup", "GET /lookup/{number}").packed();
     gate.refuses("location", variable, "bindings", When::Uploading, &["number"]).await;
 
+    let unsaid = Candidate::of("location").contract("region: option<string>", "region-token: option<string>").packed();
+    let reason = "route \"GET /lookup\": its reply has region-token: write secret_answer = true";
+    gate.refuses("location", unsaid, "bindings", When::Uploading, &[reason]).await;
+
     let taken = Candidate::of("location").manifest("/api/v1/location", "/api/v1/front").manifest("GET /lookup", "POST /lookup");
     let taken = taken.manifest("etag = true", "").manifest("cache = { ttl = \"1h\", per = \"public\" }", "").packed();
     let pushing = Candidate::of("location").manifest("prefix = ", "pushes = [\"flood\"]\nprefix = ");

@@ -14,6 +14,7 @@ mod gate;
 mod hostile;
 mod kill;
 mod load;
+mod operator;
 mod process;
 mod protocol;
 mod rates;

@@ -196,6 +196,11 @@ async fn a_swap_loses_no_update(cache: &Arc<dyn Cache>) {
     assert_eq!(cache.get(&key).await, Ok(Some(Bytes::from((TASKS * ROUNDS).to_string()))));
     assert_eq!(cache.compare_and_swap(&key, None, value("x"), None).await, Ok(false));
     assert_eq!(cache.compare_and_swap(&key, Some(value("other")), value("x"), None).await, Ok(false));
+    let sum = (TASKS * ROUNDS).to_string();
+    assert_eq!(cache.compare_and_delete(&key, b"other").await, Ok(false), "another's value stays");
+    assert_eq!(cache.compare_and_delete(&key, sum.as_bytes()).await, Ok(true));
+    assert_eq!(cache.get(&key).await, Ok(None));
+    assert_eq!(cache.compare_and_delete(&key, sum.as_bytes()).await, Ok(false), "there is nothing to delete");
 }
 
 async fn additions_lose_no_update(cache: &Arc<dyn Cache>) {

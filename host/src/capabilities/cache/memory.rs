@@ -114,6 +114,13 @@ impl Cache for MemoryCache {
         })
     }
 
+    async fn compare_and_delete(&self, key: &str, expected: &[u8]) -> Result<bool, CacheError> {
+        self.with(key, |shard| {
+            let is_expected = shard.bytes_of(key)?.is_some_and(|value| value == expected);
+            Ok(is_expected && shard.remove(key).is_some())
+        })
+    }
+
     async fn set_add(&self, key: &str, members: &[String], ttl: Option<Duration>) -> Result<u32, CacheError> {
         self.with(key, |shard| {
             let (mut set, end) = match shard.take_set(key)? {

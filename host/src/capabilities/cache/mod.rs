@@ -34,6 +34,8 @@ pub trait Cache: Send + Sync {
     async fn ttl(&self, key: &str) -> Result<Option<Duration>, CacheError>;
     async fn set_if_absent(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<bool, CacheError>;
     async fn compare_and_swap(&self, key: &str, expected: Option<Bytes>, value: Bytes, ttl: Option<Duration>) -> Result<bool, CacheError>;
+    /// Deletes the key where it holds just these bytes.
+    async fn compare_and_delete(&self, key: &str, expected: &[u8]) -> Result<bool, CacheError>;
     async fn set_add(&self, key: &str, members: &[String], ttl: Option<Duration>) -> Result<u32, CacheError>;
     async fn set_remove(&self, key: &str, members: &[String]) -> Result<u32, CacheError>;
     async fn set_members(&self, key: &str) -> Result<Vec<String>, CacheError>;

@@ -517,6 +517,10 @@ impl Outbox for EmbeddedFeed {
         self.outbox.peek(&self.file, after, limit).await
     }
 
+    fn rewind(&self) {
+        self.outbox.rewind();
+    }
+
     async fn remove_up_to(&self, position: i64) -> Result<(), SqlError> {
         self.outbox.remove_up_to(&self.file, position).await
     }

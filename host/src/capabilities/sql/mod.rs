@@ -138,6 +138,8 @@ pub trait Outbox: Send + Sync {
     fn signal(&self) -> Arc<Notify>;
     /// The oldest after this position, in order of their positions.
     async fn peek(&self, after: i64, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError>;
+    /// The next `peek` may ask for what an earlier one has given.
+    fn rewind(&self) {}
     /// Removes all up to and including this position.
     async fn remove_up_to(&self, position: i64) -> Result<(), SqlError>;
 }

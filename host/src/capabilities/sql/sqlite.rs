@@ -280,6 +280,10 @@ impl Outbox for SqliteDatabase {
         self.0.outbox.peek(&self.0.file, after, limit).await
     }
 
+    fn rewind(&self) {
+        self.0.outbox.rewind();
+    }
+
     async fn remove_up_to(&self, position: i64) -> Result<(), SqlError> {
         self.0.outbox.remove_up_to(&self.0.file, position).await
     }

@@ -227,6 +227,10 @@ impl Cache for Nothing {
         unreachable!()
     }
 
+    async fn compare_and_delete(&self, _: &str, _: &[u8]) -> Result<bool, CacheError> {
+        unreachable!()
+    }
+
     async fn set_add(&self, _: &str, _: &[String], _: Option<Duration>) -> Result<u32, CacheError> {
         unreachable!()
     }
@@ -297,6 +301,10 @@ impl Tokens for Nothing {
         unreachable!()
     }
 
+    fn return_ticket(&self, _: &str) {
+        unreachable!()
+    }
+
     fn jwks(&self) -> serde_json::Value {
         unreachable!()
     }
@@ -307,7 +315,15 @@ impl Tokens for Nothing {
 }
 
 fn push() -> Effect {
-    Effect::Push(Push { users: vec![Uuid::nil()], event: "e".to_owned(), payload: "1".to_owned(), class: Class::Durable, receipt: None })
+    Effect::Push(Push {
+        users: vec![Uuid::nil()],
+        event: "e".to_owned(),
+        payload: "1".to_owned(),
+        class: Class::Durable,
+        receipt: None,
+        subject: None,
+        state: None,
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

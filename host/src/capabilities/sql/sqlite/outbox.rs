@@ -192,6 +192,11 @@ impl SqliteOutbox {
         Ok(effects)
     }
 
+    /// The next `peek` reads from the file: memory holds only what nobody has asked for.
+    pub fn rewind(&self) {
+        self.newest.lock().missed();
+    }
+
     fn has_taken(&self, position: i64) {
         if self.taken.fetch_max(position, Ordering::Relaxed) < position {
             self.relief.notify_waiters();
