@@ -137,10 +137,13 @@ pub enum Plugin {
         #[command(flatten)]
         admin: Admin,
     },
-    /// Go back to the version that was live before
+    /// Go back to the last good version: the one that was live last and was not rolled away from. Says what clients lose by it
     Rollback {
         /// The service's name
         name: String,
+        /// Go back also where a live dependent needs what that version does not have; its calls of that then fail
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         admin: Admin,
     },
@@ -236,7 +239,7 @@ Examples:
   echod plugin deploy message.wasm --dry-run         would it be accepted?
   echod plugin deploy message.wasm                   make it live
   echod plugin history message
-  echod plugin rollback message                      back to the version before";
+  echod plugin rollback message                      back to the last good version; again: to the one before that";
 
 #[cfg(test)]
 mod tests {

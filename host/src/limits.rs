@@ -161,7 +161,11 @@ pub const INSTANCE_IDLE_MS: u64 = 60_000;
 pub const SLOT_WAIT_MS: u64 = 1_000;
 /// How long a swap waits for the old generation's calls, in milliseconds; then it is left to end by its own deadlines.
 pub const SWAP_DRAIN_MS: u64 = 30_000;
-/// Old generations kept for rollback, per service.
+/// How long a deployment waits for another one of the same service, in milliseconds.
+pub const SWAP_GATE_WAIT_MS: u64 = 60_000;
+/// How long a rollback waits for its subscriptions to follow, in milliseconds; then they follow by themselves.
+pub const ROLLBACK_FOLLOW_MS: u64 = 1_000;
+/// Versions kept for rollback, per service.
 pub const VERSIONS_KEPT_MAX: usize = 10;
 /// Activations remembered per service.
 pub const HISTORY_ENTRIES_MAX: usize = 200;

@@ -138,9 +138,9 @@ fn run_plugin(command: Plugin) -> anyhow::Result<()> {
             let service = ServiceName::parse(&name)?;
             ask(&admin, async |client| Ok(client.history(&service).await?))
         }
-        Plugin::Rollback { name, admin } => {
+        Plugin::Rollback { name, force, admin } => {
             let service = ServiceName::parse(&name)?;
-            ask(&admin, async |client| Ok(client.rollback(&service).await?))
+            ask(&admin, async |client| Ok(client.rollback(&service, force).await?))
         }
     }
 }

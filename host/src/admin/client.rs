@@ -154,12 +154,18 @@ impl AdminClient {
         Ok(table(&HISTORY_COLUMNS, &history).unwrap_or_else(|| format!("{service} has no history")))
     }
 
-    pub async fn rollback(&self, service: &ServiceName) -> Result<String, ClientError> {
-        let answer = self.send(self.request(Method::POST, &format!("plugins/{service}/rollback"))).await?;
-        Ok(match answer["version"].as_str() {
+    /// `force`: also where live dependents need what the version before does not have.
+    pub async fn rollback(&self, service: &ServiceName, force: bool) -> Result<String, ClientError> {
+        let query = if force { "?force=true" } else { "" };
+        let answer = self.send(self.request(Method::POST, &format!("plugins/{service}/rollback{query}"))).await?;
+        let mut report = match answer["version"].as_str() {
             Some(version) => format!("{service} {version} is live again"),
             None => format!("{service} is rolled back"),
-        })
+        };
+        for lost in answer["loses"].as_array().into_iter().flatten() {
+            write!(report, "\n  lost: {}", line(lost)).expect("a string takes all");
+        }
+        Ok(report)
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -239,9 +245,13 @@ fn innermost(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
+/// Text as it is, anything else as JSON.
+fn line(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
 /// What the host will do, one line each, whether it says so in sentences or in a document.
 fn plan(plan: &Value) -> String {
-    let line = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let lines: Vec<String> = match plan {
         Value::Null => Vec::new(),
         Value::Array(steps) => steps.iter().map(line).collect(),
@@ -267,7 +277,8 @@ const LIST_COLUMNS: [Column; 10] = [
     ("INSTANCES", "/instances"),
 ];
 
-const HISTORY_COLUMNS: [Column; 4] = [("AT", "/at"), ("ACTION", "/action"), ("VERSION", "/version"), ("SHA256", "/sha256")];
+const HISTORY_COLUMNS: [Column; 6] =
+    [("AT", "/at"), ("ACTION", "/action"), ("VERSION", "/version"), ("SHA256", "/sha256"), ("FORCED", "/forced"), ("REASON", "/reason")];
 
 /// The list's items, one line each, in those columns that any of them has; none for an empty list.
 fn table(columns: &[Column], list: &Value) -> Option<String> {
@@ -396,15 +407,16 @@ mod tests {
             (200, json!({ "items": [{ "name": "auth", "active": "0.1.0", "traffic": { "errors": 0 } }, { "name": "message", "active": "0.10.0" }] })),
             (200, json!({ "items": [] })),
             (200, json!({ "items": [{ "at": "2026-01-31T12:00:00Z", "action": "deploy", "version": "0.1.0" }] })),
-            (200, json!({ "version": "0.1.0" })),
+            (200, json!({ "version": "0.1.0", "loses": ["GET /x is not there any more"] })),
         ])
         .await;
         let client = client(&host);
         assert_eq!(client.list().await.unwrap(), "SERVICE  VERSION  ERRORS\nauth     0.1.0    0\nmessage  0.10.0   -");
         assert_eq!(client.list().await.unwrap(), "no services");
         assert_eq!(client.history(&message()).await.unwrap().lines().nth(1), Some("2026-01-31T12:00:00Z  deploy  0.1.0"));
-        assert_eq!(client.rollback(&message()).await.unwrap(), "message 0.1.0 is live again");
-        assert_eq!(host.asked.lock().last().unwrap(), "POST /admin/v1/plugins/message/rollback [Bearer secret] ");
+        let back = "message 0.1.0 is live again\n  lost: GET /x is not there any more";
+        assert_eq!(client.rollback(&message(), true).await.unwrap(), back);
+        assert_eq!(host.asked.lock().last().unwrap(), "POST /admin/v1/plugins/message/rollback?force=true [Bearer secret] ");
     }
 
     #[tokio::test]

@@ -94,11 +94,11 @@ async fn ready(State(state): State<Arc<AdminState>>) -> Response {
 }
 
 async fn list_plugins(State(state): State<Arc<AdminState>>) -> Response {
-    Json(json!({ "items": state.runtime.views().await, "next_cursor": null })).into_response()
+    Json(json!({ "items": state.runtime.views(), "next_cursor": null })).into_response()
 }
 
 async fn show_plugin(State(state): State<Arc<AdminState>>, Path(name): Path<String>) -> Result<Response, AdminError> {
-    let views = state.runtime.views().await;
+    let views = state.runtime.views();
     let view = views.into_iter().find(|view| view.name == name).ok_or(SwapError::NoSuchService(name))?;
     Ok(Json(view).into_response())
 }
@@ -135,34 +135,60 @@ struct Activate {
     version: String,
 }
 
-async fn activate(State(state): State<Arc<AdminState>>, Path(name): Path<String>, body: Bytes) -> Result<Response, AdminError> {
+/// What the operator takes upon himself.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Decisions {
+    /// On the way back: live dependents that the version does not fit are left behind.
+    force: bool,
+}
+
+async fn activate(
+    State(state): State<Arc<AdminState>>,
+    Path(name): Path<String>,
+    Query(decisions): Query<Decisions>,
+    body: Bytes,
+) -> Result<Response, AdminError> {
     let wanted: Activate = serde_json::from_slice(&body).map_err(|error| {
         AdminError(Problem::new(StatusCode::BAD_REQUEST, "unreadable", format!("The body is {{\"version\": \"…\"}}: {error}.")))
     })?;
-    let activation = state.runtime.activate(&service_name(&name)?, &wanted.version).await?;
+    let activation = state.runtime.activate(&service_name(&name)?, &wanted.version, decisions.force).await?;
     Ok(Json(activation).into_response())
 }
 
-async fn roll_back(State(state): State<Arc<AdminState>>, Path(name): Path<String>) -> Result<Response, AdminError> {
-    Ok(Json(state.runtime.rollback(&service_name(&name)?).await?).into_response())
+async fn roll_back(
+    State(state): State<Arc<AdminState>>,
+    Path(name): Path<String>,
+    Query(decisions): Query<Decisions>,
+) -> Result<Response, AdminError> {
+    Ok(Json(state.runtime.rollback(&service_name(&name)?, decisions.force).await?).into_response())
 }
 
 async fn history(State(state): State<Arc<AdminState>>, Path(name): Path<String>) -> Result<Response, AdminError> {
-    let entries = state.runtime.history(&service_name(&name)?).await?;
+    let entries = state.runtime.history(&service_name(&name)?)?;
     let items: Vec<_> = entries.iter().rev().map(history_item).collect();
     Ok(Json(json!({ "items": items, "next_cursor": null })).into_response())
 }
 
 fn history_item(entry: &HistoryEntry) -> serde_json::Value {
     let at = jiff::Timestamp::from_microsecond(i64::try_from(entry.at_us).unwrap_or(i64::MAX)).unwrap_or(jiff::Timestamp::MAX);
-    json!({ "at": format!("{at:.6}"), "action": entry.action, "version": entry.version, "sha256": entry.sha256 })
+    json!({
+        "at": format!("{at:.6}"),
+        "action": entry.action,
+        "version": entry.version,
+        "sha256": entry.sha256,
+        "replaced": entry.replaced,
+        "reason": entry.reason,
+        "allowed": entry.allowed,
+        "forced": entry.forced,
+    })
 }
 
 async fn remove_version(
     State(state): State<Arc<AdminState>>,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<Response, AdminError> {
-    state.runtime.remove_version(&service_name(&name)?, &version).await?;
+    state.runtime.remove_version(&service_name(&name)?, &version)?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -237,6 +263,8 @@ impl From<SwapError> for AdminError {
             SwapError::NoSuchService(_) => (StatusCode::NOT_FOUND, "no_such_service"),
             SwapError::NoSuchVersion { .. } => (StatusCode::NOT_FOUND, "no_such_version"),
             SwapError::NothingToRollBack(_) => (StatusCode::CONFLICT, "nothing_to_roll_back"),
+            SwapError::GateHeld(_) => (StatusCode::CONFLICT, "deployment_under_way"),
+            SwapError::Overtaken(_) => (StatusCode::CONFLICT, "overtaken"),
             SwapError::VersionIsLive(_) => (StatusCode::CONFLICT, "version_is_live"),
             SwapError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "version_store_failed"),
         };

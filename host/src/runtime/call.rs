@@ -84,7 +84,7 @@ pub async fn run(
     let outcome = run_within(generation, export, params, frame, context, started).await;
     generation.stats.record(started.elapsed(), &outcome);
     if let Err(CallError::Failed(reason) | CallError::TimedOut(reason)) = &outcome {
-        tracing::warn!(service = %generation.service, generation = generation.number, function = generation.exports[export].name, reason, "a call failed");
+        tracing::warn!(service = %generation.service, generation = generation.number(), function = generation.exports[export].name, reason, "a call failed");
     }
     outcome
 }

@@ -20,6 +20,7 @@ pub use crate::contract::{CURSOR_INVALID, ErrorKind, FieldError, Input, ServiceE
 use crate::names::ServiceName;
 
 pub mod artifact;
+mod bindings;
 mod call;
 mod catalogue;
 mod cpu;
@@ -42,6 +43,7 @@ pub use catalogue::{CallTarget, Catalogue, RouteEntry};
 use engine::Engine;
 use long_calls::{Asker, LongCalls};
 use permissions::Permissions;
+use swap::Gates;
 use versions::VersionStore;
 
 /// A success.
@@ -105,8 +107,12 @@ pub struct Runtime {
     powers: Arc<dyn PowersSource>,
     queue: Arc<dyn Queue>,
     catalogue: ArcSwap<Catalogue>,
-    /// Held for the whole of a swap: one at a time.
-    versions: tokio::sync::Mutex<VersionStore>,
+    versions: VersionStore,
+    gates: Gates,
+    /// Held, for milliseconds, while the next catalogue is made and stored.
+    publishing: parking_lot::Mutex<()>,
+    /// By service: the queue is told of one generation's topics after the other's.
+    following: Gates,
     generations_count: AtomicU64,
     /// What clients hold cursors under.
     cursor_key: CursorKey,
@@ -139,7 +145,10 @@ impl Runtime {
             powers,
             queue,
             catalogue: ArcSwap::default(),
-            versions: tokio::sync::Mutex::new(versions),
+            versions,
+            gates: Gates::default(),
+            publishing: parking_lot::Mutex::default(),
+            following: Gates::default(),
             generations_count: AtomicU64::new(0),
             cursor_key: CursorKey::new(&settings.cursor_key),
             dev_mode: settings.dev_mode,

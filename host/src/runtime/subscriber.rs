@@ -18,13 +18,36 @@ use crate::limits;
 use crate::names::ServiceName;
 
 impl Runtime {
-    /// Tells the queue what this generation wants to hear. The handler finds the live generation anew for each event.
-    pub(super) async fn follow_topics(&self, generation: &Arc<Generation>) {
-        let topics: Vec<String> = generation.topics.keys().cloned().collect();
-        let handler = Arc::new(Subscriber { runtime: self.myself.clone(), service: generation.service.clone() });
-        if let Err(error) = self.queue.subscribe(&generation.service, topics, handler).await {
-            tracing::error!(service = %generation.service, %error, "cannot subscribe; its events wait in the queue");
+    /// Tells the queue which topics the live generation wants. The handler finds the live generation anew for each event. What fails is tried
+    /// again until it succeeds; meanwhile the events wait in the queue.
+    pub(super) async fn follow_topics(&self, service: &ServiceName) {
+        let mut pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
+        // The first time at once, for whoever waits for this.
+        if self.try_to_follow(service).await {
+            return;
         }
+        let (runtime, service) = (self.myself.clone(), service.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(pause).await;
+                pause = (2 * pause).min(Duration::from_millis(limits::RELAY_RETRY_LAST_MS));
+                // Ends with the host.
+                let Some(runtime) = runtime.upgrade() else { return };
+                if runtime.try_to_follow(&service).await {
+                    return;
+                }
+            }
+        });
+    }
+
+    async fn try_to_follow(&self, service: &ServiceName) -> bool {
+        let Ok(_turn) = self.following.enter(service).await else { return false };
+        let catalogue = self.pin();
+        let Some(generation) = catalogue.generation(service.as_str()) else { return true };
+        let topics: Vec<String> = generation.topics.keys().cloned().collect();
+        let handler = Arc::new(Subscriber { runtime: self.myself.clone(), service: service.clone() });
+        let subscribed = self.queue.subscribe(service, topics, handler).await;
+        subscribed.inspect_err(|error| tracing::error!(%service, %error, "cannot subscribe yet; its events wait in the queue")).is_ok()
     }
 
     /// Calls scheduled functions when they are due, each one alone, until `shutdown`.

@@ -1,23 +1,30 @@
-//! Which versions there are and which one is live: the activation gate, publication, drain and rollback.
+//! Which versions there are and which one is live: the activation gate, publication, drain and the way back.
+//!
+//! A deployment holds its service's gate from its first check to its publication; nothing else waits for that. What is read comes from
+//! snapshots, and the way back needs neither the gate nor the database, so it is open while a deployment is stuck.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedMutexGuard;
+
 use super::artifact::Artifact;
+use super::bindings::Bindings;
 use super::call::{self, Frame, Stats, StatsView};
-use super::catalogue::{Call, Catalogue, Export, Generation, Subscription};
+use super::catalogue::{Generation, Unfit};
 use super::engine::EngineError;
 use super::linking::{self, Role, role_of};
 use super::long_calls::Asker;
-use super::manifest::{Manifest, Route};
 use super::pool::Pool;
-use super::versions::{HistoryEntry, VersionStore};
+use super::versions::{HistoryEntry, Versions};
 use super::{CallError, Runtime, internal_context};
-use crate::contract::codec::{Encoded, EventCodec, ReplyCodec, RequestCodec, Source};
+use crate::capabilities::sql::Migration;
+use crate::contract::codec::{Encoded, ReplyCodec};
 use crate::contract::compat;
-use crate::contract::wit::{Contract, Interface};
+use crate::contract::wit::Contract;
 use crate::limits;
 use crate::names::ServiceName;
 
@@ -103,6 +110,12 @@ pub struct Activation {
     pub version: String,
     pub generation: u64,
     pub replaced: Option<String>,
+    /// On the way back: what clients and dependents could use before and cannot now, a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub loses: Vec<String>,
+    /// Live dependents were left behind by the operator's word.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -115,19 +128,45 @@ pub enum SwapError {
     NoSuchVersion { service: String, version: String, known: Vec<String> },
     #[error("{0} has no earlier version to go back to")]
     NothingToRollBack(String),
+    #[error("another deployment of {0} is under way and does not end; a rollback does not wait for it")]
+    GateHeld(String),
+    #[error("another version of {0} became live meanwhile; nothing was changed")]
+    Overtaken(String),
     #[error("version {0} is live; activate another one first")]
     VersionIsLive(String),
     #[error("the folder of versions: {0}")]
     Store(#[from] std::io::Error),
 }
 
-/// How far the gate goes.
+/// Which way a version takes to be live.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Depth {
-    /// Everything that changes nothing.
-    Look,
-    /// Migrations and the probe too.
-    Prepare,
+enum Way {
+    /// It must fit the running version, every dependent and the data.
+    Forward,
+    /// It was live before: its migrations are applied, and its types were accepted. What it must fit are the dependents of today.
+    Back,
+}
+
+/// A version that can be called, and is not live yet.
+struct Candidate {
+    generation: Arc<Generation>,
+    plan: Plan,
+    probe: Option<(usize, ReplyCodec)>,
+    /// The live generation that it was compared with.
+    compared_with: Option<u64>,
+}
+
+/// One lock per service: its deployments are made one at a time.
+#[derive(Default)]
+pub struct Gates(parking_lot::Mutex<HashMap<ServiceName, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Gates {
+    /// Errors: `GateHeld` after `SWAP_GATE_WAIT_MS`.
+    pub(super) async fn enter(&self, service: &ServiceName) -> Result<OwnedMutexGuard<()>, SwapError> {
+        let gate = self.0.lock().entry(service.clone()).or_default().clone();
+        let wait = Duration::from_millis(limits::SWAP_GATE_WAIT_MS);
+        tokio::time::timeout(wait, gate.lock_owned()).await.map_err(|_| SwapError::GateHeld(service.to_string()))
+    }
 }
 
 /// One service for the operator.
@@ -161,70 +200,98 @@ impl Runtime {
     /// Checks a packed file without keeping or changing anything.
     pub async fn look(&self, bytes: Vec<u8>) -> Result<Staged, SwapError> {
         let artifact = read(bytes).await?;
-        let (generation, plan) = self.pass_gate(&artifact, &artifact.manifest.version, Depth::Look).await?;
-        Ok(Staged::of(&artifact, generation.version.clone(), plan))
+        let version = artifact.manifest.version.clone();
+        let candidate = self.pass_gate(&artifact, &version, Way::Forward).await?;
+        Ok(Staged::of(&artifact, version, candidate.plan))
     }
 
     /// Checks a packed file and keeps it as a version that can be activated.
     pub async fn stage(&self, bytes: Vec<u8>) -> Result<Staged, SwapError> {
         let artifact = read(bytes).await?;
-        let service = artifact.manifest.service();
-        let mut versions = self.versions.lock().await;
-        let version = self.version_name(&versions, &service, &artifact)?;
-        let (_, plan) = self.pass_gate(&artifact, &version, Depth::Look).await?;
-        versions.keep(&service, &version, artifact.clone())?;
-        Ok(Staged::of(&artifact, version, plan))
+        self.to_its_end(|runtime| async move {
+            let service = artifact.manifest.service();
+            let _gate = runtime.gates.enter(&service).await?;
+            let version = runtime.version_name(&runtime.versions.of(&service), &artifact)?;
+            let candidate = runtime.pass_gate(&artifact, &version, Way::Forward).await?;
+            runtime.versions.keep(&service, &version, artifact.clone())?;
+            Ok(Staged::of(&artifact, version, candidate.plan))
+        })
+        .await
     }
 
-    /// Makes a kept version live: new requests reach it, requests that began before end where they began.
-    pub async fn activate(&self, service: &ServiceName, version: &str) -> Result<Activation, SwapError> {
-        let mut versions = self.versions.lock().await;
-        self.activate_locked(&mut versions, service, version, "activate").await
+    /// Makes a kept version live: new requests reach it, requests that began before end where they began. One that was live before goes the
+    /// way back; `force` then leaves live dependents behind that it does not fit.
+    pub async fn activate(&self, service: &ServiceName, version: &str, force: bool) -> Result<Activation, SwapError> {
+        let versions = self.versions.of(service);
+        let artifact = known_version(&versions, service, version)?;
+        if versions.was_live(version) && self.pin().generation(service.as_str()).is_some() {
+            let entry = entry(version, "activate", None);
+            return self.go_back(service, artifact, entry, None, force).await;
+        }
+        let (service, version) = (service.clone(), version.to_owned());
+        self.to_its_end(|runtime| async move {
+            let _gate = runtime.gates.enter(&service).await?;
+            runtime.go_forward(&service, &version, "activate").await
+        })
+        .await
     }
 
     /// Keeps and activates in one step.
     pub async fn deploy(&self, bytes: Vec<u8>) -> Result<Activation, SwapError> {
         let staged = self.stage(bytes).await?;
         let service = ServiceName::parse(&staged.service).expect("a staged service has a name");
-        self.activate(&service, &staged.version).await
+        self.activate(&service, &staged.version, false).await
     }
 
-    /// Deploys a packed file unless its very bytes are live; also the base for the next start.
+    /// Deploys a packed file unless its very bytes are live, or were rolled away from; also the base for the next start.
     pub async fn deploy_if_changed(&self, bytes: Vec<u8>) -> Result<Option<Activation>, SwapError> {
         let artifact = read(bytes.clone()).await?;
         let service = artifact.manifest.service();
         if self.pin().generation(service.as_str()).is_some_and(|live| live.artifact.sha256 == artifact.sha256) {
             return Ok(None);
         }
+        if let Some(reason) = self.versions.of(&service).bad_reason(&artifact.sha256) {
+            tracing::warn!(%service, reason, "this file was rolled away from and is not deployed again by itself");
+            return Ok(None);
+        }
         let activation = self.deploy(bytes).await?;
-        self.versions.lock().await.set_base(&service, &artifact.sha256)?;
+        self.versions.set_base(&service, &artifact.sha256)?;
         Ok(Some(activation))
     }
 
-    /// Goes back to the version that was live before the one that is.
-    pub async fn rollback(&self, service: &ServiceName) -> Result<Activation, SwapError> {
-        let mut versions = self.versions.lock().await;
-        let previous = versions.previous(service).ok_or_else(|| SwapError::NothingToRollBack(service.to_string()))?;
-        self.activate_locked(&mut versions, service, &previous, "rollback").await
+    /// Goes back to the last good version: the one that was live last and was not rolled away from itself. The one that is live now is
+    /// marked, so that no rollback leads to it again. `force`: also where live dependents need what it does not have.
+    pub async fn rollback(&self, service: &ServiceName, force: bool) -> Result<Activation, SwapError> {
+        self.roll_back(service, "rollback", "an operator rolled it back", force).await
     }
 
-    pub async fn history(&self, service: &ServiceName) -> Result<Vec<HistoryEntry>, SwapError> {
-        self.versions.lock().await.history(service).ok_or_else(|| SwapError::NoSuchService(service.to_string()))
+    /// `reason`: why the version that is live now is not to be chosen again.
+    pub(super) async fn roll_back(&self, service: &ServiceName, action: &str, reason: &str, force: bool) -> Result<Activation, SwapError> {
+        let versions = self.versions.of(service);
+        let last_good = versions.last_good().ok_or_else(|| SwapError::NothingToRollBack(service.to_string()))?;
+        let artifact = known_version(&versions, service, &last_good)?;
+        self.go_back(service, artifact, entry(&last_good, action, Some(reason)), versions.active().map(str::to_owned), force).await
     }
 
-    pub async fn remove_version(&self, service: &ServiceName, version: &str) -> Result<(), SwapError> {
-        let mut versions = self.versions.lock().await;
+    pub fn history(&self, service: &ServiceName) -> Result<Vec<HistoryEntry>, SwapError> {
+        let versions = self.versions.find(service).ok_or_else(|| SwapError::NoSuchService(service.to_string()))?;
+        Ok(versions.history().to_vec())
+    }
+
+    pub fn remove_version(&self, service: &ServiceName, version: &str) -> Result<(), SwapError> {
+        // Held by whoever publishes, so that what becomes live meanwhile is not removed.
+        let _publishing = self.publishing.lock();
         if self.pin().generation(service.as_str()).is_some_and(|live| live.version == version) {
             return Err(SwapError::VersionIsLive(version.to_owned()));
         }
-        self.known_version(&versions, service, version)?;
-        Ok(versions.remove(service, version)?)
+        known_version(&self.versions.of(service), service, version)?;
+        Ok(self.versions.remove(service, version)?)
     }
 
-    pub async fn views(&self) -> Vec<ServiceView> {
-        let versions = self.versions.lock().await;
+    pub fn views(&self) -> Vec<ServiceView> {
         let catalogue = self.pin();
-        versions.services().into_iter().map(|service| view(&service, &versions, catalogue.generation(service.as_str()))).collect()
+        let services = self.versions.services();
+        services.iter().map(|(service, versions)| view(service, versions, catalogue.generation(service.as_str()))).collect()
     }
 
     /// Brings up the services at the start of the host: from `folder` (packed files) and from what operators activated before. A file
@@ -245,14 +312,9 @@ impl Runtime {
                 Err(error) => refused.push((path, error)),
             }
         }
-        let kept_only: Vec<(ServiceName, String)> = {
-            let versions = self.versions.lock().await;
-            let others = versions.services().into_iter().filter(|service| !started.contains(service));
-            others.filter_map(|service| Some((service.clone(), versions.active(&service)?))).collect()
-        };
-        for (service, version) in kept_only {
-            let mut versions = self.versions.lock().await;
-            if let Err(error) = self.activate_locked(&mut versions, &service, &version, "start").await {
+        for (service, versions) in self.versions.services() {
+            let Some(version) = versions.active().filter(|_| !started.contains(&service)) else { continue };
+            if let Err(error) = self.go_forward(&service, version, "start").await {
                 refused.push((PathBuf::from(format!("{service} {version}")), error));
             }
         }
@@ -262,59 +324,137 @@ impl Runtime {
     async fn start_file(&self, bytes: Vec<u8>) -> Result<ServiceName, SwapError> {
         let artifact = read(bytes).await?;
         let service = artifact.manifest.service();
-        let mut versions = self.versions.lock().await;
-        let operators_choice = versions.active(&service).filter(|_| versions.base_sha256(&service) == Some(artifact.sha256.as_str()));
+        let versions = self.versions.of(&service);
+        let operators_choice = versions.active().filter(|_| versions.base_sha256() == Some(artifact.sha256.as_str()));
         if let Some(version) = operators_choice {
-            match self.activate_locked(&mut versions, &service, &version, "start").await {
+            match self.go_forward(&service, version, "start").await {
                 Ok(_) => return Ok(service),
                 Err(error) => {
                     tracing::error!(%service, version, %error, "the version that was live does not start; the packed file is tried")
                 }
             }
         }
-        let version = self.version_name(&versions, &service, &artifact)?;
-        versions.keep(&service, &version, artifact.clone())?;
-        versions.set_base(&service, &artifact.sha256)?;
-        self.activate_locked(&mut versions, &service, &version, "start").await?;
+        let version = self.version_name(&versions, &artifact)?;
+        self.versions.keep(&service, &version, artifact.clone())?;
+        self.versions.set_base(&service, &artifact.sha256)?;
+        self.go_forward(&service, &version, "start").await?;
         Ok(service)
     }
 
-    async fn activate_locked(
-        &self,
-        versions: &mut VersionStore,
-        service: &ServiceName,
-        version: &str,
-        action: &'static str,
-    ) -> Result<Activation, SwapError> {
-        let artifact = self.known_version(versions, service, version)?;
-        let (generation, _) = self.pass_gate(&artifact, version, Depth::Prepare).await?;
-        let before = self.pin();
-        let old = before.generation(service.as_str()).cloned();
-        let catalogue = before.with(generation.clone()).map_err(|reasons| Gate::Compatibility.refuses(reasons))?;
-        versions.record(service, version, action)?;
-        // Publish before draining: a caller must always find a generation.
-        self.catalogue.store(Arc::new(catalogue));
-        self.follow_topics(&generation).await;
-        let replaced = old.as_ref().map(|old| old.version.clone());
-        if let Some(old) = old {
-            tokio::spawn(drain(old));
-        }
-        tracing::info!(%service, version, generation = generation.number, replaced, action, "live");
-        Ok(Activation { service: service.to_string(), version: version.to_owned(), generation: generation.number, replaced })
+    /// Runs to its end also when whoever asked for it goes away: what was begun is then published or undone.
+    async fn to_its_end<T, F>(&self, work: impl FnOnce(Arc<Runtime>) -> F) -> Result<T, SwapError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, SwapError>> + Send + 'static,
+    {
+        let runtime = self.myself.upgrade().expect("it is borrowed here, so it is there");
+        tokio::spawn(work(runtime)).await.unwrap_or_else(|error| Err(SwapError::Store(std::io::Error::other(error))))
     }
 
-    fn known_version(&self, versions: &VersionStore, service: &ServiceName, version: &str) -> Result<Arc<Artifact>, SwapError> {
-        versions.artifact(service, version).ok_or_else(|| match versions.names(service) {
-            known if known.is_empty() => SwapError::NoSuchService(service.to_string()),
-            known => SwapError::NoSuchVersion { service: service.to_string(), version: version.to_owned(), known },
-        })
+    /// The whole way of a version that is new here, or at the start of the host. The caller holds the service's gate, or is alone.
+    async fn go_forward(&self, service: &ServiceName, version: &str, action: &str) -> Result<Activation, SwapError> {
+        let artifact = known_version(&self.versions.of(service), service, version)?;
+        let candidate = self.pass_gate(&artifact, version, Way::Forward).await?;
+        let generation = candidate.generation;
+        let migrations = self.migrations_of(&artifact);
+        let database = &generation.pool.powers().database;
+        database.migrate(&migrations).await.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?;
+        if let Some((probe, reply)) = candidate.probe {
+            self.probe(&generation, probe, &reply).await.map_err(|reason| Gate::Probe.refuses(vec![reason]))?;
+        }
+        let (activation, old) = self.publish(&generation, candidate.compared_with, entry(version, action, None), None, |unfit| {
+            if unfit.is_empty() { Ok(Vec::new()) } else { Err(refuse_unfit(&unfit)) }
+        })?;
+        self.follow_topics(service).await;
+        retire(old);
+        Ok(activation)
+    }
+
+    /// The way back, which waits for no gate and no database. `bad`: the version that is rolled away from.
+    async fn go_back(
+        &self,
+        service: &ServiceName,
+        artifact: Arc<Artifact>,
+        entry: HistoryEntry,
+        bad: Option<String>,
+        force: bool,
+    ) -> Result<Activation, SwapError> {
+        let Candidate { generation, compared_with, .. } = self.pass_gate(&artifact, &entry.version, Way::Back).await?;
+        let mut loses = match self.pin().generation(service.as_str()) {
+            Some(live) => lost(live, &generation),
+            None => Vec::new(),
+        };
+        let reason = entry.reason.clone().unwrap_or_default();
+        let bad = bad.as_deref().map(|version| (version, reason.as_str()));
+        let (mut activation, old) = self.publish(&generation, compared_with, entry, bad, |unfit| {
+            let (left_behind, own): (Vec<Unfit>, Vec<Unfit>) = unfit.into_iter().partition(|unfit| unfit.exporter == *service);
+            loses.extend(own.iter().map(ToString::to_string));
+            if left_behind.is_empty() {
+                return Ok(Vec::new());
+            }
+            if !force {
+                return Err(refuse_unfit(&left_behind));
+            }
+            loses.extend(left_behind.iter().map(ToString::to_string));
+            Ok(left_behind)
+        })?;
+        retire(old);
+        for lost in &loses {
+            tracing::warn!(%service, version = activation.version, lost, "the way back takes away");
+        }
+        activation.loses = loses;
+        // The end of a topic waits for the event at hand, and a rollback does not.
+        if let Some(runtime) = self.myself.upgrade() {
+            let service = service.clone();
+            let following = tokio::spawn(async move { runtime.follow_topics(&service).await });
+            // It goes on by itself if it takes longer; a panic in it was logged where it happened.
+            let _ = tokio::time::timeout(Duration::from_millis(limits::ROLLBACK_FOLLOW_MS), following).await;
+        }
+        Ok(activation)
+    }
+
+    /// Stores the pointer to the next catalogue, if the generation that was live when the gate began still is. `judge` is given what does not
+    /// fit, and gives back what is accepted nevertheless.
+    fn publish(
+        &self,
+        generation: &Arc<Generation>,
+        compared_with: Option<u64>,
+        mut entry: HistoryEntry,
+        bad: Option<(&str, &str)>,
+        judge: impl FnOnce(Vec<Unfit>) -> Result<Vec<Unfit>, Refusal>,
+    ) -> Result<(Activation, Option<Arc<Generation>>), SwapError> {
+        let _publishing = self.publishing.lock();
+        let before = self.pin();
+        let service = &generation.service;
+        let old = before.generation(service.as_str()).cloned();
+        if old.as_ref().map(|old| old.number()) != compared_with {
+            return Err(SwapError::Overtaken(service.to_string()));
+        }
+        let (catalogue, unfit) = before.with(generation.clone()).map_err(|reasons| Gate::Compatibility.refuses(reasons))?;
+        entry.forced = !judge(unfit)?.is_empty();
+        entry.replaced = old.as_ref().map(|old| old.version.clone());
+        let activation = Activation {
+            service: service.to_string(),
+            version: generation.version.clone(),
+            generation: self.next_generation(),
+            replaced: entry.replaced.clone(),
+            loses: Vec::new(),
+            forced: entry.forced,
+        };
+        generation.number.store(activation.generation, Ordering::Relaxed);
+        let Activation { version, generation: number, replaced, forced, .. } = &activation;
+        tracing::info!(%service, version, generation = number, replaced, forced, action = entry.action, reason = entry.reason, "live");
+        self.versions.record(service, entry, bad)?;
+        // Publish before draining: a caller must always find a generation.
+        self.catalogue.store(Arc::new(catalogue));
+        Ok((activation, old))
     }
 
     /// The manifest's version. Other bytes under a version that is there already: refused, but in development mode, where sources change
     /// faster than versions, told apart by the hash.
-    fn version_name(&self, versions: &VersionStore, service: &ServiceName, artifact: &Artifact) -> Result<String, SwapError> {
-        let version = &artifact.manifest.version;
-        match versions.artifact(service, version) {
+    fn version_name(&self, versions: &Versions, artifact: &Artifact) -> Result<String, SwapError> {
+        let (service, version) = (&artifact.manifest.name, &artifact.manifest.version);
+        match versions.artifact(version) {
             Some(kept) if kept.sha256 != artifact.sha256 && self.dev_mode => Ok(format!("{version}+{}", &artifact.sha256[..8])),
             Some(kept) if kept.sha256 != artifact.sha256 => {
                 let reason =
@@ -325,8 +465,13 @@ impl Runtime {
         }
     }
 
+    fn migrations_of(&self, artifact: &Artifact) -> Vec<Migration> {
+        artifact.migrations.iter().filter(|step| step.dialect == self.powers.dialect()).cloned().collect()
+    }
+
     /// The activation gate. Each step's refusal says which step and why.
-    async fn pass_gate(&self, artifact: &Arc<Artifact>, version: &str, depth: Depth) -> Result<(Arc<Generation>, Plan), Refusal> {
+    /// What it makes can be called, and nothing has changed.
+    async fn pass_gate(&self, artifact: &Arc<Artifact>, version: &str, way: Way) -> Result<Candidate, Refusal> {
         let manifest = &artifact.manifest;
         let service = manifest.service();
         let contract = Contract::decode(&artifact.bytes, Some(&artifact.wit_text))
@@ -343,10 +488,10 @@ impl Runtime {
             return Err(Gate::Imports.refuses(unknown.into_iter().chain(ungranted).collect()));
         }
 
-        let parts = Parts::bind(manifest, &contract, &service).map_err(|reasons| Gate::Bindings.refuses(reasons))?;
+        let parts = Bindings::find(manifest, &contract, &service).map_err(|reasons| Gate::Bindings.refuses(reasons))?;
 
         let live = self.pin().generation(service.as_str()).cloned();
-        if let Some(live) = &live {
+        if let (Way::Forward, Some(live)) = (way, &live) {
             let unfit: Vec<String> = compat::check_exports(&live.contract, &contract).iter().map(ToString::to_string).collect();
             if !unfit.is_empty() {
                 return Err(Gate::Compatibility.refuses(unfit));
@@ -354,12 +499,11 @@ impl Runtime {
         }
 
         let powers = self.powers.powers(&service, &manifest.config).await.map_err(|reason| Gate::Migrations.refuses(vec![reason]))?;
-        let migrations: Vec<_> = artifact.migrations.iter().filter(|step| step.dialect == self.powers.dialect()).cloned().collect();
-        let applied = match depth {
-            Depth::Look => powers.database.pending(&migrations).await,
-            Depth::Prepare => powers.database.migrate(&migrations).await,
+        let pending = match way {
+            Way::Forward => powers.database.pending(&self.migrations_of(artifact)).await,
+            Way::Back => Ok(Vec::new()),
         };
-        let applied = applied.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?;
+        let pending = pending.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?;
 
         let component = {
             let (engine, artifact) = (self.engine.clone(), artifact.clone());
@@ -381,8 +525,8 @@ impl Runtime {
             );
         }
         let plan = Plan {
-            replaces: live.map(|live| live.version.clone()),
-            migrations: applied,
+            replaces: live.as_ref().map(|live| live.version.clone()),
+            migrations: pending,
             routes: parts.routes.iter().map(|(route, _)| format!("{} {}", route.method(), route.full_path(&manifest.prefix))).collect(),
             imports: contract.imports().iter().map(|import| import.id.clone()).collect(),
             subscriptions: parts.topics.keys().cloned().collect(),
@@ -391,7 +535,7 @@ impl Runtime {
             pool: Pool::new(service.clone(), instance, indices, powers, manifest.limits.clone()),
             service,
             version: version.to_owned(),
-            number: self.next_generation(),
+            number: AtomicU64::new(0),
             artifact: artifact.clone(),
             contract,
             exports: parts.exports,
@@ -405,25 +549,21 @@ impl Runtime {
         });
 
         // The routes, frames and types of all services together.
-        let catalogue = self.pin().with(generation.clone()).map_err(|reasons| Gate::Compatibility.refuses(reasons))?;
+        let (_, unfit) = self.pin().with(generation.clone()).map_err(|reasons| Gate::Compatibility.refuses(reasons))?;
+        if way == Way::Forward && !unfit.is_empty() {
+            return Err(refuse_unfit(&unfit));
+        }
 
         // The first instance stays, so that the first call finds a warm one.
         let first = generation.pool.make(internal_context("gate", generation.pool.limits().wall).into()).await.map_err(fails)?;
         generation.pool.put_back(first);
-        if let (Depth::Prepare, Some((probe, reply))) = (depth, parts.probe) {
-            self.probe(&generation, probe, &reply, Arc::new(catalogue)).await.map_err(|reason| Gate::Probe.refuses(vec![reason]))?;
-        }
-        Ok((generation, plan))
+        Ok(Candidate { generation, plan, probe: parts.probe, compared_with: live.map(|live| live.number()) })
     }
 
-    async fn probe(
-        &self,
-        generation: &Arc<Generation>,
-        export: usize,
-        reply: &ReplyCodec,
-        catalogue: Arc<Catalogue>,
-    ) -> Result<(), String> {
-        let frame = Frame::root(catalogue, generation.service.clone());
+    /// Calls the candidate's health probe in a catalogue of its own.
+    async fn probe(&self, generation: &Arc<Generation>, export: usize, reply: &ReplyCodec) -> Result<(), String> {
+        let (catalogue, _) = self.pin().with(generation.clone()).map_err(|reasons| reasons.join("; "))?;
+        let frame = Frame::root(Arc::new(catalogue), generation.service.clone());
         let context = internal_context("probe", generation.pool.limits().wall);
         match call::run_root(&self.long_calls, Asker::Host, generation.clone(), export, Vec::new(), frame, context.into()).await {
             Ok(value) => match reply.encode(&value) {
@@ -448,6 +588,44 @@ async fn read(bytes: Vec<u8>) -> Result<Arc<Artifact>, Refusal> {
     })
 }
 
+fn entry(version: &str, action: &str, reason: Option<&str>) -> HistoryEntry {
+    HistoryEntry { version: version.to_owned(), action: action.to_owned(), reason: reason.map(str::to_owned), ..HistoryEntry::default() }
+}
+
+fn known_version(versions: &Versions, service: &ServiceName, version: &str) -> Result<Arc<Artifact>, SwapError> {
+    versions.artifact(version).cloned().ok_or_else(|| match versions.names() {
+        known if known.is_empty() => SwapError::NoSuchService(service.to_string()),
+        known => SwapError::NoSuchVersion { service: service.to_string(), version: version.to_owned(), known },
+    })
+}
+
+fn refuse_unfit(unfit: &[Unfit]) -> Refusal {
+    Gate::Compatibility.refuses(unfit.iter().map(ToString::to_string).collect())
+}
+
+/// What can be used of `live` and not of `next`, a sentence each.
+fn lost(live: &Generation, next: &Generation) -> Vec<String> {
+    let mut lost: Vec<String> = compat::check_exports(&live.contract, &next.contract).iter().map(ToString::to_string).collect();
+    let routes = |generation: &Generation| -> Vec<String> {
+        let prefix = &generation.artifact.manifest.prefix;
+        generation.routes.iter().map(|(route, _)| format!("{} {}", route.method(), route.full_path(prefix))).collect()
+    };
+    let kept = routes(next);
+    lost.extend(routes(live).into_iter().filter(|route| !kept.contains(route)).map(|route| format!("{route} is not there any more")));
+    let frames = live.sockets.iter().filter(|(socket, _)| !next.sockets.iter().any(|(kept, _)| kept.event == socket.event));
+    lost.extend(frames.map(|(socket, _)| format!("frames of type {} are not there any more", socket.event)));
+    let topics = live.topics.keys().filter(|topic| !next.topics.contains_key(*topic));
+    lost.extend(topics.map(|topic| format!("{} no longer subscribes to {topic}; what waits there is dropped", live.service)));
+    lost
+}
+
+/// Drains what was live, if anything was.
+fn retire(old: Option<Arc<Generation>>) {
+    if let Some(old) = old {
+        tokio::spawn(drain(old));
+    }
+}
+
 /// Ends the old generation: no warm instances any more, and its running calls have until their deadlines.
 async fn drain(old: Arc<Generation>) {
     old.pool.retire();
@@ -456,20 +634,22 @@ async fn drain(old: Arc<Generation>) {
         tokio::time::sleep(Duration::from_millis(limits::EPOCH_TICK_MS)).await;
     }
     match old.stats.in_flight() {
-        0 => tracing::debug!(service = %old.service, generation = old.number, "drained"),
-        running => tracing::warn!(service = %old.service, generation = old.number, running, "still has calls; they end by their deadlines"),
+        0 => tracing::debug!(service = %old.service, generation = old.number(), "drained"),
+        running => {
+            tracing::warn!(service = %old.service, generation = old.number(), running, "still has calls; they end by their deadlines")
+        }
     }
 }
 
-fn view(service: &ServiceName, versions: &VersionStore, live: Option<&Arc<Generation>>) -> ServiceView {
+fn view(service: &ServiceName, versions: &Versions, live: Option<&Arc<Generation>>) -> ServiceView {
     ServiceView {
         name: service.to_string(),
         state: if live.is_some() { "live" } else { "off" },
         active: live.map(|live| live.version.clone()),
         sha256: live.map(|live| live.artifact.sha256.clone()),
         component_sha256: live.map(|live| live.artifact.component_sha256.clone()),
-        generation: live.map(|live| live.number),
-        versions: versions.names(service),
+        generation: live.map(|live| live.number()),
+        versions: versions.names(),
         traffic: live.map(|live| live.stats.view()).unwrap_or_default(),
         instances: live.map_or(0, |live| live.pool.live_count()),
         instances_made: live.map_or(0, |live| live.pool.made_count()),
@@ -479,114 +659,5 @@ fn view(service: &ServiceName, versions: &VersionStore, live: Option<&Arc<Genera
             live.routes.iter().map(|(route, _)| format!("{} {}", route.method(), route.full_path(&live.artifact.manifest.prefix))).collect()
         }),
         grants: live.map_or_else(Vec::new, |live| live.contract.imports().iter().map(|import| import.id.clone()).collect()),
-    }
-}
-
-/// A manifest's bindings, each found in the contract and its codecs compiled.
-struct Parts {
-    exports: Vec<Export>,
-    api: HashMap<String, usize>,
-    calls: Vec<Call>,
-    routes: Vec<(Arc<Route>, usize)>,
-    sockets: Vec<(super::manifest::Socket, usize)>,
-    schedules: Vec<(super::manifest::Schedule, usize)>,
-    topics: HashMap<String, Subscription>,
-    probe: Option<(usize, ReplyCodec)>,
-}
-
-impl Parts {
-    /// Errors: every binding that names no exported function, or one of the wrong shape.
-    fn bind(manifest: &Manifest, contract: &Contract, service: &ServiceName) -> Result<Self, Vec<String>> {
-        let mut reasons = Vec::new();
-        let mut parts = Parts {
-            exports: Vec::new(),
-            api: HashMap::new(),
-            calls: Vec::new(),
-            routes: Vec::new(),
-            sockets: Vec::new(),
-            schedules: Vec::new(),
-            topics: HashMap::new(),
-            probe: None,
-        };
-        let api = contract.exports().iter().find(|export| role_of(export) == Role::ServiceApi && export.package == service.as_str());
-        let Some(api) = api else {
-            return Err(vec![format!("it does not export echo:{service}/api")]);
-        };
-        for function in &api.functions {
-            parts.api.insert(function.name.clone(), parts.exports.len());
-            parts.exports.push(Export::new(&api.id, &function.name));
-        }
-        parts.bind_topics(manifest, contract, &mut reasons);
-        for route in &manifest.routes {
-            let source = if matches!(route.method(), "GET" | "DELETE") { Source::Query } else { Source::Body };
-            let flag = route.status_unless.as_ref().map(|unless| unless.field.as_str());
-            match parts.bind_call(api, &route.call, &route.variables(), source, flag) {
-                Ok(call) => parts.routes.push((Arc::new(route.clone()), call)),
-                Err(reason) => reasons.push(format!("route {:?}: {reason}", route.http)),
-            }
-        }
-        for socket in &manifest.sockets {
-            match parts.bind_call(api, &socket.call, &[], Source::Json, None) {
-                Ok(call) => parts.sockets.push((socket.clone(), call)),
-                Err(reason) => reasons.push(format!("socket {:?}: {reason}", socket.event)),
-            }
-        }
-        for schedule in &manifest.schedules {
-            match parts.without_parameters(api, &schedule.call) {
-                Ok((export, _)) => parts.schedules.push((schedule.clone(), export)),
-                Err(reason) => reasons.push(format!("schedule: {reason}")),
-            }
-        }
-        if let Some(probe) = &manifest.probe {
-            match parts.without_parameters(api, probe) {
-                Ok(found) => parts.probe = Some(found),
-                Err(reason) => reasons.push(format!("probe: {reason}")),
-            }
-        }
-        if reasons.is_empty() { Ok(parts) } else { Err(reasons) }
-    }
-
-    fn bind_call(&mut self, api: &Interface, name: &str, variables: &[&str], source: Source, flag: Option<&str>) -> Result<usize, String> {
-        let function = api.function(name).ok_or_else(|| format!("{} has no function {name}", api.id))?;
-        let request = RequestCodec::compile(function, variables, source).map_err(|error| error.to_string())?;
-        let reply = ReplyCodec::compile(function, flag).map_err(|error| error.to_string())?;
-        self.calls.push(Call { export: self.api[name], request, reply });
-        Ok(self.calls.len() - 1)
-    }
-
-    fn without_parameters(&self, api: &Interface, name: &str) -> Result<(usize, ReplyCodec), String> {
-        let function = api.function(name).ok_or_else(|| format!("{} has no function {name}", api.id))?;
-        if !function.params.is_empty() {
-            return Err(format!("{name} takes a parameter, and the host has none to give"));
-        }
-        Ok((self.api[name], ReplyCodec::compile(function, None).map_err(|error| error.to_string())?))
-    }
-
-    /// A topic for every function of the exported `events` interfaces, or for those that the manifest wants.
-    fn bind_topics(&mut self, manifest: &Manifest, contract: &Contract, reasons: &mut Vec<String>) {
-        let mut offered: BTreeMap<String, Subscription> = BTreeMap::new();
-        for interface in contract.exports().iter().filter(|export| role_of(export) == Role::ServiceEvents) {
-            for function in &interface.functions {
-                match EventCodec::compile(function).and_then(|codec| Ok((codec, ReplyCodec::compile(function, None)?))) {
-                    Ok((codec, reply)) => {
-                        let topic = format!("{}.{}", interface.package, function.name);
-                        offered.insert(topic, Subscription { export: self.exports.len(), codec, reply });
-                    }
-                    Err(error) => reasons.push(format!("{} {}: {error}", interface.id, function.name)),
-                }
-                self.exports.push(Export::new(&interface.id, &function.name));
-            }
-        }
-        match &manifest.events.subscribe {
-            None => self.topics.extend(offered),
-            Some(wanted) => {
-                for topic in wanted {
-                    match offered.remove(topic) {
-                        Some(subscription) => drop(self.topics.insert(topic.clone(), subscription)),
-                        None => reasons.push(format!("events.subscribe names {topic}, and no exported events interface has it")),
-                    }
-                }
-            }
-        }
     }
 }
