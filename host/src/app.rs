@@ -134,6 +134,7 @@ impl Host {
             versions_folder: &versions_folder,
             permissions: permissions(&config)?,
             cursor_key: config.cursor_key()?,
+            migration_timeout: config.plugins.migration_timeout,
             dev_mode: config.mode == Mode::Dev,
         };
         let runtime = Runtime::new(engine, backends.clone(), queue.clone(), settings).context("the folder of versions")?;
@@ -157,11 +158,11 @@ impl Host {
         upkeep.spawn(expire_feeds(feed.clone(), config.feed.cursors_kept, upkeep_stop.clone()));
         upkeep.spawn(upkeep_stop.clone().run_until_cancelled_owned(announcer.clone().run()));
 
-        for (what, error) in runtime.start_services(config.plugins().unwrap_or(&PathBuf::new())).await? {
+        for (what, error) in runtime.start_services(config.plugins_folder().unwrap_or(&PathBuf::new())).await? {
             tracing::error!(file = %what.display(), %error, "this service is left out");
         }
         upkeep.spawn(runtime.clone().run_schedules(upkeep_stop.clone()));
-        if let (Mode::Dev, Some(packed)) = (config.mode, config.plugins()) {
+        if let (Mode::Dev, Some(packed)) = (config.mode, config.plugins_folder()) {
             let sources = std::env::current_dir().ok().and_then(|folder| SourceTree::at(&folder));
             let (runtime, packed, stop) = (runtime.clone(), packed.to_owned(), shutdown.clone());
             upkeep.spawn(async move {

@@ -204,7 +204,9 @@ pub const SQL_RESULT_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const SQL_BATCH_MAX: usize = 1_000;
 /// Waiting for the writer or for one statement, in milliseconds.
 pub const SQL_TIMEOUT_MS: u64 = 5_000;
-/// One statement of a migration, in milliseconds.
+/// All migrations of a deployment together, in milliseconds, while the service is live: its writers wait meanwhile. The operator may give more.
+pub const SQL_MIGRATION_LIVE_TIMEOUT_MS: u64 = 3_000;
+/// ... and at the start of the host, when nobody waits; also the longest roll-back.
 pub const SQL_MIGRATION_TIMEOUT_MS: u64 = 60_000;
 /// One text or blob of a service, and one row of it as it is stored, in bytes; also what a statement makes on its way. SQLite asks nobody inside one
 /// function: what one may take follows from this.
@@ -232,6 +234,8 @@ pub const SQLITE_LOG_PAGES_MAX: i64 = 32_768;
 /// Above so many pages the log is to begin anew: after so many passes the writer is asked to rest, if it comes free within so many milliseconds.
 pub const SQLITE_LOG_PAGES: i64 = 4_096;
 pub const SQLITE_LOG_PASSES_MAX: u32 = 8;
+/// Bytes of the write-ahead log that stay on the disk when it restarts.
+pub const SQLITE_LOG_KEPT_BYTES: i64 = SQLITE_LOG_PAGES * 4_096;
 pub const SQLITE_LOG_REST_WAIT_MS: u64 = 50;
 /// A log that was written to is emptied at the latest so many milliseconds later, unless somebody always reads: it holds what was deleted.
 pub const SQLITE_LOG_KEPT_MS: u64 = 20_000;
@@ -483,6 +487,7 @@ const _: () = assert!(HTTP2_HEAD_BYTES_MAX as usize > HTTP_BUFFER_BYTES_MAX);
 const _: () = assert!(READY_ANSWER_MS > READY_CHECK_TIMEOUT_MS);
 const _: () = assert!(SQLITE_IN_PLACE_CHECKS > SQLITE_QUICK_CHECKS && SQLITE_IN_PLACE_US < SQLITE_GIVES_WAY_US);
 const _: () = assert!(SQL_VALUE_BYTES_MAX < SQLITE_HOST_VALUE_BYTES_MAX && SQL_VALUE_BYTES_MAX > 2 * SQL_STATEMENT_BYTES_MAX);
+const _: () = assert!(SQL_MIGRATION_LIVE_TIMEOUT_MS < SQL_TIMEOUT_MS);
 const _: () = assert!(SOCKET_FINISH_MS + SOCKET_CLOSE_MS < DRAIN_TIMEOUT_MS);
 const _: () = assert!(FEED_RETRY_FIRST_MS < FEED_RETRY_LAST_MS);
 const _: () = assert!(IDLE_TIMEOUT_S > HEARTBEAT_INTERVAL_S);

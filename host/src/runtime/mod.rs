@@ -116,6 +116,7 @@ pub struct Runtime {
     generations_count: AtomicU64,
     /// What clients hold cursors under.
     cursor_key: CursorKey,
+    migration_timeout: Duration,
     dev_mode: bool,
     myself: Weak<Runtime>,
 }
@@ -126,6 +127,8 @@ pub struct RuntimeSettings<'a> {
     pub permissions: Permissions,
     /// A secret of this host that outlives it: clients go on with the cursors that they have.
     pub cursor_key: [u8; 32],
+    /// How long the migrations of a deployment may keep a live service from writing.
+    pub migration_timeout: Duration,
     pub dev_mode: bool,
 }
 
@@ -151,6 +154,7 @@ impl Runtime {
             following: Gates::default(),
             generations_count: AtomicU64::new(0),
             cursor_key: CursorKey::new(&settings.cursor_key),
+            migration_timeout: settings.migration_timeout,
             dev_mode: settings.dev_mode,
             myself: myself.clone(),
         }))

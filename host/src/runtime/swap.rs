@@ -21,7 +21,7 @@ use super::long_calls::Asker;
 use super::pool::Pool;
 use super::versions::{HistoryEntry, Versions};
 use super::{CallError, Runtime, internal_context};
-use crate::capabilities::sql::Migration;
+use crate::capabilities::sql::{Database, MigrateError, Migration};
 use crate::contract::codec::{Encoded, ReplyCodec};
 use crate::contract::compat;
 use crate::contract::wit::Contract;
@@ -336,8 +336,8 @@ impl Runtime {
         }
         let version = self.version_name(&versions, &artifact)?;
         self.versions.keep(&service, &version, artifact.clone())?;
-        self.versions.set_base(&service, &artifact.sha256)?;
         self.go_forward(&service, &version, "start").await?;
+        self.versions.set_base(&service, &artifact.sha256)?;
         Ok(service)
     }
 
@@ -353,21 +353,100 @@ impl Runtime {
 
     /// The whole way of a version that is new here, or at the start of the host. The caller holds the service's gate, or is alone.
     async fn go_forward(&self, service: &ServiceName, version: &str, action: &str) -> Result<Activation, SwapError> {
-        let artifact = known_version(&self.versions.of(service), service, version)?;
-        let candidate = self.pass_gate(&artifact, version, Way::Forward).await?;
-        let generation = candidate.generation;
-        let migrations = self.migrations_of(&artifact);
-        let database = &generation.pool.powers().database;
-        database.migrate(&migrations).await.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?;
-        if let Some((probe, reply)) = candidate.probe {
-            self.probe(&generation, probe, &reply).await.map_err(|reason| Gate::Probe.refuses(vec![reason]))?;
+        let versions = self.versions.of(service);
+        let artifact = known_version(&versions, service, version)?;
+        let outcome = self.try_forward(service, &versions, &artifact, version, action).await;
+        if matches!(outcome, Err(SwapError::Refused(_))) && !versions.was_live(version) {
+            // It takes no place among those that are kept, and its number is free for a better one.
+            self.forget(service, version);
         }
-        let (activation, old) = self.publish(&generation, candidate.compared_with, entry(version, action, None), None, |unfit| {
-            if unfit.is_empty() { Ok(Vec::new()) } else { Err(refuse_unfit(&unfit)) }
-        })?;
-        self.follow_topics(service).await;
-        retire(old);
-        Ok(activation)
+        outcome
+    }
+
+    async fn try_forward(
+        &self,
+        service: &ServiceName,
+        versions: &Versions,
+        artifact: &Arc<Artifact>,
+        version: &str,
+        action: &str,
+    ) -> Result<Activation, SwapError> {
+        let refuse = |error: MigrateError| Gate::Migrations.refuses(vec![error.to_string()]);
+        let Candidate { generation, probe, compared_with, .. } = self.pass_gate(artifact, version, Way::Forward).await?;
+        let database = &generation.pool.powers().database;
+        // What belongs to versions that were live is no leftover, even where the host ended before it was made final.
+        database.confirm_migrations(&self.migrations_of_live(versions)).await.map_err(refuse)?;
+        let migrations = self.migrations_of(artifact);
+        let applied = database.apply_migrations(&migrations, self.migration_time(service)).await.map_err(refuse)?;
+        match self.probe_and_publish(&generation, probe, compared_with, entry(version, action, None)).await {
+            Ok((activation, old)) => {
+                if let Err(error) = database.confirm_migrations(&applied).await {
+                    tracing::warn!(%service, version, %error, "its migrations are made final with the next deployment");
+                }
+                self.follow_topics(service).await;
+                retire(old);
+                Ok(activation)
+            }
+            Err(error) if applied.is_empty() => Err(error),
+            Err(error) => Err(match (database.undo_migrations().await, error) {
+                (Ok(_), error) => error,
+                (Err(why), SwapError::Refused(mut refusal)) => {
+                    refusal
+                        .reasons
+                        .push(format!("what its migrations added is still there, to be taken away by the next deployment: {why}"));
+                    refusal.into()
+                }
+                (Err(why), error) => {
+                    tracing::error!(%service, version, %why, "what its migrations added is still there, to be taken away by the next deployment");
+                    error
+                }
+            }),
+        }
+    }
+
+    async fn probe_and_publish(
+        &self,
+        generation: &Arc<Generation>,
+        probe: Option<(usize, ReplyCodec)>,
+        compared_with: Option<u64>,
+        entry: HistoryEntry,
+    ) -> Result<(Activation, Option<Arc<Generation>>), SwapError> {
+        if let Some((probe, reply)) = probe {
+            self.probe(generation, probe, &reply).await.map_err(|reason| Gate::Probe.refuses(vec![reason]))?;
+        }
+        self.publish(
+            generation,
+            compared_with,
+            entry,
+            None,
+            |unfit| {
+                if unfit.is_empty() { Ok(Vec::new()) } else { Err(refuse_unfit(&unfit)) }
+            },
+        )
+    }
+
+    /// A version that was refused.
+    fn forget(&self, service: &ServiceName, version: &str) {
+        if let Err(error) = self.versions.remove(service, version) {
+            tracing::warn!(%service, version, %error, "the file of a refused version cannot be removed");
+        }
+    }
+
+    /// How long the migrations of a deployment may take: the service's writers wait meanwhile, if it is live.
+    fn migration_time(&self, service: &ServiceName) -> Duration {
+        match self.pin().generation(service.as_str()) {
+            Some(_) => self.migration_timeout,
+            None => Duration::from_millis(limits::SQL_MIGRATION_TIMEOUT_MS),
+        }
+    }
+
+    fn migrations_of_live(&self, versions: &Versions) -> Vec<String> {
+        let live = versions.names().into_iter().filter(|version| versions.was_live(version));
+        let artifacts = live.filter_map(|version| versions.artifact(&version).cloned());
+        let mut names: Vec<String> = artifacts.flat_map(|artifact| self.migrations_of(&artifact)).map(|step| step.name).collect();
+        names.sort();
+        names.dedup();
+        names
     }
 
     /// The way back, which waits for no gate and no database. `bad`: the version that is rolled away from.
@@ -500,7 +579,7 @@ impl Runtime {
 
         let powers = self.powers.powers(&service, &manifest.config).await.map_err(|reason| Gate::Migrations.refuses(vec![reason]))?;
         let pending = match way {
-            Way::Forward => powers.database.pending(&self.migrations_of(artifact)).await,
+            Way::Forward => self.rehearse(&service, &*powers.database, &self.migrations_of(artifact)).await,
             Way::Back => Ok(Vec::new()),
         };
         let pending = pending.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?;
@@ -558,6 +637,18 @@ impl Runtime {
         let first = generation.pool.make(internal_context("gate", generation.pool.limits().wall).into()).await.map_err(fails)?;
         generation.pool.put_back(first);
         Ok(Candidate { generation, plan, probe: parts.probe, compared_with: live.map(|live| live.number()) })
+    }
+
+    /// The migrations that would be applied, tried on the data that is there.
+    async fn rehearse(
+        &self,
+        service: &ServiceName,
+        database: &dyn Database,
+        migrations: &[Migration],
+    ) -> Result<Vec<String>, MigrateError> {
+        let pending = database.pending(migrations).await?;
+        // Nothing to try, nobody to wait for.
+        if pending.is_empty() { Ok(pending) } else { database.rehearse_migrations(migrations, self.migration_time(service)).await }
     }
 
     /// Calls the candidate's health probe in a catalogue of its own.

@@ -209,8 +209,9 @@ async fn migrations_that_would_break_the_running_version_are_refused() {
     let with = |sql: &str| Candidate::of("location").packed_with(&[migration("0001_notes", sql)]);
     let reason = "migration 0001_notes is not additive: DROP TABLE takes away what the running version uses";
     gate.refuses("location", with("DROP TABLE notes"), "migrations", When::Uploading, &[reason]).await;
+    // Tried on the data that is there.
     let reason = "migration 0001_notes failed";
-    gate.refuses("location", with("INSERT INTO nowhere VALUES (1)"), "migrations", When::Activating, &[reason]).await;
+    gate.refuses("location", with("CREATE INDEX notes_a ON nowhere (a)"), "migrations", When::Uploading, &[reason]).await;
 
     let changed = with_migrations("hostile", &[("0.1.0", "0.1.1")], |migrations| {
         let marks = migrations.iter_mut().find(|migration| migration.dialect == "sqlite").expect("hostile has a migration");
@@ -252,6 +253,45 @@ async fn what_does_not_start_or_fails_its_probe_is_refused() {
         gate.refuses("hostile", file, "probe", When::Activating, &[reason]).await;
     }
     gate.app.post("/api/v1/hostile/fine", json!({})).send().await.expect(StatusCode::OK);
+    gate.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_leaves_nothing_behind() {
+    let gate = Gate::open().await;
+    let app = &gate.app;
+    let view = async || app.admin(Method::GET, "/admin/v1/plugins/hostile").send().await.expect(StatusCode::OK);
+    let (before, location) = (view().await, gate.live("location").await);
+    const NAME: &str = "0003_notes";
+    let adds = "CREATE TABLE notes (id TEXT PRIMARY KEY); ALTER TABLE marks ADD COLUMN note TEXT; CREATE INDEX marks_note ON marks (note)";
+    let with = |sql: &str, manifest: &[(&str, &str)]| {
+        with_migrations("hostile", &[&[("version = \"0.1.0\"", "version = \"0.1.1\"")], manifest].concat(), |all| {
+            all.push(migration(NAME, sql))
+        })
+    };
+
+    // Refused by all that comes after the migrations, and by the migrations themselves.
+    let no_instance = with(adds, &[("memory = \"16MiB\"", "memory = \"64KiB\"")]);
+    gate.refuses("hostile", no_instance, "instantiation", When::Uploading, &["its memory is used up"]).await;
+    let no_probe = with(adds, &[("prefix =", "probe = \"trap\"\nprefix =")]);
+    gate.refuses("hostile", no_probe, "probe", When::Activating, &["its health probe fails"]).await;
+    let fails = with(&format!("{adds}; CREATE INDEX i ON nowhere (a)"), &[]);
+    gate.refuses("hostile", fails, "migrations", When::Uploading, &["migration 0003_notes failed"]).await;
+    let rehearsed = gate.dry_run("hostile", with(adds, &[])).await.expect(StatusCode::OK);
+    assert_eq!(rehearsed["plan"]["migrations"], json!([NAME]));
+    gate.dry_run("location", repacked("location", &[("0.1.0", "0.1.1")])).await.expect(StatusCode::OK);
+    let after = view().await;
+    assert_eq!((&after["versions"], &after["active"]), (&before["versions"], &before["active"]), "a refused version is not kept");
+    assert_eq!(gate.live("location").await, location);
+
+    // The same version and the same migration, corrected: nothing of the refused ones is in its way, and no number was burnt.
+    let corrected = with("CREATE TABLE notes (id TEXT PRIMARY KEY, text TEXT); ALTER TABLE marks ADD COLUMN note TEXT", &[]);
+    let activation = app.deploy("hostile", corrected).await.expect(StatusCode::OK);
+    let highest = |views: &[&Value]| views.iter().filter_map(|view| view["generation"].as_u64()).max().expect("a generation");
+    let front = app.admin(Method::GET, "/admin/v1/plugins/front").send().await.expect(StatusCode::OK);
+    let other = app.admin(Method::GET, "/admin/v1/plugins/location").send().await.expect(StatusCode::OK);
+    assert_eq!(activation["generation"].as_u64(), Some(highest(&[&before, &front, &other]) + 1));
+    app.post("/api/v1/hostile/mark", json!({})).send().await.expect(StatusCode::NO_CONTENT);
     gate.close().await;
 }
 
