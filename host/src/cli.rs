@@ -122,6 +122,10 @@ pub enum Plugin {
         /// Say what would happen, and why it would be refused; change nothing
         #[arg(long)]
         dry_run: bool,
+        /// Confirm a change by the name that the plan gives it: a route or frame that goes, a looser access, rate or cache, a new import.
+        /// May be given several times
+        #[arg(long, value_name = "NAME")]
+        allow: Vec<String>,
         #[command(flatten)]
         admin: Admin,
     },
@@ -238,6 +242,7 @@ Examples:
   echod plugin inspect message.wasm                  what it offers and what it wants
   echod plugin deploy message.wasm --dry-run         would it be accepted?
   echod plugin deploy message.wasm                   make it live
+  echod plugin deploy message.wasm --allow 'route-removed:GET /api/v1/messages/drafts'
   echod plugin history message
   echod plugin rollback message                      back to the last good version; again: to the one before that";
 
@@ -269,11 +274,12 @@ mod tests {
         assert_eq!(serve.host.config_file(), Some("echo.toml".into()));
         assert_eq!(parsed("echod dev").host().map(|(mode, _)| mode), Some(Mode::Dev));
 
-        let Command::Plugin { command: Plugin::Deploy { file, dry_run, admin } } =
-            parsed("echod plugin deploy a.wasm --dry-run --admin http://h:1 --token t --data d")
+        let Command::Plugin { command: Plugin::Deploy { file, dry_run, allow, admin } } =
+            parsed("echod plugin deploy a.wasm --dry-run --allow a --allow b --admin http://h:1 --token t --data d")
         else {
             panic!("no deploy")
         };
+        assert_eq!(allow, ["a", "b"]);
         assert_eq!((file, dry_run, admin.admin.as_deref(), admin.token.as_deref()), ("a.wasm".into(), true, Some("http://h:1"), Some("t")));
         let Command::Plugin { command: Plugin::Pack(pack) } = parsed("echod plugin pack plugins/auth --component c.wasm -o a.wasm") else {
             panic!("no pack")

@@ -52,6 +52,9 @@ pub enum ClientError {
     File { path: PathBuf, reason: String },
     #[error("{0}")]
     Name(#[from] crate::names::BadServiceName),
+    /// A dry run shows what the host would say no to.
+    #[error("{0}\nit would be refused without what is wanted above")]
+    Unconfirmed(String),
     /// The host said no.
     #[error("{0}")]
     Refused(Problem),
@@ -125,10 +128,17 @@ impl AdminClient {
         Ok(Self { base, token: token.to_owned(), http })
     }
 
-    /// Uploads a packed file and makes it the live version; with `dry_run` only says what would happen.
-    pub async fn deploy(&self, service: &ServiceName, packed: Vec<u8>, dry_run: bool) -> Result<String, ClientError> {
-        let query = if dry_run { "?dry_run=true" } else { "" };
-        let upload = self.request(Method::POST, &format!("plugins/{service}/versions{query}"));
+    /// Uploads a packed file and makes it the live version; with `dry_run` only says what would happen. `allow`: the names of changes that are
+    /// confirmed.
+    pub async fn deploy(&self, service: &ServiceName, packed: Vec<u8>, dry_run: bool, allow: &[String]) -> Result<String, ClientError> {
+        let mut encoded = reqwest::Url::parse("http://any").expect("an address");
+        encoded.query_pairs_mut().extend_pairs(allow.iter().map(|name| ("allow", name)));
+        let allowed = encoded.query().unwrap_or_default();
+        let query = |more: &str| match [more, allowed].join("&").trim_matches('&') {
+            "" => String::new(),
+            options => format!("?{options}"),
+        };
+        let upload = self.request(Method::POST, &format!("plugins/{service}/versions{}", query(if dry_run { "dry_run=true" } else { "" })));
         let uploaded = self.send(upload.header("content-type", "application/wasm").body(packed)).await?;
         let version = uploaded["version"].as_str().unwrap_or_default();
         let mut report = format!("{service} {version}");
@@ -136,10 +146,19 @@ impl AdminClient {
             write!(report, " (sha256 {sha256})").expect("a string takes all");
         }
         report += &plan(&uploaded["plan"]);
-        if dry_run {
-            return Ok(report + "\nnothing was changed");
+        let changes = uploaded["plan"]["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let (confirmed, open): (Vec<&Value>, Vec<&Value>) = changes.iter().partition(|change| change["confirmed"] == true);
+        for change in &confirmed {
+            write!(report, "\n  allowed: {}: {}", line(&change["name"]), line(&change["detail"])).expect("a string takes all");
         }
-        let activate = self.request(Method::PUT, &format!("plugins/{service}/active")).json(&json!({ "version": version }));
+        for change in &open {
+            write!(report, "\n  wants --allow {:?}: {}", line(&change["name"]), line(&change["detail"])).expect("a string takes all");
+        }
+        if dry_run {
+            report += "\nnothing was changed";
+            return if open.is_empty() { Ok(report) } else { Err(ClientError::Unconfirmed(report)) };
+        }
+        let activate = self.request(Method::PUT, &format!("plugins/{service}/active{}", query(""))).json(&json!({ "version": version }));
         self.send(activate).await?;
         Ok(format!("{report}\n{service} {version} is live"))
     }
@@ -255,7 +274,10 @@ fn plan(plan: &Value) -> String {
     let lines: Vec<String> = match plan {
         Value::Null => Vec::new(),
         Value::Array(steps) => steps.iter().map(line).collect(),
-        Value::Object(parts) => parts.iter().map(|(name, value)| format!("{name}: {}", line(value))).collect(),
+        // Its changes have lines of their own.
+        Value::Object(parts) => {
+            parts.iter().filter(|(name, _)| *name != "changes").map(|(name, value)| format!("{name}: {}", line(value))).collect()
+        }
         other => vec![line(other)],
     };
     lines.iter().map(|line| format!("\n  {line}")).collect()
@@ -369,7 +391,7 @@ mod tests {
     async fn a_deployment_uploads_then_activates() {
         let uploaded = json!({ "version": "0.2.0", "sha256": "abc", "plan": ["1 migration", "2 new routes"] });
         let host = host(vec![(201, uploaded), (200, json!({}))]).await;
-        let report = client(&host).deploy(&message(), b"packed".to_vec(), false).await.unwrap();
+        let report = client(&host).deploy(&message(), b"packed".to_vec(), false, &[]).await.unwrap();
         assert_eq!(report, "message 0.2.0 (sha256 abc)\n  1 migration\n  2 new routes\nmessage 0.2.0 is live");
         assert_eq!(
             *host.asked.lock(),
@@ -383,9 +405,27 @@ mod tests {
     #[tokio::test]
     async fn a_dry_run_changes_nothing() {
         let host = host(vec![(201, json!({ "version": "0.2.0", "plan": { "migrations": 1 } }))]).await;
-        let report = client(&host).deploy(&message(), b"packed".to_vec(), true).await.unwrap();
+        let report = client(&host).deploy(&message(), b"packed".to_vec(), true, &[]).await.unwrap();
         assert_eq!(report, "message 0.2.0\n  migrations: 1\nnothing was changed");
         assert_eq!(*host.asked.lock(), ["POST /admin/v1/plugins/message/versions?dry_run=true [Bearer secret] packed"]);
+    }
+
+    #[tokio::test]
+    async fn changes_are_confirmed_by_their_names() {
+        let change = |confirmed: bool| json!({ "name": "route-removed:GET /x", "detail": "it is gone", "confirmed": confirmed });
+        let answer = |confirmed: bool| json!({ "version": "0.2.0", "plan": { "changes": [change(confirmed)] } });
+        let host = host(vec![(200, answer(false)), (201, answer(true)), (200, json!({}))]).await;
+        let error = client(&host).deploy(&message(), b"packed".to_vec(), true, &[]).await.unwrap_err().to_string();
+        assert!(
+            error.contains("\n  wants --allow \"route-removed:GET /x\": it is gone\nnothing was changed\nit would be refused"),
+            "{error}"
+        );
+        let allow = ["route-removed:GET /x".to_owned()];
+        let report = client(&host).deploy(&message(), b"packed".to_vec(), false, &allow).await.unwrap();
+        assert_eq!(report, "message 0.2.0\n  allowed: route-removed:GET /x: it is gone\nmessage 0.2.0 is live");
+        let asked = host.asked.lock();
+        assert!(asked[1].starts_with("POST /admin/v1/plugins/message/versions?allow=route-removed%3AGET+%2Fx "), "{asked:?}");
+        assert!(asked[2].starts_with("PUT /admin/v1/plugins/message/active?allow=route-removed%3AGET+%2Fx "), "{asked:?}");
     }
 
     #[tokio::test]
@@ -395,7 +435,7 @@ mod tests {
             "errors": [{ "field": "imports", "code": "not_granted", "detail": "wasi:sockets is not granted" }, { "detail": "no probe" }],
         });
         let host = host(vec![(422, problem)]).await;
-        let error = client(&host).deploy(&message(), Vec::new(), false).await.unwrap_err();
+        let error = client(&host).deploy(&message(), Vec::new(), false, &[]).await.unwrap_err();
         let expect = "refused (422 refused): message 0.2.0 cannot go live\n  - imports: wasi:sockets is not granted\n  - no probe";
         assert_eq!(error.to_string(), expect);
         assert_eq!(host.asked.lock().len(), 1);

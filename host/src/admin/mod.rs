@@ -22,7 +22,7 @@ use crate::limits;
 use crate::names::ServiceName;
 use crate::problem::{self, Problem};
 use crate::runtime::Runtime;
-use crate::runtime::swap::SwapError;
+use crate::runtime::swap::{Decisions, SwapError};
 use crate::runtime::versions::HistoryEntry;
 
 pub mod client;
@@ -103,18 +103,38 @@ async fn show_plugin(State(state): State<Arc<AdminState>>, Path(name): Path<Stri
     Ok(Json(view).into_response())
 }
 
-#[derive(Deserialize)]
-struct AddVersion {
-    #[serde(default)]
+/// `dry_run`, `force`, and any number of `allow`.
+struct Options {
     dry_run: bool,
+    decisions: Decisions,
+}
+
+impl Options {
+    /// Errors: an option that does not exist, as it may have been meant to keep something from happening.
+    fn read(query: Vec<(String, String)>) -> Result<Self, AdminError> {
+        let mut options = Self { dry_run: false, decisions: Decisions::default() };
+        for (name, value) in query {
+            match (name.as_str(), value.as_str()) {
+                ("allow", _) => drop(options.decisions.allow.insert(value)),
+                ("dry_run", "true" | "false") => options.dry_run = value == "true",
+                ("force", "true" | "false") => options.decisions.force = value == "true",
+                _ => {
+                    let detail = format!("{name}={value} is no option; there are dry_run=true, force=true and allow=NAME.");
+                    return Err(AdminError(Problem::new(StatusCode::BAD_REQUEST, "unknown_option", detail)));
+                }
+            }
+        }
+        Ok(options)
+    }
 }
 
 async fn add_version(
     State(state): State<Arc<AdminState>>,
     Path(name): Path<String>,
-    Query(options): Query<AddVersion>,
+    Query(query): Query<Vec<(String, String)>>,
     body: Bytes,
 ) -> Result<Response, AdminError> {
+    let options = Options::read(query)?;
     let service = service_name(&name)?;
     let found = state.runtime.service_of(body.to_vec()).await?;
     if found != service {
@@ -124,7 +144,10 @@ async fn add_version(
             format!("This file is a version of {found}, not of {service}."),
         )));
     }
-    let staged = if options.dry_run { state.runtime.look(body.to_vec()).await? } else { state.runtime.stage(body.to_vec()).await? };
+    let staged = match options.dry_run {
+        true => state.runtime.look(body.to_vec(), &options.decisions).await?,
+        false => state.runtime.stage(body.to_vec(), &options.decisions).await?,
+    };
     let status = if options.dry_run { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(staged)).into_response())
 }
@@ -135,33 +158,25 @@ struct Activate {
     version: String,
 }
 
-/// What the operator takes upon himself.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Decisions {
-    /// On the way back: live dependents that the version does not fit are left behind.
-    force: bool,
-}
-
 async fn activate(
     State(state): State<Arc<AdminState>>,
     Path(name): Path<String>,
-    Query(decisions): Query<Decisions>,
+    Query(query): Query<Vec<(String, String)>>,
     body: Bytes,
 ) -> Result<Response, AdminError> {
     let wanted: Activate = serde_json::from_slice(&body).map_err(|error| {
         AdminError(Problem::new(StatusCode::BAD_REQUEST, "unreadable", format!("The body is {{\"version\": \"…\"}}: {error}.")))
     })?;
-    let activation = state.runtime.activate(&service_name(&name)?, &wanted.version, decisions.force).await?;
+    let activation = state.runtime.activate(&service_name(&name)?, &wanted.version, &Options::read(query)?.decisions).await?;
     Ok(Json(activation).into_response())
 }
 
 async fn roll_back(
     State(state): State<Arc<AdminState>>,
     Path(name): Path<String>,
-    Query(decisions): Query<Decisions>,
+    Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Response, AdminError> {
-    Ok(Json(state.runtime.rollback(&service_name(&name)?, decisions.force).await?).into_response())
+    Ok(Json(state.runtime.rollback(&service_name(&name)?, Options::read(query)?.decisions.force).await?).into_response())
 }
 
 async fn history(State(state): State<Arc<AdminState>>, Path(name): Path<String>) -> Result<Response, AdminError> {

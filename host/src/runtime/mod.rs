@@ -29,6 +29,7 @@ pub mod inspect;
 mod instance;
 mod linking;
 mod long_calls;
+mod loosened;
 pub mod manifest;
 pub mod manifest_reference;
 pub mod permissions;

@@ -3,7 +3,7 @@
 //! A deployment holds its service's gate from its first check to its publication; nothing else waits for that. What is read comes from
 //! snapshots, and the way back needs neither the gate nor the database, so it is open while a deployment is stuck.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +18,7 @@ use super::catalogue::{Generation, Unfit};
 use super::engine::EngineError;
 use super::linking::{self, Role, role_of};
 use super::long_calls::Asker;
+use super::loosened::{self, Change};
 use super::pool::Pool;
 use super::versions::{HistoryEntry, Versions};
 use super::{CallError, Runtime, internal_context};
@@ -46,6 +47,7 @@ pub enum Gate {
     Imports,
     Bindings,
     Compatibility,
+    Confirmation,
     Migrations,
     Compilation,
     Instantiation,
@@ -61,6 +63,7 @@ impl Gate {
             Gate::Imports => "imports",
             Gate::Bindings => "bindings",
             Gate::Compatibility => "compatibility",
+            Gate::Confirmation => "confirmation",
             Gate::Migrations => "migrations",
             Gate::Compilation => "compilation",
             Gate::Instantiation => "instantiation",
@@ -102,6 +105,19 @@ pub struct Plan {
     pub routes: Vec<String>,
     pub imports: Vec<String>,
     pub subscriptions: Vec<String>,
+    /// What it takes from clients, loosens or takes for itself; each must be confirmed by its name.
+    pub changes: Vec<Change>,
+}
+
+/// What an operator decides beyond the file.
+#[derive(Debug, Clone, Default)]
+pub struct Decisions {
+    /// Names of changes that are confirmed (see `Plan::changes`).
+    pub allow: BTreeSet<String>,
+    /// Whatever it is, with a line in the log for each.
+    pub allow_all: bool,
+    /// On the way back: live dependents that the version does not fit are left behind.
+    pub force: bool,
 }
 
 #[derive(Debug, Clone, serde::Serialize)]
@@ -141,6 +157,8 @@ pub enum SwapError {
 /// Which way a version takes to be live.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
+    /// As `Forward`, to see what it would do: what is not confirmed is shown in the plan.
+    Look,
     /// It must fit the running version, every dependent and the data.
     Forward,
     /// It was live before: its migrations are applied, and its types were accepted. What it must fit are the dependents of today.
@@ -198,21 +216,21 @@ impl Runtime {
     }
 
     /// Checks a packed file without keeping or changing anything.
-    pub async fn look(&self, bytes: Vec<u8>) -> Result<Staged, SwapError> {
+    pub async fn look(&self, bytes: Vec<u8>, decisions: &Decisions) -> Result<Staged, SwapError> {
         let artifact = read(bytes).await?;
         let version = artifact.manifest.version.clone();
-        let candidate = self.pass_gate(&artifact, &version, Way::Forward).await?;
+        let candidate = self.pass_gate(&artifact, &version, Way::Look, decisions).await?;
         Ok(Staged::of(&artifact, version, candidate.plan))
     }
 
     /// Checks a packed file and keeps it as a version that can be activated.
-    pub async fn stage(&self, bytes: Vec<u8>) -> Result<Staged, SwapError> {
-        let artifact = read(bytes).await?;
+    pub async fn stage(&self, bytes: Vec<u8>, decisions: &Decisions) -> Result<Staged, SwapError> {
+        let (artifact, decisions) = (read(bytes).await?, decisions.clone());
         self.to_its_end(|runtime| async move {
             let service = artifact.manifest.service();
             let _gate = runtime.gates.enter(&service).await?;
             let version = runtime.version_name(&runtime.versions.of(&service), &artifact)?;
-            let candidate = runtime.pass_gate(&artifact, &version, Way::Forward).await?;
+            let candidate = runtime.pass_gate(&artifact, &version, Way::Forward, &decisions).await?;
             runtime.versions.keep(&service, &version, artifact.clone())?;
             Ok(Staged::of(&artifact, version, candidate.plan))
         })
@@ -220,30 +238,31 @@ impl Runtime {
     }
 
     /// Makes a kept version live: new requests reach it, requests that began before end where they began. One that was live before goes the
-    /// way back; `force` then leaves live dependents behind that it does not fit.
-    pub async fn activate(&self, service: &ServiceName, version: &str, force: bool) -> Result<Activation, SwapError> {
+    /// way back.
+    pub async fn activate(&self, service: &ServiceName, version: &str, decisions: &Decisions) -> Result<Activation, SwapError> {
         let versions = self.versions.of(service);
         let artifact = known_version(&versions, service, version)?;
         if versions.was_live(version) && self.pin().generation(service.as_str()).is_some() {
             let entry = entry(version, "activate", None);
-            return self.go_back(service, artifact, entry, None, force).await;
+            return self.go_back(service, artifact, entry, None, decisions.force).await;
         }
-        let (service, version) = (service.clone(), version.to_owned());
+        let (service, version, decisions) = (service.clone(), version.to_owned(), decisions.clone());
         self.to_its_end(|runtime| async move {
             let _gate = runtime.gates.enter(&service).await?;
-            runtime.go_forward(&service, &version, "activate").await
+            runtime.go_forward(&service, &version, "activate", &decisions).await
         })
         .await
     }
 
     /// Keeps and activates in one step.
-    pub async fn deploy(&self, bytes: Vec<u8>) -> Result<Activation, SwapError> {
-        let staged = self.stage(bytes).await?;
+    pub async fn deploy(&self, bytes: Vec<u8>, decisions: &Decisions) -> Result<Activation, SwapError> {
+        let staged = self.stage(bytes, decisions).await?;
         let service = ServiceName::parse(&staged.service).expect("a staged service has a name");
-        self.activate(&service, &staged.version, false).await
+        self.activate(&service, &staged.version, decisions).await
     }
 
-    /// Deploys a packed file unless its very bytes are live, or were rolled away from; also the base for the next start.
+    /// Deploys a packed file unless its very bytes are live, or were rolled away from; also the base for the next start. Whoever changes the
+    /// file of a host in development mode confirms what he changes in it.
     pub async fn deploy_if_changed(&self, bytes: Vec<u8>) -> Result<Option<Activation>, SwapError> {
         let artifact = read(bytes.clone()).await?;
         let service = artifact.manifest.service();
@@ -254,7 +273,8 @@ impl Runtime {
             tracing::warn!(%service, reason, "this file was rolled away from and is not deployed again by itself");
             return Ok(None);
         }
-        let activation = self.deploy(bytes).await?;
+        let decisions = Decisions { allow_all: self.dev_mode, ..Decisions::default() };
+        let activation = self.deploy(bytes, &decisions).await?;
         self.versions.set_base(&service, &artifact.sha256)?;
         Ok(Some(activation))
     }
@@ -314,7 +334,7 @@ impl Runtime {
         }
         for (service, versions) in self.versions.services() {
             let Some(version) = versions.active().filter(|_| !started.contains(&service)) else { continue };
-            if let Err(error) = self.go_forward(&service, version, "start").await {
+            if let Err(error) = self.go_forward(&service, version, "start", &Decisions::default()).await {
                 refused.push((PathBuf::from(format!("{service} {version}")), error));
             }
         }
@@ -327,7 +347,7 @@ impl Runtime {
         let versions = self.versions.of(&service);
         let operators_choice = versions.active().filter(|_| versions.base_sha256() == Some(artifact.sha256.as_str()));
         if let Some(version) = operators_choice {
-            match self.go_forward(&service, version, "start").await {
+            match self.go_forward(&service, version, "start", &Decisions::default()).await {
                 Ok(_) => return Ok(service),
                 Err(error) => {
                     tracing::error!(%service, version, %error, "the version that was live does not start; the packed file is tried")
@@ -336,7 +356,7 @@ impl Runtime {
         }
         let version = self.version_name(&versions, &artifact)?;
         self.versions.keep(&service, &version, artifact.clone())?;
-        self.go_forward(&service, &version, "start").await?;
+        self.go_forward(&service, &version, "start", &Decisions::default()).await?;
         self.versions.set_base(&service, &artifact.sha256)?;
         Ok(service)
     }
@@ -352,10 +372,10 @@ impl Runtime {
     }
 
     /// The whole way of a version that is new here, or at the start of the host. The caller holds the service's gate, or is alone.
-    async fn go_forward(&self, service: &ServiceName, version: &str, action: &str) -> Result<Activation, SwapError> {
+    async fn go_forward(&self, service: &ServiceName, version: &str, action: &str, decisions: &Decisions) -> Result<Activation, SwapError> {
         let versions = self.versions.of(service);
         let artifact = known_version(&versions, service, version)?;
-        let outcome = self.try_forward(service, &versions, &artifact, version, action).await;
+        let outcome = self.try_forward(&versions, &artifact, entry(version, action, None), decisions).await;
         if matches!(outcome, Err(SwapError::Refused(_))) && !versions.was_live(version) {
             // It takes no place among those that are kept, and its number is free for a better one.
             self.forget(service, version);
@@ -365,20 +385,21 @@ impl Runtime {
 
     async fn try_forward(
         &self,
-        service: &ServiceName,
         versions: &Versions,
         artifact: &Arc<Artifact>,
-        version: &str,
-        action: &str,
+        mut entry: HistoryEntry,
+        decisions: &Decisions,
     ) -> Result<Activation, SwapError> {
+        let (service, version) = (&artifact.manifest.service(), &entry.version.clone());
         let refuse = |error: MigrateError| Gate::Migrations.refuses(vec![error.to_string()]);
-        let Candidate { generation, probe, compared_with, .. } = self.pass_gate(artifact, version, Way::Forward).await?;
+        let Candidate { generation, plan, probe, compared_with } = self.pass_gate(artifact, version, Way::Forward, decisions).await?;
+        entry.allowed = plan.changes.into_iter().map(|change| change.name).collect();
         let database = &generation.pool.powers().database;
         // What belongs to versions that were live is no leftover, even where the host ended before it was made final.
         database.confirm_migrations(&self.migrations_of_live(versions)).await.map_err(refuse)?;
         let migrations = self.migrations_of(artifact);
         let applied = database.apply_migrations(&migrations, self.migration_time(service)).await.map_err(refuse)?;
-        match self.probe_and_publish(&generation, probe, compared_with, entry(version, action, None)).await {
+        match self.probe_and_publish(&generation, probe, compared_with, entry).await {
             Ok((activation, old)) => {
                 if let Err(error) = database.confirm_migrations(&applied).await {
                     tracing::warn!(%service, version, %error, "its migrations are made final with the next deployment");
@@ -458,7 +479,8 @@ impl Runtime {
         bad: Option<String>,
         force: bool,
     ) -> Result<Activation, SwapError> {
-        let Candidate { generation, compared_with, .. } = self.pass_gate(&artifact, &entry.version, Way::Back).await?;
+        let Candidate { generation, compared_with, .. } =
+            self.pass_gate(&artifact, &entry.version, Way::Back, &Decisions::default()).await?;
         let mut loses = match self.pin().generation(service.as_str()) {
             Some(live) => lost(live, &generation),
             None => Vec::new(),
@@ -550,7 +572,7 @@ impl Runtime {
 
     /// The activation gate. Each step's refusal says which step and why.
     /// What it makes can be called, and nothing has changed.
-    async fn pass_gate(&self, artifact: &Arc<Artifact>, version: &str, way: Way) -> Result<Candidate, Refusal> {
+    async fn pass_gate(&self, artifact: &Arc<Artifact>, version: &str, way: Way, decisions: &Decisions) -> Result<Candidate, Refusal> {
         let manifest = &artifact.manifest;
         let service = manifest.service();
         let contract = Contract::decode(&artifact.bytes, Some(&artifact.wit_text))
@@ -570,16 +592,27 @@ impl Runtime {
         let parts = Bindings::find(manifest, &contract, &service).map_err(|reasons| Gate::Bindings.refuses(reasons))?;
 
         let live = self.pin().generation(service.as_str()).cloned();
-        if let (Way::Forward, Some(live)) = (way, &live) {
+        let mut changes = Vec::new();
+        if let (Way::Look | Way::Forward, Some(live)) = (way, &live) {
             let unfit: Vec<String> = compat::check_exports(&live.contract, &contract).iter().map(ToString::to_string).collect();
             if !unfit.is_empty() {
                 return Err(Gate::Compatibility.refuses(unfit));
+            }
+            let running = loosened::Version { manifest: &live.artifact.manifest, contract: &live.contract };
+            changes = loosened::changes(&running, &loosened::Version { manifest, contract: &contract }, &decisions.allow);
+            if decisions.allow_all {
+                changes.iter_mut().for_each(|change| change.confirmed = true);
+                changes.iter().for_each(|change| tracing::info!(%service, change = change.name, change.detail, "confirmed"));
+            }
+            let open: Vec<String> = changes.iter().filter(|change| !change.confirmed).map(refuse_unconfirmed).collect();
+            if way == Way::Forward && !open.is_empty() {
+                return Err(Gate::Confirmation.refuses(open));
             }
         }
 
         let powers = self.powers.powers(&service, &manifest.config).await.map_err(|reason| Gate::Migrations.refuses(vec![reason]))?;
         let pending = match way {
-            Way::Forward => self.rehearse(&service, &*powers.database, &self.migrations_of(artifact)).await,
+            Way::Look | Way::Forward => self.rehearse(&service, &*powers.database, &self.migrations_of(artifact)).await,
             Way::Back => Ok(Vec::new()),
         };
         let pending = pending.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?;
@@ -609,6 +642,7 @@ impl Runtime {
             routes: parts.routes.iter().map(|(route, _)| format!("{} {}", route.method(), route.full_path(&manifest.prefix))).collect(),
             imports: contract.imports().iter().map(|import| import.id.clone()).collect(),
             subscriptions: parts.topics.keys().cloned().collect(),
+            changes,
         };
         let generation = Arc::new(Generation {
             pool: Pool::new(service.clone(), instance, indices, powers, manifest.limits.clone()),
@@ -629,7 +663,7 @@ impl Runtime {
 
         // The routes, frames and types of all services together.
         let (_, unfit) = self.pin().with(generation.clone()).map_err(|reasons| Gate::Compatibility.refuses(reasons))?;
-        if way == Way::Forward && !unfit.is_empty() {
+        if way != Way::Back && !unfit.is_empty() {
             return Err(refuse_unfit(&unfit));
         }
 
@@ -688,6 +722,10 @@ fn known_version(versions: &Versions, service: &ServiceName, version: &str) -> R
         known if known.is_empty() => SwapError::NoSuchService(service.to_string()),
         known => SwapError::NoSuchVersion { service: service.to_string(), version: version.to_owned(), known },
     })
+}
+
+fn refuse_unconfirmed(Change { name, detail, .. }: &Change) -> String {
+    format!("{name}: {detail}; confirm it by its name (--allow {name:?})")
 }
 
 fn refuse_unfit(unfit: &[Unfit]) -> Refusal {

@@ -157,7 +157,10 @@ async fn bindings_that_lead_nowhere_are_refused() {
     let taken = Candidate::of("location").manifest("/api/v1/location", "/api/v1/front").manifest("GET /lookup", "POST /lookup");
     let taken = taken.manifest("etag = true", "").manifest("cache = { ttl = \"1h\", per = \"public\" }", "").packed();
     let reason = "POST /api/v1/front/lookup is served by front and by location";
-    gate.refuses("location", taken, "compatibility", When::Uploading, &[reason]).await;
+    check_refusal(gate.dry_run("location", taken.clone()).await, "compatibility", &[reason]);
+    let moved = "route-removed:GET /api/v1/location/lookup";
+    check_refusal(gate.app.deploy("location", taken.clone()).await, "confirmation", &[moved]);
+    check_refusal(gate.app.deploy_allowing("location", taken, &[moved]).await, "compatibility", &[reason]);
     gate.close().await;
 }
 
@@ -200,6 +203,53 @@ async fn changed_types_are_refused_and_additions_are_not() {
     assert_eq!(staged["plan"]["replaces"], "0.1.0");
     assert_eq!(staged["plan"]["routes"], json!(["GET /api/v1/location/lookup"]));
     assert_eq!(gate.live("location").await, before, "a dry run changes nothing");
+    gate.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_from_clients_or_loosens_is_confirmed_by_its_name() {
+    let gate = Gate::open().await;
+    let app = &gate.app;
+    let route = "http = \"POST /fine\"\ncall = \"fine\"\naccess = ";
+    let with = |version: &str, to: &str| {
+        repacked("hostile", &[("version = \"0.1.0\"", &format!("version = \"{version}\"")), (&format!("{route}\"public\""), to)])
+    };
+    let names = |plan: &Value| -> Vec<(String, bool)> {
+        let changes = plan["plan"]["changes"].as_array().expect("changes");
+        changes.iter().map(|change| (change["name"].as_str().expect("a name").to_owned(), change["confirmed"] == true)).collect()
+    };
+
+    // A user's route of the running version ...
+    let private = with("0.1.1", &format!("{route}\"user\""));
+    let access = "route-access:POST /api/v1/hostile/fine";
+    app.deploy_allowing("hostile", private, &[access]).await.expect(StatusCode::OK);
+    app.post("/api/v1/hostile/fine", json!({})).send().await.expect_problem(401, "token_missing");
+    // ... becomes nobody's by accident, is not renamed or dropped, and a dry run says what it takes.
+    let removed = "route-removed:POST /api/v1/hostile/fine";
+    for (file, name) in [
+        (with("0.1.2", &format!("{route}\"public\"")), access),
+        (with("0.1.2", "http = \"POST /good\"\ncall = \"fine\"\naccess = \"user\""), removed),
+        (with("0.1.2", "http = \"PUT /fine\"\ncall = \"fine\"\naccess = \"user\""), removed),
+    ] {
+        let plan = gate.dry_run("hostile", file.clone()).await.expect(StatusCode::OK);
+        assert_eq!(names(&plan), [(name.to_owned(), false)]);
+        let refused = app.deploy("hostile", file.clone()).await;
+        check_refusal(refused, "confirmation", &[&format!("confirm it by its name (--allow \"{name}\")")]);
+        // Another route's name does not help.
+        check_refusal(app.deploy_allowing("hostile", file, &["route-removed:GET /api/v1/hostile/label"]).await, "confirmation", &[name]);
+    }
+    app.post("/api/v1/hostile/fine", json!({})).send().await.expect_problem(401, "token_missing");
+
+    let renamed = with("0.1.2", "http = \"POST /good\"\ncall = \"fine\"\naccess = \"public\"");
+    app.deploy_allowing("hostile", renamed, &[removed]).await.expect(StatusCode::OK);
+    app.post("/api/v1/hostile/good", json!({})).send().await.expect(StatusCode::OK);
+    let history = app.admin(Method::GET, "/admin/v1/plugins/hostile/history").send().await.expect(StatusCode::OK);
+    assert_eq!(history["items"][0]["allowed"], json!([removed]), "what was confirmed is on record");
+    // The way back asks for no names, and says what is lost.
+    let back = app.admin(Method::POST, "/admin/v1/plugins/hostile/rollback").send().await.expect(StatusCode::OK);
+    assert!(back["loses"].to_string().contains("POST /api/v1/hostile/good is not there any more"), "{back}");
+    let unknown = app.admin(Method::POST, "/admin/v1/plugins/hostile/rollback?dryrun=true").send().await;
+    unknown.expect_problem(400, "unknown_option");
     gate.close().await;
 }
 
