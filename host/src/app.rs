@@ -38,7 +38,7 @@ use crate::capabilities::tokens::embedded::EmbeddedTokens;
 use crate::capabilities::tokens::{TokenSettings, Tokens};
 use crate::config::{Config, Mode, PasswordCost, Synchronous};
 use crate::descriptors;
-use crate::gateway::{self, Answering, BodyBounds, CheckState, GatewaySettings, GatewayState, Readiness, ServerSettings, Tls};
+use crate::gateway::{self, Answering, BodyBounds, Breakers, CheckState, GatewaySettings, GatewayState, Readiness, ServerSettings, Tls};
 use crate::hub::{self, Announcer, Hub, HubSettings, Registry};
 use crate::limits;
 use crate::names::ServiceName;
@@ -70,6 +70,7 @@ async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener>
 struct Host {
     config: Arc<Config>,
     runtime: Arc<Runtime>,
+    breakers: Arc<Breakers>,
     hub: Arc<Hub>,
     registry: Arc<Registry>,
     announcer: Arc<Announcer>,
@@ -162,6 +163,7 @@ impl Host {
             tracing::error!(file = %what.display(), %error, "this service is left out");
         }
         upkeep.spawn(runtime.clone().run_schedules(upkeep_stop.clone()));
+        upkeep.spawn(runtime.clone().run_probation(upkeep_stop.clone()));
         if let (Mode::Dev, Some(packed)) = (config.mode, config.plugins_folder()) {
             let sources = std::env::current_dir().ok().and_then(|folder| SourceTree::at(&folder));
             let (runtime, packed, stop) = (runtime.clone(), packed.to_owned(), shutdown.clone());
@@ -171,7 +173,23 @@ impl Host {
                 }
             });
         }
-        Ok(Self { config, runtime, hub, registry, announcer, readiness, rates, tokens, cache, feed, queue, backends, upkeep_stop, upkeep })
+        Ok(Self {
+            config,
+            runtime,
+            breakers: Arc::default(),
+            hub,
+            registry,
+            announcer,
+            readiness,
+            rates,
+            tokens,
+            cache,
+            feed,
+            queue,
+            backends,
+            upkeep_stop,
+            upkeep,
+        })
     }
 
     /// How clients' connections are taken. `descriptors`: how many files the process may have open.
@@ -294,17 +312,19 @@ impl Host {
             },
             rates: self.rates.clone(),
             readiness: self.readiness.clone(),
+            breakers: self.breakers.clone(),
             render_metrics: Arc::new(telemetry::render_metrics),
             background,
         }
     }
 
     fn admin_state(&self, admin_token: &str, ready: ReadyAnswer, shutdown: CancellationToken) -> AdminState {
-        let registry = self.registry.clone();
+        let (registry, breakers) = (self.registry.clone(), self.breakers.clone());
         AdminState {
             runtime: self.runtime.clone(),
             queue: self.queue.clone(),
             token_sha256: admin::token_sha256(admin_token),
+            is_breaker_open: Box::new(move |service| breakers.is_open(service)),
             connections: Box::new(move || connections_view(&registry)),
             metrics: Box::new(telemetry::render_metrics),
             ready,

@@ -165,6 +165,11 @@ pub const SWAP_DRAIN_MS: u64 = 30_000;
 pub const SWAP_GATE_WAIT_MS: u64 = 60_000;
 /// How long a rollback waits for its subscriptions to follow, in milliseconds; then they follow by themselves.
 pub const ROLLBACK_FOLLOW_MS: u64 = 1_000;
+/// A version that was deployed is watched for so long, in milliseconds, and looked at this often: after so many calls, more than half of them
+/// without an answer, it is taken back.
+pub const PROBATION_MS: u64 = 5 * 60 * 1_000;
+pub const PROBATION_TICK_MS: u64 = 100;
+pub const PROBATION_CALLS_MIN: u64 = 10;
 /// Versions kept for rollback, per service.
 pub const VERSIONS_KEPT_MAX: usize = 10;
 /// Activations remembered per service.
@@ -487,6 +492,8 @@ const _: () = assert!(HTTP2_HEAD_BYTES_MAX as usize > HTTP_BUFFER_BYTES_MAX);
 const _: () = assert!(READY_ANSWER_MS > READY_CHECK_TIMEOUT_MS);
 const _: () = assert!(SQLITE_IN_PLACE_CHECKS > SQLITE_QUICK_CHECKS && SQLITE_IN_PLACE_US < SQLITE_GIVES_WAY_US);
 const _: () = assert!(SQL_VALUE_BYTES_MAX < SQLITE_HOST_VALUE_BYTES_MAX && SQL_VALUE_BYTES_MAX > 2 * SQL_STATEMENT_BYTES_MAX);
+// An open breaker lets no further calls through: the version must be judged by those before.
+const _: () = assert!(PROBATION_CALLS_MIN < BREAKER_CALLS_MIN as u64);
 const _: () = assert!(SQL_MIGRATION_LIVE_TIMEOUT_MS < SQL_TIMEOUT_MS);
 const _: () = assert!(SOCKET_FINISH_MS + SOCKET_CLOSE_MS < DRAIN_TIMEOUT_MS);
 const _: () = assert!(FEED_RETRY_FIRST_MS < FEED_RETRY_LAST_MS);

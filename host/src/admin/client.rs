@@ -286,7 +286,7 @@ fn plan(plan: &Value) -> String {
 /// A column's heading and the member it shows (a JSON pointer, RFC 6901).
 type Column = (&'static str, &'static str);
 
-const LIST_COLUMNS: [Column; 10] = [
+const LIST_COLUMNS: [Column; 13] = [
     ("SERVICE", "/name"),
     ("VERSION", "/active"),
     ("STATE", "/state"),
@@ -297,6 +297,9 @@ const LIST_COLUMNS: [Column; 10] = [
     ("P50_US", "/traffic/p50_us"),
     ("P99_US", "/traffic/p99_us"),
     ("INSTANCES", "/instances"),
+    ("BREAKER", "/breaker"),
+    ("BAD", "/bad_versions"),
+    ("LAST_CHANGE", "/last_change/action"),
 ];
 
 const HISTORY_COLUMNS: [Column; 6] =
@@ -329,6 +332,8 @@ fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }
 }

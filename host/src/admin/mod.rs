@@ -22,7 +22,7 @@ use crate::limits;
 use crate::names::ServiceName;
 use crate::problem::{self, Problem};
 use crate::runtime::Runtime;
-use crate::runtime::swap::{Decisions, SwapError};
+use crate::runtime::swap::{Decisions, ServiceView, SwapError};
 use crate::runtime::versions::HistoryEntry;
 
 pub mod client;
@@ -32,6 +32,8 @@ pub struct AdminState {
     pub queue: Arc<dyn Queue>,
     /// SHA-256 of the operator's token, so that comparing takes the same time for every guess.
     pub token_sha256: [u8; 32],
+    /// Whether the gateway leaves the service alone for its faults.
+    pub is_breaker_open: Box<dyn Fn(&ServiceName) -> bool + Send + Sync>,
     pub connections: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// What the public side answers to GET /ready.
@@ -94,13 +96,24 @@ async fn ready(State(state): State<Arc<AdminState>>) -> Response {
 }
 
 async fn list_plugins(State(state): State<Arc<AdminState>>) -> Response {
-    Json(json!({ "items": state.runtime.views(), "next_cursor": null })).into_response()
+    let items: Vec<_> = state.runtime.views().into_iter().map(|view| shown(&state, view)).collect();
+    Json(json!({ "items": items, "next_cursor": null })).into_response()
 }
 
 async fn show_plugin(State(state): State<Arc<AdminState>>, Path(name): Path<String>) -> Result<Response, AdminError> {
     let views = state.runtime.views();
     let view = views.into_iter().find(|view| view.name == name).ok_or(SwapError::NoSuchService(name))?;
-    Ok(Json(view).into_response())
+    Ok(Json(shown(&state, view)).into_response())
+}
+
+/// With what the gateway knows, and the last change as the history shows it.
+fn shown(state: &AdminState, view: ServiceView) -> serde_json::Value {
+    let is_open = ServiceName::parse(&view.name).is_ok_and(|service| (state.is_breaker_open)(&service));
+    let last_change = view.last_change.as_ref().map(history_item);
+    let mut shown = serde_json::to_value(view).expect("strings and numbers always serialise");
+    shown["breaker"] = json!(if is_open { "open" } else { "closed" });
+    shown["last_change"] = json!(last_change);
+    shown
 }
 
 /// `dry_run`, `force`, and any number of `allow`.

@@ -2,8 +2,9 @@
 //! makes a new catalogue.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -25,6 +26,9 @@ pub struct Generation {
     pub version: String,
     /// Rises with every activation on this host; 0 until it is live.
     pub(super) number: AtomicU64,
+    /// Deployed over a good version, and looked after (see `probation.rs`).
+    pub(super) on_probation: AtomicBool,
+    pub(super) live_since: OnceLock<Instant>,
     pub artifact: Arc<Artifact>,
     pub contract: Contract,
     /// The exported functions, in the order of the pool's.
@@ -46,6 +50,11 @@ impl Generation {
     /// Rises with every activation on this host; 0 until it is live.
     pub fn number(&self) -> u64 {
         self.number.load(Ordering::Relaxed)
+    }
+
+    /// How long it has been live; none where it is not looked after.
+    pub fn probation_age(&self) -> Option<Duration> {
+        self.live_since.get().filter(|_| self.on_probation.load(Ordering::Relaxed)).map(Instant::elapsed)
     }
 }
 

@@ -34,6 +34,7 @@ pub mod manifest;
 pub mod manifest_reference;
 pub mod permissions;
 mod pool;
+mod probation;
 mod stdout;
 mod subscriber;
 pub mod swap;

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedMutexGuard;
@@ -20,6 +20,7 @@ use super::linking::{self, Role, role_of};
 use super::long_calls::Asker;
 use super::loosened::{self, Change};
 use super::pool::Pool;
+use super::probation;
 use super::versions::{HistoryEntry, Versions};
 use super::{CallError, Runtime, internal_context};
 use crate::capabilities::sql::{Database, MigrateError, Migration};
@@ -191,7 +192,7 @@ impl Gates {
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct ServiceView {
     pub name: String,
-    /// `live`, or `off` where no version could be started.
+    /// `live`; `failing` where most calls of the live version trap or time out; `off` where no version could be started.
     pub state: &'static str,
     pub active: Option<String>,
     /// Of the packed file that is live.
@@ -200,6 +201,10 @@ pub struct ServiceView {
     pub component_sha256: Option<String>,
     pub generation: Option<u64>,
     pub versions: Vec<String>,
+    /// Kept versions that were rolled away from.
+    pub bad_versions: Vec<String>,
+    /// How the live version became that.
+    pub last_change: Option<HistoryEntry>,
     pub traffic: StatsView,
     pub instances: u32,
     pub instances_made: u64,
@@ -242,9 +247,9 @@ impl Runtime {
     pub async fn activate(&self, service: &ServiceName, version: &str, decisions: &Decisions) -> Result<Activation, SwapError> {
         let versions = self.versions.of(service);
         let artifact = known_version(&versions, service, version)?;
-        if versions.was_live(version) && self.pin().generation(service.as_str()).is_some() {
-            let entry = entry(version, "activate", None);
-            return self.go_back(service, artifact, entry, None, decisions.force).await;
+        let live = self.pin().generation(service.as_str()).map(|live| live.number());
+        if versions.was_live(version) && live.is_some() {
+            return self.go_back(service, artifact, entry(version, "activate", None), None, live, decisions.force).await;
         }
         let (service, version, decisions) = (service.clone(), version.to_owned(), decisions.clone());
         self.to_its_end(|runtime| async move {
@@ -282,15 +287,28 @@ impl Runtime {
     /// Goes back to the last good version: the one that was live last and was not rolled away from itself. The one that is live now is
     /// marked, so that no rollback leads to it again. `force`: also where live dependents need what it does not have.
     pub async fn rollback(&self, service: &ServiceName, force: bool) -> Result<Activation, SwapError> {
-        self.roll_back(service, "rollback", "an operator rolled it back", force).await
+        self.roll_back(service, "rollback", "an operator rolled it back", force, None).await
     }
 
-    /// `reason`: why the version that is live now is not to be chosen again.
-    pub(super) async fn roll_back(&self, service: &ServiceName, action: &str, reason: &str, force: bool) -> Result<Activation, SwapError> {
+    /// `reason`: why the version that is live now is not to be chosen again. `only`: the generation that is to be left; if another one is live
+    /// by then, nothing changes.
+    pub(super) async fn roll_back(
+        &self,
+        service: &ServiceName,
+        action: &str,
+        reason: &str,
+        force: bool,
+        only: Option<u64>,
+    ) -> Result<Activation, SwapError> {
+        let live = self.pin().generation(service.as_str()).map(|live| live.number());
+        if only.is_some() && live != only {
+            return Err(SwapError::Overtaken(service.to_string()));
+        }
         let versions = self.versions.of(service);
         let last_good = versions.last_good().ok_or_else(|| SwapError::NothingToRollBack(service.to_string()))?;
         let artifact = known_version(&versions, service, &last_good)?;
-        self.go_back(service, artifact, entry(&last_good, action, Some(reason)), versions.active().map(str::to_owned), force).await
+        let bad = versions.active().map(str::to_owned);
+        self.go_back(service, artifact, entry(&last_good, action, Some(reason)), bad, live, force).await
     }
 
     pub fn history(&self, service: &ServiceName) -> Result<Vec<HistoryEntry>, SwapError> {
@@ -477,10 +495,10 @@ impl Runtime {
         artifact: Arc<Artifact>,
         entry: HistoryEntry,
         bad: Option<String>,
+        compared_with: Option<u64>,
         force: bool,
     ) -> Result<Activation, SwapError> {
-        let Candidate { generation, compared_with, .. } =
-            self.pass_gate(&artifact, &entry.version, Way::Back, &Decisions::default()).await?;
+        let Candidate { generation, .. } = self.pass_gate(&artifact, &entry.version, Way::Back, &Decisions::default()).await?;
         let mut loses = match self.pin().generation(service.as_str()) {
             Some(live) => lost(live, &generation),
             None => Vec::new(),
@@ -532,6 +550,7 @@ impl Runtime {
             return Err(SwapError::Overtaken(service.to_string()));
         }
         let (catalogue, unfit) = before.with(generation.clone()).map_err(|reasons| Gate::Compatibility.refuses(reasons))?;
+        let has_been_live = self.versions.of(service).was_live(&generation.version);
         entry.forced = !judge(unfit)?.is_empty();
         entry.replaced = old.as_ref().map(|old| old.version.clone());
         let activation = Activation {
@@ -543,6 +562,9 @@ impl Runtime {
             forced: entry.forced,
         };
         generation.number.store(activation.generation, Ordering::Relaxed);
+        // First of all calls, so that none is missed.
+        let _ = generation.live_since.set(Instant::now());
+        generation.on_probation.store(entry.action == "activate" && !has_been_live && old.is_some(), Ordering::Relaxed);
         let Activation { version, generation: number, replaced, forced, .. } = &activation;
         tracing::info!(%service, version, generation = number, replaced, forced, action = entry.action, reason = entry.reason, "live");
         self.versions.record(service, entry, bad)?;
@@ -649,6 +671,8 @@ impl Runtime {
             service,
             version: version.to_owned(),
             number: AtomicU64::new(0),
+            on_probation: AtomicBool::new(false),
+            live_since: OnceLock::new(),
             artifact: artifact.clone(),
             contract,
             exports: parts.exports,
@@ -773,12 +797,18 @@ async fn drain(old: Arc<Generation>) {
 fn view(service: &ServiceName, versions: &Versions, live: Option<&Arc<Generation>>) -> ServiceView {
     ServiceView {
         name: service.to_string(),
-        state: if live.is_some() { "live" } else { "off" },
+        state: match live {
+            Some(live) if probation::is_failing(&live.stats.view()) => "failing",
+            Some(_) => "live",
+            None => "off",
+        },
         active: live.map(|live| live.version.clone()),
         sha256: live.map(|live| live.artifact.sha256.clone()),
         component_sha256: live.map(|live| live.artifact.component_sha256.clone()),
         generation: live.map(|live| live.number()),
         versions: versions.names(),
+        bad_versions: versions.bad(),
+        last_change: versions.history().last().cloned(),
         traffic: live.map(|live| live.stats.view()).unwrap_or_default(),
         instances: live.map_or(0, |live| live.pool.live_count()),
         instances_made: live.map_or(0, |live| live.pool.made_count()),

@@ -407,6 +407,49 @@ async fn a_deployment_does_not_undo_a_rollback_that_overtook_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_traps_goes_back_by_itself_and_stays_away() {
+    let mut app = TestApp::with(&["front", "hostile", "location"], &[]).await;
+    let trapping = |version: &str| {
+        let manifest = [("version = \"0.1.0\"", format!("version = \"{version}\"")), ("call = \"fine\"", "call = \"trap\"".to_owned())];
+        repacked("hostile", &manifest.each_ref().map(|(from, to)| (*from, to.as_str())))
+    };
+    let fine = async || app.post("/api/v1/hostile/fine", json!({})).send().await.status;
+    let name = "route-call:POST /api/v1/hostile/fine";
+    app.deploy_allowing("hostile", trapping("0.1.1"), &[name]).await.expect(StatusCode::OK);
+    let mut failed = 0;
+    until("the version before is live again", async || {
+        let status = fine().await;
+        failed += u32::from(status != StatusCode::OK);
+        status == StatusCode::OK
+    })
+    .await;
+    assert!(failed >= 10, "{failed} calls are too few to say so");
+    let view = live(&app, "hostile").await;
+    assert_eq!((&view["active"], &view["state"], &view["breaker"]), (&json!("0.1.0"), &json!("live"), &json!("closed")), "{view}");
+    assert_eq!((&view["bad_versions"], &view["last_change"]["action"]), (&json!(["0.1.1"]), &json!("automatic-rollback")), "{view}");
+    let reason = view["last_change"]["reason"].as_str().expect("a reason");
+    assert!(reason.ends_with("calls trapped or timed out"), "{reason}");
+    // It is marked: no rollback leads to it, and a restart does not bring it back.
+    app.admin(Method::POST, "/admin/v1/plugins/hostile/rollback").send().await.expect_problem(409, "nothing_to_roll_back");
+    app.kill();
+    app.restart().await;
+    assert_eq!(live(&app, "hostile").await["active"], "0.1.0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_version_without_a_good_one_before_it_stays_and_is_shown() {
+    let app = TestApp::with(&["hostile", "location"], &[]).await;
+    for _ in 0..12 {
+        app.post("/api/v1/hostile/trap", json!({})).send().await.expect_problem(500, "service_failed");
+    }
+    let view = live(&app, "hostile").await;
+    assert_eq!((&view["active"], &view["state"]), (&json!("0.1.0"), &json!("failing")), "{view}");
+    assert_eq!((&view["traffic"]["traps"], history(&app, "hostile").await.len()), (&json!(12), 1));
+    let (good, text) = cli(&app, &app.data_folder(), &["list"]);
+    assert!(good && text.lines().any(|line| line.contains("hostile") && line.contains("failing")), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_keeps_what_the_operator_chose() {
     let mut app = TestApp::with(&["hostile", "location"], &[]).await;
     let labelled = |version: &str, label: &str| {
