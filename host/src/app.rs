@@ -109,7 +109,7 @@ impl Host {
         let feed = Arc::new(EmbeddedFeed::open(data, durability).await.context("the feeds")?);
         let tokens = EmbeddedTokens::open(data, token_settings).await.context("the tokens")?;
         let cache: Arc<dyn Cache> = Arc::new(MemoryCache::new(config.cache.bytes_max));
-        let queue = Arc::new(EmbeddedQueue::open(data, durability).await.context("the queue")?);
+        let queue = Arc::new(EmbeddedQueue::open_keeping(data, durability, config.queue.dead_letters_max).await.context("the queue")?);
         let announcer = Announcer::new(feed.clone(), queue.clone());
         let noting = announcer.clone();
         let registry = Registry::new(Some(Box::new(move |change| noting.note(change))));
@@ -133,6 +133,7 @@ impl Host {
         let versions_folder = data.join("plugins");
         let settings = RuntimeSettings {
             versions_folder: &versions_folder,
+            versions_kept: config.plugins.versions_kept,
             permissions: permissions(&config)?,
             cursor_key: config.cursor_key()?,
             migration_timeout: config.plugins.migration_timeout,
@@ -157,6 +158,7 @@ impl Host {
         let (keeper, stop) = (tokens.clone(), upkeep_stop.clone());
         upkeep.spawn(async move { keeper.upkeep(stop).await });
         upkeep.spawn(expire_feeds(feed.clone(), config.feed.cursors_kept, upkeep_stop.clone()));
+        upkeep.spawn(expire_letters(queue.clone(), config.queue.dead_letter_ttl, upkeep_stop.clone()));
         upkeep.spawn(upkeep_stop.clone().run_until_cancelled_owned(announcer.clone().run()));
 
         for (what, error) in runtime.start_services(config.plugins_folder().unwrap_or(&PathBuf::new())).await? {
@@ -396,6 +398,18 @@ async fn expire_feeds(feed: Arc<EmbeddedFeed>, cursors_kept: Duration, stop: Can
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "old events left the feeds"),
             Err(error) => tracing::error!(%error, "old events could not leave the feeds"),
+        }
+    }
+}
+
+async fn expire_letters(queue: Arc<EmbeddedQueue>, ttl: Duration, stop: CancellationToken) {
+    let mut interval = tokio::time::interval(Duration::from_secs(limits::DEAD_LETTER_SWEEP_S));
+    while stop.run_until_cancelled(interval.tick()).await.is_some() {
+        let now_us = jiff::Timestamp::now().as_microsecond().max(0) as u64;
+        match queue.expire_letters(now_us.saturating_sub(ttl.as_micros() as u64)).await {
+            Ok(0) => {}
+            Ok(count) => tracing::warn!(count, "dead letters that nobody replayed have expired"),
+            Err(error) => tracing::error!(%error, "dead letters could not be looked over"),
         }
     }
 }

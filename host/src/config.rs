@@ -40,6 +40,7 @@ pub struct Config {
     pub cache: CacheConfig,
     pub sql: SqlConfig,
     pub feed: FeedConfig,
+    pub queue: QueueConfig,
     pub plugins: PluginsConfig,
     pub log: LogConfig,
     /// By service: its settings as text.
@@ -130,11 +131,19 @@ pub enum Synchronous {
     Full,
 }
 
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueueConfig {
+    #[serde(with = "duration")]
+    pub dead_letter_ttl: Duration,
+    pub dead_letters_max: usize,
+}
+
 /// How versions of services are deployed and kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PluginsConfig {
     #[serde(with = "duration")]
     pub migration_timeout: Duration,
+    pub versions_kept: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -212,7 +221,14 @@ impl Config {
             cache: CacheConfig { bytes_max: limits::CACHE_BYTES_MAX },
             sql: SqlConfig { synchronous: Synchronous::Normal },
             feed: FeedConfig { cursors_kept: Duration::from_secs(limits::FEED_CURSORS_KEPT_S) },
-            plugins: PluginsConfig { migration_timeout: Duration::from_millis(limits::SQL_MIGRATION_LIVE_TIMEOUT_MS) },
+            queue: QueueConfig {
+                dead_letter_ttl: Duration::from_secs(limits::DEAD_LETTER_TTL_S),
+                dead_letters_max: limits::DEAD_LETTERS_MAX,
+            },
+            plugins: PluginsConfig {
+                migration_timeout: Duration::from_millis(limits::SQL_MIGRATION_LIVE_TIMEOUT_MS),
+                versions_kept: limits::VERSIONS_KEPT,
+            },
             log: LogConfig { format: if dev { LogFormat::Text } else { LogFormat::Json }, level: "info".to_owned() },
             services: BTreeMap::new(),
         }
@@ -343,6 +359,15 @@ impl Config {
                 .contains(&self.plugins.migration_timeout),
             "plugins.migration_timeout must be between 100ms and 1m",
         );
+        must(
+            (limits::VERSIONS_KEPT_MIN..=limits::VERSIONS_KEPT_MAX).contains(&self.plugins.versions_kept),
+            "plugins.versions_kept must be between 3 and 100",
+        );
+        must(
+            seconds(60, 10 * 365 * 24 * 60 * 60).contains(&self.queue.dead_letter_ttl),
+            "queue.dead_letter_ttl must be between 1m and 3650d",
+        );
+        must((1..=1_000_000).contains(&self.queue.dead_letters_max), "queue.dead_letters_max must be between 1 and 1000000");
         must(!self.data.dir.as_os_str().is_empty(), "data.dir must not be empty");
         let level = tracing_subscriber::EnvFilter::try_new(&self.log.level);
         must(level.is_ok(), &format!("log.level: {:?} is no filter; write info, or info,service=debug", self.log.level));
@@ -707,6 +732,9 @@ mod tests {
             ("[log]\nlevel = \"info,=,\"\n", "log.level"),
             ("[data]\ndir = \"\"\n", "data.dir"),
             ("[plugins]\nmigration_timeout = \"5m\"\n", "plugins.migration_timeout"),
+            ("[plugins]\nversions_kept = 1\n", "plugins.versions_kept"),
+            ("[queue]\ndead_letter_ttl = \"1s\"\n", "queue.dead_letter_ttl"),
+            ("[queue]\ndead_letters_max = 0\n", "queue.dead_letters_max"),
             ("[services]\nauth = 1\n", "[services.auth]"),
             ("[services.Auth]\na = 1\n", "Auth"),
         ] {

@@ -170,8 +170,10 @@ pub const ROLLBACK_FOLLOW_MS: u64 = 1_000;
 pub const PROBATION_MS: u64 = 5 * 60 * 1_000;
 pub const PROBATION_TICK_MS: u64 = 100;
 pub const PROBATION_CALLS_MIN: u64 = 10;
-/// Versions kept for rollback, per service.
-pub const VERSIONS_KEPT_MAX: usize = 10;
+/// Versions kept per service: the live one, the one that a rollback leads to, and others. The operator may keep more or fewer, between these.
+pub const VERSIONS_KEPT: usize = 10;
+pub const VERSIONS_KEPT_MIN: usize = 3;
+pub const VERSIONS_KEPT_MAX: usize = 100;
 /// Activations remembered per service.
 pub const HISTORY_ENTRIES_MAX: usize = 200;
 /// How often it is looked which scheduled functions are due, in milliseconds.
@@ -344,8 +346,12 @@ pub const EVENT_REASON_BYTES_MAX: usize = 1_024;
 pub const EVENT_TRIES_MAX: u32 = 10;
 pub const EVENT_RETRY_FIRST_MS: u64 = 50;
 pub const EVENT_RETRY_LAST_MS: u64 = 30_000;
-/// Dead letters kept per consumer; the oldest are dropped, with a line in the log.
+/// Dead letters kept per consumer, and how long, in seconds; the oldest are dropped, with a line in the log.
 pub const DEAD_LETTERS_MAX: usize = 10_000;
+pub const DEAD_LETTER_TTL_S: u64 = 30 * 24 * 60 * 60;
+/// How often dead letters are looked over, in seconds, and how many go at once, so that nobody waits for long.
+pub const DEAD_LETTER_SWEEP_S: u64 = 10 * 60;
+pub const DEAD_LETTER_SWEEP_BATCH: usize = 1_000;
 /// Users of one push.
 pub const PUSH_USERS_MAX: usize = 10_000;
 pub const PUSH_PAYLOAD_BYTES_MAX: usize = 256 * 1024;

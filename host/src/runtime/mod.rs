@@ -126,6 +126,8 @@ pub struct Runtime {
 pub struct RuntimeSettings<'a> {
     /// Versions that operators deployed.
     pub versions_folder: &'a Path,
+    /// Of each service.
+    pub versions_kept: usize,
     pub permissions: Permissions,
     /// A secret of this host that outlives it: clients go on with the cursors that they have.
     pub cursor_key: [u8; 32],
@@ -142,7 +144,7 @@ impl Runtime {
         queue: Arc<dyn Queue>,
         settings: RuntimeSettings<'_>,
     ) -> std::io::Result<Arc<Self>> {
-        let versions = VersionStore::open(settings.versions_folder)?;
+        let versions = VersionStore::open(settings.versions_folder, settings.versions_kept)?;
         Ok(Arc::new_cyclic(|myself| Self {
             long_calls: LongCalls::start(engine.ticks()),
             engine,

@@ -224,8 +224,9 @@ impl Runtime {
     pub async fn look(&self, bytes: Vec<u8>, decisions: &Decisions) -> Result<Staged, SwapError> {
         let artifact = read(bytes).await?;
         let version = artifact.manifest.version.clone();
-        let candidate = self.pass_gate(&artifact, &version, Way::Look, decisions).await?;
-        Ok(Staged::of(&artifact, version, candidate.plan))
+        let outcome = self.pass_gate(&artifact, &version, Way::Look, decisions).await;
+        self.forget_code(&artifact.sha256);
+        Ok(Staged::of(&artifact, version, outcome?.plan))
     }
 
     /// Checks a packed file and keeps it as a version that can be activated.
@@ -235,8 +236,9 @@ impl Runtime {
             let service = artifact.manifest.service();
             let _gate = runtime.gates.enter(&service).await?;
             let version = runtime.version_name(&runtime.versions.of(&service), &artifact)?;
-            let candidate = runtime.pass_gate(&artifact, &version, Way::Forward, &decisions).await?;
-            runtime.versions.keep(&service, &version, artifact.clone())?;
+            let outcome = runtime.pass_gate(&artifact, &version, Way::Forward, &decisions).await;
+            let candidate = outcome.inspect_err(|_| runtime.forget_code(&artifact.sha256))?;
+            runtime.keep(&service, &version, &artifact)?;
             Ok(Staged::of(&artifact, version, candidate.plan))
         })
         .await
@@ -322,8 +324,10 @@ impl Runtime {
         if self.pin().generation(service.as_str()).is_some_and(|live| live.version == version) {
             return Err(SwapError::VersionIsLive(version.to_owned()));
         }
-        known_version(&self.versions.of(service), service, version)?;
-        Ok(self.versions.remove(service, version)?)
+        let artifact = known_version(&self.versions.of(service), service, version)?;
+        self.versions.remove(service, version)?;
+        self.forget_code(&artifact.sha256);
+        Ok(())
     }
 
     pub fn views(&self) -> Vec<ServiceView> {
@@ -356,6 +360,8 @@ impl Runtime {
                 refused.push((PathBuf::from(format!("{service} {version}")), error));
             }
         }
+        // What an engine of before made, and what was left when a host ended in the middle.
+        self.engine.keep_code(&self.versions.files());
         Ok(refused)
     }
 
@@ -373,7 +379,7 @@ impl Runtime {
             }
         }
         let version = self.version_name(&versions, &artifact)?;
-        self.versions.keep(&service, &version, artifact.clone())?;
+        self.keep(&service, &version, &artifact)?;
         self.go_forward(&service, &version, "start", &Decisions::default()).await?;
         self.versions.set_base(&service, &artifact.sha256)?;
         Ok(service)
@@ -396,7 +402,7 @@ impl Runtime {
         let outcome = self.try_forward(&versions, &artifact, entry(version, action, None), decisions).await;
         if matches!(outcome, Err(SwapError::Refused(_))) && !versions.was_live(version) {
             // It takes no place among those that are kept, and its number is free for a better one.
-            self.forget(service, version);
+            self.forget(service, version, &artifact);
         }
         outcome
     }
@@ -465,9 +471,23 @@ impl Runtime {
     }
 
     /// A version that was refused.
-    fn forget(&self, service: &ServiceName, version: &str) {
+    fn forget(&self, service: &ServiceName, version: &str, artifact: &Artifact) {
         if let Err(error) = self.versions.remove(service, version) {
             tracing::warn!(%service, version, %error, "the file of a refused version cannot be removed");
+        }
+        self.forget_code(&artifact.sha256);
+    }
+
+    fn keep(&self, service: &ServiceName, version: &str, artifact: &Arc<Artifact>) -> std::io::Result<()> {
+        let gone = self.versions.keep(service, version, artifact.clone())?;
+        gone.iter().for_each(|sha256| self.forget_code(sha256));
+        Ok(())
+    }
+
+    /// Compiled code is kept for the versions that are kept.
+    fn forget_code(&self, sha256: &str) {
+        if !self.versions.has_file(sha256) {
+            self.engine.forget_code(sha256);
         }
     }
 

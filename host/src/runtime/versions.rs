@@ -1,6 +1,6 @@
 //! The versions of every service that this host keeps, which one is live, which ones were bad, and what happened: files in the data folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ use crate::names::ServiceName;
 /// Reading takes a snapshot and waits for nobody. Changes are made one at a time; each writes its file and then replaces the snapshot.
 pub struct VersionStore {
     folder: PathBuf,
+    /// Per service.
+    kept_max: usize,
     services: ArcSwap<BTreeMap<ServiceName, Arc<Versions>>>,
     changing: Mutex<()>,
 }
@@ -67,7 +69,7 @@ pub struct HistoryEntry {
 
 impl VersionStore {
     /// Reads what is there. A version whose file cannot be read is left out, with a line in the log.
-    pub fn open(folder: &Path) -> io::Result<Self> {
+    pub fn open(folder: &Path, kept_max: usize) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let mut services = BTreeMap::new();
         for entry in fs::read_dir(folder)? {
@@ -76,7 +78,7 @@ impl VersionStore {
             let Ok(service) = ServiceName::parse(name) else { continue };
             services.insert(service, Arc::new(Versions::read(&path)?));
         }
-        Ok(Self { folder: folder.to_owned(), services: ArcSwap::from_pointee(services), changing: Mutex::default() })
+        Ok(Self { folder: folder.to_owned(), kept_max, services: ArcSwap::from_pointee(services), changing: Mutex::default() })
     }
 
     /// All services that have versions here.
@@ -94,21 +96,34 @@ impl VersionStore {
         self.find(service).unwrap_or_default()
     }
 
-    /// Keeps a version beside the others; above `VERSIONS_KEPT_MAX` one of them goes.
-    pub fn keep(&self, service: &ServiceName, version: &str, artifact: Arc<Artifact>) -> io::Result<()> {
+    /// Whether any service keeps a packed file with this SHA-256.
+    pub fn has_file(&self, sha256: &str) -> bool {
+        self.services.load().values().any(|versions| versions.artifacts.values().any(|artifact| artifact.sha256 == sha256))
+    }
+
+    /// The SHA-256 of all packed files that are kept.
+    pub fn files(&self) -> HashSet<String> {
+        self.services.load().values().flat_map(|versions| versions.artifacts.values().map(|artifact| artifact.sha256.clone())).collect()
+    }
+
+    /// Keeps a version beside the others; above the number that is kept one of them goes. The SHA-256 of those that went.
+    pub fn keep(&self, service: &ServiceName, version: &str, artifact: Arc<Artifact>) -> io::Result<Vec<String>> {
         let folder = self.folder.join(service.as_str());
         fs::create_dir_all(&folder)?;
         // Megabytes: written before anybody else has to wait.
         write_whole(&folder.join(format!("{version}.wasm")), &artifact.bytes)?;
+        let mut gone = Vec::new();
         self.change(service, |versions| {
             versions.artifacts.insert(version.to_owned(), artifact);
-            for forgotten in versions.forget_surplus(version) {
+            for (forgotten, artifact) in versions.forget_surplus(version, self.kept_max) {
                 if let Err(error) = fs::remove_file(folder.join(format!("{forgotten}.wasm"))) {
                     tracing::warn!(%service, version = forgotten, %error, "an old version's file cannot be removed");
                 }
+                gone.push(artifact.sha256.clone());
             }
             Ok(())
-        })
+        })?;
+        Ok(gone)
     }
 
     pub fn remove(&self, service: &ServiceName, version: &str) -> io::Result<()> {
@@ -239,12 +254,12 @@ impl Versions {
         Ok(versions)
     }
 
-    /// Keeps `VERSIONS_KEPT_MAX` and gives the names of the others. First goes what was never live, then what was rolled away from, then what
+    /// Keeps so many and gives the others. First goes what was never live, then what was rolled away from, then what
     /// was live longest ago; never what is live, what a rollback leads to, or `newest`.
-    fn forget_surplus(&mut self, newest: &str) -> Vec<String> {
+    fn forget_surplus(&mut self, newest: &str, kept_max: usize) -> Vec<(String, Arc<Artifact>)> {
         let mut forgotten = Vec::new();
         let last_good = self.last_good();
-        while self.artifacts.len() > limits::VERSIONS_KEPT_MAX {
+        while self.artifacts.len() > kept_max {
             let is_spared =
                 |version: &str| version == newest || self.state.active.as_deref() == Some(version) || last_good.as_deref() == Some(version);
             let rank = |(version, artifact): &(&String, &Arc<Artifact>)| {
@@ -258,7 +273,7 @@ impl Versions {
             };
             self.artifacts.remove(&version);
             self.state.bad.remove(&artifact.sha256);
-            forgotten.push(version);
+            forgotten.push((version, artifact));
         }
         forgotten
     }
@@ -285,7 +300,7 @@ mod tests {
     impl Store {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let versions = VersionStore::open(folder.path()).unwrap();
+            let versions = VersionStore::open(folder.path(), limits::VERSIONS_KEPT).unwrap();
             Self { folder, versions }
         }
 
@@ -327,7 +342,7 @@ mod tests {
         assert_eq!(store.versions.of(&location()).bad(), ["1.1.0", "1.2.0"]);
 
         // It is remembered over a restart, and an activation by name is a second chance.
-        let store = Store { versions: VersionStore::open(store.folder.path()).unwrap(), ..store };
+        let store = Store { versions: VersionStore::open(store.folder.path(), limits::VERSIONS_KEPT).unwrap(), ..store };
         assert_eq!(store.roll_back(), None);
         store.activate("1.2.0");
         assert_eq!(store.versions.of(&location()).bad(), ["1.1.0"]);
@@ -339,12 +354,12 @@ mod tests {
         let store = Store::new();
         ["1.0.0", "1.1.0", "1.2.0"].iter().for_each(|version| store.activate(version));
         store.roll_back();
-        (0..3 * limits::VERSIONS_KEPT_MAX).for_each(|number| store.keep(&format!("2.0.{number}")));
+        (0..3 * limits::VERSIONS_KEPT).for_each(|number| store.keep(&format!("2.0.{number}")));
         let names = store.versions.of(&location()).names();
-        assert_eq!(names.len(), limits::VERSIONS_KEPT_MAX);
+        assert_eq!(names.len(), limits::VERSIONS_KEPT);
         assert!(names.contains(&"1.0.0".to_owned()) && names.contains(&"1.1.0".to_owned()), "{names:?}");
         let files = fs::read_dir(store.folder.path().join("location")).unwrap().count();
-        assert_eq!(files, limits::VERSIONS_KEPT_MAX + 1, "the files of the others are gone; beside them is state.json");
+        assert_eq!(files, limits::VERSIONS_KEPT + 1, "the files of the others are gone; beside them is state.json");
         assert_eq!(store.roll_back().as_deref(), Some("1.0.0"));
     }
 

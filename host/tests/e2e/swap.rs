@@ -450,6 +450,28 @@ async fn a_failing_version_without_a_good_one_before_it_stays_and_is_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn versions_and_their_compiled_code_are_bounded() {
+    let mut app = TestApp::with(&["hostile", "location"], &[("ECHO_PLUGINS__VERSIONS_KEPT", "3")]).await;
+    let version = |number: u32| repacked("location", &[("version = \"0.1.0\"", &format!("version = \"0.1.{number}\""))]);
+    for number in 1..=6 {
+        app.deploy("location", version(number)).await.expect(StatusCode::OK);
+    }
+    // What was only looked at, and what was refused, leaves no code either.
+    app.admin(Method::POST, "/admin/v1/plugins/location/versions?dry_run=true").bytes(version(7)).send().await.expect(StatusCode::OK);
+    let trapping = repacked("hostile", &[("version = \"0.1.0\"", "version = \"0.1.1\""), ("prefix =", "probe = \"trap\"\nprefix =")]);
+    app.deploy("hostile", trapping).await.expect_problem(422, "plugin_refused");
+    assert_eq!(live(&app, "location").await["versions"], json!(["0.1.4", "0.1.5", "0.1.6"]));
+    let code = app.data_folder().join("code");
+    let files = || std::fs::read_dir(&code).expect("the folder of compiled code").count();
+    assert_eq!(files(), 5, "three versions of one service, one of the other, and the key");
+
+    app.kill();
+    std::fs::write(code.join(format!("{:064}-0123456789abcdef", 0)), b"of an engine of before").expect("written");
+    app.restart().await;
+    assert_eq!(files(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_keeps_what_the_operator_chose() {
     let mut app = TestApp::with(&["hostile", "location"], &[]).await;
     let labelled = |version: &str, label: &str| {
