@@ -101,7 +101,9 @@ impl Default for GatewaySettings {
 
 /// Which services are left alone by their breakers, for whoever shows the services to the operator.
 #[derive(Default)]
-pub struct Breakers(OnceLock<Box<dyn Fn(&ServiceName) -> bool + Send + Sync>>);
+pub struct Breakers(OnceLock<Box<IsOpen>>);
+
+type IsOpen = dyn Fn(&ServiceName) -> bool + Send + Sync;
 
 impl Breakers {
     /// False before the gateway is there.

@@ -25,6 +25,7 @@ mod call;
 mod catalogue;
 mod cpu;
 pub mod engine;
+mod gate;
 pub mod inspect;
 mod instance;
 mod linking;
@@ -43,9 +44,9 @@ pub mod versions;
 pub use call::StatsView;
 pub use catalogue::{CallTarget, Catalogue, RouteEntry};
 use engine::Engine;
+use gate::Gates;
 use long_calls::{Asker, LongCalls};
 use permissions::Permissions;
-use swap::Gates;
 use versions::VersionStore;
 
 /// A success.
