@@ -38,7 +38,9 @@ use crate::capabilities::tokens::embedded::EmbeddedTokens;
 use crate::capabilities::tokens::{TokenSettings, Tokens};
 use crate::config::{Config, Mode, PasswordCost, Synchronous};
 use crate::descriptors;
-use crate::gateway::{self, Answering, BodyBounds, CheckState, GatewaySettings, GatewayState, Need, Readiness, ServerSettings, Tls};
+use crate::gateway::{
+    self, Answering, BodyBounds, Breakers, CheckState, GatewaySettings, GatewayState, Need, Readiness, ServerSettings, Tls,
+};
 use crate::hub::{self, Announcer, Hub, HubSettings, Registry};
 use crate::limits;
 use crate::names::ServiceName;
@@ -70,6 +72,7 @@ async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener>
 struct Host {
     config: Arc<Config>,
     runtime: Arc<Runtime>,
+    breakers: Arc<Breakers>,
     hub: Arc<Hub>,
     registry: Arc<Registry>,
     announcer: Arc<Announcer>,
@@ -111,7 +114,7 @@ impl Host {
         let feed = Arc::new(EmbeddedFeed::open(data, durability).await.context("the feeds")?);
         let tokens = EmbeddedTokens::open(data, token_settings).await.context("the tokens")?;
         let cache: Arc<dyn Cache> = Arc::new(MemoryCache::shared(config.cache.bytes_max));
-        let queue = Arc::new(EmbeddedQueue::open(data, durability).await.context("the queue")?);
+        let queue = Arc::new(EmbeddedQueue::open_keeping(data, durability, config.queue.dead_letters_max).await.context("the queue")?);
         let announcer = Announcer::new(feed.clone(), queue.clone());
         let noting = announcer.clone();
         let registry = Registry::new(Some(Box::new(move |change| noting.note(change))));
@@ -135,8 +138,10 @@ impl Host {
         let versions_folder = data.join("plugins");
         let settings = RuntimeSettings {
             versions_folder: &versions_folder,
+            versions_kept: config.plugins.versions_kept,
             permissions: permissions(&config)?,
             cursor_key: config.cursor_key()?,
+            migration_timeout: config.plugins.migration_timeout,
             dev_mode: config.mode == Mode::Dev,
         };
         let runtime = Runtime::new(engine, backends.clone(), queue.clone(), settings).context("the folder of versions")?;
@@ -158,13 +163,15 @@ impl Host {
         let (keeper, stop) = (tokens.clone(), upkeep_stop.clone());
         upkeep.spawn(async move { keeper.upkeep(stop).await });
         upkeep.spawn(expire_feeds(feed.clone(), config.feed.cursors_kept, upkeep_stop.clone()));
+        upkeep.spawn(expire_letters(queue.clone(), config.queue.dead_letter_ttl, upkeep_stop.clone()));
         upkeep.spawn(upkeep_stop.clone().run_until_cancelled_owned(announcer.clone().run()));
 
-        for (what, error) in runtime.start_services(config.plugins().unwrap_or(&PathBuf::new())).await? {
+        for (what, error) in runtime.start_services(config.plugins_folder().unwrap_or(&PathBuf::new())).await? {
             tracing::error!(file = %what.display(), %error, "this service is left out");
         }
         upkeep.spawn(runtime.clone().run_schedules(upkeep_stop.clone()));
-        if let (Mode::Dev, Some(packed)) = (config.mode, config.plugins()) {
+        upkeep.spawn(runtime.clone().run_probation(upkeep_stop.clone()));
+        if let (Mode::Dev, Some(packed)) = (config.mode, config.plugins_folder()) {
             let sources = std::env::current_dir().ok().and_then(|folder| SourceTree::at(&folder));
             let (runtime, packed, stop) = (runtime.clone(), packed.to_owned(), shutdown.clone());
             upkeep.spawn(async move {
@@ -173,7 +180,23 @@ impl Host {
                 }
             });
         }
-        Ok(Self { config, runtime, hub, registry, announcer, readiness, rates, tokens, cache, feed, queue, backends, upkeep_stop, upkeep })
+        Ok(Self {
+            config,
+            runtime,
+            breakers: Arc::default(),
+            hub,
+            registry,
+            announcer,
+            readiness,
+            rates,
+            tokens,
+            cache,
+            feed,
+            queue,
+            backends,
+            upkeep_stop,
+            upkeep,
+        })
     }
 
     /// How clients' connections are taken. `descriptors`: how many files the process may have open.
@@ -299,18 +322,20 @@ impl Host {
             },
             rates: self.rates.clone(),
             readiness: self.readiness.clone(),
+            breakers: self.breakers.clone(),
             render_metrics: Arc::new(telemetry::render_metrics),
             background,
         }
     }
 
     fn admin_state(&self, admin_token: &str, ready: ReadyAnswer, shutdown: CancellationToken) -> AdminState {
-        let registry = self.registry.clone();
+        let (registry, breakers) = (self.registry.clone(), self.breakers.clone());
         AdminState {
             runtime: self.runtime.clone(),
             queue: self.queue.clone(),
             token_sha256: admin::token_sha256(admin_token),
             metrics_token_sha256: self.config.server.metrics_token.text().map(admin::token_sha256),
+            is_breaker_open: Box::new(move |service| breakers.is_open(service)),
             connections: Box::new(move || connections_view(&registry)),
             metrics: Box::new(telemetry::render_metrics),
             ready,
@@ -392,6 +417,18 @@ async fn expire_feeds(feed: Arc<EmbeddedFeed>, cursors_kept: Duration, stop: Can
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "old events left the feeds"),
             Err(error) => tracing::error!(%error, "old events could not leave the feeds"),
+        }
+    }
+}
+
+async fn expire_letters(queue: Arc<EmbeddedQueue>, ttl: Duration, stop: CancellationToken) {
+    let mut interval = tokio::time::interval(Duration::from_secs(limits::DEAD_LETTER_SWEEP_S));
+    while stop.run_until_cancelled(interval.tick()).await.is_some() {
+        let now_us = jiff::Timestamp::now().as_microsecond().max(0) as u64;
+        match queue.expire_letters(now_us.saturating_sub(ttl.as_micros() as u64)).await {
+            Ok(0) => {}
+            Ok(count) => tracing::warn!(count, "dead letters that nobody replayed have expired"),
+            Err(error) => tracing::error!(%error, "dead letters could not be looked over"),
         }
     }
 }

@@ -143,6 +143,10 @@ pub enum Plugin {
         /// Say what would happen, and why it would be refused; change nothing
         #[arg(long)]
         dry_run: bool,
+        /// Confirm a change by the name that the plan gives it: a route or frame that goes, a looser access, rate or cache, a new import.
+        /// May be given several times
+        #[arg(long, value_name = "NAME")]
+        allow: Vec<String>,
         #[command(flatten)]
         admin: Admin,
     },
@@ -158,10 +162,13 @@ pub enum Plugin {
         #[command(flatten)]
         admin: Admin,
     },
-    /// Go back to the version that was live before
+    /// Go back to the last good version: the one that was live last and was not rolled away from. Says what clients lose by it
     Rollback {
         /// The service's name
         name: String,
+        /// Go back also where a live dependent needs what that version does not have; its calls of that then fail
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         admin: Admin,
     },
@@ -256,8 +263,9 @@ Examples:
   echod plugin inspect message.wasm                  what it offers and what it wants
   echod plugin deploy message.wasm --dry-run         would it be accepted?
   echod plugin deploy message.wasm                   make it live
+  echod plugin deploy message.wasm --allow 'route-removed:GET /api/v1/messages/drafts'
   echod plugin history message
-  echod plugin rollback message                      back to the version before";
+  echod plugin rollback message                      back to the last good version; again: to the one before that";
 
 #[cfg(test)]
 mod tests {
@@ -289,11 +297,12 @@ mod tests {
         let Command::Dev(dev) = parsed("echod dev --expose-dev --listen 0.0.0.0:1") else { panic!("no dev") };
         assert!(dev.overrides().expose_dev && dev.overrides().listen.is_some());
 
-        let Command::Plugin { command: Plugin::Deploy { file, dry_run, admin } } =
-            parsed("echod plugin deploy a.wasm --dry-run --admin http://h:1 --token t --data d")
+        let Command::Plugin { command: Plugin::Deploy { file, dry_run, allow, admin } } =
+            parsed("echod plugin deploy a.wasm --dry-run --allow a --allow b --admin http://h:1 --token t --data d")
         else {
             panic!("no deploy")
         };
+        assert_eq!(allow, ["a", "b"]);
         assert_eq!((file, dry_run, admin.admin.as_deref(), admin.token.as_deref()), ("a.wasm".into(), true, Some("http://h:1"), Some("t")));
         let Command::Plugin { command: Plugin::Pack(pack) } = parsed("echod plugin pack plugins/auth --component c.wasm -o a.wasm") else {
             panic!("no pack")

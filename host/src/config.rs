@@ -43,6 +43,8 @@ pub struct Config {
     pub cache: CacheConfig,
     pub sql: SqlConfig,
     pub feed: FeedConfig,
+    pub queue: QueueConfig,
+    pub plugins: PluginsConfig,
     pub log: LogConfig,
     /// By service: its settings as text.
     pub services: BTreeMap<String, BTreeMap<String, String>>,
@@ -73,7 +75,7 @@ pub struct ServerConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DataConfig {
     pub dir: PathBuf,
-    /// Empty: none; what was deployed is in `dir`. See `Config::plugins`.
+    /// Empty: none; what was deployed is in `dir`. See `Config::plugins_folder`.
     pub plugins: PathBuf,
     /// Empty: the permission map that the host was built with alone. See `Config::permissions`.
     pub permissions: PathBuf,
@@ -134,6 +136,21 @@ pub enum Synchronous {
     Normal,
     /// Also the loss of power: every commit is flushed to the disk.
     Full,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueueConfig {
+    #[serde(with = "duration")]
+    pub dead_letter_ttl: Duration,
+    pub dead_letters_max: usize,
+}
+
+/// How versions of services are deployed and kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PluginsConfig {
+    #[serde(with = "duration")]
+    pub migration_timeout: Duration,
+    pub versions_kept: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -215,13 +232,21 @@ impl Config {
             cache: CacheConfig { bytes_max: limits::CACHE_BYTES_MAX },
             sql: SqlConfig { synchronous: Synchronous::Normal, service_bytes_max: limits::SQL_SERVICE_BYTES_MAX },
             feed: FeedConfig { cursors_kept: Duration::from_secs(limits::FEED_CURSORS_KEPT_S) },
+            queue: QueueConfig {
+                dead_letter_ttl: Duration::from_secs(limits::DEAD_LETTER_TTL_S),
+                dead_letters_max: limits::DEAD_LETTERS_MAX,
+            },
+            plugins: PluginsConfig {
+                migration_timeout: Duration::from_millis(limits::SQL_MIGRATION_LIVE_TIMEOUT_MS),
+                versions_kept: limits::VERSIONS_KEPT,
+            },
             log: LogConfig { format: if dev { LogFormat::Text } else { LogFormat::Json }, level: "info".to_owned() },
             services: BTreeMap::new(),
         }
     }
 
     /// The folder of packed services that are loaded at the start; none unless there is one.
-    pub fn plugins(&self) -> Option<&Path> {
+    pub fn plugins_folder(&self) -> Option<&Path> {
         Some(self.data.plugins.as_path()).filter(|path| !path.as_os_str().is_empty())
     }
 
@@ -347,6 +372,20 @@ impl Config {
         must(self.feed.cursors_kept >= Duration::from_secs(24 * 60 * 60), "feed.cursors_kept must be at least 1d");
         must(self.cache.bytes_max >= limits::MIB_BYTES, "cache.bytes_max must be at least 1048576");
         must(self.sql.service_bytes_max >= limits::SQL_SERVICE_BYTES_MIN, "sql.service_bytes_max must be at least 4194304");
+        must(
+            (Duration::from_millis(100)..=Duration::from_millis(limits::SQL_MIGRATION_TIMEOUT_MS))
+                .contains(&self.plugins.migration_timeout),
+            "plugins.migration_timeout must be between 100ms and 1m",
+        );
+        must(
+            (limits::VERSIONS_KEPT_MIN..=limits::VERSIONS_KEPT_MAX).contains(&self.plugins.versions_kept),
+            "plugins.versions_kept must be between 3 and 100",
+        );
+        must(
+            seconds(60, 10 * 365 * 24 * 60 * 60).contains(&self.queue.dead_letter_ttl),
+            "queue.dead_letter_ttl must be between 1m and 3650d",
+        );
+        must((1..=1_000_000).contains(&self.queue.dead_letters_max), "queue.dead_letters_max must be between 1 and 1000000");
         must(!self.data.dir.as_os_str().is_empty(), "data.dir must not be empty");
         let level = tracing_subscriber::EnvFilter::try_new(&self.log.level);
         must(level.is_ok(), &format!("log.level: {:?} is no filter; write info, or info,service=debug", self.log.level));
@@ -644,8 +683,8 @@ mod tests {
         assert_eq!(config.gateway.rate_scale, 7);
         assert_eq!(config.tokens.access_ttl, Duration::from_secs(300));
         assert_eq!(config.data.dir, Path::new("elsewhere"));
-        assert_eq!(config.plugins(), Some(Path::new("target/plugins")));
-        assert_eq!(Config::defaults(Mode::Serve).plugins(), None);
+        assert_eq!(config.plugins_folder(), Some(Path::new("target/plugins")));
+        assert_eq!(Config::defaults(Mode::Serve).plugins_folder(), None);
     }
 
     #[test]
@@ -725,6 +764,10 @@ mod tests {
             ("[passwords]\ncost = \"light\"\n", "dev mode only"),
             ("[log]\nlevel = \"info,=,\"\n", "log.level"),
             ("[data]\ndir = \"\"\n", "data.dir"),
+            ("[plugins]\nmigration_timeout = \"5m\"\n", "plugins.migration_timeout"),
+            ("[plugins]\nversions_kept = 1\n", "plugins.versions_kept"),
+            ("[queue]\ndead_letter_ttl = \"1s\"\n", "queue.dead_letter_ttl"),
+            ("[queue]\ndead_letters_max = 0\n", "queue.dead_letters_max"),
             ("[services]\nauth = 1\n", "[services.auth]"),
             ("[services.Auth]\na = 1\n", "Auth"),
         ] {

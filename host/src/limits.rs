@@ -161,8 +161,19 @@ pub const INSTANCE_IDLE_MS: u64 = 60_000;
 pub const SLOT_WAIT_MS: u64 = 1_000;
 /// How long a swap waits for the old generation's calls, in milliseconds; then it is left to end by its own deadlines.
 pub const SWAP_DRAIN_MS: u64 = 30_000;
-/// Old generations kept for rollback, per service.
-pub const VERSIONS_KEPT_MAX: usize = 10;
+/// How long a deployment waits for another one of the same service, in milliseconds.
+pub const SWAP_GATE_WAIT_MS: u64 = 60_000;
+/// How long a rollback waits for its subscriptions to follow, in milliseconds; then they follow by themselves.
+pub const ROLLBACK_FOLLOW_MS: u64 = 1_000;
+/// A version that was deployed is watched for so long, in milliseconds, and looked at this often: after so many calls, more than half of them
+/// without an answer, it is taken back.
+pub const PROBATION_MS: u64 = 5 * 60 * 1_000;
+pub const PROBATION_TICK_MS: u64 = 100;
+pub const PROBATION_CALLS_MIN: u64 = 10;
+/// Versions kept per service: the live one, the one that a rollback leads to, and others. The operator may keep more or fewer, between these.
+pub const VERSIONS_KEPT: usize = 10;
+pub const VERSIONS_KEPT_MIN: usize = 3;
+pub const VERSIONS_KEPT_MAX: usize = 100;
 /// Activations remembered per service.
 pub const HISTORY_ENTRIES_MAX: usize = 200;
 /// How often it is looked which scheduled functions are due, in milliseconds.
@@ -202,7 +213,9 @@ pub const SQL_BATCH_MAX: usize = 1_000;
 pub const SQL_TIMEOUT_MS: u64 = 5_000;
 /// The text of one migration, in bytes.
 pub const SQL_MIGRATION_BYTES_MAX: usize = 256 * 1024;
-/// One statement of a migration, in milliseconds.
+/// All migrations of a deployment together, in milliseconds, while the service is live: its writers wait meanwhile. The operator may give more.
+pub const SQL_MIGRATION_LIVE_TIMEOUT_MS: u64 = 3_000;
+/// ... and at the start of the host, when nobody waits; also the longest roll-back.
 pub const SQL_MIGRATION_TIMEOUT_MS: u64 = 60_000;
 /// One text or blob of a service, and one row of it as it is stored, in bytes; also what a statement makes on its way. SQLite asks nobody inside one
 /// function: what one may take follows from this.
@@ -235,6 +248,8 @@ pub const SQLITE_LOG_PAGES_MAX: i64 = 32_768;
 /// Above so many pages the log is to begin anew: after so many passes the writer is asked to rest, if it comes free within so many milliseconds.
 pub const SQLITE_LOG_PAGES: i64 = 4_096;
 pub const SQLITE_LOG_PASSES_MAX: u32 = 8;
+/// Bytes of the write-ahead log that stay on the disk when it restarts.
+pub const SQLITE_LOG_KEPT_BYTES: i64 = SQLITE_LOG_PAGES * 4_096;
 pub const SQLITE_LOG_REST_WAIT_MS: u64 = 50;
 /// A log that was written to is emptied at the latest so many milliseconds later, unless somebody always reads: it holds what was deleted.
 pub const SQLITE_LOG_KEPT_MS: u64 = 20_000;
@@ -343,8 +358,12 @@ pub const SUBSCRIBE_RETRY_LAST_MS: u64 = 30_000;
 pub const EVENT_TRIES_MAX: u32 = 10;
 pub const EVENT_RETRY_FIRST_MS: u64 = 50;
 pub const EVENT_RETRY_LAST_MS: u64 = 30_000;
-/// Dead letters kept per consumer; the oldest are dropped, with a line in the log.
+/// Dead letters kept per consumer, and how long, in seconds; the oldest are dropped, with a line in the log.
 pub const DEAD_LETTERS_MAX: usize = 10_000;
+pub const DEAD_LETTER_TTL_S: u64 = 30 * 24 * 60 * 60;
+/// How often dead letters are looked over, in seconds, and how many go at once, so that nobody waits for long.
+pub const DEAD_LETTER_SWEEP_S: u64 = 10 * 60;
+pub const DEAD_LETTER_SWEEP_BATCH: usize = 1_000;
 /// Users of one push.
 pub const PUSH_USERS_MAX: usize = 10_000;
 pub const PUSH_PAYLOAD_BYTES_MAX: usize = 256 * 1024;
@@ -491,6 +510,9 @@ const _: () = assert!(HTTP2_HEAD_BYTES_MAX as usize > HTTP_BUFFER_BYTES_MAX);
 const _: () = assert!(READY_ANSWER_MS > READY_CHECK_TIMEOUT_MS);
 const _: () = assert!(SQLITE_IN_PLACE_CHECKS > SQLITE_QUICK_CHECKS && SQLITE_IN_PLACE_US < SQLITE_GIVES_WAY_US);
 const _: () = assert!(SQL_VALUE_BYTES_MAX < SQLITE_HOST_VALUE_BYTES_MAX && SQL_VALUE_BYTES_MAX > 2 * SQL_STATEMENT_BYTES_MAX);
+// An open breaker lets no further calls through: the version must be judged by those before.
+const _: () = assert!(PROBATION_CALLS_MIN < BREAKER_CALLS_MIN as u64);
+const _: () = assert!(SQL_MIGRATION_LIVE_TIMEOUT_MS < SQL_TIMEOUT_MS);
 const _: () = assert!(SOCKET_FINISH_MS + SOCKET_CLOSE_MS < DRAIN_TIMEOUT_MS);
 const _: () = assert!(FEED_RETRY_FIRST_MS < FEED_RETRY_LAST_MS);
 const _: () = assert!(IDLE_TIMEOUT_S > HEARTBEAT_INTERVAL_S);

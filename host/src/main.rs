@@ -130,19 +130,19 @@ fn run_plugin(command: Plugin) -> anyhow::Result<()> {
             print!("{}", echod::runtime::inspect::describe(&artifact)?);
             Ok(())
         }
-        Plugin::Deploy { file, dry_run, admin } => {
+        Plugin::Deploy { file, dry_run, allow, admin } => {
             let file = read_packed(&file)?;
             let service = Artifact::read(file.clone())?.manifest.service();
-            ask(&admin, async |client| Ok(client.deploy(&service, file, dry_run).await?))
+            ask(&admin, async |client| Ok(client.deploy(&service, file, dry_run, &allow).await?))
         }
         Plugin::List { admin } => ask(&admin, async |client| Ok(client.list().await?)),
         Plugin::History { name, admin } => {
             let service = ServiceName::parse(&name)?;
             ask(&admin, async |client| Ok(client.history(&service).await?))
         }
-        Plugin::Rollback { name, admin } => {
+        Plugin::Rollback { name, force, admin } => {
             let service = ServiceName::parse(&name)?;
-            ask(&admin, async |client| Ok(client.rollback(&service).await?))
+            ask(&admin, async |client| Ok(client.rollback(&service, force).await?))
         }
     }
 }

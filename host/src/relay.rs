@@ -379,6 +379,9 @@ mod tests {
         async fn drop_letter(&self, id: i64) -> Result<(), QueueError> {
             self.queue.drop_letter(id).await
         }
+        async fn expire_letters(&self, before_us: u64) -> Result<u64, QueueError> {
+            self.queue.expire_letters(before_us).await
+        }
 
         async fn ping(&self) -> Result<(), QueueError> {
             self.queue.ping().await

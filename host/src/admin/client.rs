@@ -52,6 +52,9 @@ pub enum ClientError {
     File { path: PathBuf, reason: String },
     #[error("{0}")]
     Name(#[from] crate::names::BadServiceName),
+    /// A dry run shows what the host would say no to.
+    #[error("{0}\nit would be refused without what is wanted above")]
+    Unconfirmed(String),
     /// The host said no.
     #[error("{0}")]
     Refused(Problem),
@@ -125,10 +128,17 @@ impl AdminClient {
         Ok(Self { base, token: token.to_owned(), http })
     }
 
-    /// Uploads a packed file and makes it the live version; with `dry_run` only says what would happen.
-    pub async fn deploy(&self, service: &ServiceName, packed: Vec<u8>, dry_run: bool) -> Result<String, ClientError> {
-        let query = if dry_run { "?dry_run=true" } else { "" };
-        let upload = self.request(Method::POST, &format!("plugins/{service}/versions{query}"));
+    /// Uploads a packed file and makes it the live version; with `dry_run` only says what would happen. `allow`: the names of changes that are
+    /// confirmed.
+    pub async fn deploy(&self, service: &ServiceName, packed: Vec<u8>, dry_run: bool, allow: &[String]) -> Result<String, ClientError> {
+        let mut encoded = reqwest::Url::parse("http://any").expect("an address");
+        encoded.query_pairs_mut().extend_pairs(allow.iter().map(|name| ("allow", name)));
+        let allowed = encoded.query().unwrap_or_default();
+        let query = |more: &str| match [more, allowed].join("&").trim_matches('&') {
+            "" => String::new(),
+            options => format!("?{options}"),
+        };
+        let upload = self.request(Method::POST, &format!("plugins/{service}/versions{}", query(if dry_run { "dry_run=true" } else { "" })));
         let uploaded = self.send(upload.header("content-type", "application/wasm").body(packed)).await?;
         let version = uploaded["version"].as_str().unwrap_or_default();
         let mut report = format!("{service} {version}");
@@ -136,10 +146,19 @@ impl AdminClient {
             write!(report, " (sha256 {sha256})").expect("a string takes all");
         }
         report += &plan(&uploaded["plan"]);
-        if dry_run {
-            return Ok(report + "\nnothing was changed");
+        let changes = uploaded["plan"]["changes"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let (confirmed, open): (Vec<&Value>, Vec<&Value>) = changes.iter().partition(|change| change["confirmed"] == true);
+        for change in &confirmed {
+            write!(report, "\n  allowed: {}: {}", line(&change["name"]), line(&change["detail"])).expect("a string takes all");
         }
-        let activate = self.request(Method::PUT, &format!("plugins/{service}/active")).json(&json!({ "version": version }));
+        for change in &open {
+            write!(report, "\n  wants --allow {:?}: {}", line(&change["name"]), line(&change["detail"])).expect("a string takes all");
+        }
+        if dry_run {
+            report += "\nnothing was changed";
+            return if open.is_empty() { Ok(report) } else { Err(ClientError::Unconfirmed(report)) };
+        }
+        let activate = self.request(Method::PUT, &format!("plugins/{service}/active{}", query(""))).json(&json!({ "version": version }));
         self.send(activate).await?;
         Ok(format!("{report}\n{service} {version} is live"))
     }
@@ -154,12 +173,18 @@ impl AdminClient {
         Ok(table(&HISTORY_COLUMNS, &history).unwrap_or_else(|| format!("{service} has no history")))
     }
 
-    pub async fn rollback(&self, service: &ServiceName) -> Result<String, ClientError> {
-        let answer = self.send(self.request(Method::POST, &format!("plugins/{service}/rollback"))).await?;
-        Ok(match answer["version"].as_str() {
+    /// `force`: also where live dependents need what the version before does not have.
+    pub async fn rollback(&self, service: &ServiceName, force: bool) -> Result<String, ClientError> {
+        let query = if force { "?force=true" } else { "" };
+        let answer = self.send(self.request(Method::POST, &format!("plugins/{service}/rollback{query}"))).await?;
+        let mut report = match answer["version"].as_str() {
             Some(version) => format!("{service} {version} is live again"),
             None => format!("{service} is rolled back"),
-        })
+        };
+        for lost in answer["loses"].as_array().into_iter().flatten() {
+            write!(report, "\n  lost: {}", line(lost)).expect("a string takes all");
+        }
+        Ok(report)
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -239,13 +264,20 @@ fn innermost(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
+/// Text as it is, anything else as JSON.
+fn line(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
 /// What the host will do, one line each, whether it says so in sentences or in a document.
 fn plan(plan: &Value) -> String {
-    let line = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let lines: Vec<String> = match plan {
         Value::Null => Vec::new(),
         Value::Array(steps) => steps.iter().map(line).collect(),
-        Value::Object(parts) => parts.iter().map(|(name, value)| format!("{name}: {}", line(value))).collect(),
+        // Its changes have lines of their own.
+        Value::Object(parts) => {
+            parts.iter().filter(|(name, _)| *name != "changes").map(|(name, value)| format!("{name}: {}", line(value))).collect()
+        }
         other => vec![line(other)],
     };
     lines.iter().map(|line| format!("\n  {line}")).collect()
@@ -254,7 +286,7 @@ fn plan(plan: &Value) -> String {
 /// A column's heading and the member it shows (a JSON pointer, RFC 6901).
 type Column = (&'static str, &'static str);
 
-const LIST_COLUMNS: [Column; 10] = [
+const LIST_COLUMNS: [Column; 13] = [
     ("SERVICE", "/name"),
     ("VERSION", "/active"),
     ("STATE", "/state"),
@@ -265,9 +297,13 @@ const LIST_COLUMNS: [Column; 10] = [
     ("P50_US", "/traffic/p50_us"),
     ("P99_US", "/traffic/p99_us"),
     ("INSTANCES", "/instances"),
+    ("BREAKER", "/breaker"),
+    ("BAD", "/bad_versions"),
+    ("LAST_CHANGE", "/last_change/action"),
 ];
 
-const HISTORY_COLUMNS: [Column; 4] = [("AT", "/at"), ("ACTION", "/action"), ("VERSION", "/version"), ("SHA256", "/sha256")];
+const HISTORY_COLUMNS: [Column; 6] =
+    [("AT", "/at"), ("ACTION", "/action"), ("VERSION", "/version"), ("SHA256", "/sha256"), ("FORCED", "/forced"), ("REASON", "/reason")];
 
 /// The list's items, one line each, in those columns that any of them has; none for an empty list.
 fn table(columns: &[Column], list: &Value) -> Option<String> {
@@ -296,6 +332,8 @@ fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }
 }
@@ -358,7 +396,7 @@ mod tests {
     async fn a_deployment_uploads_then_activates() {
         let uploaded = json!({ "version": "0.2.0", "sha256": "abc", "plan": ["1 migration", "2 new routes"] });
         let host = host(vec![(201, uploaded), (200, json!({}))]).await;
-        let report = client(&host).deploy(&message(), b"packed".to_vec(), false).await.unwrap();
+        let report = client(&host).deploy(&message(), b"packed".to_vec(), false, &[]).await.unwrap();
         assert_eq!(report, "message 0.2.0 (sha256 abc)\n  1 migration\n  2 new routes\nmessage 0.2.0 is live");
         assert_eq!(
             *host.asked.lock(),
@@ -372,9 +410,27 @@ mod tests {
     #[tokio::test]
     async fn a_dry_run_changes_nothing() {
         let host = host(vec![(201, json!({ "version": "0.2.0", "plan": { "migrations": 1 } }))]).await;
-        let report = client(&host).deploy(&message(), b"packed".to_vec(), true).await.unwrap();
+        let report = client(&host).deploy(&message(), b"packed".to_vec(), true, &[]).await.unwrap();
         assert_eq!(report, "message 0.2.0\n  migrations: 1\nnothing was changed");
         assert_eq!(*host.asked.lock(), ["POST /admin/v1/plugins/message/versions?dry_run=true [Bearer secret] packed"]);
+    }
+
+    #[tokio::test]
+    async fn changes_are_confirmed_by_their_names() {
+        let change = |confirmed: bool| json!({ "name": "route-removed:GET /x", "detail": "it is gone", "confirmed": confirmed });
+        let answer = |confirmed: bool| json!({ "version": "0.2.0", "plan": { "changes": [change(confirmed)] } });
+        let host = host(vec![(200, answer(false)), (201, answer(true)), (200, json!({}))]).await;
+        let error = client(&host).deploy(&message(), b"packed".to_vec(), true, &[]).await.unwrap_err().to_string();
+        assert!(
+            error.contains("\n  wants --allow \"route-removed:GET /x\": it is gone\nnothing was changed\nit would be refused"),
+            "{error}"
+        );
+        let allow = ["route-removed:GET /x".to_owned()];
+        let report = client(&host).deploy(&message(), b"packed".to_vec(), false, &allow).await.unwrap();
+        assert_eq!(report, "message 0.2.0\n  allowed: route-removed:GET /x: it is gone\nmessage 0.2.0 is live");
+        let asked = host.asked.lock();
+        assert!(asked[1].starts_with("POST /admin/v1/plugins/message/versions?allow=route-removed%3AGET+%2Fx "), "{asked:?}");
+        assert!(asked[2].starts_with("PUT /admin/v1/plugins/message/active?allow=route-removed%3AGET+%2Fx "), "{asked:?}");
     }
 
     #[tokio::test]
@@ -384,7 +440,7 @@ mod tests {
             "errors": [{ "field": "imports", "code": "not_granted", "detail": "wasi:sockets is not granted" }, { "detail": "no probe" }],
         });
         let host = host(vec![(422, problem)]).await;
-        let error = client(&host).deploy(&message(), Vec::new(), false).await.unwrap_err();
+        let error = client(&host).deploy(&message(), Vec::new(), false, &[]).await.unwrap_err();
         let expect = "refused (422 refused): message 0.2.0 cannot go live\n  - imports: wasi:sockets is not granted\n  - no probe";
         assert_eq!(error.to_string(), expect);
         assert_eq!(host.asked.lock().len(), 1);
@@ -396,15 +452,16 @@ mod tests {
             (200, json!({ "items": [{ "name": "auth", "active": "0.1.0", "traffic": { "errors": 0 } }, { "name": "message", "active": "0.10.0" }] })),
             (200, json!({ "items": [] })),
             (200, json!({ "items": [{ "at": "2026-01-31T12:00:00Z", "action": "deploy", "version": "0.1.0" }] })),
-            (200, json!({ "version": "0.1.0" })),
+            (200, json!({ "version": "0.1.0", "loses": ["GET /x is not there any more"] })),
         ])
         .await;
         let client = client(&host);
         assert_eq!(client.list().await.unwrap(), "SERVICE  VERSION  ERRORS\nauth     0.1.0    0\nmessage  0.10.0   -");
         assert_eq!(client.list().await.unwrap(), "no services");
         assert_eq!(client.history(&message()).await.unwrap().lines().nth(1), Some("2026-01-31T12:00:00Z  deploy  0.1.0"));
-        assert_eq!(client.rollback(&message()).await.unwrap(), "message 0.1.0 is live again");
-        assert_eq!(host.asked.lock().last().unwrap(), "POST /admin/v1/plugins/message/rollback [Bearer secret] ");
+        let back = "message 0.1.0 is live again\n  lost: GET /x is not there any more";
+        assert_eq!(client.rollback(&message(), true).await.unwrap(), back);
+        assert_eq!(host.asked.lock().last().unwrap(), "POST /admin/v1/plugins/message/rollback?force=true [Bearer secret] ");
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ use crate::limits;
 use crate::names::ServiceName;
 use crate::problem::{self, Problem};
 use crate::runtime::Runtime;
-use crate::runtime::swap::SwapError;
+use crate::runtime::swap::{Decisions, ServiceView, SwapError};
 use crate::runtime::versions::HistoryEntry;
 
 pub mod client;
@@ -34,6 +34,8 @@ pub struct AdminState {
     pub token_sha256: [u8; 32],
     /// Of the token that opens `/metrics` alone, where there is one.
     pub metrics_token_sha256: Option<[u8; 32]>,
+    /// Whether the gateway leaves the service alone for its faults.
+    pub is_breaker_open: Box<dyn Fn(&ServiceName) -> bool + Send + Sync>,
     pub connections: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// What the public side answers to GET /ready.
@@ -127,27 +129,58 @@ async fn ready(State(state): State<Arc<AdminState>>) -> Response {
 }
 
 async fn list_plugins(State(state): State<Arc<AdminState>>) -> Response {
-    Json(json!({ "items": state.runtime.views().await, "next_cursor": null })).into_response()
+    let items: Vec<_> = state.runtime.views().into_iter().map(|view| shown(&state, view)).collect();
+    Json(json!({ "items": items, "next_cursor": null })).into_response()
 }
 
 async fn show_plugin(State(state): State<Arc<AdminState>>, Path(name): Path<String>) -> Result<Response, AdminError> {
-    let views = state.runtime.views().await;
+    let views = state.runtime.views();
     let view = views.into_iter().find(|view| view.name == name).ok_or(SwapError::NoSuchService(name))?;
-    Ok(Json(view).into_response())
+    Ok(Json(shown(&state, view)).into_response())
 }
 
-#[derive(Deserialize)]
-struct AddVersion {
-    #[serde(default)]
+/// With what the gateway knows, and the last change as the history shows it.
+fn shown(state: &AdminState, view: ServiceView) -> serde_json::Value {
+    let is_open = ServiceName::parse(&view.name).is_ok_and(|service| (state.is_breaker_open)(&service));
+    let last_change = view.last_change.as_ref().map(history_item);
+    let mut shown = serde_json::to_value(view).expect("strings and numbers always serialise");
+    shown["breaker"] = json!(if is_open { "open" } else { "closed" });
+    shown["last_change"] = json!(last_change);
+    shown
+}
+
+/// `dry_run`, `force`, and any number of `allow`.
+struct Options {
     dry_run: bool,
+    decisions: Decisions,
+}
+
+impl Options {
+    /// Errors: an option that does not exist, as it may have been meant to keep something from happening.
+    fn read(query: Vec<(String, String)>) -> Result<Self, AdminError> {
+        let mut options = Self { dry_run: false, decisions: Decisions::default() };
+        for (name, value) in query {
+            match (name.as_str(), value.as_str()) {
+                ("allow", _) => drop(options.decisions.allow.insert(value)),
+                ("dry_run", "true" | "false") => options.dry_run = value == "true",
+                ("force", "true" | "false") => options.decisions.force = value == "true",
+                _ => {
+                    let detail = format!("{name}={value} is no option; there are dry_run=true, force=true and allow=NAME.");
+                    return Err(AdminError(Problem::new(StatusCode::BAD_REQUEST, "unknown_option", detail)));
+                }
+            }
+        }
+        Ok(options)
+    }
 }
 
 async fn add_version(
     State(state): State<Arc<AdminState>>,
     Path(name): Path<String>,
-    Query(options): Query<AddVersion>,
+    Query(query): Query<Vec<(String, String)>>,
     body: Bytes,
 ) -> Result<Response, AdminError> {
+    let options = Options::read(query)?;
     let service = service_name(&name)?;
     let found = state.runtime.service_of(body.to_vec()).await?;
     if found != service {
@@ -157,7 +190,10 @@ async fn add_version(
             format!("This file is a version of {found}, not of {service}."),
         )));
     }
-    let staged = if options.dry_run { state.runtime.look(body.to_vec()).await? } else { state.runtime.stage(body.to_vec()).await? };
+    let staged = match options.dry_run {
+        true => state.runtime.look(body.to_vec(), &options.decisions).await?,
+        false => state.runtime.stage(body.to_vec(), &options.decisions).await?,
+    };
     let status = if options.dry_run { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(staged)).into_response())
 }
@@ -168,34 +204,52 @@ struct Activate {
     version: String,
 }
 
-async fn activate(State(state): State<Arc<AdminState>>, Path(name): Path<String>, body: Bytes) -> Result<Response, AdminError> {
+async fn activate(
+    State(state): State<Arc<AdminState>>,
+    Path(name): Path<String>,
+    Query(query): Query<Vec<(String, String)>>,
+    body: Bytes,
+) -> Result<Response, AdminError> {
     let wanted: Activate = serde_json::from_slice(&body).map_err(|error| {
         AdminError(Problem::new(StatusCode::BAD_REQUEST, "unreadable", format!("The body is {{\"version\": \"…\"}}: {error}.")))
     })?;
-    let activation = state.runtime.activate(&service_name(&name)?, &wanted.version).await?;
+    let activation = state.runtime.activate(&service_name(&name)?, &wanted.version, &Options::read(query)?.decisions).await?;
     Ok(Json(activation).into_response())
 }
 
-async fn roll_back(State(state): State<Arc<AdminState>>, Path(name): Path<String>) -> Result<Response, AdminError> {
-    Ok(Json(state.runtime.rollback(&service_name(&name)?).await?).into_response())
+async fn roll_back(
+    State(state): State<Arc<AdminState>>,
+    Path(name): Path<String>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Result<Response, AdminError> {
+    Ok(Json(state.runtime.rollback(&service_name(&name)?, Options::read(query)?.decisions.force).await?).into_response())
 }
 
 async fn history(State(state): State<Arc<AdminState>>, Path(name): Path<String>) -> Result<Response, AdminError> {
-    let entries = state.runtime.history(&service_name(&name)?).await?;
+    let entries = state.runtime.history(&service_name(&name)?)?;
     let items: Vec<_> = entries.iter().rev().map(history_item).collect();
     Ok(Json(json!({ "items": items, "next_cursor": null })).into_response())
 }
 
 fn history_item(entry: &HistoryEntry) -> serde_json::Value {
     let at = jiff::Timestamp::from_microsecond(i64::try_from(entry.at_us).unwrap_or(i64::MAX)).unwrap_or(jiff::Timestamp::MAX);
-    json!({ "at": format!("{at:.6}"), "action": entry.action, "version": entry.version, "sha256": entry.sha256 })
+    json!({
+        "at": format!("{at:.6}"),
+        "action": entry.action,
+        "version": entry.version,
+        "sha256": entry.sha256,
+        "replaced": entry.replaced,
+        "reason": entry.reason,
+        "allowed": entry.allowed,
+        "forced": entry.forced,
+    })
 }
 
 async fn remove_version(
     State(state): State<Arc<AdminState>>,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<Response, AdminError> {
-    state.runtime.remove_version(&service_name(&name)?, &version).await?;
+    state.runtime.remove_version(&service_name(&name)?, &version)?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -270,6 +324,8 @@ impl From<SwapError> for AdminError {
             SwapError::NoSuchService(_) => (StatusCode::NOT_FOUND, "no_such_service"),
             SwapError::NoSuchVersion { .. } => (StatusCode::NOT_FOUND, "no_such_version"),
             SwapError::NothingToRollBack(_) => (StatusCode::CONFLICT, "nothing_to_roll_back"),
+            SwapError::GateHeld(_) => (StatusCode::CONFLICT, "deployment_under_way"),
+            SwapError::Overtaken(_) => (StatusCode::CONFLICT, "overtaken"),
             SwapError::VersionIsLive(_) => (StatusCode::CONFLICT, "version_is_live"),
             SwapError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "version_store_failed"),
         };

@@ -353,6 +353,7 @@ impl TestGateway {
             rates: Arc::default(),
             settings,
             readiness: readiness.clone(),
+            breakers: Default::default(),
             render_metrics: Arc::new(|| "echo_up 1\n".to_owned()),
             background: Default::default(),
         };

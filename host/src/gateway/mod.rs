@@ -3,7 +3,7 @@
 //! Read `router` for what every request passes, then `dispatch` for what a request to a service passes after that.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -27,6 +27,7 @@ use routes::Live;
 use crate::capabilities::cache::Cache;
 use crate::capabilities::tokens::Tokens;
 use crate::limits;
+use crate::names::ServiceName;
 use crate::rates::RateLimiter;
 use crate::runtime::Runtime;
 
@@ -105,6 +106,24 @@ impl Default for GatewaySettings {
     }
 }
 
+/// Which services are left alone by their breakers, for whoever shows the services to the operator.
+#[derive(Default)]
+pub struct Breakers(OnceLock<Box<IsOpen>>);
+
+type IsOpen = dyn Fn(&ServiceName) -> bool + Send + Sync;
+
+impl Breakers {
+    /// False before the gateway is there.
+    pub fn is_open(&self, service: &ServiceName) -> bool {
+        self.0.get().is_some_and(|is_open| is_open(service))
+    }
+
+    fn follow<B: backend::Backend>(&self, live: Arc<Live<B>>) {
+        // The first gateway of a host is its only one.
+        let _ = self.0.set(Box::new(move |service| live.pin().1.is_breaker_open(service)));
+    }
+}
+
 /// What the gateway is made of. `B` is the runtime but for tests.
 pub struct GatewayState<B = Runtime> {
     pub runtime: Arc<B>,
@@ -117,6 +136,8 @@ pub struct GatewayState<B = Runtime> {
     pub rates: Arc<RateLimiter>,
     pub settings: GatewaySettings,
     pub readiness: Arc<Readiness>,
+    /// Told of the services' breakers when the gateway is made.
+    pub breakers: Arc<Breakers>,
     /// The Prometheus text. The recorder must be installed before `router` is called.
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Requests that outlive their client (see `idempotency`); whoever ends the host closes it and waits, at most a request's time-out.
@@ -135,6 +156,7 @@ pub fn router<B: backend::Backend>(
     let mut own = HostRoutes::default();
     host_routes.into_iter().for_each(|(path, handlers)| own.add(path, None, handlers));
     health::add_routes(&mut own, &state, live.clone());
+    state.breakers.follow(live.clone());
     let gateway = Arc::new(Gateway::new(&state, live, own));
 
     let layers = ServiceBuilder::new()

@@ -81,10 +81,13 @@ pub async fn run(
 ) -> Result<Val, CallError> {
     let started = Instant::now();
     let _running = generation.stats.running();
+    let deadline = context.deadline;
     let outcome = run_within(generation, export, params, frame, context, started).await;
-    generation.stats.record(started.elapsed(), &outcome);
+    // A caller whose time was used up before is no fault of this service.
+    let is_fault = deadline > started && matches!(outcome, Err(CallError::Failed(_) | CallError::TimedOut(_)));
+    generation.stats.record(started.elapsed(), &outcome, is_fault);
     if let Err(CallError::Failed(reason) | CallError::TimedOut(reason)) = &outcome {
-        tracing::warn!(service = %generation.service, generation = generation.number, function = generation.exports[export].name, reason, "a call failed");
+        tracing::warn!(service = %generation.service, generation = generation.number(), function = generation.exports[export].name, reason, "a call failed");
     }
     outcome
 }
@@ -226,6 +229,7 @@ pub struct Stats {
     calls: std::sync::atomic::AtomicU64,
     declined: std::sync::atomic::AtomicU64,
     failed: std::sync::atomic::AtomicU64,
+    faults: std::sync::atomic::AtomicU64,
     running: std::sync::atomic::AtomicU32,
     /// Microseconds, up to a minute, two significant digits.
     durations_us: parking_lot::Mutex<Option<hdrhistogram::Histogram<u64>>>,
@@ -237,8 +241,10 @@ pub struct StatsView {
     pub calls: u64,
     /// Calls answered with an error of the contract.
     pub errors: u64,
-    /// Calls that gave no answer: traps, time-outs, bounds.
+    /// Calls that gave no answer: traps, time-outs, bounds, no slot.
     pub traps: u64,
+    /// Of them, those that began: traps and time-outs of the service itself.
+    pub faults: u64,
     pub running: u32,
     pub p50_us: u64,
     pub p99_us: u64,
@@ -258,8 +264,11 @@ impl Stats {
         Running(self)
     }
 
-    fn record(&self, duration: Duration, outcome: &Result<Val, CallError>) {
+    fn record(&self, duration: Duration, outcome: &Result<Val, CallError>, is_fault: bool) {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        if is_fault {
+            self.faults.fetch_add(1, Ordering::Relaxed);
+        }
         match outcome {
             Ok(Val::Result(Err(_))) => drop(self.declined.fetch_add(1, Ordering::Relaxed)),
             Ok(_) => {}
@@ -282,6 +291,7 @@ impl Stats {
             calls: self.calls.load(Ordering::Relaxed),
             errors: self.declined.load(Ordering::Relaxed),
             traps: self.failed.load(Ordering::Relaxed),
+            faults: self.faults.load(Ordering::Relaxed),
             running: self.running.load(Ordering::Relaxed),
             p50_us: quantile(0.5),
             p99_us: quantile(0.99),

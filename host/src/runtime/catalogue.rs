@@ -2,7 +2,9 @@
 //! makes a new catalogue.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -22,8 +24,11 @@ use crate::names::ServiceName;
 pub struct Generation {
     pub service: ServiceName,
     pub version: String,
-    /// Rises with every activation on this host.
-    pub number: u64,
+    /// Rises with every activation on this host; 0 until it is live.
+    pub(super) number: AtomicU64,
+    /// Deployed over a good version, and looked after (see `probation.rs`).
+    pub(super) on_probation: AtomicBool,
+    pub(super) live_since: OnceLock<Instant>,
     pub artifact: Arc<Artifact>,
     pub contract: Contract,
     /// The exported functions, in the order of the pool's.
@@ -39,6 +44,18 @@ pub struct Generation {
     pub topics: HashMap<String, Subscription>,
     pub pool: Pool,
     pub stats: Stats,
+}
+
+impl Generation {
+    /// Rises with every activation on this host; 0 until it is live.
+    pub fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    /// How long it has been live; none where it is not looked after.
+    pub fn probation_age(&self) -> Option<Duration> {
+        self.live_since.get().filter(|_| self.on_probation.load(Ordering::Relaxed)).map(Instant::elapsed)
+    }
 }
 
 pub struct Export {
@@ -98,21 +115,47 @@ pub struct Catalogue {
     generations: BTreeMap<ServiceName, Arc<Generation>>,
     routes: Vec<RouteEntry>,
     sockets: HashMap<String, SocketEntry>,
-    /// How one service's calls are made to fit another's newer types; only where they differ.
-    adapters: HashMap<ServiceName, HashMap<String, Adapter>>,
+    /// How one service's calls are made to fit another's types; only where they differ.
+    adapters: HashMap<ServiceName, HashMap<String, Fit>>,
     openapi: OnceLock<Bytes>,
 }
 
+/// How a call of one service reaches a function of another whose types are not the same.
+pub enum Fit {
+    Adapted(Adapter),
+    /// It cannot be made: such a pair is live only by the operator's word.
+    Unfit,
+}
+
+/// A service that calls another which does not answer as it was built to expect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    pub importer: ServiceName,
+    pub exporter: ServiceName,
+    reason: String,
+}
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} calls {}: {}", self.importer, self.exporter, self.reason)
+    }
+}
+
 impl Catalogue {
-    /// The next catalogue: this one with a generation put in the place of its service's old one.
-    /// Errors: why the generation does not fit the others, each reason a sentence.
-    pub fn with(&self, generation: Arc<Generation>) -> Result<Self, Vec<String>> {
+    /// The next catalogue: this one with a generation put in the place of its service's old one, and where it does not fit the others.
+    /// Errors: routes and frames that another service has already, each a sentence.
+    pub fn with(&self, generation: Arc<Generation>) -> Result<(Self, Vec<Unfit>), Vec<String>> {
+        let service = generation.service.clone();
         let mut generations = self.generations.clone();
-        generations.insert(generation.service.clone(), generation);
-        Self::of(self.number + 1, generations)
+        generations.insert(service.clone(), generation);
+        let (catalogue, mut unfit) = Self::of(self.number + 1, generations)?;
+        // Others that do not fit each other are not this one's fault.
+        unfit.retain(|unfit| unfit.importer == service || unfit.exporter == service);
+        Ok((catalogue, unfit))
     }
 
-    fn of(number: u64, generations: BTreeMap<ServiceName, Arc<Generation>>) -> Result<Self, Vec<String>> {
+    fn of(number: u64, generations: BTreeMap<ServiceName, Arc<Generation>>) -> Result<(Self, Vec<Unfit>), Vec<String>> {
+        let mut unfit = Vec::new();
         let mut reasons = Vec::new();
         let mut catalogue = Self { number, ..Self::default() };
         let mut taken: HashMap<(String, String), ServiceName> = HashMap::new();
@@ -140,39 +183,39 @@ impl Catalogue {
                     reasons.push(format!("frames of type {} are served by {} and by {service}", socket.event, other.target.service));
                 }
             }
-            reasons.extend(catalogue.fit(generation, &generations));
+            unfit.extend(catalogue.fit(generation, &generations));
         }
         if !reasons.is_empty() {
             return Err(reasons);
         }
         catalogue.generations = generations;
-        Ok(catalogue)
+        Ok((catalogue, unfit))
     }
 
     /// Checks one importer against the exporters that are live, and keeps the adapters that are needed.
-    fn fit(&mut self, importer: &Generation, generations: &BTreeMap<ServiceName, Arc<Generation>>) -> Vec<String> {
-        let mut reasons = Vec::new();
+    fn fit(&mut self, importer: &Generation, generations: &BTreeMap<ServiceName, Arc<Generation>>) -> Vec<Unfit> {
+        let mut unfit = Vec::new();
         for import in importer.contract.imports().iter().filter(|import| role_of(import) == Role::ServiceApi) {
             let Some(exporter) = generations.get(import.package.as_str()) else { continue };
-            for unfit in compat::check_dependent(&importer.contract, &exporter.contract) {
-                reasons.push(format!("{} calls {}: {unfit}", importer.service, exporter.service));
+            for found in compat::check_dependent(&importer.contract, &exporter.contract) {
+                let (importer, exporter) = (importer.service.clone(), exporter.service.clone());
+                unfit.push(Unfit { importer, exporter, reason: found.to_string() });
             }
             let exported =
                 exporter.contract.exports().iter().find(|export| role_of(export) == Role::ServiceApi && export.package == import.package);
             for function in &import.functions {
                 let Some(target) = exported.and_then(|export| export.function(&function.name)) else { continue };
-                match Adapter::compile(&import.id, function, target) {
-                    Ok(adapter) if adapter.is_identity() => {}
-                    Ok(adapter) => {
-                        let key = format!("{}.{}", import.package, function.name);
-                        self.adapters.entry(importer.service.clone()).or_default().insert(key, adapter);
-                    }
+                let fit = match Adapter::compile(&import.id, function, target) {
+                    Ok(adapter) if adapter.is_identity() => continue,
+                    Ok(adapter) => Fit::Adapted(adapter),
                     // `check_dependent` has said why.
-                    Err(_) => {}
-                }
+                    Err(_) => Fit::Unfit,
+                };
+                let key = format!("{}.{}", import.package, function.name);
+                self.adapters.entry(importer.service.clone()).or_default().insert(key, fit);
             }
         }
-        reasons
+        unfit
     }
 
     pub fn generation(&self, service: &str) -> Option<&Arc<Generation>> {
@@ -183,8 +226,8 @@ impl Catalogue {
         self.generations.values()
     }
 
-    /// `function` is `package.name`.
-    pub fn adapter(&self, importer: &ServiceName, function: &str) -> Option<&Adapter> {
+    /// `function` is `package.name`; none where the types are the same.
+    pub fn fit_of(&self, importer: &ServiceName, function: &str) -> Option<&Fit> {
         self.adapters.get(importer)?.get(function)
     }
 

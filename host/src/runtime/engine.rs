@@ -1,5 +1,6 @@
 //! The one wasmtime engine: its settings, its clock tick, and the compiled code kept on disk. Knows no services.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,18 @@ impl Engine {
             Err(error) => tracing::warn!(%error, "compiled code cannot be serialised; it is compiled again at the next start"),
         }
         Ok(compiled)
+    }
+
+    /// Forgets the compiled code of a component that is not kept any more.
+    pub fn forget_code(&self, sha256: &str) {
+        self.code.remove_where(|name| name.split('-').next() == Some(sha256));
+    }
+
+    /// Keeps the compiled code of these components alone, and of it only what this engine made.
+    pub fn keep_code(&self, sha256s: &HashSet<String>) {
+        let fingerprint = self.fingerprint();
+        self.code
+            .remove_where(|name| !name.split_once('-').is_some_and(|(sha256, made_by)| sha256s.contains(sha256) && made_by == fingerprint));
     }
 
     /// What compiled code depends on besides the component: wasmtime's version, its settings and this processor.
@@ -143,12 +156,13 @@ struct CodeCache {
 }
 
 const MAC_BYTES: usize = 32;
+const KEY_FILE: &str = "key";
 
 impl CodeCache {
     fn open(folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         restrict(folder, 0o700)?;
-        let key_file = folder.join("key");
+        let key_file = folder.join(KEY_FILE);
         let key = match fs::read(&key_file) {
             Ok(bytes) if bytes.len() == 32 => bytes.try_into().expect("32 bytes were checked"),
             _ => {
@@ -180,6 +194,23 @@ impl CodeCache {
             return None;
         }
         Some(code)
+    }
+
+    /// Files that cannot be removed only take room, so that is logged and not returned.
+    fn remove_where(&self, is_surplus: impl Fn(&str) -> bool) {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) => return tracing::warn!(%error, "the folder of compiled code cannot be read"),
+        };
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            if name != KEY_FILE
+                && is_surplus(name)
+                && let Err(error) = fs::remove_file(&path)
+            {
+                tracing::warn!(file = name, %error, "compiled code that nobody needs cannot be removed");
+            }
+        }
     }
 
     /// A failure costs only the next start's time, so it is logged and not returned.
@@ -229,5 +260,25 @@ mod tests {
         assert_eq!(names.len(), 2, "the key and one compiled component: {names:?}");
         let again = Engine::start(folder.path()).unwrap();
         again.compile(b"not read, because the compiled code is there", "empty").unwrap();
+    }
+
+    #[test]
+    fn code_that_nobody_needs_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::start(folder.path()).unwrap();
+        let empty_component = b"\0asm\x0d\0\x01\0";
+        ["a", "b", "c"].iter().for_each(|sha256| drop(engine.compile(empty_component, sha256).unwrap()));
+        fs::write(folder.path().join("a-0123456789abcdef"), b"of another engine").unwrap();
+        fs::write(folder.path().join("a-0123456789abcdef.17"), b"not finished").unwrap();
+        let names = || {
+            let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            let mut names: Vec<_> = names.map(|name| name.split('-').next().unwrap().to_owned()).collect();
+            names.sort();
+            names
+        };
+        engine.forget_code("c");
+        assert_eq!(names(), ["a", "a", "a", "b", "key"]);
+        engine.keep_code(&HashSet::from(["a".to_owned()]));
+        assert_eq!(names(), ["a", "key"]);
     }
 }

@@ -9,6 +9,7 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Val};
 
 use super::call::{self, as_service_error, error_value};
+use super::catalogue::Fit;
 use super::instance::InstanceState;
 use super::{CallError, ErrorKind, ServiceError};
 use crate::capabilities::events::Event;
@@ -129,9 +130,12 @@ async fn forward(
     let export = *generation.api.get(function).ok_or_else(|| CallError::Unavailable(format!("{callee} has no function {function}")))?;
     let callee_frame = frame.call(callee).map_err(CallError::Failed)?;
     let context = state.guest.shared_context();
-    match frame.catalogue.adapter(&state.guest.service, adapter_key) {
+    match frame.catalogue.fit_of(&state.guest.service, adapter_key) {
         None => call::run(&generation, export, params, callee_frame, context).await,
-        Some(adapter) => {
+        Some(Fit::Unfit) => {
+            Err(CallError::Unavailable(format!("{callee} {} has another {function} than this version was built for", generation.version)))
+        }
+        Some(Fit::Adapted(adapter)) => {
             let params = adapter.adapt_params(params.to_vec());
             let reply = call::run(&generation, export, &params, callee_frame, context).await?;
             Ok(adapter.adapt_result(reply))

@@ -20,18 +20,22 @@ pub use crate::contract::{CURSOR_INVALID, ErrorKind, FieldError, Input, ServiceE
 use crate::names::ServiceName;
 
 pub mod artifact;
+mod bindings;
 mod call;
 mod catalogue;
 mod cpu;
 pub mod engine;
+mod gate;
 pub mod inspect;
 mod instance;
 mod linking;
 mod long_calls;
+mod loosened;
 pub mod manifest;
 pub mod manifest_reference;
 pub mod permissions;
 mod pool;
+mod probation;
 mod stdout;
 mod subscriber;
 pub mod swap;
@@ -40,6 +44,7 @@ pub mod versions;
 pub use call::StatsView;
 pub use catalogue::{CallTarget, Catalogue, RouteEntry};
 use engine::Engine;
+use gate::Gates;
 use long_calls::{Asker, LongCalls};
 use permissions::Permissions;
 use versions::VersionStore;
@@ -104,14 +109,17 @@ pub struct Runtime {
     permissions: Permissions,
     powers: Arc<dyn PowersSource>,
     queue: Arc<dyn Queue>,
-    /// Held while the queue is told what a service subscribes to.
-    subscribing: tokio::sync::Mutex<()>,
     catalogue: ArcSwap<Catalogue>,
-    /// Held for the whole of a swap: one at a time.
-    versions: tokio::sync::Mutex<VersionStore>,
+    versions: VersionStore,
+    gates: Gates,
+    /// Held, for milliseconds, while the next catalogue is made and stored.
+    publishing: parking_lot::Mutex<()>,
+    /// By service: the queue is told of one generation's topics after the other's.
+    following: Gates,
     generations_count: AtomicU64,
     /// What clients hold cursors under.
     cursor_key: CursorKey,
+    migration_timeout: Duration,
     dev_mode: bool,
     myself: Weak<Runtime>,
 }
@@ -119,9 +127,13 @@ pub struct Runtime {
 pub struct RuntimeSettings<'a> {
     /// Versions that operators deployed.
     pub versions_folder: &'a Path,
+    /// Of each service.
+    pub versions_kept: usize,
     pub permissions: Permissions,
     /// A secret of this host that outlives it: clients go on with the cursors that they have.
     pub cursor_key: [u8; 32],
+    /// How long the migrations of a deployment may keep a live service from writing.
+    pub migration_timeout: Duration,
     pub dev_mode: bool,
 }
 
@@ -133,18 +145,21 @@ impl Runtime {
         queue: Arc<dyn Queue>,
         settings: RuntimeSettings<'_>,
     ) -> std::io::Result<Arc<Self>> {
-        let versions = VersionStore::open(settings.versions_folder)?;
+        let versions = VersionStore::open(settings.versions_folder, settings.versions_kept)?;
         Ok(Arc::new_cyclic(|myself| Self {
             long_calls: LongCalls::start(engine.ticks()),
             engine,
             permissions: settings.permissions,
             powers,
             queue,
-            subscribing: tokio::sync::Mutex::default(),
             catalogue: ArcSwap::default(),
-            versions: tokio::sync::Mutex::new(versions),
+            versions,
+            gates: Gates::default(),
+            publishing: parking_lot::Mutex::default(),
+            following: Gates::default(),
             generations_count: AtomicU64::new(0),
             cursor_key: CursorKey::new(&settings.cursor_key),
+            migration_timeout: settings.migration_timeout,
             dev_mode: settings.dev_mode,
             myself: myself.clone(),
         }))

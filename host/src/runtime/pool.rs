@@ -78,6 +78,11 @@ impl Pool {
         }
     }
 
+    /// What its instances can use.
+    pub fn powers(&self) -> &Arc<Powers> {
+        &self.powers
+    }
+
     pub fn limits(&self) -> &Limits {
         &self.limits
     }

@@ -12,36 +12,40 @@ use super::call::{self, Frame};
 use super::catalogue::Generation;
 use super::long_calls::Asker;
 use super::{CallError, ErrorKind, Runtime, internal_context};
-use crate::capabilities::events::{Event, Handler, Outcome, QueueError};
+use crate::capabilities::events::{Event, Handler, Outcome};
 use crate::contract::codec::{EncodeError, Encoded};
 use crate::limits;
 use crate::names::ServiceName;
 
 impl Runtime {
-    /// Tells the queue what this generation wants to hear. The handler finds the live generation anew for each event.
-    pub(super) async fn follow_topics(&self, generation: &Arc<Generation>) {
-        if self.subscribe(generation).await.is_err() {
-            tokio::spawn(subscribe_again(self.myself.clone(), generation.clone()));
+    /// Tells the queue which topics the live generation wants. The handler finds the live generation anew for each event. What fails is tried
+    /// again until it succeeds; meanwhile the events wait in the queue.
+    pub(super) async fn follow_topics(&self, service: &ServiceName) {
+        // The first time at once, for whoever waits for this.
+        if self.try_to_follow(service).await {
+            return;
         }
+        let (runtime, service) = (self.myself.clone(), service.clone());
+        tokio::spawn(with_growing_pauses(move || {
+            let (runtime, service) = (runtime.clone(), service.clone());
+            async move {
+                match runtime.upgrade() {
+                    Some(runtime) => runtime.try_to_follow(&service).await,
+                    // Ends with the host.
+                    None => true,
+                }
+            }
+        }));
     }
 
-    /// One at a time, so that the topics of the live generation are the last ones that the queue is told.
-    async fn subscribe(&self, generation: &Arc<Generation>) -> Result<(), QueueError> {
-        let _turn = self.subscribing.lock().await;
-        if !self.is_live(generation) {
-            return Ok(());
-        }
+    async fn try_to_follow(&self, service: &ServiceName) -> bool {
+        let Ok(_turn) = self.following.enter(service).await else { return false };
+        let catalogue = self.pin();
+        let Some(generation) = catalogue.generation(service.as_str()) else { return true };
         let topics: Vec<String> = generation.topics.keys().cloned().collect();
-        let handler = Arc::new(Subscriber { runtime: self.myself.clone(), service: generation.service.clone() });
-        let outcome = self.queue.subscribe(&generation.service, topics, handler).await;
-        if let Err(error) = &outcome {
-            tracing::error!(service = %generation.service, %error, "cannot subscribe; it is tried again, and its events wait in the queue");
-        }
-        outcome
-    }
-
-    fn is_live(&self, generation: &Generation) -> bool {
-        self.pin().generation(generation.service.as_str()).is_some_and(|live| live.number == generation.number)
+        let handler = Arc::new(Subscriber { runtime: self.myself.clone(), service: service.clone() });
+        let subscribed = self.queue.subscribe(service, topics, handler).await;
+        subscribed.inspect_err(|error| tracing::error!(%service, %error, "cannot subscribe yet; its events wait in the queue")).is_ok()
     }
 
     /// Calls scheduled functions when they are due, each one alone, until `shutdown`.
@@ -82,20 +86,6 @@ impl Runtime {
             tracing::warn!(service = %generation.service, function = generation.exports[export].name, ?error, "a scheduled call answers an error");
         }
     }
-}
-
-/// Ends with the first success, with the runtime, or when another generation is live, which subscribes for itself.
-async fn subscribe_again(runtime: Weak<Runtime>, generation: Arc<Generation>) {
-    with_growing_pauses(|| {
-        let (runtime, generation) = (runtime.clone(), generation.clone());
-        async move {
-            match runtime.upgrade() {
-                Some(runtime) => runtime.subscribe(&generation).await.is_ok(),
-                None => true,
-            }
-        }
-    })
-    .await;
 }
 
 /// Tries until it succeeds; the first time after a pause.

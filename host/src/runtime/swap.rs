@@ -1,72 +1,26 @@
-//! Which versions there are and which one is live: the activation gate, publication, drain and rollback.
+//! Which version of a service is live: deployment, publication, drain and the way back.
+//!
+//! A deployment holds its service's gate from its first check to its publication; nothing else waits for that. What is read comes from
+//! snapshots, and the way back needs neither the gate nor the database, so it is open while a deployment is stuck.
 
-use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::Runtime;
 use super::artifact::Artifact;
-use super::call::{self, Frame, Stats, StatsView};
-use super::catalogue::{Call, Catalogue, Export, Generation, Subscription};
-use super::engine::EngineError;
-use super::linking::{self, Role, role_of};
-use super::long_calls::Asker;
-use super::manifest::{Manifest, Route};
-use super::pool::Pool;
-use super::versions::{HistoryEntry, VersionStore};
-use super::{CallError, Runtime, internal_context};
-use crate::capabilities::sql::migration;
-use crate::contract::codec::{Encoded, EventCodec, ReplyCodec, RequestCodec, Source};
+use super::call::StatsView;
+use super::catalogue::{Generation, Unfit};
+use super::gate::{Candidate, Way, read, refuse_unfit};
+pub use super::gate::{Decisions, Gate, Plan, Refusal};
+use super::probation;
+use super::versions::{HistoryEntry, Versions};
+use crate::capabilities::sql::MigrateError;
+use crate::contract::codec::ReplyCodec;
 use crate::contract::compat;
-use crate::contract::secrets::undeclared;
-use crate::contract::wit::{Contract, Interface};
 use crate::limits;
 use crate::names::ServiceName;
-
-/// Why a version is not accepted. Nothing has changed.
-#[derive(Debug, Clone, thiserror::Error, serde::Serialize)]
-#[error("{}: {}", .gate.as_str(), .reasons.join("; "))]
-pub struct Refusal {
-    pub gate: Gate,
-    pub reasons: Vec<String>,
-}
-
-/// The steps of the activation gate, in their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Gate {
-    Component,
-    Manifest,
-    Version,
-    Imports,
-    Bindings,
-    Compatibility,
-    Migrations,
-    Compilation,
-    Instantiation,
-    Probe,
-}
-
-impl Gate {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Gate::Component => "component",
-            Gate::Manifest => "manifest",
-            Gate::Version => "version",
-            Gate::Imports => "imports",
-            Gate::Bindings => "bindings",
-            Gate::Compatibility => "compatibility",
-            Gate::Migrations => "migrations",
-            Gate::Compilation => "compilation",
-            Gate::Instantiation => "instantiation",
-            Gate::Probe => "probe",
-        }
-    }
-
-    fn refuses(self, reasons: Vec<String>) -> Refusal {
-        Refusal { gate: self, reasons }
-    }
-}
 
 /// A version that passed and waits to be activated.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -87,24 +41,18 @@ impl Staged {
     }
 }
 
-/// What activating it would do.
-#[derive(Debug, Clone, Default, serde::Serialize)]
-pub struct Plan {
-    /// The version that is live now.
-    pub replaces: Option<String>,
-    /// Migrations that would be applied.
-    pub migrations: Vec<String>,
-    pub routes: Vec<String>,
-    pub imports: Vec<String>,
-    pub subscriptions: Vec<String>,
-}
-
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Activation {
     pub service: String,
     pub version: String,
     pub generation: u64,
     pub replaced: Option<String>,
+    /// On the way back: what clients and dependents could use before and cannot now, a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub loses: Vec<String>,
+    /// Live dependents were left behind by the operator's word.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -117,26 +65,21 @@ pub enum SwapError {
     NoSuchVersion { service: String, version: String, known: Vec<String> },
     #[error("{0} has no earlier version to go back to")]
     NothingToRollBack(String),
+    #[error("another deployment of {0} is under way and does not end; a rollback does not wait for it")]
+    GateHeld(String),
+    #[error("another version of {0} became live meanwhile; nothing was changed")]
+    Overtaken(String),
     #[error("version {0} is live; activate another one first")]
     VersionIsLive(String),
     #[error("the folder of versions: {0}")]
     Store(#[from] std::io::Error),
 }
 
-/// How far the gate goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Depth {
-    /// Everything that changes nothing.
-    Look,
-    /// Migrations and the probe too.
-    Prepare,
-}
-
 /// One service for the operator.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct ServiceView {
     pub name: String,
-    /// `live`, or `off` where no version could be started.
+    /// `live`; `failing` where most calls of the live version trap or time out; `off` where no version could be started.
     pub state: &'static str,
     pub active: Option<String>,
     /// Of the packed file that is live.
@@ -145,6 +88,10 @@ pub struct ServiceView {
     pub component_sha256: Option<String>,
     pub generation: Option<u64>,
     pub versions: Vec<String>,
+    /// Kept versions that were rolled away from.
+    pub bad_versions: Vec<String>,
+    /// How the live version became that.
+    pub last_change: Option<HistoryEntry>,
     pub traffic: StatsView,
     pub instances: u32,
     pub instances_made: u64,
@@ -161,72 +108,119 @@ impl Runtime {
     }
 
     /// Checks a packed file without keeping or changing anything.
-    pub async fn look(&self, bytes: Vec<u8>) -> Result<Staged, SwapError> {
+    pub async fn look(&self, bytes: Vec<u8>, decisions: &Decisions) -> Result<Staged, SwapError> {
         let artifact = read(bytes).await?;
-        let (generation, plan) = self.pass_gate(&artifact, &artifact.manifest.version, Depth::Look).await?;
-        Ok(Staged::of(&artifact, generation.version.clone(), plan))
+        let version = artifact.manifest.version.clone();
+        let outcome = self.pass_gate(&artifact, &version, Way::Look, decisions).await;
+        self.forget_code(&artifact.sha256);
+        Ok(Staged::of(&artifact, version, outcome?.plan))
     }
 
     /// Checks a packed file and keeps it as a version that can be activated.
-    pub async fn stage(&self, bytes: Vec<u8>) -> Result<Staged, SwapError> {
-        let artifact = read(bytes).await?;
-        let service = artifact.manifest.service();
-        let mut versions = self.versions.lock().await;
-        let version = self.version_name(&versions, &service, &artifact)?;
-        let (_, plan) = self.pass_gate(&artifact, &version, Depth::Look).await?;
-        versions.keep(&service, &version, artifact.clone())?;
-        Ok(Staged::of(&artifact, version, plan))
+    pub async fn stage(&self, bytes: Vec<u8>, decisions: &Decisions) -> Result<Staged, SwapError> {
+        let (artifact, decisions) = (read(bytes).await?, decisions.clone());
+        self.to_its_end(|runtime| async move {
+            let service = artifact.manifest.service();
+            let _gate = runtime.gates.enter(&service).await?;
+            let version = runtime.version_name(&runtime.versions.of(&service), &artifact)?;
+            let outcome = runtime.pass_gate(&artifact, &version, Way::Forward, &decisions).await;
+            let candidate = outcome.inspect_err(|_| runtime.forget_code(&artifact.sha256))?;
+            runtime.keep(&service, &version, &artifact)?;
+            Ok(Staged::of(&artifact, version, candidate.plan))
+        })
+        .await
     }
 
-    /// Makes a kept version live: new requests reach it, requests that began before end where they began.
-    pub async fn activate(&self, service: &ServiceName, version: &str) -> Result<Activation, SwapError> {
-        let mut versions = self.versions.lock().await;
-        self.activate_locked(&mut versions, service, version, "activate").await
+    /// Makes a kept version live: new requests reach it, requests that began before end where they began. One that was live before goes the
+    /// way back.
+    pub async fn activate(&self, service: &ServiceName, version: &str, decisions: &Decisions) -> Result<Activation, SwapError> {
+        let versions = self.versions.of(service);
+        let artifact = known_version(&versions, service, version)?;
+        let live = self.pin().generation(service.as_str()).map(|live| live.number());
+        if versions.was_live(version) && live.is_some() {
+            return self.go_back(service, artifact, entry(version, "activate", None), None, live, decisions.force).await;
+        }
+        let (service, version, decisions) = (service.clone(), version.to_owned(), decisions.clone());
+        self.to_its_end(|runtime| async move {
+            let _gate = runtime.gates.enter(&service).await?;
+            runtime.go_forward(&service, &version, "activate", &decisions).await
+        })
+        .await
     }
 
     /// Keeps and activates in one step.
-    pub async fn deploy(&self, bytes: Vec<u8>) -> Result<Activation, SwapError> {
-        let staged = self.stage(bytes).await?;
+    pub async fn deploy(&self, bytes: Vec<u8>, decisions: &Decisions) -> Result<Activation, SwapError> {
+        let staged = self.stage(bytes, decisions).await?;
         let service = ServiceName::parse(&staged.service).expect("a staged service has a name");
-        self.activate(&service, &staged.version).await
+        self.activate(&service, &staged.version, decisions).await
     }
 
-    /// Deploys a packed file unless its very bytes are live; also the base for the next start.
+    /// Deploys a packed file unless its very bytes are live, or were rolled away from; also the base for the next start. Whoever changes the
+    /// file of a host in development mode confirms what he changes in it.
     pub async fn deploy_if_changed(&self, bytes: Vec<u8>) -> Result<Option<Activation>, SwapError> {
         let artifact = read(bytes.clone()).await?;
         let service = artifact.manifest.service();
         if self.pin().generation(service.as_str()).is_some_and(|live| live.artifact.sha256 == artifact.sha256) {
             return Ok(None);
         }
-        let activation = self.deploy(bytes).await?;
-        self.versions.lock().await.set_base(&service, &artifact.sha256)?;
+        if let Some(reason) = self.versions.of(&service).bad_reason(&artifact.sha256) {
+            tracing::warn!(%service, reason, "this file was rolled away from and is not deployed again by itself");
+            return Ok(None);
+        }
+        let decisions = Decisions { allow_all: self.dev_mode, ..Decisions::default() };
+        let activation = self.deploy(bytes, &decisions).await?;
+        self.versions.set_base(&service, &artifact.sha256)?;
         Ok(Some(activation))
     }
 
-    /// Goes back to the version that was live before the one that is.
-    pub async fn rollback(&self, service: &ServiceName) -> Result<Activation, SwapError> {
-        let mut versions = self.versions.lock().await;
-        let previous = versions.previous(service).ok_or_else(|| SwapError::NothingToRollBack(service.to_string()))?;
-        self.activate_locked(&mut versions, service, &previous, "rollback").await
+    /// Goes back to the last good version: the one that was live last and was not rolled away from itself. The one that is live now is
+    /// marked, so that no rollback leads to it again. `force`: also where live dependents need what it does not have.
+    pub async fn rollback(&self, service: &ServiceName, force: bool) -> Result<Activation, SwapError> {
+        self.roll_back(service, "rollback", "an operator rolled it back", force, None).await
     }
 
-    pub async fn history(&self, service: &ServiceName) -> Result<Vec<HistoryEntry>, SwapError> {
-        self.versions.lock().await.history(service).ok_or_else(|| SwapError::NoSuchService(service.to_string()))
+    /// `reason`: why the version that is live now is not to be chosen again. `only`: the generation that is to be left; if another one is live
+    /// by then, nothing changes.
+    pub(super) async fn roll_back(
+        &self,
+        service: &ServiceName,
+        action: &str,
+        reason: &str,
+        force: bool,
+        only: Option<u64>,
+    ) -> Result<Activation, SwapError> {
+        let live = self.pin().generation(service.as_str()).map(|live| live.number());
+        if only.is_some() && live != only {
+            return Err(SwapError::Overtaken(service.to_string()));
+        }
+        let versions = self.versions.of(service);
+        let last_good = versions.last_good().ok_or_else(|| SwapError::NothingToRollBack(service.to_string()))?;
+        let artifact = known_version(&versions, service, &last_good)?;
+        let bad = versions.active().map(str::to_owned);
+        self.go_back(service, artifact, entry(&last_good, action, Some(reason)), bad, live, force).await
     }
 
-    pub async fn remove_version(&self, service: &ServiceName, version: &str) -> Result<(), SwapError> {
-        let mut versions = self.versions.lock().await;
+    pub fn history(&self, service: &ServiceName) -> Result<Vec<HistoryEntry>, SwapError> {
+        let versions = self.versions.find(service).ok_or_else(|| SwapError::NoSuchService(service.to_string()))?;
+        Ok(versions.history().to_vec())
+    }
+
+    pub fn remove_version(&self, service: &ServiceName, version: &str) -> Result<(), SwapError> {
+        // Held by whoever publishes, so that what becomes live meanwhile is not removed.
+        let _publishing = self.publishing.lock();
         if self.pin().generation(service.as_str()).is_some_and(|live| live.version == version) {
             return Err(SwapError::VersionIsLive(version.to_owned()));
         }
-        self.known_version(&versions, service, version)?;
-        Ok(versions.remove(service, version)?)
+        let artifact = known_version(&self.versions.of(service), service, version)?;
+        self.versions.remove(service, version)?;
+        self.forget_code(&artifact.sha256);
+        Ok(())
     }
 
-    pub async fn views(&self) -> Vec<ServiceView> {
-        let versions = self.versions.lock().await;
+    pub fn views(&self) -> Vec<ServiceView> {
         let catalogue = self.pin();
-        versions.services().into_iter().map(|service| view(&service, &versions, catalogue.generation(service.as_str()))).collect()
+        let services = self.versions.services();
+        services.iter().map(|(service, versions)| view(service, versions, catalogue.generation(service.as_str()))).collect()
     }
 
     /// Brings up the services at the start of the host: from `folder` (packed files) and from what operators activated before. A file
@@ -247,76 +241,244 @@ impl Runtime {
                 Err(error) => refused.push((path, error)),
             }
         }
-        let kept_only: Vec<(ServiceName, String)> = {
-            let versions = self.versions.lock().await;
-            let others = versions.services().into_iter().filter(|service| !started.contains(service));
-            others.filter_map(|service| Some((service.clone(), versions.active(&service)?))).collect()
-        };
-        for (service, version) in kept_only {
-            let mut versions = self.versions.lock().await;
-            if let Err(error) = self.activate_locked(&mut versions, &service, &version, "start").await {
+        for (service, versions) in self.versions.services() {
+            let Some(version) = versions.active().filter(|_| !started.contains(&service)) else { continue };
+            if let Err(error) = self.go_forward(&service, version, "start", &Decisions::default()).await {
                 refused.push((PathBuf::from(format!("{service} {version}")), error));
             }
         }
+        // What an engine of before made, and what was left when a host ended in the middle.
+        self.engine.keep_code(&self.versions.files());
         Ok(refused)
     }
 
     async fn start_file(&self, bytes: Vec<u8>) -> Result<ServiceName, SwapError> {
         let artifact = read(bytes).await?;
         let service = artifact.manifest.service();
-        let mut versions = self.versions.lock().await;
-        let operators_choice = versions.active(&service).filter(|_| versions.base_sha256(&service) == Some(artifact.sha256.as_str()));
+        let versions = self.versions.of(&service);
+        let operators_choice = versions.active().filter(|_| versions.base_sha256() == Some(artifact.sha256.as_str()));
         if let Some(version) = operators_choice {
-            match self.activate_locked(&mut versions, &service, &version, "start").await {
+            match self.go_forward(&service, version, "start", &Decisions::default()).await {
                 Ok(_) => return Ok(service),
                 Err(error) => {
                     tracing::error!(%service, version, %error, "the version that was live does not start; the packed file is tried")
                 }
             }
         }
-        let version = self.version_name(&versions, &service, &artifact)?;
-        versions.keep(&service, &version, artifact.clone())?;
-        versions.set_base(&service, &artifact.sha256)?;
-        self.activate_locked(&mut versions, &service, &version, "start").await?;
+        let version = self.version_name(&versions, &artifact)?;
+        self.keep(&service, &version, &artifact)?;
+        self.go_forward(&service, &version, "start", &Decisions::default()).await?;
+        self.versions.set_base(&service, &artifact.sha256)?;
         Ok(service)
     }
 
-    async fn activate_locked(
-        &self,
-        versions: &mut VersionStore,
-        service: &ServiceName,
-        version: &str,
-        action: &'static str,
-    ) -> Result<Activation, SwapError> {
-        let artifact = self.known_version(versions, service, version)?;
-        let (generation, _) = self.pass_gate(&artifact, version, Depth::Prepare).await?;
-        let before = self.pin();
-        let old = before.generation(service.as_str()).cloned();
-        let catalogue = before.with(generation.clone()).map_err(|reasons| Gate::Compatibility.refuses(reasons))?;
-        versions.record(service, version, action)?;
-        // Publish before draining: a caller must always find a generation.
-        self.catalogue.store(Arc::new(catalogue));
-        self.follow_topics(&generation).await;
-        let replaced = old.as_ref().map(|old| old.version.clone());
-        if let Some(old) = old {
-            tokio::spawn(drain(old));
-        }
-        tracing::info!(%service, version, generation = generation.number, replaced, action, "live");
-        Ok(Activation { service: service.to_string(), version: version.to_owned(), generation: generation.number, replaced })
+    /// Runs to its end also when whoever asked for it goes away: what was begun is then published or undone.
+    async fn to_its_end<T, F>(&self, work: impl FnOnce(Arc<Runtime>) -> F) -> Result<T, SwapError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, SwapError>> + Send + 'static,
+    {
+        let runtime = self.myself.upgrade().expect("it is borrowed here, so it is there");
+        tokio::spawn(work(runtime)).await.unwrap_or_else(|error| Err(SwapError::Store(std::io::Error::other(error))))
     }
 
-    fn known_version(&self, versions: &VersionStore, service: &ServiceName, version: &str) -> Result<Arc<Artifact>, SwapError> {
-        versions.artifact(service, version).ok_or_else(|| match versions.names(service) {
-            known if known.is_empty() => SwapError::NoSuchService(service.to_string()),
-            known => SwapError::NoSuchVersion { service: service.to_string(), version: version.to_owned(), known },
-        })
+    /// The whole way of a version that is new here, or at the start of the host. The caller holds the service's gate, or is alone.
+    async fn go_forward(&self, service: &ServiceName, version: &str, action: &str, decisions: &Decisions) -> Result<Activation, SwapError> {
+        let versions = self.versions.of(service);
+        let artifact = known_version(&versions, service, version)?;
+        let outcome = self.try_forward(&versions, &artifact, entry(version, action, None), decisions).await;
+        // Where only a confirmation is missing, the file is as good as it was.
+        let is_bad = matches!(&outcome, Err(SwapError::Refused(refusal)) if refusal.gate != Gate::Confirmation);
+        if is_bad && !versions.was_live(version) {
+            // It takes no place among those that are kept, and its number is free for a better one.
+            self.forget(service, version, &artifact);
+        }
+        outcome
+    }
+
+    async fn try_forward(
+        &self,
+        versions: &Versions,
+        artifact: &Arc<Artifact>,
+        mut entry: HistoryEntry,
+        decisions: &Decisions,
+    ) -> Result<Activation, SwapError> {
+        let (service, version) = (&artifact.manifest.service(), &entry.version.clone());
+        let refuse = |error: MigrateError| Gate::Migrations.refuses(vec![error.to_string()]);
+        let Candidate { generation, plan, probe, compared_with } = self.pass_gate(artifact, version, Way::Forward, decisions).await?;
+        entry.allowed = plan.changes.into_iter().map(|change| change.name).collect();
+        let database = &generation.pool.powers().database;
+        // What belongs to versions that were live is no leftover, even where the host ended before it was made final.
+        database.confirm_migrations(&self.migrations_of_live(versions)).await.map_err(refuse)?;
+        let migrations = self.migrations_of(artifact);
+        let applied = database.apply_migrations(&migrations, self.migration_time(service)).await.map_err(refuse)?;
+        match self.probe_and_publish(&generation, probe, compared_with, entry).await {
+            Ok((activation, old)) => {
+                if let Err(error) = database.confirm_migrations(&applied).await {
+                    tracing::warn!(%service, version, %error, "its migrations are made final with the next deployment");
+                }
+                self.follow_topics(service).await;
+                retire(old);
+                Ok(activation)
+            }
+            Err(error) if applied.is_empty() => Err(error),
+            Err(error) => Err(match (database.undo_migrations().await, error) {
+                (Ok(_), error) => error,
+                (Err(why), SwapError::Refused(mut refusal)) => {
+                    refusal
+                        .reasons
+                        .push(format!("what its migrations added is still there, to be taken away by the next deployment: {why}"));
+                    refusal.into()
+                }
+                (Err(why), error) => {
+                    tracing::error!(%service, version, %why, "what its migrations added is still there, to be taken away by the next deployment");
+                    error
+                }
+            }),
+        }
+    }
+
+    async fn probe_and_publish(
+        &self,
+        generation: &Arc<Generation>,
+        probe: Option<(usize, ReplyCodec)>,
+        compared_with: Option<u64>,
+        entry: HistoryEntry,
+    ) -> Result<(Activation, Option<Arc<Generation>>), SwapError> {
+        if let Some((probe, reply)) = probe {
+            self.probe(generation, probe, &reply).await.map_err(|reason| Gate::Probe.refuses(vec![reason]))?;
+        }
+        self.publish(
+            generation,
+            compared_with,
+            entry,
+            None,
+            |unfit| {
+                if unfit.is_empty() { Ok(Vec::new()) } else { Err(refuse_unfit(&unfit)) }
+            },
+        )
+    }
+
+    /// A version that was refused.
+    fn forget(&self, service: &ServiceName, version: &str, artifact: &Artifact) {
+        if let Err(error) = self.versions.remove(service, version) {
+            tracing::warn!(%service, version, %error, "the file of a refused version cannot be removed");
+        }
+        self.forget_code(&artifact.sha256);
+    }
+
+    fn keep(&self, service: &ServiceName, version: &str, artifact: &Arc<Artifact>) -> std::io::Result<()> {
+        let gone = self.versions.keep(service, version, artifact.clone())?;
+        gone.iter().for_each(|sha256| self.forget_code(sha256));
+        Ok(())
+    }
+
+    /// Compiled code is kept for the versions that are kept.
+    fn forget_code(&self, sha256: &str) {
+        if !self.versions.has_file(sha256) {
+            self.engine.forget_code(sha256);
+        }
+    }
+
+    fn migrations_of_live(&self, versions: &Versions) -> Vec<String> {
+        let live = versions.names().into_iter().filter(|version| versions.was_live(version));
+        let artifacts = live.filter_map(|version| versions.artifact(&version).cloned());
+        let mut names: Vec<String> = artifacts.flat_map(|artifact| self.migrations_of(&artifact)).map(|step| step.name).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The way back, which waits for no gate and no database. `bad`: the version that is rolled away from.
+    async fn go_back(
+        &self,
+        service: &ServiceName,
+        artifact: Arc<Artifact>,
+        entry: HistoryEntry,
+        bad: Option<String>,
+        compared_with: Option<u64>,
+        force: bool,
+    ) -> Result<Activation, SwapError> {
+        let Candidate { generation, .. } = self.pass_gate(&artifact, &entry.version, Way::Back, &Decisions::default()).await?;
+        let mut loses = match self.pin().generation(service.as_str()) {
+            Some(live) => lost(live, &generation),
+            None => Vec::new(),
+        };
+        let reason = entry.reason.clone().unwrap_or_default();
+        let bad = bad.as_deref().map(|version| (version, reason.as_str()));
+        let (mut activation, old) = self.publish(&generation, compared_with, entry, bad, |unfit| {
+            let (left_behind, own): (Vec<Unfit>, Vec<Unfit>) = unfit.into_iter().partition(|unfit| unfit.exporter == *service);
+            loses.extend(own.iter().map(ToString::to_string));
+            if left_behind.is_empty() {
+                return Ok(Vec::new());
+            }
+            if !force {
+                return Err(refuse_unfit(&left_behind));
+            }
+            loses.extend(left_behind.iter().map(ToString::to_string));
+            Ok(left_behind)
+        })?;
+        retire(old);
+        for lost in &loses {
+            tracing::warn!(%service, version = activation.version, lost, "the way back takes away");
+        }
+        activation.loses = loses;
+        // The end of a topic waits for the event at hand, and a rollback does not.
+        if let Some(runtime) = self.myself.upgrade() {
+            let service = service.clone();
+            let following = tokio::spawn(async move { runtime.follow_topics(&service).await });
+            // It goes on by itself if it takes longer; a panic in it was logged where it happened.
+            let _ = tokio::time::timeout(Duration::from_millis(limits::ROLLBACK_FOLLOW_MS), following).await;
+        }
+        Ok(activation)
+    }
+
+    /// Stores the pointer to the next catalogue, if the generation that was live when the gate began still is. `judge` is given what does not
+    /// fit, and gives back what is accepted nevertheless.
+    fn publish(
+        &self,
+        generation: &Arc<Generation>,
+        compared_with: Option<u64>,
+        mut entry: HistoryEntry,
+        bad: Option<(&str, &str)>,
+        judge: impl FnOnce(Vec<Unfit>) -> Result<Vec<Unfit>, Refusal>,
+    ) -> Result<(Activation, Option<Arc<Generation>>), SwapError> {
+        let _publishing = self.publishing.lock();
+        let before = self.pin();
+        let service = &generation.service;
+        let old = before.generation(service.as_str()).cloned();
+        if old.as_ref().map(|old| old.number()) != compared_with {
+            return Err(SwapError::Overtaken(service.to_string()));
+        }
+        let (catalogue, unfit) = before.with(generation.clone()).map_err(|reasons| Gate::Compatibility.refuses(reasons))?;
+        let has_been_live = self.versions.of(service).was_live(&generation.version);
+        entry.forced = !judge(unfit)?.is_empty();
+        entry.replaced = old.as_ref().map(|old| old.version.clone());
+        let activation = Activation {
+            service: service.to_string(),
+            version: generation.version.clone(),
+            generation: self.next_generation(),
+            replaced: entry.replaced.clone(),
+            loses: Vec::new(),
+            forced: entry.forced,
+        };
+        generation.number.store(activation.generation, Ordering::Relaxed);
+        // First of all calls, so that none is missed.
+        let _ = generation.live_since.set(Instant::now());
+        generation.on_probation.store(entry.action == "activate" && !has_been_live && old.is_some(), Ordering::Relaxed);
+        let Activation { version, generation: number, replaced, forced, .. } = &activation;
+        tracing::info!(%service, version, generation = number, replaced, forced, action = entry.action, reason = entry.reason, "live");
+        self.versions.record(service, entry, bad)?;
+        // Publish before draining: a caller must always find a generation.
+        self.catalogue.store(Arc::new(catalogue));
+        Ok((activation, old))
     }
 
     /// The manifest's version. Other bytes under a version that is there already: refused, but in development mode, where sources change
     /// faster than versions, told apart by the hash.
-    fn version_name(&self, versions: &VersionStore, service: &ServiceName, artifact: &Artifact) -> Result<String, SwapError> {
-        let version = &artifact.manifest.version;
-        match versions.artifact(service, version) {
+    fn version_name(&self, versions: &Versions, artifact: &Artifact) -> Result<String, SwapError> {
+        let (service, version) = (&artifact.manifest.name, &artifact.manifest.version);
+        match versions.artifact(version) {
             Some(kept) if kept.sha256 != artifact.sha256 && self.dev_mode => Ok(format!("{version}+{}", &artifact.sha256[..8])),
             Some(kept) if kept.sha256 != artifact.sha256 => {
                 let reason =
@@ -326,130 +488,40 @@ impl Runtime {
             _ => Ok(version.clone()),
         }
     }
-
-    /// The activation gate. Each step's refusal says which step and why.
-    async fn pass_gate(&self, artifact: &Arc<Artifact>, version: &str, depth: Depth) -> Result<(Arc<Generation>, Plan), Refusal> {
-        let manifest = &artifact.manifest;
-        let service = manifest.service();
-        let contract = Contract::decode(&artifact.bytes, Some(&artifact.wit_text))
-            .map_err(|error| Gate::Component.refuses(vec![error.to_string()]))?;
-
-        let unknown: Vec<String> = contract
-            .imports()
-            .iter()
-            .filter(|import| role_of(import) == Role::Unknown)
-            .map(|import| format!("it imports {}, which this host does not have", import.id))
-            .collect();
-        let ungranted = self.permissions.refusals(&service, &contract, &[]);
-        if !unknown.is_empty() || !ungranted.is_empty() {
-            return Err(Gate::Imports.refuses(unknown.into_iter().chain(ungranted).collect()));
-        }
-
-        let parts = Parts::bind(manifest, &contract, &service).map_err(|reasons| Gate::Bindings.refuses(reasons))?;
-
-        let live = self.pin().generation(service.as_str()).cloned();
-        if let Some(live) = &live {
-            let unfit: Vec<String> = compat::check_exports(&live.contract, &contract).iter().map(ToString::to_string).collect();
-            if !unfit.is_empty() {
-                return Err(Gate::Compatibility.refuses(unfit));
-            }
-        }
-
-        let powers = self.powers.powers(&service, &manifest.config).await.map_err(|reason| Gate::Migrations.refuses(vec![reason]))?;
-        // Those of the other dialect too: a version that one host takes is one that all take.
-        migration::check(&artifact.migrations).map_err(|reasons| Gate::Migrations.refuses(reasons))?;
-        let migrations: Vec<_> = artifact.migrations.iter().filter(|step| step.dialect == self.powers.dialect()).cloned().collect();
-        let applied = match depth {
-            Depth::Look => powers.database.pending(&migrations).await,
-            Depth::Prepare => powers.database.migrate(&migrations).await,
-        };
-        let applied = applied.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?;
-
-        let component = {
-            let (engine, artifact) = (self.engine.clone(), artifact.clone());
-            tokio::task::spawn_blocking(move || engine.compile(&artifact.bytes, &artifact.sha256))
-                .await
-                .unwrap_or_else(|error| Err(EngineError::Compile(error.to_string())))
-                .map_err(|error| Gate::Compilation.refuses(vec![error.to_string()]))?
-        };
-
-        let fails = |error: wasmtime::Error| Gate::Instantiation.refuses(vec![format!("{error:#}")]);
-        let linker = linking::linker(self.engine.wasmtime(), &service, &contract).map_err(fails)?;
-        let instance = linker.instantiate_pre(&component).map_err(fails)?;
-        let mut indices = Vec::new();
-        for export in &parts.exports {
-            let interface = component.get_export_index(None, &export.interface);
-            let function = interface.and_then(|interface| component.get_export_index(Some(&interface), &export.name));
-            indices.push(
-                function.ok_or_else(|| Gate::Bindings.refuses(vec![format!("{} {} is not exported", export.interface, export.name)]))?,
-            );
-        }
-        let plan = Plan {
-            replaces: live.map(|live| live.version.clone()),
-            migrations: applied,
-            routes: parts.routes.iter().map(|(route, _)| format!("{} {}", route.method(), route.full_path(&manifest.prefix))).collect(),
-            imports: contract.imports().iter().map(|import| import.id.clone()).collect(),
-            subscriptions: parts.topics.keys().cloned().collect(),
-        };
-        let generation = Arc::new(Generation {
-            pool: Pool::new(service.clone(), instance, indices, powers, manifest.pushes.clone().into(), manifest.limits.clone()),
-            service,
-            version: version.to_owned(),
-            number: self.next_generation(),
-            artifact: artifact.clone(),
-            contract,
-            exports: parts.exports,
-            api: parts.api,
-            calls: parts.calls,
-            routes: parts.routes,
-            sockets: parts.sockets,
-            schedules: parts.schedules,
-            topics: parts.topics,
-            stats: Stats::default(),
-        });
-
-        // The routes, frames and types of all services together.
-        let catalogue = self.pin().with(generation.clone()).map_err(|reasons| Gate::Compatibility.refuses(reasons))?;
-
-        // The first instance stays, so that the first call finds a warm one.
-        let first = generation.pool.make(internal_context("gate", generation.pool.limits().wall).into()).await.map_err(fails)?;
-        generation.pool.put_back(first);
-        if let (Depth::Prepare, Some((probe, reply))) = (depth, parts.probe) {
-            self.probe(&generation, probe, &reply, Arc::new(catalogue)).await.map_err(|reason| Gate::Probe.refuses(vec![reason]))?;
-        }
-        Ok((generation, plan))
-    }
-
-    async fn probe(
-        &self,
-        generation: &Arc<Generation>,
-        export: usize,
-        reply: &ReplyCodec,
-        catalogue: Arc<Catalogue>,
-    ) -> Result<(), String> {
-        let frame = Frame::root(catalogue, generation.service.clone());
-        let context = internal_context("probe", generation.pool.limits().wall);
-        match call::run_root(&self.long_calls, Asker::Host, generation.clone(), export, Vec::new(), frame, context.into()).await {
-            Ok(value) => match reply.encode(&value) {
-                Ok(Encoded::Ok { .. }) => Ok(()),
-                Ok(Encoded::Declined(error)) => Err(format!("its health probe answers an error: {}: {}", error.code, error.message)),
-                Err(error) => Err(format!("its health probe's reply cannot be read: {error}")),
-            },
-            Err(CallError::Failed(reason) | CallError::TimedOut(reason)) => Err(format!("its health probe fails: {reason}")),
-            Err(error) => Err(format!("its health probe fails: {error}")),
-        }
-    }
 }
 
-async fn read(bytes: Vec<u8>) -> Result<Arc<Artifact>, Refusal> {
-    // Hashing and parsing megabytes takes milliseconds.
-    let artifact = tokio::task::spawn_blocking(move || Artifact::read(bytes))
-        .await
-        .map_err(|error| Gate::Component.refuses(vec![error.to_string()]))?;
-    artifact.map(Arc::new).map_err(|error| {
-        let gate = if error.is_about_the_manifest() { Gate::Manifest } else { Gate::Component };
-        gate.refuses(vec![error.to_string()])
+fn entry(version: &str, action: &str, reason: Option<&str>) -> HistoryEntry {
+    HistoryEntry { version: version.to_owned(), action: action.to_owned(), reason: reason.map(str::to_owned), ..HistoryEntry::default() }
+}
+
+fn known_version(versions: &Versions, service: &ServiceName, version: &str) -> Result<Arc<Artifact>, SwapError> {
+    versions.artifact(version).cloned().ok_or_else(|| match versions.names() {
+        known if known.is_empty() => SwapError::NoSuchService(service.to_string()),
+        known => SwapError::NoSuchVersion { service: service.to_string(), version: version.to_owned(), known },
     })
+}
+
+/// What can be used of `live` and not of `next`, a sentence each.
+fn lost(live: &Generation, next: &Generation) -> Vec<String> {
+    let mut lost: Vec<String> = compat::check_exports(&live.contract, &next.contract).iter().map(ToString::to_string).collect();
+    let routes = |generation: &Generation| -> Vec<String> {
+        let prefix = &generation.artifact.manifest.prefix;
+        generation.routes.iter().map(|(route, _)| format!("{} {}", route.method(), route.full_path(prefix))).collect()
+    };
+    let kept = routes(next);
+    lost.extend(routes(live).into_iter().filter(|route| !kept.contains(route)).map(|route| format!("{route} is not there any more")));
+    let frames = live.sockets.iter().filter(|(socket, _)| !next.sockets.iter().any(|(kept, _)| kept.event == socket.event));
+    lost.extend(frames.map(|(socket, _)| format!("frames of type {} are not there any more", socket.event)));
+    let topics = live.topics.keys().filter(|topic| !next.topics.contains_key(*topic));
+    lost.extend(topics.map(|topic| format!("{} no longer subscribes to {topic}; what waits there is dropped", live.service)));
+    lost
+}
+
+/// Drains what was live, if anything was.
+fn retire(old: Option<Arc<Generation>>) {
+    if let Some(old) = old {
+        tokio::spawn(drain(old));
+    }
 }
 
 /// Ends the old generation: no warm instances any more, and its running calls have until their deadlines.
@@ -460,20 +532,28 @@ async fn drain(old: Arc<Generation>) {
         tokio::time::sleep(Duration::from_millis(limits::EPOCH_TICK_MS)).await;
     }
     match old.stats.in_flight() {
-        0 => tracing::debug!(service = %old.service, generation = old.number, "drained"),
-        running => tracing::warn!(service = %old.service, generation = old.number, running, "still has calls; they end by their deadlines"),
+        0 => tracing::debug!(service = %old.service, generation = old.number(), "drained"),
+        running => {
+            tracing::warn!(service = %old.service, generation = old.number(), running, "still has calls; they end by their deadlines")
+        }
     }
 }
 
-fn view(service: &ServiceName, versions: &VersionStore, live: Option<&Arc<Generation>>) -> ServiceView {
+fn view(service: &ServiceName, versions: &Versions, live: Option<&Arc<Generation>>) -> ServiceView {
     ServiceView {
         name: service.to_string(),
-        state: if live.is_some() { "live" } else { "off" },
+        state: match live {
+            Some(live) if probation::is_failing(&live.stats.view()) => "failing",
+            Some(_) => "live",
+            None => "off",
+        },
         active: live.map(|live| live.version.clone()),
         sha256: live.map(|live| live.artifact.sha256.clone()),
         component_sha256: live.map(|live| live.artifact.component_sha256.clone()),
-        generation: live.map(|live| live.number),
-        versions: versions.names(service),
+        generation: live.map(|live| live.number()),
+        versions: versions.names(),
+        bad_versions: versions.bad(),
+        last_change: versions.history().last().cloned(),
         traffic: live.map(|live| live.stats.view()).unwrap_or_default(),
         instances: live.map_or(0, |live| live.pool.live_count()),
         instances_made: live.map_or(0, |live| live.pool.made_count()),
@@ -483,119 +563,5 @@ fn view(service: &ServiceName, versions: &VersionStore, live: Option<&Arc<Genera
             live.routes.iter().map(|(route, _)| format!("{} {}", route.method(), route.full_path(&live.artifact.manifest.prefix))).collect()
         }),
         grants: live.map_or_else(Vec::new, |live| live.contract.imports().iter().map(|import| import.id.clone()).collect()),
-    }
-}
-
-/// A manifest's bindings, each found in the contract and its codecs compiled.
-struct Parts {
-    exports: Vec<Export>,
-    api: HashMap<String, usize>,
-    calls: Vec<Call>,
-    routes: Vec<(Arc<Route>, usize)>,
-    sockets: Vec<(super::manifest::Socket, usize)>,
-    schedules: Vec<(super::manifest::Schedule, usize)>,
-    topics: HashMap<String, Subscription>,
-    probe: Option<(usize, ReplyCodec)>,
-}
-
-impl Parts {
-    /// Errors: every binding that names no exported function, or one of the wrong shape.
-    fn bind(manifest: &Manifest, contract: &Contract, service: &ServiceName) -> Result<Self, Vec<String>> {
-        let mut reasons = Vec::new();
-        let mut parts = Parts {
-            exports: Vec::new(),
-            api: HashMap::new(),
-            calls: Vec::new(),
-            routes: Vec::new(),
-            sockets: Vec::new(),
-            schedules: Vec::new(),
-            topics: HashMap::new(),
-            probe: None,
-        };
-        let api = contract.exports().iter().find(|export| role_of(export) == Role::ServiceApi && export.package == service.as_str());
-        let Some(api) = api else {
-            return Err(vec![format!("it does not export echo:{service}/api")]);
-        };
-        for function in &api.functions {
-            parts.api.insert(function.name.clone(), parts.exports.len());
-            parts.exports.push(Export::new(&api.id, &function.name));
-        }
-        parts.bind_topics(manifest, contract, &mut reasons);
-        for route in &manifest.routes {
-            let source = if matches!(route.method(), "GET" | "DELETE") { Source::Query } else { Source::Body };
-            let flag = route.status_unless.as_ref().map(|unless| unless.field.as_str());
-            match parts.bind_call(api, &route.call, &route.variables(), source, flag) {
-                Ok(call) => {
-                    if route.secret_answer.is_none() && route.keeps_answers() {
-                        reasons.extend(api.function(&route.call).and_then(|function| undeclared(&route.http, function)));
-                    }
-                    parts.routes.push((Arc::new(route.clone()), call));
-                }
-                Err(reason) => reasons.push(format!("route {:?}: {reason}", route.http)),
-            }
-        }
-        for socket in &manifest.sockets {
-            match parts.bind_call(api, &socket.call, &[], Source::Json, None) {
-                Ok(call) => parts.sockets.push((socket.clone(), call)),
-                Err(reason) => reasons.push(format!("socket {:?}: {reason}", socket.event)),
-            }
-        }
-        for schedule in &manifest.schedules {
-            match parts.without_parameters(api, &schedule.call) {
-                Ok((export, _)) => parts.schedules.push((schedule.clone(), export)),
-                Err(reason) => reasons.push(format!("schedule: {reason}")),
-            }
-        }
-        if let Some(probe) = &manifest.probe {
-            match parts.without_parameters(api, probe) {
-                Ok(found) => parts.probe = Some(found),
-                Err(reason) => reasons.push(format!("probe: {reason}")),
-            }
-        }
-        if reasons.is_empty() { Ok(parts) } else { Err(reasons) }
-    }
-
-    fn bind_call(&mut self, api: &Interface, name: &str, variables: &[&str], source: Source, flag: Option<&str>) -> Result<usize, String> {
-        let function = api.function(name).ok_or_else(|| format!("{} has no function {name}", api.id))?;
-        let request = RequestCodec::compile(function, variables, source).map_err(|error| error.to_string())?;
-        let reply = ReplyCodec::compile(function, flag).map_err(|error| error.to_string())?;
-        self.calls.push(Call { export: self.api[name], request, reply });
-        Ok(self.calls.len() - 1)
-    }
-
-    fn without_parameters(&self, api: &Interface, name: &str) -> Result<(usize, ReplyCodec), String> {
-        let function = api.function(name).ok_or_else(|| format!("{} has no function {name}", api.id))?;
-        if !function.params.is_empty() {
-            return Err(format!("{name} takes a parameter, and the host has none to give"));
-        }
-        Ok((self.api[name], ReplyCodec::compile(function, None).map_err(|error| error.to_string())?))
-    }
-
-    /// A topic for every function of the exported `events` interfaces, or for those that the manifest wants.
-    fn bind_topics(&mut self, manifest: &Manifest, contract: &Contract, reasons: &mut Vec<String>) {
-        let mut offered: BTreeMap<String, Subscription> = BTreeMap::new();
-        for interface in contract.exports().iter().filter(|export| role_of(export) == Role::ServiceEvents) {
-            for function in &interface.functions {
-                match EventCodec::compile(function).and_then(|codec| Ok((codec, ReplyCodec::compile(function, None)?))) {
-                    Ok((codec, reply)) => {
-                        let topic = format!("{}.{}", interface.package, function.name);
-                        offered.insert(topic, Subscription { export: self.exports.len(), codec, reply });
-                    }
-                    Err(error) => reasons.push(format!("{} {}: {error}", interface.id, function.name)),
-                }
-                self.exports.push(Export::new(&interface.id, &function.name));
-            }
-        }
-        match &manifest.events.subscribe {
-            None => self.topics.extend(offered),
-            Some(wanted) => {
-                for topic in wanted {
-                    match offered.remove(topic) {
-                        Some(subscription) => drop(self.topics.insert(topic.clone(), subscription)),
-                        None => reasons.push(format!("events.subscribe names {topic}, and no exported events interface has it")),
-                    }
-                }
-            }
-        }
     }
 }

@@ -1,24 +1,33 @@
-//! The versions of every service that this host keeps, which one is live, and what happened: files in the data folder.
+//! The versions of every service that this host keeps, which one is live, which ones were bad, and what happened: files in the data folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
 use super::artifact::Artifact;
 use crate::limits;
 use crate::names::ServiceName;
 
 /// `<folder>/<service>/<version>.wasm` and `<folder>/<service>/state.json`.
+///
+/// Reading takes a snapshot and waits for nobody. Changes are made one at a time; each writes its file and then replaces the snapshot.
 pub struct VersionStore {
     folder: PathBuf,
-    services: BTreeMap<ServiceName, Versions>,
+    /// Per service.
+    kept_max: usize,
+    services: ArcSwap<BTreeMap<ServiceName, Arc<Versions>>>,
+    changing: Mutex<()>,
 }
 
-#[derive(Default)]
-struct Versions {
+/// One service's versions at one moment.
+#[derive(Clone, Default)]
+pub struct Versions {
     artifacts: BTreeMap<String, Arc<Artifact>>,
     state: State,
 }
@@ -30,109 +39,200 @@ struct State {
     base_sha256: Option<String>,
     /// Oldest first.
     history: Vec<HistoryEntry>,
+    /// Packed files (by their SHA-256) that were rolled away from, each with the reason. A rollback chooses none of them; activating one by
+    /// its name takes it out.
+    #[serde(default)]
+    bad: BTreeMap<String, String>,
 }
 
 /// One activation, as it is kept.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct HistoryEntry {
     pub version: String,
     pub sha256: String,
-    /// `start`, `activate` or `rollback`.
+    /// `start`, `activate`, `rollback` or `automatic-rollback`.
     pub action: String,
     /// Microseconds since 1970.
     pub at_us: u64,
+    /// The version that was live before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What was confirmed by name so that the version was accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<String>,
+    /// Live dependents were left behind by the operator's word (`--force`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
 }
 
 impl VersionStore {
     /// Reads what is there. A version whose file cannot be read is left out, with a line in the log.
-    pub fn open(folder: &Path) -> io::Result<Self> {
+    pub fn open(folder: &Path, kept_max: usize) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let mut services = BTreeMap::new();
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let Ok(service) = ServiceName::parse(name) else { continue };
-            services.insert(service, Versions::read(&path)?);
+            services.insert(service, Arc::new(Versions::read(&path)?));
         }
-        Ok(Self { folder: folder.to_owned(), services })
+        Ok(Self { folder: folder.to_owned(), kept_max, services: ArcSwap::from_pointee(services), changing: Mutex::default() })
     }
 
-    pub fn services(&self) -> Vec<ServiceName> {
-        self.services.keys().cloned().collect()
+    /// All services that have versions here.
+    pub fn services(&self) -> Vec<(ServiceName, Arc<Versions>)> {
+        self.services.load().iter().map(|(service, versions)| (service.clone(), versions.clone())).collect()
     }
 
-    pub fn names(&self, service: &ServiceName) -> Vec<String> {
-        self.services.get(service).map_or_else(Vec::new, |versions| versions.artifacts.keys().cloned().collect())
+    /// None for a service that never had one.
+    pub fn find(&self, service: &ServiceName) -> Option<Arc<Versions>> {
+        self.services.load().get(service).cloned()
     }
 
-    pub fn artifact(&self, service: &ServiceName, version: &str) -> Option<Arc<Artifact>> {
-        self.services.get(service)?.artifacts.get(version).cloned()
+    /// As `find`, with nothing in it for a service that never had a version.
+    pub fn of(&self, service: &ServiceName) -> Arc<Versions> {
+        self.find(service).unwrap_or_default()
     }
 
-    pub fn active(&self, service: &ServiceName) -> Option<String> {
-        self.services.get(service)?.state.active.clone()
+    /// Whether any service keeps a packed file with this SHA-256.
+    pub fn has_file(&self, sha256: &str) -> bool {
+        self.services.load().values().any(|versions| versions.artifacts.values().any(|artifact| artifact.sha256 == sha256))
     }
 
-    pub fn base_sha256(&self, service: &ServiceName) -> Option<&str> {
-        self.services.get(service)?.state.base_sha256.as_deref()
+    /// The SHA-256 of all packed files that are kept.
+    pub fn files(&self) -> HashSet<String> {
+        self.services.load().values().flat_map(|versions| versions.artifacts.values().map(|artifact| artifact.sha256.clone())).collect()
     }
 
-    pub fn history(&self, service: &ServiceName) -> Option<Vec<HistoryEntry>> {
-        self.services.get(service).map(|versions| versions.state.history.clone())
-    }
-
-    /// The newest other version in the history that is still kept.
-    pub fn previous(&self, service: &ServiceName) -> Option<String> {
-        let versions = self.services.get(service)?;
-        let active = versions.state.active.as_deref()?;
-        let mut before = versions.state.history.iter().rev().map(|entry| &entry.version);
-        before.find(|version| *version != active && versions.artifacts.contains_key(*version)).cloned()
-    }
-
-    pub fn keep(&mut self, service: &ServiceName, version: &str, artifact: Arc<Artifact>) -> io::Result<()> {
+    /// Keeps a version beside the others; above the number that is kept one of them goes. The SHA-256 of those that went.
+    pub fn keep(&self, service: &ServiceName, version: &str, artifact: Arc<Artifact>) -> io::Result<Vec<String>> {
         let folder = self.folder.join(service.as_str());
         fs::create_dir_all(&folder)?;
+        // Megabytes: written before anybody else has to wait.
         write_whole(&folder.join(format!("{version}.wasm")), &artifact.bytes)?;
-        let versions = self.services.entry(service.clone()).or_default();
-        versions.artifacts.insert(version.to_owned(), artifact);
-        versions.forget_oldest(&folder, version);
-        Ok(())
-    }
-
-    pub fn remove(&mut self, service: &ServiceName, version: &str) -> io::Result<()> {
-        if let Some(versions) = self.services.get_mut(service) {
-            versions.artifacts.remove(version);
-        }
-        fs::remove_file(self.folder.join(service.as_str()).join(format!("{version}.wasm")))
-    }
-
-    pub fn set_base(&mut self, service: &ServiceName, sha256: &str) -> io::Result<()> {
-        self.change(service, |versions| versions.state.base_sha256 = Some(sha256.to_owned()))
-    }
-
-    /// Notes that the version is live from now on.
-    pub fn record(&mut self, service: &ServiceName, version: &str, action: &str) -> io::Result<()> {
+        let mut gone = Vec::new();
         self.change(service, |versions| {
-            let sha256 = versions.artifacts.get(version).map_or_else(String::new, |artifact| artifact.sha256.clone());
-            let at_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
-            versions.state.active = Some(version.to_owned());
-            versions.state.history.push(HistoryEntry { version: version.to_owned(), sha256, action: action.to_owned(), at_us });
-            let surplus = versions.state.history.len().saturating_sub(limits::HISTORY_ENTRIES_MAX);
-            versions.state.history.drain(..surplus);
+            versions.artifacts.insert(version.to_owned(), artifact);
+            for (forgotten, artifact) in versions.forget_surplus(version, self.kept_max) {
+                if let Err(error) = fs::remove_file(folder.join(format!("{forgotten}.wasm"))) {
+                    tracing::warn!(%service, version = forgotten, %error, "an old version's file cannot be removed");
+                }
+                gone.push(artifact.sha256.clone());
+            }
+            Ok(())
+        })?;
+        Ok(gone)
+    }
+
+    pub fn remove(&self, service: &ServiceName, version: &str) -> io::Result<()> {
+        self.change(service, |versions| {
+            versions.artifacts.remove(version);
+            fs::remove_file(self.folder.join(service.as_str()).join(format!("{version}.wasm")))
         })
     }
 
-    fn change(&mut self, service: &ServiceName, change: impl FnOnce(&mut Versions)) -> io::Result<()> {
+    pub fn set_base(&self, service: &ServiceName, sha256: &str) -> io::Result<()> {
+        self.change(service, |versions| {
+            versions.state.base_sha256 = Some(sha256.to_owned());
+            self.write_state(service, &versions.state)
+        })
+    }
+
+    /// Notes that `entry.version` is live from now on; its hash and the time are filled in. `bad`: a version that is not to be chosen by a
+    /// rollback, with the reason.
+    pub fn record(&self, service: &ServiceName, entry: HistoryEntry, bad: Option<(&str, &str)>) -> io::Result<()> {
+        self.change(service, |versions| {
+            let sha256 = versions.artifacts.get(&entry.version).map_or_else(String::new, |artifact| artifact.sha256.clone());
+            let at_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+            if let Some((version, reason)) = bad
+                && let Some(artifact) = versions.artifacts.get(version)
+            {
+                versions.state.bad.insert(artifact.sha256.clone(), reason.to_owned());
+            }
+            versions.state.bad.remove(&sha256);
+            versions.state.active = Some(entry.version.clone());
+            versions.state.history.push(HistoryEntry { sha256, at_us, ..entry });
+            let surplus = versions.state.history.len().saturating_sub(limits::HISTORY_ENTRIES_MAX);
+            versions.state.history.drain(..surplus);
+            self.write_state(service, &versions.state)
+        })
+    }
+
+    /// What `change` makes of the service's versions takes the place of what was there, unless it fails.
+    fn change(&self, service: &ServiceName, change: impl FnOnce(&mut Versions) -> io::Result<()>) -> io::Result<()> {
+        let _changing = self.changing.lock();
+        let mut services = BTreeMap::clone(&self.services.load());
+        let mut versions = Versions::clone(&self.of(service));
+        change(&mut versions)?;
+        services.insert(service.clone(), Arc::new(versions));
+        self.services.store(Arc::new(services));
+        Ok(())
+    }
+
+    fn write_state(&self, service: &ServiceName, state: &State) -> io::Result<()> {
         let folder = self.folder.join(service.as_str());
         fs::create_dir_all(&folder)?;
-        let versions = self.services.entry(service.clone()).or_default();
-        change(versions);
-        let text = serde_json::to_vec_pretty(&versions.state).expect("strings and numbers always serialise");
+        let text = serde_json::to_vec_pretty(state).expect("strings and numbers always serialise");
         write_whole(&folder.join("state.json"), &text)
     }
 }
 
 impl Versions {
+    pub fn names(&self) -> Vec<String> {
+        self.artifacts.keys().cloned().collect()
+    }
+
+    pub fn artifact(&self, version: &str) -> Option<&Arc<Artifact>> {
+        self.artifacts.get(version)
+    }
+
+    pub fn active(&self) -> Option<&str> {
+        self.state.active.as_deref()
+    }
+
+    pub fn base_sha256(&self) -> Option<&str> {
+        self.state.base_sha256.as_deref()
+    }
+
+    /// Oldest first.
+    pub fn history(&self) -> &[HistoryEntry] {
+        &self.state.history
+    }
+
+    /// Why nobody is to go back to this packed file by himself.
+    pub fn bad_reason(&self, sha256: &str) -> Option<&str> {
+        self.state.bad.get(sha256).map(String::as_str)
+    }
+
+    /// Kept versions that were rolled away from.
+    pub fn bad(&self) -> Vec<String> {
+        let bad = self.artifacts.iter().filter(|(_, artifact)| self.state.bad.contains_key(&artifact.sha256));
+        bad.map(|(version, _)| version.clone()).collect()
+    }
+
+    /// Whether the kept bytes of this version were live before.
+    pub fn was_live(&self, version: &str) -> bool {
+        self.last_live(version).is_some()
+    }
+
+    /// Where a rollback leads: the version that was live last, is not live now, is still kept and was not rolled away from.
+    pub fn last_good(&self) -> Option<String> {
+        let active = self.state.active.as_deref()?;
+        let is_good = |entry: &&HistoryEntry| entry.version != active && self.is_kept(entry) && !self.state.bad.contains_key(&entry.sha256);
+        self.state.history.iter().rev().find(is_good).map(|entry| entry.version.clone())
+    }
+
+    fn is_kept(&self, entry: &HistoryEntry) -> bool {
+        self.artifacts.get(&entry.version).is_some_and(|artifact| artifact.sha256 == entry.sha256)
+    }
+
+    /// The place in the history.
+    fn last_live(&self, version: &str) -> Option<usize> {
+        self.state.history.iter().rposition(|entry| entry.version == version && self.is_kept(entry))
+    }
+
     fn read(folder: &Path) -> io::Result<Self> {
         let mut versions = Self::default();
         if let Ok(text) = fs::read(folder.join("state.json")) {
@@ -154,20 +254,28 @@ impl Versions {
         Ok(versions)
     }
 
-    /// Keeps `VERSIONS_KEPT_MAX`: goes first what was live longest ago.
-    fn forget_oldest(&mut self, folder: &Path, newest: &str) {
-        while self.artifacts.len() > limits::VERSIONS_KEPT_MAX {
-            let last_live = |version: &str| self.state.history.iter().rposition(|entry| entry.version == version);
-            let spared = |version: &str| version == newest || self.state.active.as_deref() == Some(version);
-            let Some(oldest) = self.artifacts.keys().filter(|version| !spared(version)).min_by_key(|version| last_live(version)).cloned()
-            else {
-                return;
+    /// Keeps so many and gives the others. First goes what was never live, then what was rolled away from, then what
+    /// was live longest ago; never what is live, what a rollback leads to, or `newest`.
+    fn forget_surplus(&mut self, newest: &str, kept_max: usize) -> Vec<(String, Arc<Artifact>)> {
+        let mut forgotten = Vec::new();
+        let last_good = self.last_good();
+        while self.artifacts.len() > kept_max {
+            let is_spared =
+                |version: &str| version == newest || self.state.active.as_deref() == Some(version) || last_good.as_deref() == Some(version);
+            let rank = |(version, artifact): &(&String, &Arc<Artifact>)| {
+                let last_live = self.last_live(version);
+                (last_live.is_some() && !self.state.bad.contains_key(&artifact.sha256), last_live)
             };
-            self.artifacts.remove(&oldest);
-            if let Err(error) = fs::remove_file(folder.join(format!("{oldest}.wasm"))) {
-                tracing::warn!(version = oldest, %error, "an old version's file cannot be removed");
-            }
+            let candidates = self.artifacts.iter().filter(|(version, _)| !is_spared(version));
+            let Some((version, artifact)) = candidates.min_by_key(rank).map(|(version, artifact)| (version.clone(), artifact.clone()))
+            else {
+                break;
+            };
+            self.artifacts.remove(&version);
+            self.state.bad.remove(&artifact.sha256);
+            forgotten.push((version, artifact));
         }
+        forgotten
     }
 }
 
@@ -176,4 +284,89 @@ fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let unfinished = path.with_extension("unfinished");
     fs::write(&unfinished, bytes)?;
     fs::rename(&unfinished, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::fixture;
+    use crate::runtime::artifact::pack;
+
+    struct Store {
+        folder: tempfile::TempDir,
+        versions: VersionStore,
+    }
+
+    impl Store {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let versions = VersionStore::open(folder.path(), limits::VERSIONS_KEPT).unwrap();
+            Self { folder, versions }
+        }
+
+        fn keep(&self, version: &str) {
+            let manifest = format!("name = \"location\"\nversion = \"{version}\"\n");
+            let artifact = Artifact::read(pack(&fixture::component("location"), &manifest, "", &[]).unwrap()).unwrap();
+            self.versions.keep(&location(), version, Arc::new(artifact)).unwrap();
+        }
+
+        fn activate(&self, version: &str) {
+            if self.versions.of(&location()).artifact(version).is_none() {
+                self.keep(version);
+            }
+            let entry = HistoryEntry { version: version.to_owned(), action: "activate".to_owned(), ..HistoryEntry::default() };
+            self.versions.record(&location(), entry, None).unwrap();
+        }
+
+        /// Where it leads.
+        fn roll_back(&self) -> Option<String> {
+            let versions = self.versions.of(&location());
+            let version = versions.last_good()?;
+            let entry = HistoryEntry { version: version.clone(), action: "rollback".to_owned(), ..HistoryEntry::default() };
+            self.versions.record(&location(), entry, Some((versions.active().unwrap(), "worse"))).unwrap();
+            Some(version)
+        }
+    }
+
+    fn location() -> ServiceName {
+        ServiceName::parse("location").unwrap()
+    }
+
+    #[test]
+    fn a_rollback_leads_to_the_last_good_version_and_never_back_to_a_bad_one() {
+        let store = Store::new();
+        ["1.0.0", "1.1.0", "1.2.0"].iter().for_each(|version| store.activate(version));
+        assert_eq!(store.roll_back().as_deref(), Some("1.1.0"));
+        assert_eq!(store.roll_back().as_deref(), Some("1.0.0"), "not back to the bad one");
+        assert_eq!(store.roll_back(), None);
+        assert_eq!(store.versions.of(&location()).bad(), ["1.1.0", "1.2.0"]);
+
+        // It is remembered over a restart, and an activation by name is a second chance.
+        let store = Store { versions: VersionStore::open(store.folder.path(), limits::VERSIONS_KEPT).unwrap(), ..store };
+        assert_eq!(store.roll_back(), None);
+        store.activate("1.2.0");
+        assert_eq!(store.versions.of(&location()).bad(), ["1.1.0"]);
+        assert_eq!(store.roll_back().as_deref(), Some("1.0.0"));
+    }
+
+    #[test]
+    fn the_way_back_is_kept_whatever_is_uploaded() {
+        let store = Store::new();
+        ["1.0.0", "1.1.0", "1.2.0"].iter().for_each(|version| store.activate(version));
+        store.roll_back();
+        (0..3 * limits::VERSIONS_KEPT).for_each(|number| store.keep(&format!("2.0.{number}")));
+        let names = store.versions.of(&location()).names();
+        assert_eq!(names.len(), limits::VERSIONS_KEPT);
+        assert!(names.contains(&"1.0.0".to_owned()) && names.contains(&"1.1.0".to_owned()), "{names:?}");
+        let files = fs::read_dir(store.folder.path().join("location")).unwrap().count();
+        assert_eq!(files, limits::VERSIONS_KEPT + 1, "the files of the others are gone; beside them is state.json");
+        assert_eq!(store.roll_back().as_deref(), Some("1.0.0"));
+    }
+
+    #[test]
+    fn what_an_older_host_wrote_is_read() {
+        let text = r#"{"active":"1.0.0","base_sha256":null,"history":[{"version":"1.0.0","sha256":"ab","action":"start","at_us":1}]}"#;
+        let state: State = serde_json::from_str(text).unwrap();
+        assert_eq!((state.history.len(), state.bad.len()), (1, 0));
+    }
 }

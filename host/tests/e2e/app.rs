@@ -255,12 +255,19 @@ impl TestApp {
 
     /// Uploads a packed file and makes it live; the answer of the last step.
     pub async fn deploy(&self, service: &str, file: Vec<u8>) -> Reply {
-        let staged = self.admin(Method::POST, &format!("/admin/v1/plugins/{service}/versions")).bytes(file).send().await;
+        self.deploy_allowing(service, file, &[]).await
+    }
+
+    /// ... with these changes confirmed by their names.
+    pub async fn deploy_allowing(&self, service: &str, file: Vec<u8>, allow: &[&str]) -> Reply {
+        let allow: Vec<String> = allow.iter().map(|name| format!("allow={}", name.replace(' ', "+"))).collect();
+        let allow = allow.join("&");
+        let staged = self.admin(Method::POST, &format!("/admin/v1/plugins/{service}/versions?{allow}")).bytes(file).send().await;
         if staged.status != StatusCode::CREATED {
             return staged;
         }
         let version = staged.body["version"].clone();
-        self.admin(Method::PUT, &format!("/admin/v1/plugins/{service}/active")).json(json!({ "version": version })).send().await
+        self.admin(Method::PUT, &format!("/admin/v1/plugins/{service}/active?{allow}")).json(json!({ "version": version })).send().await
     }
 
     /// The newest code sent to this number.

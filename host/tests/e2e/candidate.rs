@@ -42,9 +42,20 @@ impl Candidate {
     /// As it is in the repository, but one version later.
     pub fn of(service: &'static str) -> Self {
         let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+        Self::with(service, &root.join("plugins").join(service), &[&root.join("wit")])
+    }
+
+    /// One of the services that only tests have.
+    pub fn guest(service: &'static str) -> Self {
+        let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests");
+        Self::with(service, &tests.join("guests").join(service), &[&tests.join("../../wit"), &tests.join("wit")])
+    }
+
+    /// Of these folders with contracts, later ones go over earlier ones.
+    fn with(service: &'static str, folder: &Path, contracts: &[&Path]) -> Self {
         let wit = TempDir::new().expect("a temporary folder");
-        copy(&root.join("wit"), wit.path());
-        let manifest = fs::read_to_string(root.join("plugins").join(service).join("plugin.toml")).expect("a manifest");
+        contracts.iter().for_each(|contracts| copy(contracts, wit.path()));
+        let manifest = fs::read_to_string(folder.join("plugin.toml")).expect("a manifest");
         let manifest = replaced(manifest, &[("version = \"0.1.0\"", "version = \"0.1.1\"")]);
         Self { service, wit, manifest, core: Core::default() }
     }
@@ -123,7 +134,7 @@ pub fn copy(from: &Path, into: &Path) {
         let entry = entry.expect("an entry");
         let to = into.join(entry.file_name());
         if entry.path().is_dir() {
-            fs::create_dir(&to).expect("a folder of our own");
+            fs::create_dir_all(&to).expect("a folder of our own");
             copy(&entry.path(), &to);
         } else {
             fs::copy(entry.path(), &to).expect("a file is copied");

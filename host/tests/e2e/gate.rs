@@ -164,7 +164,10 @@ async fn bindings_that_lead_nowhere_are_refused() {
     let reason = "frames of type flood are pushed by hostile and by location";
     gate.refuses("location", pushing.packed(), "compatibility", When::Uploading, &[reason]).await;
     let reason = "POST /api/v1/front/lookup is served by front and by location";
-    gate.refuses("location", taken, "compatibility", When::Uploading, &[reason]).await;
+    check_refusal(gate.dry_run("location", taken.clone()).await, "compatibility", &[reason]);
+    let moved = "route-removed:GET /api/v1/location/lookup";
+    check_refusal(gate.app.deploy("location", taken.clone()).await, "confirmation", &[moved]);
+    check_refusal(gate.app.deploy_allowing("location", taken, &[moved]).await, "compatibility", &[reason]);
     gate.close().await;
 }
 
@@ -211,6 +214,53 @@ async fn changed_types_are_refused_and_additions_are_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_takes_from_clients_or_loosens_is_confirmed_by_its_name() {
+    let gate = Gate::open().await;
+    let app = &gate.app;
+    let route = "http = \"POST /fine\"\ncall = \"fine\"\naccess = ";
+    let with = |version: &str, to: &str| {
+        repacked("hostile", &[("version = \"0.1.0\"", &format!("version = \"{version}\"")), (&format!("{route}\"public\""), to)])
+    };
+    let names = |plan: &Value| -> Vec<(String, bool)> {
+        let changes = plan["plan"]["changes"].as_array().expect("changes");
+        changes.iter().map(|change| (change["name"].as_str().expect("a name").to_owned(), change["confirmed"] == true)).collect()
+    };
+
+    // A user's route of the running version ...
+    let private = with("0.1.1", &format!("{route}\"user\""));
+    let access = "route-access:POST /api/v1/hostile/fine";
+    app.deploy_allowing("hostile", private, &[access]).await.expect(StatusCode::OK);
+    app.post("/api/v1/hostile/fine", json!({})).send().await.expect_problem(401, "token_missing");
+    // ... becomes nobody's by accident, is not renamed or dropped, and a dry run says what it takes.
+    let removed = "route-removed:POST /api/v1/hostile/fine";
+    for (file, name) in [
+        (with("0.1.2", &format!("{route}\"public\"")), access),
+        (with("0.1.2", "http = \"POST /good\"\ncall = \"fine\"\naccess = \"user\""), removed),
+        (with("0.1.2", "http = \"PUT /fine\"\ncall = \"fine\"\naccess = \"user\""), removed),
+    ] {
+        let plan = gate.dry_run("hostile", file.clone()).await.expect(StatusCode::OK);
+        assert_eq!(names(&plan), [(name.to_owned(), false)]);
+        let refused = app.deploy("hostile", file.clone()).await;
+        check_refusal(refused, "confirmation", &[&format!("confirm it by its name (--allow \"{name}\")")]);
+        // Another route's name does not help.
+        check_refusal(app.deploy_allowing("hostile", file, &["route-removed:GET /api/v1/hostile/label"]).await, "confirmation", &[name]);
+    }
+    app.post("/api/v1/hostile/fine", json!({})).send().await.expect_problem(401, "token_missing");
+
+    let renamed = with("0.1.2", "http = \"POST /good\"\ncall = \"fine\"\naccess = \"public\"");
+    app.deploy_allowing("hostile", renamed, &[removed]).await.expect(StatusCode::OK);
+    app.post("/api/v1/hostile/good", json!({})).send().await.expect(StatusCode::OK);
+    let history = app.admin(Method::GET, "/admin/v1/plugins/hostile/history").send().await.expect(StatusCode::OK);
+    assert_eq!(history["items"][0]["allowed"], json!([removed]), "what was confirmed is on record");
+    // The way back asks for no names, and says what is lost.
+    let back = app.admin(Method::POST, "/admin/v1/plugins/hostile/rollback").send().await.expect(StatusCode::OK);
+    assert!(back["loses"].to_string().contains("POST /api/v1/hostile/good is not there any more"), "{back}");
+    let unknown = app.admin(Method::POST, "/admin/v1/plugins/hostile/rollback?dryrun=true").send().await;
+    unknown.expect_problem(400, "unknown_option");
+    gate.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn migrations_that_would_break_the_running_version_are_refused() {
     let gate = Gate::open().await;
     let with = |sql: &str| Candidate::of("location").packed_with(&[migration("0001_notes", sql)]);
@@ -219,8 +269,9 @@ async fn migrations_that_would_break_the_running_version_are_refused() {
     for sql in ["DELETE FROM notes", "UPDATE notes SET a = 1", "CREATE UNIQUE INDEX i ON notes (a)", "CREATE VIEW v AS SELECT 1"] {
         gate.refuses("location", with(sql), "migrations", When::Uploading, &["migration 0001_notes is not additive: "]).await;
     }
+    // Tried on the data that is there.
     let reason = "migration 0001_notes failed";
-    gate.refuses("location", with("CREATE INDEX notes_a ON nowhere (a)"), "migrations", When::Activating, &[reason]).await;
+    gate.refuses("location", with("CREATE INDEX notes_a ON nowhere (a)"), "migrations", When::Uploading, &[reason]).await;
 
     let changed = with_migrations("hostile", &[("0.1.0", "0.1.1")], |migrations| {
         let marks = migrations.iter_mut().find(|migration| migration.dialect == "sqlite").expect("hostile has a migration");
@@ -262,6 +313,45 @@ async fn what_does_not_start_or_fails_its_probe_is_refused() {
         gate.refuses("hostile", file, "probe", When::Activating, &[reason]).await;
     }
     gate.app.post("/api/v1/hostile/fine", json!({})).send().await.expect(StatusCode::OK);
+    gate.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_leaves_nothing_behind() {
+    let gate = Gate::open().await;
+    let app = &gate.app;
+    let view = async || app.admin(Method::GET, "/admin/v1/plugins/hostile").send().await.expect(StatusCode::OK);
+    let (before, location) = (view().await, gate.live("location").await);
+    const NAME: &str = "0003_notes";
+    let adds = "CREATE TABLE notes (id TEXT PRIMARY KEY); ALTER TABLE marks ADD COLUMN note TEXT; CREATE INDEX marks_note ON marks (note)";
+    let with = |sql: &str, manifest: &[(&str, &str)]| {
+        with_migrations("hostile", &[&[("version = \"0.1.0\"", "version = \"0.1.1\"")], manifest].concat(), |all| {
+            all.push(migration(NAME, sql))
+        })
+    };
+
+    // Refused by all that comes after the migrations, and by the migrations themselves.
+    let no_instance = with(adds, &[("memory = \"16MiB\"", "memory = \"64KiB\"")]);
+    gate.refuses("hostile", no_instance, "instantiation", When::Uploading, &["its memory is used up"]).await;
+    let no_probe = with(adds, &[("prefix =", "probe = \"trap\"\nprefix =")]);
+    gate.refuses("hostile", no_probe, "probe", When::Activating, &["its health probe fails"]).await;
+    let fails = with(&format!("{adds}; CREATE INDEX i ON nowhere (a)"), &[]);
+    gate.refuses("hostile", fails, "migrations", When::Uploading, &["migration 0003_notes failed"]).await;
+    let rehearsed = gate.dry_run("hostile", with(adds, &[])).await.expect(StatusCode::OK);
+    assert_eq!(rehearsed["plan"]["migrations"], json!([NAME]));
+    gate.dry_run("location", repacked("location", &[("0.1.0", "0.1.1")])).await.expect(StatusCode::OK);
+    let after = view().await;
+    assert_eq!((&after["versions"], &after["active"]), (&before["versions"], &before["active"]), "a refused version is not kept");
+    assert_eq!(gate.live("location").await, location);
+
+    // The same version and the same migration, corrected: nothing of the refused ones is in its way, and no number was burnt.
+    let corrected = with("CREATE TABLE notes (id TEXT PRIMARY KEY, text TEXT); ALTER TABLE marks ADD COLUMN note TEXT", &[]);
+    let activation = app.deploy("hostile", corrected).await.expect(StatusCode::OK);
+    let highest = |views: &[&Value]| views.iter().filter_map(|view| view["generation"].as_u64()).max().expect("a generation");
+    let front = app.admin(Method::GET, "/admin/v1/plugins/front").send().await.expect(StatusCode::OK);
+    let other = app.admin(Method::GET, "/admin/v1/plugins/location").send().await.expect(StatusCode::OK);
+    assert_eq!(activation["generation"].as_u64(), Some(highest(&[&before, &front, &other]) + 1));
+    app.post("/api/v1/hostile/mark", json!({})).send().await.expect(StatusCode::NO_CONTENT);
     gate.close().await;
 }
 

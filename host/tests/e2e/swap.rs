@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{PATIENCE, Person, Socket, TestApp, packed};
-use crate::candidate::repacked;
+use crate::candidate::{Candidate, repacked};
 use crate::load::Lookups;
 
 const SWAPS: usize = 200;
@@ -297,9 +297,178 @@ async fn rollback_goes_back_and_history_tells() {
     let entry = |action: &str, version: &str| (action.to_owned(), version.to_owned());
     let expect = [entry("rollback", "0.1.0"), entry("activate", "0.1.1"), entry("start", "0.1.0")];
     assert_eq!(history(&app, "hostile").await, expect, "newest first");
-    // The version before the one that is live: the mistake of a rollback is undone by another.
-    assert_eq!(rollback().await["version"], "0.1.1");
+    // Not back to the bad one; it gets a second chance by its name.
+    app.admin(Method::POST, "/admin/v1/plugins/hostile/rollback").send().await.expect_problem(409, "nothing_to_roll_back");
+    activate(&app, "hostile", "0.1.1").await;
     assert_eq!(label().await, "second");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_back_is_open_after_an_additive_change() {
+    let app = TestApp::with(&["front", "hostile", "location"], &[]).await;
+    let rollback = |query: &str| app.admin(Method::POST, &format!("/admin/v1/plugins/location/rollback{query}")).send();
+    // They have no code: while they are live, nobody looks numbers up.
+    let larger = |version: &str, field: &str| {
+        Candidate::of("location")
+            .manifest("version = \"0.1.1\"", &format!("version = \"{version}\""))
+            .contract("phone: string,\n  }", &format!("phone: string,\n    {field}: option<string>,\n  }}"))
+            .packed()
+    };
+    // B adds a field, C another one beside it.
+    let (b, c) = (larger("0.1.1", "language"), larger("0.1.2", "language: option<string>,\n    script"));
+    for file in [b, c] {
+        app.deploy("location", file).await.expect(StatusCode::OK);
+    }
+
+    let back = rollback("").await.expect(StatusCode::OK);
+    assert_eq!((&back["version"], &back["replaced"]), (&json!("0.1.1"), &json!("0.1.2")));
+    let loses = back["loses"].as_array().expect("loses");
+    assert!(loses.iter().any(|lost| lost.as_str().is_some_and(|lost| lost.contains("request.script of record lookup-request"))), "{back}");
+    let said = "request.script of record lookup-request is not there any more";
+    until("the log says it too", async || app.log().contains(said)).await;
+
+    // Again: the last good one, not the one that was rolled away from.
+    let back = rollback("").await.expect(StatusCode::OK);
+    assert_eq!(back["version"], "0.1.0");
+    assert!(back["loses"].to_string().contains("request.language"), "{back}");
+    let lookups = Lookups::start(&app, 2, Duration::from_millis(5));
+    lookups.answer_more(5).await;
+    lookups.stop().await;
+    rollback("").await.expect_problem(409, "nothing_to_roll_back");
+
+    // A dependent that needs what the older version has not: asked, refused, and done by the operator's word, which is on record.
+    let needed =
+        Candidate::of("location").manifest("0.1.1", "0.1.3").contract("valid: bool,", "valid: bool,\n    portable: bool,").packed();
+    app.deploy("location", needed).await.expect(StatusCode::OK);
+    let dependent =
+        Candidate::guest("front").wit("deps/location/location.wit", "valid: bool,", "valid: bool,\n    portable: bool,").packed();
+    app.deploy("front", dependent).await.expect(StatusCode::OK);
+    let problem = rollback("").await.expect_problem(422, "plugin_refused");
+    let reason = "front calls location: echo:location/api@0.1.0, lookup: reply.portable of record location is not there any more";
+    assert_eq!(problem["errors"][0]["detail"], reason, "{problem}");
+    let back = rollback("?force=true").await.expect(StatusCode::OK);
+    assert_eq!((&back["version"], &back["forced"], &back["loses"].to_string().contains(reason)), (&json!("0.1.0"), &json!(true), &true));
+    let history = app.admin(Method::GET, "/admin/v1/plugins/location/history").send().await.expect(StatusCode::OK);
+    let newest = &history["items"][0];
+    assert_eq!(
+        (&newest["action"], &newest["forced"], &newest["replaced"]),
+        (&json!("rollback"), &json!(true), &json!("0.1.3")),
+        "{newest}"
+    );
+    // A pair that does not fit keeps no other service from being deployed.
+    app.deploy("hostile", repacked("hostile", &[("0.1.0", "0.1.1")])).await.expect(StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_reading_nor_the_way_back_nor_other_services_wait_for_a_stuck_deployment() {
+    let app = Arc::new(TestApp::with(&["front", "hostile", "location"], &[]).await);
+    let hostile = |version: &str, replaced: &[(&str, &str)]| {
+        repacked("hostile", &[&[("version = \"0.1.0\"", format!("version = \"{version}\"").as_str())], replaced].concat())
+    };
+    app.deploy("hostile", hostile("0.1.1", &[])).await.expect(StatusCode::OK);
+    // Its probe spins until its CPU time is used up.
+    let stuck = hostile("0.1.2", &[("cpu = \"150ms\"", "cpu = \"9s\""), ("prefix =", "probe = \"spin\"\nprefix =")]);
+    let deploying = tokio::spawn({
+        let app = app.clone();
+        async move { app.deploy("hostile", stuck).await }
+    });
+    let is_stuck = async || live(&app, "hostile").await["versions"].as_array().is_some_and(|versions| versions.len() == 3);
+    until("the deployment has begun", is_stuck).await;
+
+    let begun = Instant::now();
+    app.admin(Method::GET, "/admin/v1/plugins").send().await.expect(StatusCode::OK);
+    assert_eq!(history(&app, "hostile").await.len(), 2);
+    app.deploy("location", repacked("location", &[("0.1.0", "0.1.1")])).await.expect(StatusCode::OK);
+    let back = app.admin(Method::POST, "/admin/v1/plugins/hostile/rollback").send().await.expect(StatusCode::OK);
+    assert_eq!(back["version"], "0.1.0");
+    assert!(!deploying.is_finished(), "all of it was done while the deployment was stuck, in {:?}", begun.elapsed());
+    deploying.await.expect("no panic").expect_problem(422, "plugin_refused");
+    assert_eq!(live(&app, "hostile").await["active"], "0.1.0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_does_not_undo_a_rollback_that_overtook_it() {
+    let app = Arc::new(TestApp::with(&["hostile", "location"], &[]).await);
+    let hostile = |version: &str, replaced: &[(&str, &str)]| {
+        repacked("hostile", &[&[("version = \"0.1.0\"", format!("version = \"{version}\"").as_str())], replaced].concat())
+    };
+    app.deploy("hostile", hostile("0.1.1", &[])).await.expect(StatusCode::OK);
+    // Its probe answers when there is a mark.
+    let slow = hostile("0.1.2", &[("cpu = \"150ms\"", "cpu = \"9s\""), ("prefix =", "probe = \"wait-for-mark\"\nprefix =")]);
+    let deploying = tokio::spawn({
+        let app = app.clone();
+        async move { app.deploy("hostile", slow).await }
+    });
+    until("the deployment has begun", async || live(&app, "hostile").await["versions"].as_array().is_some_and(|all| all.len() == 3)).await;
+    app.admin(Method::POST, "/admin/v1/plugins/hostile/rollback").send().await.expect(StatusCode::OK);
+    app.post("/api/v1/hostile/mark", json!({})).send().await.expect(StatusCode::NO_CONTENT);
+    deploying.await.expect("no panic").expect_problem(409, "overtaken");
+    assert_eq!(live(&app, "hostile").await["active"], "0.1.0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_traps_goes_back_by_itself_and_stays_away() {
+    let mut app = TestApp::with(&["front", "hostile", "location"], &[]).await;
+    let trapping = |version: &str| {
+        let manifest = [("version = \"0.1.0\"", format!("version = \"{version}\"")), ("call = \"fine\"", "call = \"trap\"".to_owned())];
+        repacked("hostile", &manifest.each_ref().map(|(from, to)| (*from, to.as_str())))
+    };
+    let fine = async || app.post("/api/v1/hostile/fine", json!({})).send().await.status;
+    let name = "route-call:POST /api/v1/hostile/fine";
+    app.deploy_allowing("hostile", trapping("0.1.1"), &[name]).await.expect(StatusCode::OK);
+    let mut failed = 0;
+    until("the version before is live again", async || {
+        let status = fine().await;
+        failed += u32::from(status != StatusCode::OK);
+        status == StatusCode::OK
+    })
+    .await;
+    assert!(failed >= 10, "{failed} calls are too few to say so");
+    let view = live(&app, "hostile").await;
+    assert_eq!((&view["active"], &view["state"], &view["breaker"]), (&json!("0.1.0"), &json!("live"), &json!("closed")), "{view}");
+    assert_eq!((&view["bad_versions"], &view["last_change"]["action"]), (&json!(["0.1.1"]), &json!("automatic-rollback")), "{view}");
+    let reason = view["last_change"]["reason"].as_str().expect("a reason");
+    assert!(reason.ends_with("calls trapped or timed out"), "{reason}");
+    // It is marked: no rollback leads to it, and a restart does not bring it back.
+    app.admin(Method::POST, "/admin/v1/plugins/hostile/rollback").send().await.expect_problem(409, "nothing_to_roll_back");
+    app.kill();
+    app.restart().await;
+    assert_eq!(live(&app, "hostile").await["active"], "0.1.0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_version_without_a_good_one_before_it_stays_and_is_shown() {
+    let app = TestApp::with(&["hostile", "location"], &[]).await;
+    for _ in 0..12 {
+        app.post("/api/v1/hostile/trap", json!({})).send().await.expect_problem(500, "service_failed");
+    }
+    let view = live(&app, "hostile").await;
+    assert_eq!((&view["active"], &view["state"]), (&json!("0.1.0"), &json!("failing")), "{view}");
+    assert_eq!((&view["traffic"]["traps"], history(&app, "hostile").await.len()), (&json!(12), 1));
+    let (good, text) = cli(&app, &app.data_folder(), &["list"]);
+    assert!(good && text.lines().any(|line| line.contains("hostile") && line.contains("failing")), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_and_their_compiled_code_are_bounded() {
+    let mut app = TestApp::with(&["hostile", "location"], &[("ECHO_PLUGINS__VERSIONS_KEPT", "3")]).await;
+    let version = |number: u32| repacked("location", &[("version = \"0.1.0\"", &format!("version = \"0.1.{number}\""))]);
+    for number in 1..=6 {
+        app.deploy("location", version(number)).await.expect(StatusCode::OK);
+    }
+    // What was only looked at, and what was refused, leaves no code either.
+    app.admin(Method::POST, "/admin/v1/plugins/location/versions?dry_run=true").bytes(version(7)).send().await.expect(StatusCode::OK);
+    let trapping = repacked("hostile", &[("version = \"0.1.0\"", "version = \"0.1.1\""), ("prefix =", "probe = \"trap\"\nprefix =")]);
+    app.deploy("hostile", trapping).await.expect_problem(422, "plugin_refused");
+    assert_eq!(live(&app, "location").await["versions"], json!(["0.1.4", "0.1.5", "0.1.6"]));
+    let code = app.data_folder().join("code");
+    let files = || std::fs::read_dir(&code).expect("the folder of compiled code").count();
+    assert_eq!(files(), 5, "three versions of one service, one of the other, and the key");
+
+    app.kill();
+    std::fs::write(code.join(format!("{:064}-0123456789abcdef", 0)), b"of an engine of before").expect("written");
+    app.restart().await;
+    assert_eq!(files(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -436,7 +605,7 @@ async fn the_operators_commands_do_it_all() {
     let (good, text) = run(&["history", "hostile"]);
     assert!(good);
     let lines: Vec<_> = text.lines().map(words).collect();
-    assert_eq!(lines[0], ["AT", "ACTION", "VERSION", "SHA256"], "{text}");
+    assert_eq!(lines[0], ["AT", "ACTION", "VERSION", "SHA256", "FORCED", "REASON"], "{text}");
     let told: Vec<_> = lines[1..].iter().map(|line| (line[1].as_str(), line[2].as_str())).collect();
     assert_eq!(told, [("rollback", "0.1.0"), ("activate", "0.1.1"), ("start", "0.1.0")], "newest first: {text}");
     assert!(lines[1][0].starts_with("20") && lines[1][0].ends_with('Z'), "a time that people read: {text}");

@@ -35,6 +35,7 @@ where
     a_retry_holds_back_its_key_alone(make("retry").await).await;
     pauses_grow(make("pauses").await).await;
     what_cannot_be_handled_becomes_a_dead_letter(make("dead").await).await;
+    dead_letters_expire(make("expired").await).await;
     a_panicking_handler_is_a_failed_try(make("panic").await).await;
     a_consumer_that_is_away_misses_nothing(make("away").await).await;
     stopping_waits_for_the_event_at_hand(make("stop").await).await;
@@ -349,6 +350,25 @@ async fn what_cannot_be_handled_becomes_a_dead_letter(queue: Arc<dyn Queue>) {
         assert!(matches!(queue.replay(letter.id).await, Err(QueueError::NoSuchLetter(id)) if id == letter.id));
         assert!(matches!(queue.drop_letter(letter.id).await, Err(QueueError::NoSuchLetter(id)) if id == letter.id));
     }
+}
+
+async fn dead_letters_expire(queue: Arc<dyn Queue>) {
+    let recorder = Recorder::new(|_, _| Outcome::Reject { reason: "never".to_owned() });
+    queue.subscribe(&consumer("alpha"), topics(&["a.a"]), recorder.clone()).await.expect("subscribes");
+    for (position, payload) in [(1, "first"), (2, "second"), (3, "third")] {
+        queue.publish("s", &[(position, event("a.a", "k", payload))]).await.expect("publishes");
+        recorder.wait_for(position as usize).await;
+        lag_becomes(queue.as_ref(), "alpha", "a.a", 0).await;
+    }
+    let letters = queue.dead_letters(None, 10).await.expect("answers");
+    let (newest, oldest) = (letters[0].at_us, letters[2].at_us);
+    // Thirty days later, say: what is older than the time that is given goes.
+    assert_eq!(queue.expire_letters(oldest).await.expect("expires"), 0);
+    assert_eq!(queue.expire_letters(newest).await.expect("expires"), 2);
+    let left: Vec<_> = queue.dead_letters(None, 10).await.expect("answers").iter().map(|letter| letter.event.payload.clone()).collect();
+    assert_eq!(left, ["third"]);
+    assert_eq!(queue.expire_letters(newest + 1).await.expect("expires"), 1);
+    assert_eq!(queue.dead_letters(None, 10).await.expect("answers").len(), 0);
 }
 
 async fn a_panicking_handler_is_a_failed_try(queue: Arc<dyn Queue>) {

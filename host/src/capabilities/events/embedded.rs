@@ -64,6 +64,8 @@ struct Core {
     /// One at a time writes it down.
     settling: tokio::sync::Mutex<()>,
     to_settle: Notify,
+    /// Per consumer.
+    letters_max: usize,
 }
 
 struct Scripts {
@@ -116,6 +118,11 @@ enum Settled {
 impl EmbeddedQueue {
     /// `<folder>/queue.sqlite`.
     pub async fn open(folder: &Path, durability: Durability) -> Result<Self, QueueError> {
+        Self::open_keeping(folder, durability, limits::DEAD_LETTERS_MAX).await
+    }
+
+    /// ... with so many dead letters per consumer at the most.
+    pub async fn open_keeping(folder: &Path, durability: Durability, letters_max: usize) -> Result<Self, QueueError> {
         tokio::fs::create_dir_all(folder).await.map_err(|error| QueueError::Unavailable(format!("{}: {error}", folder.display())))?;
         let file = File::open(&folder.join("queue.sqlite"), durability).await?;
         let mut writer = file.writer().await?;
@@ -149,6 +156,7 @@ impl EmbeddedQueue {
             settled: parking_lot::Mutex::default(),
             settling: tokio::sync::Mutex::default(),
             to_settle: Notify::new(),
+            letters_max,
         });
         core.make_sound(&mut *core.memory.lock().await).await?;
         let (settler, closing) = (TaskTracker::new(), CancellationToken::new());
@@ -376,6 +384,22 @@ impl Queue for EmbeddedQueue {
         if counts == [0] { Err(QueueError::NoSuchLetter(id)) } else { Ok(()) }
     }
 
+    async fn expire_letters(&self, before_us: u64) -> Result<u64, QueueError> {
+        self.core.settle().await?;
+        // They became that in the order of their ids.
+        let script = Script::new("DELETE FROM queue_letter WHERE id IN (SELECT id FROM queue_letter ORDER BY id LIMIT $2) AND at_us < $1");
+        let mut expired = 0;
+        loop {
+            let params = values::bind([Value::Timestamp(before_us), (limits::DEAD_LETTER_SWEEP_BATCH as i64).into()])?;
+            let counts = self.core.file.writer().await?.run(&script, params).await?;
+            let count = counts.last().copied().unwrap_or(0);
+            expired += count;
+            if count < limits::DEAD_LETTER_SWEEP_BATCH as u64 {
+                return Ok(expired);
+            }
+        }
+    }
+
     async fn ping(&self) -> Result<(), QueueError> {
         let mut reader = self.core.file.reader().await?;
         each(&mut reader, &Script::new("SELECT 1 FROM queue_source LIMIT 1"), vec![], |_| Ok(true)).await?;
@@ -534,7 +558,7 @@ impl Core {
                     writer.run(&self.scripts.retry, values::bind(params)?).await?;
                 }
                 Settled::Dead { id, consumer, reason, tries, at_us } => {
-                    let kept = limits::DEAD_LETTERS_MAX as i64;
+                    let kept = self.letters_max as i64;
                     let params = [
                         (*id).into(),
                         consumer.as_str().into(),

@@ -132,6 +132,8 @@ pub trait Queue: Send + Sync {
     /// Puts it back at the end of its key's events.
     async fn replay(&self, id: i64) -> Result<(), QueueError>;
     async fn drop_letter(&self, id: i64) -> Result<(), QueueError>;
+    /// Drops the dead letters that became that before this time, in microseconds since 1970; how many.
+    async fn expire_letters(&self, before_us: u64) -> Result<u64, QueueError>;
     async fn ping(&self) -> Result<(), QueueError>;
 }
 

@@ -1,6 +1,7 @@
 //! SQL for services: each its own database, transactions, portable errors, and the outbox in which effects wait for the commit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
@@ -8,6 +9,7 @@ use uuid::Uuid;
 
 use super::events::Event;
 use super::hub::{Push, Replacement};
+use crate::limits;
 use crate::names::ServiceName;
 
 #[cfg(test)]
@@ -109,11 +111,23 @@ pub trait Database: Outbox {
     async fn begin(&self) -> Result<Box<dyn Transaction>, SqlError>;
     /// Effects outside a transaction: written to the outbox at once.
     async fn emit(&self, effects: Vec<Effect>) -> Result<(), SqlError>;
-    /// Applies what is missing of these migrations, in order, each in a transaction of its own.
-    /// A migration already applied with another text is an error.
-    async fn migrate(&self, migrations: &[Migration]) -> Result<Vec<String>, MigrateError>;
-    /// What `migrate` would apply, with all of its errors but those that only applying can show. Changes nothing.
+    /// Applies what is missing of these migrations, in order and all in one transaction, and takes at most `time` for it. They are not final:
+    /// `undo_migrations` takes away what they added, and so does the next deployment. A migration that is final with another text is an error.
+    async fn apply_migrations(&self, migrations: &[Migration], time: Duration) -> Result<Vec<String>, MigrateError>;
+    /// As `apply_migrations`, on the data that is there, and rolls it back.
+    async fn rehearse_migrations(&self, migrations: &[Migration], time: Duration) -> Result<Vec<String>, MigrateError>;
+    /// Makes those of these names final that were applied.
+    async fn confirm_migrations(&self, names: &[String]) -> Result<(), MigrateError>;
+    /// Takes away what migrations added that are not final; their names.
+    async fn undo_migrations(&self) -> Result<Vec<String>, MigrateError>;
+    /// What would be applied, with all errors but those that only applying can show. Reads, and waits for no writer.
     async fn pending(&self, migrations: &[Migration]) -> Result<Vec<String>, MigrateError>;
+    /// Applies what is missing and makes it final.
+    async fn migrate(&self, migrations: &[Migration]) -> Result<Vec<String>, MigrateError> {
+        let applied = self.apply_migrations(migrations, Duration::from_millis(limits::SQL_MIGRATION_TIMEOUT_MS)).await?;
+        self.confirm_migrations(&applied).await?;
+        Ok(applied)
+    }
     async fn ping(&self) -> Result<(), SqlError>;
 }
 
@@ -166,6 +180,8 @@ pub enum MigrateError {
     Changed { name: String },
     #[error("migration {name} is not additive: {reason}")]
     NotAdditive { name: String, reason: String },
+    #[error("migration {name} takes longer than the {limit_ms} ms that a deployment has, during which the service cannot write")]
+    TooLong { name: String, limit_ms: u64 },
     #[error("migration {name} failed: {source}")]
     Failed { name: String, source: SqlError },
     #[error(transparent)]

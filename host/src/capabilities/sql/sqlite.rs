@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify};
@@ -252,8 +253,20 @@ impl Database for SqliteDatabase {
         transaction.commit().await
     }
 
-    async fn migrate(&self, migrations: &[Migration]) -> Result<Vec<String>, MigrateError> {
-        migrate::migrate(&self.0.file, migrations).await
+    async fn apply_migrations(&self, migrations: &[Migration], time: Duration) -> Result<Vec<String>, MigrateError> {
+        migrate::apply(&self.0.file, migrations, time).await
+    }
+
+    async fn rehearse_migrations(&self, migrations: &[Migration], time: Duration) -> Result<Vec<String>, MigrateError> {
+        migrate::rehearse(&self.0.file, migrations, time).await
+    }
+
+    async fn confirm_migrations(&self, names: &[String]) -> Result<(), MigrateError> {
+        migrate::confirm(&self.0.file, names).await
+    }
+
+    async fn undo_migrations(&self) -> Result<Vec<String>, MigrateError> {
+        migrate::undo(&self.0.file).await
     }
 
     async fn pending(&self, migrations: &[Migration]) -> Result<Vec<String>, MigrateError> {

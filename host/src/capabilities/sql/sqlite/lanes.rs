@@ -242,6 +242,8 @@ impl Link {
             connection.pragma_update(None, "secure_delete", true)?;
             // Only where the keeper does not keep up: the writer itself would wait for the disk.
             connection.pragma_update(None, "wal_autocheckpoint", limits::SQLITE_LOG_PAGES_MAX)?;
+            // A log that grew beyond this is cut when it restarts.
+            connection.pragma_update(None, "journal_size_limit", limits::SQLITE_LOG_KEPT_BYTES)?;
             if role.writes {
                 connection.pragma_update(None, "cache_size", limits::SQLITE_WRITER_PAGES)?;
             }
@@ -505,6 +507,22 @@ impl Lease {
         let sql = sql.to_owned();
         self.held()?.link()?.speak(speaker)?;
         self.elsewhere(time, move |link| link.connection.execute_batch(&sql).map_err(errors::from_rusqlite)).await?
+    }
+
+    /// Gives the disk back what a large transaction left in the log. Where readers keep it from that, the log is cut when it restarts.
+    pub async fn shorten_log(&mut self) -> Result<(), SqlError> {
+        let log = self.held()?.lane.role.path.with_extension("sqlite-wal");
+        if !std::fs::metadata(log).is_ok_and(|log| log.len() > limits::SQLITE_LOG_KEPT_BYTES as u64) {
+            return Ok(());
+        }
+        self.held()?.link()?.speak(Speaker::Host)?;
+        let shorten = |link: &Link| {
+            link.connection.busy_timeout(Duration::from_millis(limits::SQLITE_LOG_REST_WAIT_MS))?;
+            link.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))?;
+            link.connection.busy_timeout(Duration::from_millis(limits::SQL_TIMEOUT_MS))
+        };
+        let time = Duration::from_millis(limits::SQL_TIMEOUT_MS);
+        self.elsewhere(time, move |link| shorten(link).map_err(errors::from_rusqlite)).await?
     }
 
     /// Does the work on a thread of the file's own. Where that does not end in its time, or nobody waits for it any more, the connection goes back when

@@ -106,6 +106,10 @@ impl Guest for Hostile {
         Self::label()
     }
 
+    fn wait_for_mark() -> Result<Answer, Error> {
+        Self::hold(Amount { count: 1 })
+    }
+
     fn devices() -> Result<Texts, Error> {
         let rows: Vec<(String, bool)> = Database.rows("SELECT device_id, connected FROM devices ORDER BY device_id", Vec::new())?;
         Ok(Texts { items: rows.into_iter().map(|(device, connected)| if connected { device } else { format!("-{device}") }).collect() })

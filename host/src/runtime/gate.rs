@@ -1,0 +1,306 @@
+//! The activation gate: every reason why a version cannot go live, found before anything has changed. What passes can be called.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::OwnedMutexGuard;
+
+use super::artifact::Artifact;
+use super::bindings::Bindings;
+use super::call::{self, Frame, Stats};
+use super::catalogue::{Generation, Unfit};
+use super::engine::EngineError;
+use super::linking::{self, Role, role_of};
+use super::long_calls::Asker;
+use super::loosened::{self, Change};
+use super::pool::Pool;
+use super::swap::SwapError;
+use super::{CallError, Runtime, internal_context};
+use crate::capabilities::sql::migration;
+use crate::capabilities::sql::{Database, MigrateError, Migration};
+use crate::contract::codec::{Encoded, ReplyCodec};
+use crate::contract::compat;
+use crate::contract::wit::Contract;
+use crate::limits;
+use crate::names::ServiceName;
+
+/// Why a version is not accepted. Nothing has changed.
+#[derive(Debug, Clone, thiserror::Error, serde::Serialize)]
+#[error("{}: {}", .gate.as_str(), .reasons.join("; "))]
+pub struct Refusal {
+    pub gate: Gate,
+    pub reasons: Vec<String>,
+}
+
+/// The steps of the activation gate, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gate {
+    Component,
+    Manifest,
+    Version,
+    Imports,
+    Bindings,
+    Compatibility,
+    Confirmation,
+    Migrations,
+    Compilation,
+    Instantiation,
+    Probe,
+}
+
+impl Gate {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Gate::Component => "component",
+            Gate::Manifest => "manifest",
+            Gate::Version => "version",
+            Gate::Imports => "imports",
+            Gate::Bindings => "bindings",
+            Gate::Compatibility => "compatibility",
+            Gate::Confirmation => "confirmation",
+            Gate::Migrations => "migrations",
+            Gate::Compilation => "compilation",
+            Gate::Instantiation => "instantiation",
+            Gate::Probe => "probe",
+        }
+    }
+
+    pub fn refuses(self, reasons: Vec<String>) -> Refusal {
+        Refusal { gate: self, reasons }
+    }
+}
+
+/// What activating it would do.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct Plan {
+    /// The version that is live now.
+    pub replaces: Option<String>,
+    /// Migrations that would be applied.
+    pub migrations: Vec<String>,
+    pub routes: Vec<String>,
+    pub imports: Vec<String>,
+    pub subscriptions: Vec<String>,
+    /// What it takes from clients, loosens or takes for itself; each must be confirmed by its name.
+    pub changes: Vec<Change>,
+}
+
+/// What an operator decides beyond the file.
+#[derive(Debug, Clone, Default)]
+pub struct Decisions {
+    /// Names of changes that are confirmed (see `Plan::changes`).
+    pub allow: BTreeSet<String>,
+    /// Whatever it is, with a line in the log for each.
+    pub allow_all: bool,
+    /// On the way back: live dependents that the version does not fit are left behind.
+    pub force: bool,
+}
+
+/// Which way a version takes to be live.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As `Forward`, to see what it would do: what is not confirmed is shown in the plan.
+    Look,
+    /// It must fit the running version, every dependent and the data.
+    Forward,
+    /// It was live before: its migrations are applied, and its types were accepted. What it must fit are the dependents of today.
+    Back,
+}
+
+/// A version that can be called, and is not live yet.
+pub struct Candidate {
+    pub generation: Arc<Generation>,
+    pub plan: Plan,
+    pub probe: Option<(usize, ReplyCodec)>,
+    /// The live generation that it was compared with.
+    pub compared_with: Option<u64>,
+}
+
+/// One lock per service: its deployments are made one at a time.
+#[derive(Default)]
+pub struct Gates(parking_lot::Mutex<HashMap<ServiceName, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Gates {
+    /// Errors: `GateHeld` after `SWAP_GATE_WAIT_MS`.
+    pub async fn enter(&self, service: &ServiceName) -> Result<OwnedMutexGuard<()>, SwapError> {
+        let gate = self.0.lock().entry(service.clone()).or_default().clone();
+        let wait = Duration::from_millis(limits::SWAP_GATE_WAIT_MS);
+        tokio::time::timeout(wait, gate.lock_owned()).await.map_err(|_| SwapError::GateHeld(service.to_string()))
+    }
+}
+
+impl Runtime {
+    pub(super) fn migrations_of(&self, artifact: &Artifact) -> Vec<Migration> {
+        artifact.migrations.iter().filter(|step| step.dialect == self.powers.dialect()).cloned().collect()
+    }
+
+    /// How long the migrations of a deployment may take: the service's writers wait meanwhile, if it is live.
+    pub(super) fn migration_time(&self, service: &ServiceName) -> Duration {
+        match self.pin().generation(service.as_str()) {
+            Some(_) => self.migration_timeout,
+            None => Duration::from_millis(limits::SQL_MIGRATION_TIMEOUT_MS),
+        }
+    }
+
+    /// The activation gate. Each step's refusal says which step and why.
+    /// What it makes can be called, and nothing has changed.
+    pub(super) async fn pass_gate(
+        &self,
+        artifact: &Arc<Artifact>,
+        version: &str,
+        way: Way,
+        decisions: &Decisions,
+    ) -> Result<Candidate, Refusal> {
+        let manifest = &artifact.manifest;
+        let service = manifest.service();
+        let contract = Contract::decode(&artifact.bytes, Some(&artifact.wit_text))
+            .map_err(|error| Gate::Component.refuses(vec![error.to_string()]))?;
+
+        let unknown: Vec<String> = contract
+            .imports()
+            .iter()
+            .filter(|import| role_of(import) == Role::Unknown)
+            .map(|import| format!("it imports {}, which this host does not have", import.id))
+            .collect();
+        let ungranted = self.permissions.refusals(&service, &contract, &[]);
+        if !unknown.is_empty() || !ungranted.is_empty() {
+            return Err(Gate::Imports.refuses(unknown.into_iter().chain(ungranted).collect()));
+        }
+
+        let parts = Bindings::find(manifest, &contract, &service).map_err(|reasons| Gate::Bindings.refuses(reasons))?;
+
+        let live = self.pin().generation(service.as_str()).cloned();
+        let mut changes = Vec::new();
+        if let (Way::Look | Way::Forward, Some(live)) = (way, &live) {
+            let unfit: Vec<String> = compat::check_exports(&live.contract, &contract).iter().map(ToString::to_string).collect();
+            if !unfit.is_empty() {
+                return Err(Gate::Compatibility.refuses(unfit));
+            }
+            let running = loosened::Version { manifest: &live.artifact.manifest, contract: &live.contract };
+            changes = loosened::changes(&running, &loosened::Version { manifest, contract: &contract }, &decisions.allow);
+            if decisions.allow_all {
+                changes.iter_mut().for_each(|change| change.confirmed = true);
+                changes.iter().for_each(|change| tracing::info!(%service, change = change.name, change.detail, "confirmed"));
+            }
+            let open: Vec<String> = changes.iter().filter(|change| !change.confirmed).map(refuse_unconfirmed).collect();
+            if way == Way::Forward && !open.is_empty() {
+                return Err(Gate::Confirmation.refuses(open));
+            }
+        }
+
+        // Those of the other dialect too: a version that one host takes is one that all take.
+        migration::check(&artifact.migrations).map_err(|reasons| Gate::Migrations.refuses(reasons))?;
+        let powers = self.powers.powers(&service, &manifest.config).await.map_err(|reason| Gate::Migrations.refuses(vec![reason]))?;
+        let pending = match way {
+            Way::Look | Way::Forward => self.rehearse(&service, &*powers.database, &self.migrations_of(artifact)).await,
+            Way::Back => Ok(Vec::new()),
+        };
+        let pending = pending.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?;
+
+        let component = {
+            let (engine, artifact) = (self.engine.clone(), artifact.clone());
+            tokio::task::spawn_blocking(move || engine.compile(&artifact.bytes, &artifact.sha256))
+                .await
+                .unwrap_or_else(|error| Err(EngineError::Compile(error.to_string())))
+                .map_err(|error| Gate::Compilation.refuses(vec![error.to_string()]))?
+        };
+
+        let fails = |error: wasmtime::Error| Gate::Instantiation.refuses(vec![format!("{error:#}")]);
+        let linker = linking::linker(self.engine.wasmtime(), &service, &contract).map_err(fails)?;
+        let instance = linker.instantiate_pre(&component).map_err(fails)?;
+        let mut indices = Vec::new();
+        for export in &parts.exports {
+            let interface = component.get_export_index(None, &export.interface);
+            let function = interface.and_then(|interface| component.get_export_index(Some(&interface), &export.name));
+            indices.push(
+                function.ok_or_else(|| Gate::Bindings.refuses(vec![format!("{} {} is not exported", export.interface, export.name)]))?,
+            );
+        }
+        let plan = Plan {
+            replaces: live.as_ref().map(|live| live.version.clone()),
+            migrations: pending,
+            routes: parts.routes.iter().map(|(route, _)| format!("{} {}", route.method(), route.full_path(&manifest.prefix))).collect(),
+            imports: contract.imports().iter().map(|import| import.id.clone()).collect(),
+            subscriptions: parts.topics.keys().cloned().collect(),
+            changes,
+        };
+        let generation = Arc::new(Generation {
+            pool: Pool::new(service.clone(), instance, indices, powers, manifest.pushes.clone().into(), manifest.limits.clone()),
+            service,
+            version: version.to_owned(),
+            number: AtomicU64::new(0),
+            on_probation: AtomicBool::new(false),
+            live_since: OnceLock::new(),
+            artifact: artifact.clone(),
+            contract,
+            exports: parts.exports,
+            api: parts.api,
+            calls: parts.calls,
+            routes: parts.routes,
+            sockets: parts.sockets,
+            schedules: parts.schedules,
+            topics: parts.topics,
+            stats: Stats::default(),
+        });
+
+        // The routes, frames and types of all services together.
+        let (_, unfit) = self.pin().with(generation.clone()).map_err(|reasons| Gate::Compatibility.refuses(reasons))?;
+        if way != Way::Back && !unfit.is_empty() {
+            return Err(refuse_unfit(&unfit));
+        }
+
+        // The first instance stays, so that the first call finds a warm one.
+        let first = generation.pool.make(internal_context("gate", generation.pool.limits().wall).into()).await.map_err(fails)?;
+        generation.pool.put_back(first);
+        Ok(Candidate { generation, plan, probe: parts.probe, compared_with: live.map(|live| live.number()) })
+    }
+
+    /// The migrations that would be applied, tried on the data that is there.
+    async fn rehearse(
+        &self,
+        service: &ServiceName,
+        database: &dyn Database,
+        migrations: &[Migration],
+    ) -> Result<Vec<String>, MigrateError> {
+        let pending = database.pending(migrations).await?;
+        // Nothing to try, nobody to wait for.
+        if pending.is_empty() { Ok(pending) } else { database.rehearse_migrations(migrations, self.migration_time(service)).await }
+    }
+
+    /// Calls the candidate's health probe in a catalogue of its own.
+    pub(super) async fn probe(&self, generation: &Arc<Generation>, export: usize, reply: &ReplyCodec) -> Result<(), String> {
+        let (catalogue, _) = self.pin().with(generation.clone()).map_err(|reasons| reasons.join("; "))?;
+        let frame = Frame::root(Arc::new(catalogue), generation.service.clone());
+        let context = internal_context("probe", generation.pool.limits().wall);
+        match call::run_root(&self.long_calls, Asker::Host, generation.clone(), export, Vec::new(), frame, context.into()).await {
+            Ok(value) => match reply.encode(&value) {
+                Ok(Encoded::Ok { .. }) => Ok(()),
+                Ok(Encoded::Declined(error)) => Err(format!("its health probe answers an error: {}: {}", error.code, error.message)),
+                Err(error) => Err(format!("its health probe's reply cannot be read: {error}")),
+            },
+            Err(CallError::Failed(reason) | CallError::TimedOut(reason)) => Err(format!("its health probe fails: {reason}")),
+            Err(error) => Err(format!("its health probe fails: {error}")),
+        }
+    }
+}
+
+pub async fn read(bytes: Vec<u8>) -> Result<Arc<Artifact>, Refusal> {
+    // Hashing and parsing megabytes takes milliseconds.
+    let artifact = tokio::task::spawn_blocking(move || Artifact::read(bytes))
+        .await
+        .map_err(|error| Gate::Component.refuses(vec![error.to_string()]))?;
+    artifact.map(Arc::new).map_err(|error| {
+        let gate = if error.is_about_the_manifest() { Gate::Manifest } else { Gate::Component };
+        gate.refuses(vec![error.to_string()])
+    })
+}
+
+fn refuse_unconfirmed(Change { name, detail, .. }: &Change) -> String {
+    format!("{name}: {detail}; confirm it by its name (--allow {name:?})")
+}
+
+pub fn refuse_unfit(unfit: &[Unfit]) -> Refusal {
+    Gate::Compatibility.refuses(unfit.iter().map(ToString::to_string).collect())
+}
