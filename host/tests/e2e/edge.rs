@@ -516,7 +516,7 @@ async fn the_host_ends_in_order_and_begins_again_where_it_was() {
     // A request that has begun: its head is read, of its body a half is still to come.
     let body = json!({ "conversation_id": talk, "client_message_id": "late", "type": "text", "content": "in flight" }).to_string();
     let head = format!(
-        "POST /api/v1/messages HTTP/1.1\r\nhost: echo\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST /api/v1/messages HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         ada.access_token,
         body.len()
     );
@@ -555,7 +555,7 @@ async fn a_request_without_end_does_not_hold_up_the_end() {
     let services = ["auth", "location", "notification"];
     let mut app = TestApp::with(&services, &[("ECHO_SERVER__DRAIN_TIMEOUT", "1s")]).await;
     let mut connection = app.connect().await;
-    let head = "POST /api/v1/auth/register HTTP/1.1\r\nhost: echo\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    let head = "POST /api/v1/auth/register HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
     connection.write_all(head.as_bytes()).await.expect("the host reads");
     in_flight(&app).await;
     app.signal("INT");

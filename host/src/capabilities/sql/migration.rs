@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn all_wrong_ones_are_named() {
         let wrong =
-            [migration("sqlite", "DROP TABLE a"), migration("sqlite", "CREATE TABLE b (c TEXT)"), migration("postgres", "DROP TABLE a")];
+            [migration("sqlite", "DROP TABLE a"), migration("sqlite", "CREATE TABLE b (c TEXT)"), migration("postgres", "TRUNCATE a")];
         assert_eq!(check(&wrong).expect_err("two of three").len(), 2);
     }
 

@@ -6,6 +6,8 @@
 //! (`workers`), where their asker waits for them no longer than their time, whatever they do (host/docs/adr/0025-long-statements-run-on-their-services-threads.md).
 //! Knows nothing of outboxes or guests.
 
+mod log;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -507,22 +509,6 @@ impl Lease {
         let sql = sql.to_owned();
         self.held()?.link()?.speak(speaker)?;
         self.elsewhere(time, move |link| link.connection.execute_batch(&sql).map_err(errors::from_rusqlite)).await?
-    }
-
-    /// Gives the disk back what a large transaction left in the log. Where readers keep it from that, the log is cut when it restarts.
-    pub async fn shorten_log(&mut self) -> Result<(), SqlError> {
-        let log = self.held()?.lane.role.path.with_extension("sqlite-wal");
-        if !std::fs::metadata(log).is_ok_and(|log| log.len() > limits::SQLITE_LOG_KEPT_BYTES as u64) {
-            return Ok(());
-        }
-        self.held()?.link()?.speak(Speaker::Host)?;
-        let shorten = |link: &Link| {
-            link.connection.busy_timeout(Duration::from_millis(limits::SQLITE_LOG_REST_WAIT_MS))?;
-            link.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))?;
-            link.connection.busy_timeout(Duration::from_millis(limits::SQL_TIMEOUT_MS))
-        };
-        let time = Duration::from_millis(limits::SQL_TIMEOUT_MS);
-        self.elsewhere(time, move |link| shorten(link).map_err(errors::from_rusqlite)).await?
     }
 
     /// Does the work on a thread of the file's own. Where that does not end in its time, or nobody waits for it any more, the connection goes back when
