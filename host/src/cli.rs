@@ -147,6 +147,9 @@ pub enum Plugin {
         /// May be given several times
         #[arg(long, value_name = "NAME")]
         allow: Vec<String>,
+        /// Grant imports to the service from now on: a package such as echo:sql, or an interface such as echo:user/api. Several with commas
+        #[arg(long, value_name = "NAME", value_delimiter = ',')]
+        grant: Vec<String>,
         #[command(flatten)]
         admin: Admin,
     },
@@ -297,12 +300,12 @@ mod tests {
         let Command::Dev(dev) = parsed("echod dev --expose-dev --listen 0.0.0.0:1") else { panic!("no dev") };
         assert!(dev.overrides().expose_dev && dev.overrides().listen.is_some());
 
-        let Command::Plugin { command: Plugin::Deploy { file, dry_run, allow, admin } } =
-            parsed("echod plugin deploy a.wasm --dry-run --allow a --allow b --admin http://h:1 --token t --data d")
-        else {
+        let Command::Plugin { command: Plugin::Deploy { file, dry_run, allow, grant, admin } } = parsed(
+            "echod plugin deploy a.wasm --dry-run --allow a --allow b --grant echo:sql,echo:log --admin http://h:1 --token t --data d",
+        ) else {
             panic!("no deploy")
         };
-        assert_eq!(allow, ["a", "b"]);
+        assert_eq!((allow, grant), (vec!["a".into(), "b".into()], vec!["echo:sql".to_owned(), "echo:log".to_owned()]));
         assert_eq!((file, dry_run, admin.admin.as_deref(), admin.token.as_deref()), ("a.wasm".into(), true, Some("http://h:1"), Some("t")));
         let Command::Plugin { command: Plugin::Pack(pack) } = parsed("echod plugin pack plugins/auth --component c.wasm -o a.wasm") else {
             panic!("no pack")

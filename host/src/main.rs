@@ -130,10 +130,10 @@ fn run_plugin(command: Plugin) -> anyhow::Result<()> {
             print!("{}", echod::runtime::inspect::describe(&artifact)?);
             Ok(())
         }
-        Plugin::Deploy { file, dry_run, allow, admin } => {
+        Plugin::Deploy { file, dry_run, allow, grant, admin } => {
             let file = read_packed(&file)?;
             let service = Artifact::read(file.clone())?.manifest.service();
-            ask(&admin, async |client| Ok(client.deploy(&service, file, dry_run, &allow).await?))
+            ask(&admin, async |client| Ok(client.deploy(&service, file, dry_run, &allow, &grant).await?))
         }
         Plugin::List { admin } => ask(&admin, async |client| Ok(client.list().await?)),
         Plugin::History { name, admin } => {

@@ -129,10 +129,20 @@ impl AdminClient {
     }
 
     /// Uploads a packed file and makes it the live version; with `dry_run` only says what would happen. `allow`: the names of changes that are
-    /// confirmed.
-    pub async fn deploy(&self, service: &ServiceName, packed: Vec<u8>, dry_run: bool, allow: &[String]) -> Result<String, ClientError> {
+    /// confirmed; `grants`: imports that the service is granted from now on.
+    pub async fn deploy(
+        &self,
+        service: &ServiceName,
+        packed: Vec<u8>,
+        dry_run: bool,
+        allow: &[String],
+        grants: &[String],
+    ) -> Result<String, ClientError> {
         let mut encoded = reqwest::Url::parse("http://any").expect("an address");
-        encoded.query_pairs_mut().extend_pairs(allow.iter().map(|name| ("allow", name)));
+        encoded
+            .query_pairs_mut()
+            .extend_pairs(allow.iter().map(|name| ("allow", name)))
+            .extend_pairs(grants.iter().map(|name| ("grant", name)));
         let allowed = encoded.query().unwrap_or_default();
         let query = |more: &str| match [more, allowed].join("&").trim_matches('&') {
             "" => String::new(),
@@ -302,8 +312,15 @@ const LIST_COLUMNS: [Column; 13] = [
     ("LAST_CHANGE", "/last_change/action"),
 ];
 
-const HISTORY_COLUMNS: [Column; 6] =
-    [("AT", "/at"), ("ACTION", "/action"), ("VERSION", "/version"), ("SHA256", "/sha256"), ("FORCED", "/forced"), ("REASON", "/reason")];
+const HISTORY_COLUMNS: [Column; 7] = [
+    ("AT", "/at"),
+    ("ACTION", "/action"),
+    ("VERSION", "/version"),
+    ("SHA256", "/sha256"),
+    ("GRANTED", "/granted"),
+    ("FORCED", "/forced"),
+    ("REASON", "/reason"),
+];
 
 /// The list's items, one line each, in those columns that any of them has; none for an empty list.
 fn table(columns: &[Column], list: &Value) -> Option<String> {
@@ -396,7 +413,7 @@ mod tests {
     async fn a_deployment_uploads_then_activates() {
         let uploaded = json!({ "version": "0.2.0", "sha256": "abc", "plan": ["1 migration", "2 new routes"] });
         let host = host(vec![(201, uploaded), (200, json!({}))]).await;
-        let report = client(&host).deploy(&message(), b"packed".to_vec(), false, &[]).await.unwrap();
+        let report = client(&host).deploy(&message(), b"packed".to_vec(), false, &[], &[]).await.unwrap();
         assert_eq!(report, "message 0.2.0 (sha256 abc)\n  1 migration\n  2 new routes\nmessage 0.2.0 is live");
         assert_eq!(
             *host.asked.lock(),
@@ -410,7 +427,7 @@ mod tests {
     #[tokio::test]
     async fn a_dry_run_changes_nothing() {
         let host = host(vec![(201, json!({ "version": "0.2.0", "plan": { "migrations": 1 } }))]).await;
-        let report = client(&host).deploy(&message(), b"packed".to_vec(), true, &[]).await.unwrap();
+        let report = client(&host).deploy(&message(), b"packed".to_vec(), true, &[], &[]).await.unwrap();
         assert_eq!(report, "message 0.2.0\n  migrations: 1\nnothing was changed");
         assert_eq!(*host.asked.lock(), ["POST /admin/v1/plugins/message/versions?dry_run=true [Bearer secret] packed"]);
     }
@@ -420,13 +437,13 @@ mod tests {
         let change = |confirmed: bool| json!({ "name": "route-removed:GET /x", "detail": "it is gone", "confirmed": confirmed });
         let answer = |confirmed: bool| json!({ "version": "0.2.0", "plan": { "changes": [change(confirmed)] } });
         let host = host(vec![(200, answer(false)), (201, answer(true)), (200, json!({}))]).await;
-        let error = client(&host).deploy(&message(), b"packed".to_vec(), true, &[]).await.unwrap_err().to_string();
+        let error = client(&host).deploy(&message(), b"packed".to_vec(), true, &[], &[]).await.unwrap_err().to_string();
         assert!(
             error.contains("\n  wants --allow \"route-removed:GET /x\": it is gone\nnothing was changed\nit would be refused"),
             "{error}"
         );
         let allow = ["route-removed:GET /x".to_owned()];
-        let report = client(&host).deploy(&message(), b"packed".to_vec(), false, &allow).await.unwrap();
+        let report = client(&host).deploy(&message(), b"packed".to_vec(), false, &allow, &[]).await.unwrap();
         assert_eq!(report, "message 0.2.0\n  allowed: route-removed:GET /x: it is gone\nmessage 0.2.0 is live");
         let asked = host.asked.lock();
         assert!(asked[1].starts_with("POST /admin/v1/plugins/message/versions?allow=route-removed%3AGET+%2Fx "), "{asked:?}");
@@ -440,7 +457,7 @@ mod tests {
             "errors": [{ "field": "imports", "code": "not_granted", "detail": "wasi:sockets is not granted" }, { "detail": "no probe" }],
         });
         let host = host(vec![(422, problem)]).await;
-        let error = client(&host).deploy(&message(), Vec::new(), false, &[]).await.unwrap_err();
+        let error = client(&host).deploy(&message(), Vec::new(), false, &[], &[]).await.unwrap_err();
         let expect = "refused (422 refused): message 0.2.0 cannot go live\n  - imports: wasi:sockets is not granted\n  - no probe";
         assert_eq!(error.to_string(), expect);
         assert_eq!(host.asked.lock().len(), 1);

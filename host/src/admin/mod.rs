@@ -22,6 +22,7 @@ use crate::limits;
 use crate::names::ServiceName;
 use crate::problem::{self, Problem};
 use crate::runtime::Runtime;
+use crate::runtime::permissions::Grant;
 use crate::runtime::swap::{Decisions, ServiceView, SwapError};
 use crate::runtime::versions::HistoryEntry;
 
@@ -149,7 +150,7 @@ fn shown(state: &AdminState, view: ServiceView) -> serde_json::Value {
     shown
 }
 
-/// `dry_run`, `force`, and any number of `allow`.
+/// `dry_run`, `force`, and any number of `allow` and `grant`.
 struct Options {
     dry_run: bool,
     decisions: Decisions,
@@ -162,10 +163,15 @@ impl Options {
         for (name, value) in query {
             match (name.as_str(), value.as_str()) {
                 ("allow", _) => drop(options.decisions.allow.insert(value)),
+                ("grant", _) => {
+                    let grant = Grant::parse(&value)
+                        .map_err(|error| AdminError(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "grant_invalid", error.to_string())))?;
+                    options.decisions.grants.insert(grant);
+                }
                 ("dry_run", "true" | "false") => options.dry_run = value == "true",
                 ("force", "true" | "false") => options.decisions.force = value == "true",
                 _ => {
-                    let detail = format!("{name}={value} is no option; there are dry_run=true, force=true and allow=NAME.");
+                    let detail = format!("{name}={value} is no option; there are dry_run=true, force=true, allow=NAME and grant=NAME.");
                     return Err(AdminError(Problem::new(StatusCode::BAD_REQUEST, "unknown_option", detail)));
                 }
             }
@@ -241,6 +247,7 @@ fn history_item(entry: &HistoryEntry) -> serde_json::Value {
         "replaced": entry.replaced,
         "reason": entry.reason,
         "allowed": entry.allowed,
+        "granted": entry.granted,
         "forced": entry.forced,
     })
 }
@@ -309,6 +316,8 @@ impl From<SwapError> for AdminError {
         let detail = error.to_string();
         let (status, code) = match &error {
             SwapError::Refused(refusal) => {
+                // The reasons are the problem's errors: whoever shows both would say them twice.
+                let detail = format!("The activation gate refuses it at its step {}.", refusal.gate.as_str());
                 let mut problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "plugin_refused", detail);
                 problem.errors = refusal
                     .reasons

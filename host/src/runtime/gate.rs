@@ -15,6 +15,7 @@ use super::engine::EngineError;
 use super::linking::{self, Role, role_of};
 use super::long_calls::Asker;
 use super::loosened::{self, Change};
+use super::permissions::Grant;
 use super::pool::Pool;
 use super::swap::SwapError;
 use super::{CallError, Runtime, internal_context};
@@ -82,6 +83,8 @@ pub struct Plan {
     pub migrations: Vec<String>,
     pub routes: Vec<String>,
     pub imports: Vec<String>,
+    /// What the operator grants with this deployment and granted with earlier ones, beside the permission map.
+    pub grants: BTreeSet<Grant>,
     pub subscriptions: Vec<String>,
     /// What it takes from clients, loosens or takes for itself; each must be confirmed by its name.
     pub changes: Vec<Change>,
@@ -92,6 +95,8 @@ pub struct Plan {
 pub struct Decisions {
     /// Names of changes that are confirmed (see `Plan::changes`).
     pub allow: BTreeSet<String>,
+    /// Imports that the service is granted from now on.
+    pub grants: BTreeSet<Grant>,
     /// Whatever it is, with a line in the log for each.
     pub allow_all: bool,
     /// On the way back: live dependents that the version does not fit are left behind.
@@ -164,7 +169,9 @@ impl Runtime {
             .filter(|import| role_of(import) == Role::Unknown)
             .map(|import| format!("it imports {}, which this host does not have", import.id))
             .collect();
-        let ungranted = self.permissions.refusals(&service, &contract, &[]);
+        let mut grants = self.versions.of(&service).grants().clone();
+        grants.extend(decisions.grants.iter().cloned());
+        let ungranted = self.permissions.refusals(&service, &contract, &grants);
         if !unknown.is_empty() || !ungranted.is_empty() {
             return Err(Gate::Imports.refuses(unknown.into_iter().chain(ungranted).collect()));
         }
@@ -180,6 +187,11 @@ impl Runtime {
             }
             let running = loosened::Version { manifest: &live.artifact.manifest, contract: &live.contract };
             changes = loosened::changes(&running, &loosened::Version { manifest, contract: &contract }, &decisions.allow);
+            for change in &mut changes {
+                // Who grants an import by its name has confirmed it.
+                let import = change.name.strip_prefix("grant:");
+                change.confirmed |= import.is_some_and(|import| decisions.grants.iter().any(|grant| grant.covers(import)));
+            }
             if decisions.allow_all {
                 changes.iter_mut().for_each(|change| change.confirmed = true);
                 changes.iter().for_each(|change| tracing::info!(%service, change = change.name, change.detail, "confirmed"));
@@ -222,6 +234,7 @@ impl Runtime {
             replaces: live.as_ref().map(|live| live.version.clone()),
             migrations: pending,
             routes: parts.routes.iter().map(|(route, _)| format!("{} {}", route.method(), route.full_path(&manifest.prefix))).collect(),
+            grants,
             imports: contract.imports().iter().map(|import| import.id.clone()).collect(),
             subscriptions: parts.topics.keys().cloned().collect(),
             changes,

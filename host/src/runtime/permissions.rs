@@ -33,7 +33,7 @@ impl Permissions {
     }
 
     /// What the component imports and its service is not granted, each with the reason and the way out.
-    pub fn refusals(&self, service: &ServiceName, contract: &Contract, given: &[Grant]) -> Vec<String> {
+    pub fn refusals(&self, service: &ServiceName, contract: &Contract, given: &BTreeSet<Grant>) -> Vec<String> {
         let worlds = match self.worlds() {
             Ok(worlds) => worlds,
             Err(reason) => return vec![format!("the grants cannot be read: {reason}")],
@@ -62,7 +62,7 @@ impl Permissions {
 }
 
 /// An operator's word with a deployment: a package (`echo:sql`) or one interface of it (`echo:sql/sql`), without a version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Grant(String);
 
@@ -80,7 +80,7 @@ impl Grant {
         if good { Ok(Self(text.to_owned())) } else { Err(BadGrant(text.to_owned())) }
     }
 
-    fn covers(&self, import: &str) -> bool {
+    pub fn covers(&self, import: &str) -> bool {
         import == self.0 || import.strip_prefix(self.0.as_str()).is_some_and(|rest| rest.starts_with('/'))
     }
 }

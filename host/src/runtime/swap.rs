@@ -306,6 +306,7 @@ impl Runtime {
         let (service, version) = (&artifact.manifest.service(), &entry.version.clone());
         let refuse = |error: MigrateError| Gate::Migrations.refuses(vec![error.to_string()]);
         let Candidate { generation, plan, probe, compared_with } = self.pass_gate(artifact, version, Way::Forward, decisions).await?;
+        entry.granted = decisions.grants.clone();
         entry.allowed = plan.changes.into_iter().map(|change| change.name).collect();
         let database = &generation.pool.powers().database;
         // What belongs to versions that were live is no leftover, even where the host ended before it was made final.

@@ -1,6 +1,6 @@
 //! The versions of every service that this host keeps, which one is live, which ones were bad, and what happened: files in the data folder.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::artifact::Artifact;
+use super::permissions::Grant;
 use crate::limits;
 use crate::names::ServiceName;
 
@@ -43,6 +44,9 @@ struct State {
     /// its name takes it out.
     #[serde(default)]
     bad: BTreeMap<String, String>,
+    /// What operators granted with deployments, beside the permission map.
+    #[serde(default)]
+    grants: BTreeSet<Grant>,
 }
 
 /// One activation, as it is kept.
@@ -62,6 +66,9 @@ pub struct HistoryEntry {
     /// What was confirmed by name so that the version was accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<String>,
+    /// What was granted with it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub granted: BTreeSet<Grant>,
     /// Live dependents were left behind by the operator's word (`--force`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
@@ -153,6 +160,7 @@ impl VersionStore {
             }
             versions.state.bad.remove(&sha256);
             versions.state.active = Some(entry.version.clone());
+            versions.state.grants.extend(entry.granted.iter().cloned());
             versions.state.history.push(HistoryEntry { sha256, at_us, ..entry });
             let surplus = versions.state.history.len().saturating_sub(limits::HISTORY_ENTRIES_MAX);
             versions.state.history.drain(..surplus);
@@ -180,6 +188,10 @@ impl VersionStore {
 }
 
 impl Versions {
+    pub fn grants(&self) -> &BTreeSet<Grant> {
+        &self.state.grants
+    }
+
     pub fn names(&self) -> Vec<String> {
         self.artifacts.keys().cloned().collect()
     }

@@ -155,6 +155,17 @@ impl TestApp {
         self.settings.push((key.to_owned(), value.to_owned()));
     }
 
+    /// Ended, and up again in the other mode on the same data.
+    pub async fn restart_in(&mut self, mode: &str) {
+        self.terminate().await;
+        mode.clone_into(&mut self.arguments[0]);
+        if mode == "serve" {
+            // Light hashing is for development alone.
+            self.settings.retain(|(key, _)| key != "ECHO_PASSWORDS__COST");
+        }
+        self.restart().await;
+    }
+
     /// Starts again on the same data and waits for nothing.
     pub fn begin_restart(&mut self) {
         let _ = std::fs::remove_file(self.addresses());
@@ -223,7 +234,7 @@ impl TestApp {
     pub async fn chunked(&self, method: &str, path: &str, body: &[u8]) -> String {
         let (mut from, mut to) = self.connect().await.into_split();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: echo\r\nconnection: close\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
         );
         let sending = async {
             // The host may answer and close before it has seen all: what it says is what counts.

@@ -122,7 +122,7 @@ pub fn migration(name: &str, sql: &str) -> Migration {
 }
 
 /// Every replacement must find its place, else the test would test nothing.
-fn replaced(text: String, replacements: &[(&str, &str)]) -> String {
+pub fn replaced(text: String, replacements: &[(&str, &str)]) -> String {
     replacements.iter().fold(text, |text, (from, to)| {
         assert!(text.contains(from), "there is no {from:?} in:\n{text}");
         text.replace(from, to)

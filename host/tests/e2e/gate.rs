@@ -63,7 +63,7 @@ impl Gate {
 #[track_caller]
 fn check_refusal(reply: Reply, gate: &str, reasons: &[&str]) {
     let problem = reply.expect_problem(422, "plugin_refused");
-    assert!(problem["detail"].as_str().is_some_and(|detail| detail.starts_with(&format!("{gate}: "))), "{problem}");
+    assert!(problem["detail"].as_str().is_some_and(|detail| detail.ends_with(&format!(" {gate}."))), "{problem}");
     let errors = problem["errors"].as_array().expect("errors");
     assert_eq!(errors.len(), reasons.len(), "{problem}");
     for (error, reason) in errors.iter().zip(reasons) {
@@ -264,7 +264,7 @@ async fn what_takes_from_clients_or_loosens_is_confirmed_by_its_name() {
 async fn migrations_that_would_break_the_running_version_are_refused() {
     let gate = Gate::open().await;
     let with = |sql: &str| Candidate::of("location").packed_with(&[migration("0001_notes", sql)]);
-    let reason = "migration 0001_notes is not additive: DROP TABLE takes away what the running version uses";
+    let reason = "migration 0001_notes is not additive: DROP TABLE notes takes away what the running version uses";
     gate.refuses("location", with("DROP TABLE notes"), "migrations", When::Uploading, &[reason]).await;
     for sql in ["DELETE FROM notes", "UPDATE notes SET a = 1", "CREATE UNIQUE INDEX i ON notes (a)", "CREATE VIEW v AS SELECT 1"] {
         gate.refuses("location", with(sql), "migrations", When::Uploading, &["migration 0001_notes is not additive: "]).await;

@@ -3,6 +3,7 @@
 
 mod app;
 mod attacks;
+mod author;
 mod bad_input;
 mod candidate;
 mod cursors;
