@@ -853,7 +853,7 @@ async fn a_device_acknowledges_what_it_was_given_and_nothing_before() {
     assert_eq!(noted("phone"), cursor(5, 6), "number five is missing");
     host.get("/api/v1/sync?since=4&limit=2", Some(&token)).await;
     until("fetched without a gap", || noted("phone") == cursor(2, 6)).await;
-    // Without a word where it goes on it begins anew.
+    // A device that names no cursor starts at the head of the feed.
     drop(client);
     host.push(&[person.user], "message", "{}");
     let mut client = host.connect(&person).await;

@@ -77,7 +77,7 @@ pub struct Received {
     /// The event of `seq` n + 1 stands at n.
     pub feed: Vec<String>,
     pub messages: HashSet<String>,
-    /// Up to which message of a conversation each status was told: of one status of one recipient the newest says it of all before it.
+    /// The highest message of each conversation, per status and recipient, that a status event named: it covers all messages before it.
     pub receipts: BTreeMap<String, u64>,
 }
 
