@@ -38,10 +38,9 @@ use crate::capabilities::tokens::embedded::EmbeddedTokens;
 use crate::capabilities::tokens::{TokenSettings, Tokens};
 use crate::config::{Config, Mode, PasswordCost, Synchronous};
 use crate::descriptors;
-use crate::gateway::{
-    self, Answering, BodyBounds, Breakers, CheckState, GatewaySettings, GatewayState, Need, Readiness, ServerSettings, Tls,
-};
+use crate::gateway::{self, Answering, Breakers, CheckState, GatewaySettings, GatewayState, Need, Readiness, ServerSettings, Tls};
 use crate::hub::{self, Announcer, Hub, HubSettings, Registry};
+use crate::in_flight::{InFlight, InFlightBounds};
 use crate::limits;
 use crate::names::ServiceName;
 use crate::private_file;
@@ -78,6 +77,7 @@ struct Host {
     announcer: Arc<Announcer>,
     readiness: Arc<Readiness>,
     rates: Arc<RateLimiter>,
+    in_flight: Arc<InFlight>,
     tokens: Arc<EmbeddedTokens>,
     cache: Arc<dyn Cache>,
     feed: Arc<EmbeddedFeed>,
@@ -145,13 +145,15 @@ impl Host {
             dev_mode: config.mode == Mode::Dev,
         };
         let runtime = Runtime::new(engine, backends.clone(), queue.clone(), settings).context("the folder of versions")?;
+        // These two are one for both edges: a frame counts against the limit of the route that it stands for, and beside the bodies of requests.
+        let rates = Arc::new(RateLimiter::default());
+        let in_flight = Arc::new(InFlight::with_room_for(InFlightBounds::default(), config.server.body_bytes_max));
         let hub_settings = HubSettings {
+            in_flight: in_flight.clone(),
             allowed_origins: config.server.allowed_origins.clone(),
             rate_scale: config.gateway.rate_scale,
             ..HubSettings::default()
         };
-        // One for both edges: a frame counts against the limit of the route that it stands for.
-        let rates = Arc::new(RateLimiter::default());
         let hub = Hub::new(hub_settings, registry.clone(), tokens.clone(), feed.clone(), runtime.clone(), rates.clone());
         let readiness = Arc::new(Readiness::default());
         register_checks(&readiness, &cache, &feed, &queue);
@@ -189,6 +191,7 @@ impl Host {
             announcer,
             readiness,
             rates,
+            in_flight,
             tokens,
             cache,
             feed,
@@ -313,7 +316,7 @@ impl Host {
                 allowed_origins: config.server.allowed_origins.clone(),
                 request_timeout: config.server.request_timeout,
                 body_bytes_max: config.server.body_bytes_max,
-                bodies: BodyBounds::default(),
+                in_flight: self.in_flight.clone(),
                 public_metrics: config.server.public_metrics,
                 docs: config.server.docs,
                 // Others' pages reach a host on this machine by a name of theirs that leads to it (DNS rebinding).

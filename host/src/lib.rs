@@ -11,6 +11,7 @@ mod deadline;
 mod descriptors;
 pub mod gateway;
 pub mod hub;
+pub mod in_flight;
 mod json_text;
 pub mod limits;
 pub mod names;

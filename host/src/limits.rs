@@ -7,11 +7,12 @@ pub const MIB_BYTES: u64 = 1024 * 1024;
 // --- HTTP edge -------------------------------------------------------------------------------------------------------------------
 /// Largest request body in bytes (413 above).
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes of requests' bodies in memory at one time: of all clients (503 above), of one IPv4 address or /64 of IPv6, and of one user (429 above).
+/// Bytes of requests in memory at one time, as bodies and as frames of sockets that wait to be handled or are: of all clients (503 above), of one IPv4
+/// address or /64 of IPv6, and of one user (429 above).
 pub const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
 pub const BODIES_ADDRESS_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const BODIES_USER_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// A body up to so many bytes counts with those of all clients only.
+/// A body up to so many bytes, and a socket's frames up to as many together, count with those of all clients only.
 pub const BODY_BYTES_SMALL: usize = 4 * 1024;
 /// Longest `X-Request-ID`, `X-Correlation-ID` or `Idempotency-Key` taken from a client, in bytes.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;

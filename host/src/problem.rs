@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::capabilities::tokens::TokenError;
+use crate::in_flight::Full;
 use crate::limits;
 use crate::runtime::{CURSOR_INVALID, CallError, ErrorKind, FieldError, UNREADABLE_TEXT};
 
@@ -179,6 +180,19 @@ impl From<ErrorKind> for StatusCode {
             ErrorKind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl From<Full> for Problem {
+    fn from(full: Full) -> Self {
+        let again = Duration::from_secs(1);
+        match full {
+            Full::Client => {
+                let detail = "too many bytes of this client's requests are being served";
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_bytes", detail).retry_after(again)
+            }
+            Full::Total => Problem::unavailable("too_many_bytes", "too many bytes of requests are being served", again),
         }
     }
 }

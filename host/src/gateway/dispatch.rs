@@ -16,7 +16,6 @@ use http_body_util::{BodyExt, LengthLimitError};
 use tokio_util::task::TaskTracker;
 
 use super::backend::{Backend, Snapshot as _};
-use super::bodies::{Bodies, Full, Held};
 use super::breaker::Verdict;
 use super::host_routes::HostRoutes;
 use super::idempotency::{self, Answer, Begin, IDEMPOTENT_REPLAYED, Idempotency, Owner};
@@ -29,6 +28,7 @@ use super::{GatewayState, host_name, identity};
 use crate::capabilities::context::{CallContext, Caller, ClientAddress};
 use crate::capabilities::tokens::Tokens;
 use crate::deadline::{Elapsed, timeout_at};
+use crate::in_flight::{Held, InFlight};
 use crate::limits;
 use crate::rates::{Allowance, RateLimiter, Subject};
 use crate::runtime::manifest::{Access, CacheScope};
@@ -45,7 +45,7 @@ pub(super) struct Gateway<B> {
     rates: Arc<RateLimiter>,
     idempotency: Idempotency,
     responses: ResponseCache,
-    bodies: Arc<Bodies>,
+    in_flight: Arc<InFlight>,
     background: TaskTracker,
     hasher: RandomState,
     started_at: Instant,
@@ -60,7 +60,7 @@ impl<B: Backend> Gateway<B> {
             rates: state.rates.clone(),
             idempotency: Idempotency::new(state.idempotency_cache.clone(), state.settings.request_timeout),
             responses: ResponseCache::new(state.response_cache.clone()),
-            bodies: Bodies::new(state.settings.bodies, state.settings.body_bytes_max),
+            in_flight: state.settings.in_flight.clone(),
             background: state.background.clone(),
             hasher: RandomState::new(),
             started_at: Instant::now(),
@@ -161,7 +161,7 @@ impl<B: Backend> Call<B> {
         let body = json_only(&self.request.headers, body).await?;
         if self.route.has_body && !body.is_end_stream() {
             let user = self.caller.as_ref().map(|caller| Subject::User(caller.user_id));
-            let held = self.held.insert(self.gateway.bodies.hold(Subject::of_address(self.info.client_address), user));
+            let held = self.held.insert(self.gateway.in_flight.hold(Subject::of_address(self.info.client_address), user));
             self.body = read_body(body, held).await?;
         }
         if self.request.method == Method::POST
@@ -411,19 +411,6 @@ async fn read_body(mut body: Body, held: &mut Held) -> Result<Bytes, Problem> {
         }
     }
     Ok(if whole.is_empty() { first } else { whole.freeze() })
-}
-
-impl From<Full> for Problem {
-    fn from(full: Full) -> Self {
-        let again = Duration::from_secs(1);
-        match full {
-            Full::Client => {
-                let detail = "too many bytes of this client's requests are being served";
-                Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_bytes", detail).retry_after(again)
-            }
-            Full::Total => Problem::unavailable("too_many_bytes", "too many bytes of requests are being served", again),
-        }
-    }
 }
 
 fn broken(error: &(dyn std::error::Error + 'static)) -> Problem {

@@ -26,6 +26,7 @@ use routes::Live;
 
 use crate::capabilities::cache::Cache;
 use crate::capabilities::tokens::Tokens;
+use crate::in_flight::InFlight;
 use crate::limits;
 use crate::names::ServiceName;
 use crate::rates::RateLimiter;
@@ -34,7 +35,6 @@ use crate::runtime::Runtime;
 mod authority;
 pub mod backend;
 mod bare_answer;
-mod bodies;
 mod breaker;
 mod connection;
 mod dispatch;
@@ -61,7 +61,6 @@ mod tls;
 
 pub use crate::problem::{self, Problem};
 pub use authority::check_host;
-pub use bodies::BodyBounds;
 pub use health::{CheckState, Need, Readiness};
 pub use request::{PeerAddress, RequestInfo};
 pub use server::{Answering, ServeOutcome, ServerSettings, serve};
@@ -77,8 +76,8 @@ pub struct GatewaySettings {
     pub allowed_origins: Vec<String>,
     pub request_timeout: Duration,
     pub body_bytes_max: usize,
-    /// Bytes of bodies that are in memory at one time.
-    pub bodies: BodyBounds,
+    /// Bytes of requests that are in memory at one time; one for all edges.
+    pub in_flight: Arc<InFlight>,
     /// Serve `/metrics` here too, not only to the operator.
     pub public_metrics: bool,
     /// Serve `/docs` and `/openapi.json`.
@@ -97,7 +96,7 @@ impl Default for GatewaySettings {
             allowed_origins: Vec::new(),
             request_timeout: Duration::from_millis(limits::REQUEST_TIMEOUT_MS),
             body_bytes_max: limits::BODY_BYTES_MAX,
-            bodies: BodyBounds::default(),
+            in_flight: Arc::default(),
             public_metrics: true,
             docs: true,
             loopback_names_only: false,

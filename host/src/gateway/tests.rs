@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::fakes::{FakeSnapshot, TestGateway, reply, route};
-use super::{BodyBounds, CheckState, GatewaySettings, Need, Problem};
+use super::{CheckState, GatewaySettings, Need, Problem};
+use crate::in_flight::{InFlight, InFlightBounds};
 use crate::limits;
 use crate::runtime::{CallError, ErrorKind, FieldError, Reply, ServiceError};
 
@@ -141,8 +142,9 @@ async fn half_a_body(gateway: &TestGateway, by: &str, from: &str) -> (u16, Heade
 
 #[tokio::test]
 async fn bodies_that_are_held_are_bounded_per_user_per_address_and_in_total() {
-    let bodies = BodyBounds { total: 28_000, per_address: 20_000, per_user: 10_000 };
-    let settings = GatewaySettings { body_bytes_max: 9_000, bodies, trusted_proxies_count: 1, ..GatewaySettings::default() };
+    let bounds = InFlightBounds { total: 28_000, per_address: 20_000, per_user: 10_000 };
+    let in_flight = Arc::new(InFlight::with_room_for(bounds, 9_000));
+    let settings = GatewaySettings { body_bytes_max: 9_000, in_flight, trusted_proxies_count: 1, ..GatewaySettings::default() };
     let gateway = with_settings(settings, &[("POST /x", "user", "")]);
     let mut held = Vec::new();
     let mut hold = |by: &'static str, from: &'static str| {

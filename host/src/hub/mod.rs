@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::capabilities::context::CallContext;
 use crate::capabilities::hub::{Feed, Sockets};
 use crate::capabilities::tokens::{Revocation, Tokens};
+use crate::in_flight::InFlight;
 use crate::limits;
 use crate::problem::Problem;
 use crate::rates::{Limit, RateLimiter};
@@ -60,6 +61,8 @@ pub struct HubSettings {
     pub calls_max: usize,
     pub resume_page: usize,
     pub devices_per_user_max: usize,
+    /// Bytes of requests that are in memory at one time; one for all edges.
+    pub in_flight: Arc<InFlight>,
 }
 
 impl Default for HubSettings {
@@ -81,6 +84,7 @@ impl Default for HubSettings {
             calls_max: limits::SOCKET_CALLS_MAX,
             resume_page: limits::SOCKET_RESUME_PAGE,
             devices_per_user_max: limits::DEVICES_PER_USER_MAX,
+            in_flight: Arc::default(),
         }
     }
 }

@@ -31,8 +31,10 @@ use super::registry::Registration;
 use super::resume::{Delivery, Start, Step};
 use crate::capabilities::context::{CallContext, Caller};
 use crate::capabilities::hub::{FeedError, FeedPage};
+use crate::in_flight::{Full, Held};
 use crate::limits;
 use crate::problem::Problem;
+use crate::rates::Subject;
 
 type FrameStream = WebSocketStream<TokioIo<Upgraded>>;
 
@@ -48,6 +50,10 @@ pub(super) struct Socket {
     answers: VecDeque<Utf8Bytes>,
     /// Frames for services, served one after another so that what a client sends in order is stored in order.
     calls: VecDeque<PendingCall>,
+    /// The bytes of those, and of the one that is served; none while there are none, as most sockets are idle.
+    held: Option<Box<Held>>,
+    /// ... of the one that is served.
+    running_bytes: usize,
     running: Option<BoxFuture<'static, Option<Utf8Bytes>>>,
     reading: Option<BoxFuture<'static, Result<FeedPage, FeedError>>>,
     read_failures: u32,
@@ -119,6 +125,8 @@ impl Socket {
             delivery,
             answers: VecDeque::new(),
             calls: VecDeque::new(),
+            held: None,
+            running_bytes: 0,
             running: None,
             reading: None,
             read_failures: 0,
@@ -150,8 +158,7 @@ impl Socket {
                     }
                 }
                 Event::Answered(answer) => {
-                    self.running = None;
-                    self.answers.extend(answer);
+                    self.take_answer(answer);
                     self.start_call();
                 }
                 Event::Read(page) => self.take_page(page),
@@ -444,6 +451,10 @@ impl Socket {
             }
             "auth" => self.renew(frame.id, frame.payload),
             kind => {
+                if let Err(full) = self.hold(frame.payload.len()) {
+                    metrics::counter!("echo_hub_bytes_limited_total").increment(1);
+                    return self.refuse(frame.id, &full.into());
+                }
                 self.calls.push_back(PendingCall {
                     event: kind.into(),
                     id: frame.id.map(Box::from),
@@ -500,6 +511,35 @@ impl Socket {
         self.answers.push_back(frame::error(id, &problem.render_for_frame(&Uuid::now_v7().to_string())).into());
     }
 
+    /// Errors: where the user, the address or all together have no room for so many bytes; they are not held then.
+    fn hold(&mut self, bytes: usize) -> Result<(), Full> {
+        let held = self.held.get_or_insert_with(|| {
+            let (address, user) = (Subject::of_address(self.client.address), Subject::User(self.connection.user));
+            Box::new(self.hub.settings.in_flight.hold(address, Some(user)))
+        });
+        let outcome = held.take(bytes);
+        if outcome.is_err() {
+            self.let_go(bytes);
+        }
+        outcome
+    }
+
+    fn let_go(&mut self, bytes: usize) {
+        if let Some(held) = &mut self.held {
+            held.give_back(bytes);
+            if held.is_empty() {
+                self.held = None;
+            }
+        }
+    }
+
+    fn take_answer(&mut self, answer: Option<Utf8Bytes>) {
+        self.running = None;
+        let bytes = std::mem::take(&mut self.running_bytes);
+        self.let_go(bytes);
+        self.answers.extend(answer);
+    }
+
     fn start_call(&mut self) {
         if self.running.is_some() {
             return;
@@ -509,6 +549,7 @@ impl Socket {
             self.calls = VecDeque::new();
             return;
         };
+        self.running_bytes = call.payload.len();
         let context = self.call_context();
         let hub = self.hub.clone();
         self.running = Some(Box::pin(async move {
@@ -559,8 +600,7 @@ impl Socket {
         self.start_call();
         while let Some(running) = self.running.as_mut() {
             let answer = running.await;
-            self.running = None;
-            self.answers.extend(answer);
+            self.take_answer(answer);
             self.start_call();
         }
     }

@@ -29,8 +29,10 @@ use crate::capabilities::sql::{Effect, Outbox, SqlError};
 use crate::capabilities::tokens::{AccessToken, Claims, TokenError};
 use crate::contract::codec::EventCodec;
 use crate::contract::fixture;
+use crate::in_flight::InFlightBounds;
 use crate::names::ServiceName;
 use crate::problem;
+use crate::rates::Subject;
 use crate::relay::Relay;
 use crate::runtime::{ErrorKind, ServiceError};
 
@@ -998,6 +1000,47 @@ async fn what_was_accepted_is_done_even_when_its_sender_leaves() {
     until("the place is given up", || host.registry.count() == 0).await;
     host.services.gate.add_permits(3);
     until("all are done", || host.services.called.lock().len() == 3).await;
+}
+
+#[tokio::test]
+async fn frames_that_wait_count_with_the_bytes_of_all_requests_in_flight() {
+    let bounds = InFlightBounds { total: 25_000, per_address: 20_000, per_user: 10_000 };
+    let in_flight = Arc::new(InFlight::with_room_for(bounds, 1_000));
+    let shared = in_flight.clone();
+    let host = TestHub::with(|settings| settings.in_flight = shared).await;
+    let frame = |id: u32| json!({"type": "slow", "id": id, "payload": "x".repeat(6_000)});
+    let refusal = async |client: &mut Client| {
+        let error = client.expect("error").await;
+        assert_eq!(error["payload"]["code"], "too_many_bytes");
+        assert_eq!(error["payload"]["retry_after_ms"], 1_000);
+        (error["id"].as_u64(), error["payload"]["status"].as_u64())
+    };
+    let person = Person::new();
+    let mut phone = host.connect(&person).await;
+    let mut laptop = host.connect(&person.with_device("laptop")).await;
+    for client in [&mut phone, &mut laptop] {
+        client.expect("connection_ack").await;
+    }
+    phone.send(frame(1)).await;
+    phone.send(frame(2)).await;
+    assert_eq!(refusal(&mut phone).await, (Some(2), Some(429)), "of one user, on one socket");
+    laptop.send(frame(3)).await;
+    assert_eq!(refusal(&mut laptop).await, (Some(3), Some(429)), "and on all of them");
+    // A body of a request is beside them.
+    let mut body = in_flight.hold(Subject::of_address(Some([192, 0, 2, 9].into())), None);
+    body.take(18_000).expect("there is room");
+    let mut other = host.connect(&Person::new()).await;
+    other.expect("connection_ack").await;
+    other.send(frame(4)).await;
+    assert_eq!(refusal(&mut other).await, (Some(4), Some(503)), "of all together");
+    drop(body);
+    // What was refused is not held, and what is answered makes room.
+    host.services.gate.add_permits(2);
+    assert_eq!(phone.expect("reply").await["id"], 1);
+    laptop.send(frame(5)).await;
+    assert_eq!(laptop.expect("reply").await["id"], 5);
+    let mut all = in_flight.hold(Subject::of_address(None), None);
+    all.take(20_000).expect("nothing else is held");
 }
 
 // --- The end of a socket -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-//! The bytes of requests' bodies that are in memory at one time, bounded per user, per address and in total. Knows no HTTP.
+//! The bytes of requests that are in memory at one time, bounded per user, per address and in total: bodies, and frames of sockets that wait
+//! to be handled. Counted once for all edges. Knows no HTTP and no sockets.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -14,14 +15,14 @@ const SHARDS: usize = 16;
 
 /// Bytes that may be held.
 #[derive(Clone, Copy, Debug)]
-pub struct BodyBounds {
+pub struct InFlightBounds {
     pub total: usize,
     /// Of one IPv4 address or one /64 of IPv6.
     pub per_address: usize,
     pub per_user: usize,
 }
 
-impl Default for BodyBounds {
+impl Default for InFlightBounds {
     fn default() -> Self {
         Self { total: limits::BODIES_BYTES_MAX, per_address: limits::BODIES_ADDRESS_BYTES_MAX, per_user: limits::BODIES_USER_BYTES_MAX }
     }
@@ -29,33 +30,41 @@ impl Default for BodyBounds {
 
 /// Whose bound is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Full {
+pub enum Full {
     Total,
     Client,
 }
 
-pub(super) struct Bodies {
-    bounds: BodyBounds,
+/// What is held, of all clients and of each.
+#[derive(Debug)]
+pub struct InFlight {
+    bounds: InFlightBounds,
     total: AtomicUsize,
-    /// Bodies beyond `BODY_BYTES_SMALL`, by user and by address.
+    /// Of requests beyond `BODY_BYTES_SMALL`, by user and by address.
     clients: [Mutex<HashMap<Subject, usize>>; SHARDS],
     hasher: RandomState,
 }
 
-impl Bodies {
-    /// One body of `body_bytes_max` fits everywhere.
-    pub fn new(bounds: BodyBounds, body_bytes_max: usize) -> Arc<Self> {
-        let bounds = BodyBounds {
+impl Default for InFlight {
+    fn default() -> Self {
+        Self::with_room_for(InFlightBounds::default(), limits::BODY_BYTES_MAX)
+    }
+}
+
+impl InFlight {
+    /// One request of `body_bytes_max` fits everywhere.
+    pub fn with_room_for(bounds: InFlightBounds, body_bytes_max: usize) -> Self {
+        let bounds = InFlightBounds {
             total: bounds.total.max(body_bytes_max),
             per_address: bounds.per_address.max(body_bytes_max),
             per_user: bounds.per_user.max(body_bytes_max),
         };
-        Arc::new(Self { bounds, total: AtomicUsize::new(0), clients: Default::default(), hasher: RandomState::new() })
+        Self { bounds, total: AtomicUsize::new(0), clients: Default::default(), hasher: RandomState::new() }
     }
 
-    /// For one request of this client, which has no bytes yet.
+    /// For one request of this client, or for all that wait of one socket; there are no bytes yet.
     pub fn hold(self: &Arc<Self>, address: Subject, user: Option<Subject>) -> Held {
-        Held { bodies: self.clone(), address, user, bytes: 0, of_address: 0, of_user: 0 }
+        Held { all: self.clone(), address, user, bytes: 0, of_address: 0, of_user: 0 }
     }
 
     fn shard(&self, subject: &Subject) -> &Mutex<HashMap<Subject, usize>> {
@@ -83,9 +92,9 @@ impl Bodies {
     }
 }
 
-/// The bytes of one request's body; they are free again when it is dropped.
-pub(super) struct Held {
-    bodies: Arc<Bodies>,
+/// The bytes of one request's body, or of one socket's frames; they are free again when it is dropped.
+pub struct Held {
+    all: Arc<InFlight>,
     address: Subject,
     user: Option<Subject>,
     bytes: usize,
@@ -96,32 +105,53 @@ pub(super) struct Held {
 impl Held {
     /// So many more. After an error the request is to be refused.
     pub fn take(&mut self, bytes: usize) -> Result<(), Full> {
-        let bounds = self.bodies.bounds;
-        let before = self.bodies.total.fetch_add(bytes, Ordering::Relaxed);
+        let bounds = self.all.bounds;
+        let before = self.all.total.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
         if before + bytes > bounds.total {
             return Err(Full::Total);
         }
         if self.bytes > limits::BODY_BYTES_SMALL {
-            self.bodies.add(self.address, self.bytes - self.of_address, bounds.per_address)?;
+            self.all.add(self.address, self.bytes - self.of_address, bounds.per_address)?;
             self.of_address = self.bytes;
             if let Some(user) = self.user {
-                self.bodies.add(user, self.bytes - self.of_user, bounds.per_user)?;
+                self.all.add(user, self.bytes - self.of_user, bounds.per_user)?;
                 self.of_user = self.bytes;
             }
         }
         Ok(())
     }
+
+    /// So many of those that were taken are free again.
+    pub fn give_back(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.all.total.fetch_sub(bytes, Ordering::Relaxed);
+        self.bytes -= bytes;
+        // Below the small size they count for their client no more, as if they had never been more.
+        let counted = if self.bytes > limits::BODY_BYTES_SMALL { self.bytes } else { 0 };
+        if self.of_address > counted {
+            self.all.give_back(self.address, self.of_address - counted);
+            self.of_address = counted;
+        }
+        if let Some(user) = self.user.filter(|_| self.of_user > counted) {
+            self.all.give_back(user, self.of_user - counted);
+            self.of_user = counted;
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.bodies.total.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.all.total.fetch_sub(self.bytes, Ordering::Relaxed);
         if self.of_address > 0 {
-            self.bodies.give_back(self.address, self.of_address);
+            self.all.give_back(self.address, self.of_address);
         }
         if let Some(user) = self.user.filter(|_| self.of_user > 0) {
-            self.bodies.give_back(user, self.of_user);
+            self.all.give_back(user, self.of_user);
         }
     }
 }
@@ -137,8 +167,8 @@ mod tests {
         Subject::of_address(Some(text.parse().unwrap()))
     }
 
-    fn bodies() -> Arc<Bodies> {
-        Bodies::new(BodyBounds { total: 100 * KIB, per_address: 40 * KIB, per_user: 20 * KIB }, 10 * KIB)
+    fn bodies() -> Arc<InFlight> {
+        Arc::new(InFlight::with_room_for(InFlightBounds { total: 100 * KIB, per_address: 40 * KIB, per_user: 20 * KIB }, 10 * KIB))
     }
 
     #[test]
@@ -157,6 +187,27 @@ mod tests {
         drop((of_ada, more));
         bodies.hold(address("192.0.2.1"), None).take(20 * KIB).unwrap();
         drop((of_bala, of_nobody));
+        assert_eq!(bodies.total.load(Ordering::Relaxed), 0);
+        assert!(bodies.clients.iter().all(|clients| clients.lock().is_empty()));
+    }
+
+    #[test]
+    fn what_one_socket_gives_back_is_free_for_its_next_frames() {
+        let bodies = bodies();
+        let ada = Some(Subject::User(Uuid::from_u128(1)));
+        let mut socket = bodies.hold(address("192.0.2.1"), ada);
+        for _ in 0..5 {
+            socket.take(4 * KIB).expect("within the user's bound");
+        }
+        assert_eq!(socket.take(KIB), Err(Full::Client));
+        // What was refused is not held.
+        socket.give_back(KIB);
+        socket.give_back(4 * KIB);
+        socket.take(4 * KIB).expect("one frame was handled");
+        for _ in 0..5 {
+            socket.give_back(4 * KIB);
+        }
+        assert!(socket.is_empty());
         assert_eq!(bodies.total.load(Ordering::Relaxed), 0);
         assert!(bodies.clients.iter().all(|clients| clients.lock().is_empty()));
     }
