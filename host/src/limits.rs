@@ -302,6 +302,8 @@ pub const RELAY_GATHER_MS: u64 = 2;
 pub const RELAY_EVENTS_GATHER_MS: u64 = 10;
 /// Events that wait in memory while the queue takes none; what is beyond stays in the outbox. Pushes leave meanwhile.
 pub const RELAY_EVENTS_WAITING_MAX: usize = 1_024;
+/// How long the queue may take for the events of one outbox that are handed to it, in milliseconds; then they count as not taken. Pushes leave meanwhile.
+pub const RELAY_PUBLISH_TIMEOUT_MS: u64 = 5_000;
 /// Effects that have left are taken out of the outbox when there are so many of them, or at the next tick.
 pub const RELAY_CLEAR_EFFECTS: usize = 1_024;
 /// Bytes of effects that the relay takes at once, and users into whose feeds they go (one effect may be larger): nobody else writes a feed meanwhile.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::capabilities::events::{Event, Queue};
+use crate::capabilities::events::{Event, Queue, QueueError};
 use crate::capabilities::hub::{Class, Feed, FeedChange, Push, Sockets};
 use crate::capabilities::sql::{Effect, Outbox};
 use crate::limits;
@@ -24,7 +24,11 @@ pub struct Relay {
     events_taken: i64,
     /// Events that have not left yet: services can wait a moment, and many cost the queue little more than one.
     waiting: Vec<(i64, Event)>,
+    /// Of those and of the ones that are being published.
     waiting_bytes: usize,
+    /// The events before those. Pushes go on meanwhile, however long the queue takes.
+    publication: Option<Publication>,
+    publish_timeout: Duration,
     published_at: Instant,
     /// When the feed is to number the pushes with a state that it keeps.
     release_at: Option<Instant>,
@@ -36,6 +40,12 @@ pub struct Relay {
     /// Effects that have left and are still in the outbox, and since when.
     left: usize,
     cleared_at: Instant,
+}
+
+/// Events that are handed to the queue, in a task of their own.
+struct Publication {
+    events: Arc<Vec<(i64, Event)>>,
+    outcome: JoinHandle<Result<(), QueueError>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -79,8 +89,12 @@ impl Relay {
         sockets: Arc<dyn Sockets>,
         shutdown: CancellationToken,
     ) -> JoinHandle<()> {
+        tokio::spawn(Relay::new(outbox, queue, feed, sockets).run(shutdown))
+    }
+
+    fn new(outbox: Arc<dyn Outbox>, queue: Arc<dyn Queue>, feed: Arc<dyn Feed>, sockets: Arc<dyn Sockets>) -> Self {
         let now = Instant::now();
-        let relay = Relay {
+        Relay {
             outbox,
             queue,
             feed,
@@ -89,6 +103,8 @@ impl Relay {
             events_taken: i64::MIN,
             waiting: Vec::new(),
             waiting_bytes: 0,
+            publication: None,
+            publish_timeout: Duration::from_millis(limits::RELAY_PUBLISH_TIMEOUT_MS),
             published_at: now,
             // The last run may have left some.
             release_at: Some(now),
@@ -97,8 +113,7 @@ impl Relay {
             shown: i64::MIN,
             left: 0,
             cleared_at: now,
-        };
-        tokio::spawn(relay.run(shutdown))
+        }
     }
 
     async fn run(mut self, shutdown: CancellationToken) {
@@ -119,10 +134,12 @@ impl Relay {
                 }
                 Ok(Moved { effects: 0, .. }) => {
                     pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
-                    let publish_at = self.has_events().then(|| self.publish_at());
+                    // While some are being published, the others wait for the end of that.
+                    let publish_at = (self.has_events() && self.publication.is_none()).then(|| self.publish_at());
                     let look_again = publish_at.into_iter().chain(self.release_at).map(Into::into).min().unwrap_or(began_at + tick);
                     tokio::select! {
                         () = signal.notified() => {}
+                        outcome = published(&mut self.publication) => drop(self.end_publication(outcome)),
                         () = tokio::time::sleep_until(look_again) => {}
                         () = shutdown.cancelled() => {}
                     }
@@ -154,7 +171,8 @@ impl Relay {
         if self.left == 0 {
             return;
         }
-        let moved = self.waiting.first().map_or(self.events_taken, |(position, _)| position - 1);
+        let publishing = self.publication.as_ref().and_then(|publication| publication.events.first());
+        let moved = publishing.or(self.waiting.first()).map_or(self.events_taken, |(position, _)| position - 1);
         match self.outbox.remove_up_to(moved).await {
             Ok(()) => self.left = usize::from(self.has_events()),
             Err(error) => tracing::warn!(source = self.outbox.source(), %error, "what has left stays in the outbox for now"),
@@ -163,12 +181,12 @@ impl Relay {
 
     /// Whether events are committed that have not left.
     fn has_events(&self) -> bool {
-        !self.waiting.is_empty() || self.events_taken < self.taken
+        self.publication.is_some() || !self.waiting.is_empty() || self.events_taken < self.taken
     }
 
     /// Counts as one where no effects were there and events or what the feed kept left. They wait unless it is time for them, or `all` is to leave.
     async fn move_batch(&mut self, all: bool) -> Result<Moved, RelayError> {
-        let mut published = if all || Instant::now() >= self.publish_at() { self.publish().await } else { false };
+        let mut published = self.publish(all).await;
         if self.release_at.is_some_and(|at| all || Instant::now() >= at) {
             let entries = self.feed.release(self.outbox.source()).await?;
             self.release_at = None;
@@ -215,11 +233,12 @@ impl Relay {
 
     /// Pushes do not wait for a queue that is away, and memory is no place for all events of that time.
     fn has_room(&self) -> bool {
-        self.waiting.len() < limits::RELAY_EVENTS_WAITING_MAX && self.waiting_bytes < limits::RELAY_BYTES_MAX
+        let publishing = self.publication.as_ref().map_or(0, |publication| publication.events.len());
+        publishing + self.waiting.len() < limits::RELAY_EVENTS_WAITING_MAX && self.waiting_bytes < limits::RELAY_BYTES_MAX
     }
 
     fn wait_with(&mut self, events: Vec<(i64, Event)>) {
-        self.waiting_bytes += events.iter().map(|(_, event)| event.payload.len()).sum::<usize>();
+        self.waiting_bytes += bytes_of(&events);
         self.waiting.extend(events);
     }
 
@@ -253,22 +272,48 @@ impl Relay {
         self.published_at + Duration::from_millis(gather)
     }
 
-    /// Whether events have left. Where the queue takes none, the outbox keeps them and all else goes on.
-    async fn publish(&mut self) -> bool {
-        if self.waiting.is_empty() {
-            return false;
+    /// Begins to hand the events that wait to the queue, where it is time for that and no others are under way; with `all` to its end. Whether events
+    /// have left. Where the queue takes none, or does not answer, the outbox keeps them and all else goes on.
+    async fn publish(&mut self, all: bool) -> bool {
+        let mut has_published = false;
+        if self.publication.as_ref().is_some_and(|publication| all || publication.outcome.is_finished()) {
+            let outcome = published(&mut self.publication).await;
+            has_published = self.end_publication(outcome);
+            if all && !has_published {
+                return false;
+            }
         }
-        let outcome = self.queue.publish(self.outbox.source(), &self.waiting).await;
+        if self.publication.is_some() || self.waiting.is_empty() || !(all || Instant::now() >= self.publish_at()) {
+            return has_published;
+        }
+        let events = Arc::new(std::mem::take(&mut self.waiting));
+        let (queue, outbox, handed_over, timeout) = (self.queue.clone(), self.outbox.clone(), events.clone(), self.publish_timeout);
+        let outcome = tokio::spawn(async move {
+            let published = tokio::time::timeout(timeout, queue.publish(outbox.source(), &handed_over)).await;
+            published.unwrap_or_else(|_| Err(QueueError::Unavailable(format!("it did not answer within {} ms", timeout.as_millis()))))
+        });
+        self.publication = Some(Publication { events, outcome });
+        if all {
+            let outcome = published(&mut self.publication).await;
+            has_published |= self.end_publication(outcome);
+        }
+        has_published
+    }
+
+    /// Whether events have left.
+    fn end_publication(&mut self, outcome: Result<(), QueueError>) -> bool {
+        let Some(Publication { events, .. }) = self.publication.take() else { return false };
         self.published_at = Instant::now();
         match outcome {
             Ok(()) => {
-                self.waiting.clear();
-                self.waiting_bytes = 0;
+                self.waiting_bytes -= bytes_of(&events);
                 self.publish_again_at = None;
                 self.publish_pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
                 true
             }
             Err(error) => {
+                let later = std::mem::replace(&mut self.waiting, Arc::unwrap_or_clone(events));
+                self.waiting.extend(later);
                 let retry_ms = self.publish_pause.as_millis() as u64;
                 tracing::warn!(source = self.outbox.source(), %error, retry_ms, waiting = self.waiting.len(), "events cannot leave yet");
                 self.publish_again_at = Some(self.published_at + self.publish_pause);
@@ -279,11 +324,21 @@ impl Relay {
     }
 }
 
+/// Never, where nothing is being published.
+async fn published(publication: &mut Option<Publication>) -> Result<(), QueueError> {
+    let Some(publication) = publication else { return std::future::pending().await };
+    (&mut publication.outcome).await.unwrap_or_else(|error| Err(QueueError::Unavailable(error.to_string())))
+}
+
+fn bytes_of(events: &[(i64, Event)]) -> usize {
+    events.iter().map(|(_, event)| event.payload.len()).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeSet, VecDeque};
     use std::path::Path;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::Instant;
 
     use async_trait::async_trait;
@@ -337,17 +392,21 @@ mod tests {
         }
     }
 
-    /// Refuses a few times before it passes on.
-    struct Shaky {
+    /// Refuses a few times before it passes on, and does not answer at all while it hangs.
+    struct FlakyQueue {
         queue: Arc<dyn Queue>,
         refusals: Arc<AtomicUsize>,
+        hangs: Arc<AtomicBool>,
     }
 
     #[async_trait]
-    impl Queue for Shaky {
+    impl Queue for FlakyQueue {
         async fn publish(&self, source: &str, events: &[(i64, Event)]) -> Result<(), QueueError> {
             if self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
                 return Err(QueueError::Unavailable("not now".to_owned()));
+            }
+            if self.hangs.load(Ordering::SeqCst) {
+                return std::future::pending().await;
             }
             self.queue.publish(source, events).await
         }
@@ -396,6 +455,7 @@ mod tests {
         arrivals: Arc<Arrivals>,
         /// How often the queue still refuses.
         refusals: Arc<AtomicUsize>,
+        hangs: Arc<AtomicBool>,
         shutdown: CancellationToken,
         relay: JoinHandle<()>,
     }
@@ -410,10 +470,15 @@ mod tests {
         let subscriber = ServiceName::parse("beta").expect("a good name");
         queue.subscribe(&subscriber, vec!["a.a".to_owned()], handler).await.expect("subscribes");
         let refusals = Arc::new(AtomicUsize::new(refusals));
-        let queue: Arc<dyn Queue> = Arc::new(Shaky { queue, refusals: refusals.clone() });
+        let hangs = Arc::new(AtomicBool::new(false));
+        let queue: Arc<dyn Queue> = Arc::new(FlakyQueue { queue, refusals: refusals.clone(), hangs: hangs.clone() });
         let shutdown = CancellationToken::new();
-        let relay = Relay::spawn(database.clone(), queue.clone(), feed.clone(), arrivals.clone(), shutdown.clone());
-        House { database, queue, feed, arrivals, refusals, shutdown, relay }
+        let relay = Relay {
+            publish_timeout: Duration::from_millis(200),
+            ..Relay::new(database.clone(), queue.clone(), feed.clone(), arrivals.clone())
+        };
+        let relay = tokio::spawn(relay.run(shutdown.clone()));
+        House { database, queue, feed, arrivals, refusals, hangs, shutdown, relay }
     }
 
     fn event(payload: &str) -> Effect {
@@ -504,6 +569,37 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(10), house.relay).await.expect("it ends").expect("no panic");
         assert_eq!(house.arrivals.entries.lock().len(), count + 1);
         assert_eq!(house.database.peek(i64::MIN, 1).await.expect("peeks"), []);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn pushes_arrive_though_the_queue_does_not_answer_and_its_events_come_later() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let house = house(folder.path(), 0, None).await;
+        house.hangs.store(true, Ordering::SeqCst);
+        let user = Uuid::now_v7();
+        let count = 300;
+        let begin = Instant::now();
+        for number in 0..count {
+            let mut transaction = house.database.begin().await.expect("begins");
+            transaction.emit(event(&number.to_string())).await.expect("emits");
+            transaction.emit(push(user, &number.to_string(), Class::Durable)).await.expect("emits");
+            transaction.commit().await.expect("commits");
+            until("its push", || house.arrivals.entries.lock().len() > number).await;
+        }
+        // Each push would have waited for a time-out of its own.
+        assert!(begin.elapsed() < 30 * Duration::from_millis(200), "{:?}", begin.elapsed());
+        assert!(house.arrivals.events.lock().is_empty(), "the queue took nothing");
+        house.hangs.store(false, Ordering::SeqCst);
+        until("the last event", || house.arrivals.events.lock().len() >= count).await;
+        let expect: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+        assert_eq!(*house.arrivals.events.lock(), expect, "each once, and in their order");
+        // Nor does the end of the host wait for it for long; what is committed stays for the next start.
+        house.hangs.store(true, Ordering::SeqCst);
+        house.database.emit(vec![event("last")]).await.expect("emits");
+        house.shutdown.cancel();
+        tokio::time::timeout(Duration::from_secs(5), house.relay).await.expect("it ends").expect("no panic");
+        house.database.rewind();
+        assert_eq!(house.database.peek(i64::MIN, 1).await.expect("peeks").len(), 1);
     }
 
     /// Has a batch ready whenever it is asked, of these sizes.

@@ -24,6 +24,15 @@ pub fn component(world: &str) -> Vec<u8> {
     encode(&resolve, world, &Core::default())
 }
 
+/// A component of a world written in a test, with packages of its own or the repository's; every function of it traps.
+pub fn component_of(wit: &str, name: &str) -> Vec<u8> {
+    let mut resolve = Resolve::new();
+    resolve.push_dir(wit_dir()).expect("the repository's WIT parses");
+    let package = resolve.push_source("test.wit", &format!("package test:test; {wit}")).expect("it parses");
+    let world = resolve.select_world(&[package], Some(name)).expect("the world is there");
+    encode(&resolve, world, &Core::default())
+}
+
 pub fn contract(world: &str) -> Contract {
     let text = wit_text(&wit_dir(), world).expect("the repository's WIT prints");
     Contract::decode(&component(world), Some(&text)).expect("decodes")

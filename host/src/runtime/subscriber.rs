@@ -153,7 +153,159 @@ fn outcome_of(reply: Result<Encoded, EncodeError>) -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+    use crate::capabilities::cache::memory::MemoryCache;
+    use crate::capabilities::config::ServiceSettings;
+    use crate::capabilities::events::embedded::EmbeddedQueue;
+    use crate::capabilities::events::{ConsumerState, DeadLetter, Queue, QueueError};
+    use crate::capabilities::guest::Powers;
+    use crate::capabilities::hub::embedded::EmbeddedFeed;
+    use crate::capabilities::hub::{FeedEntry, Push, Sockets};
+    use crate::capabilities::pace::Pace;
+    use crate::capabilities::passwords::native::{Cost, NativePasswords};
+    use crate::capabilities::senders::Senders;
+    use crate::capabilities::sql::SqlBackend;
+    use crate::capabilities::sql::sqlite::{Durability, SqliteBackend};
+    use crate::capabilities::tokens::TokenSettings;
+    use crate::capabilities::tokens::embedded::EmbeddedTokens;
+    use crate::contract::fixture;
+    use crate::runtime::artifact::pack;
+    use crate::runtime::engine::Engine;
+    use crate::runtime::permissions::Permissions;
+    use crate::runtime::swap::Decisions;
+    use crate::runtime::{PowersSource, RuntimeSettings};
+
+    struct NoSockets;
+
+    impl Sockets for NoSockets {
+        fn deliver(&self, _: &[FeedEntry]) {}
+        fn deliver_ephemeral(&self, _: &Push) {}
+        fn online(&self, _: &[uuid::Uuid]) -> Vec<uuid::Uuid> {
+            Vec::new()
+        }
+        fn disconnect_session(&self, _: uuid::Uuid) {}
+        fn disconnect_user(&self, _: uuid::Uuid) {}
+    }
+
+    /// Refuses so many subscriptions before it takes one.
+    struct FlakyQueue {
+        queue: EmbeddedQueue,
+        refusals: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl Queue for FlakyQueue {
+        async fn publish(&self, source: &str, events: &[(i64, Event)]) -> Result<(), QueueError> {
+            self.queue.publish(source, events).await
+        }
+        async fn subscribe(&self, consumer: &ServiceName, topics: Vec<String>, handler: Arc<dyn Handler>) -> Result<(), QueueError> {
+            if self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+                return Err(QueueError::Unavailable("not now".to_owned()));
+            }
+            self.queue.subscribe(consumer, topics, handler).await
+        }
+        async fn is_heard(&self, topic: &str) -> Result<bool, QueueError> {
+            self.queue.is_heard(topic).await
+        }
+        async fn stop(&self) {
+            self.queue.stop().await;
+        }
+        async fn state(&self) -> Result<Vec<ConsumerState>, QueueError> {
+            self.queue.state().await
+        }
+        async fn dead_letters(&self, consumer: Option<&str>, limit: usize) -> Result<Vec<DeadLetter>, QueueError> {
+            self.queue.dead_letters(consumer, limit).await
+        }
+        async fn replay(&self, id: i64) -> Result<(), QueueError> {
+            self.queue.replay(id).await
+        }
+        async fn drop_letter(&self, id: i64) -> Result<(), QueueError> {
+            self.queue.drop_letter(id).await
+        }
+        async fn expire_letters(&self, before_us: u64) -> Result<u64, QueueError> {
+            self.queue.expire_letters(before_us).await
+        }
+        async fn ping(&self) -> Result<(), QueueError> {
+            self.queue.ping().await
+        }
+    }
+
+    struct Backends(Arc<Powers>);
+
+    #[async_trait]
+    impl PowersSource for Backends {
+        async fn powers(&self, _: &ServiceName, _: &BTreeMap<String, toml::Value>) -> Result<Arc<Powers>, String> {
+            Ok(self.0.clone())
+        }
+        fn dialect(&self) -> &'static str {
+            "sqlite"
+        }
+    }
+
+    async fn runtime(folder: &Path, queue: Arc<FlakyQueue>) -> Arc<Runtime> {
+        let service = ServiceName::parse("listener").expect("a good name");
+        let powers = Powers {
+            database: SqliteBackend::new(folder).open(&service).await.expect("opens"),
+            cache: Arc::new(MemoryCache::new(limits::MIB_BYTES)),
+            feed: Arc::new(EmbeddedFeed::open(folder, Durability::default()).await.expect("opens")),
+            sockets: Arc::new(NoSockets),
+            passwords: Arc::new(NativePasswords::new([0; 32], Cost::light())),
+            tokens: EmbeddedTokens::open(folder, TokenSettings::default()).await.expect("opens"),
+            settings: ServiceSettings::default(),
+            pace: Pace::default(),
+            senders: Arc::new(Senders::new(1)),
+        };
+        let settings = RuntimeSettings {
+            versions_folder: &folder.join("plugins"),
+            versions_kept: limits::VERSIONS_KEPT,
+            permissions: Permissions::new(None),
+            cursor_key: [0; 32],
+            migration_timeout: Duration::from_secs(1),
+            dev_mode: false,
+        };
+        let engine = Engine::start(&folder.join("code")).expect("starts");
+        Runtime::new(engine, Arc::new(Backends(Arc::new(powers))), queue, settings).expect("opens")
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_service_whose_subscription_failed_at_its_deployment_gets_its_events_later() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let queue = EmbeddedQueue::open(folder.path(), Durability::default()).await.expect("opens");
+        let queue = Arc::new(FlakyQueue { queue, refusals: AtomicUsize::new(2) });
+        let runtime = runtime(folder.path(), queue.clone()).await;
+        let wit = "world listener { export echo:listener/api@0.1.0; export echo:user/events@0.1.0; }
+            package echo:listener@0.1.0 { interface api { use echo:types/types@0.1.0.{error}; go: func() -> result<_, error>; } }";
+        let component = fixture::component_of(wit, "listener");
+        let manifest = "name = \"listener\"\nversion = \"0.1.0\"\n[events]\nsubscribe = [\"user.registered\"]\n";
+        let packed = pack(&component, manifest, "", &[]).expect("packs");
+        runtime.deploy(packed, &Decisions::default()).await.expect("it is live though the queue refused");
+        assert!(!queue.is_heard("user.registered").await.expect("answers"), "refused");
+        let until = Instant::now() + Duration::from_secs(20);
+        while !queue.is_heard("user.registered").await.expect("answers") {
+            assert!(Instant::now() < until, "it never subscribed");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let event = Event {
+            id: uuid::Uuid::now_v7(),
+            topic: "user.registered".to_owned(),
+            key: "k".to_owned(),
+            payload: "no such event".to_owned(),
+            at_us: 1,
+            correlation_id: String::new(),
+            gathers: false,
+        };
+        queue.publish("test", &[(1, event)]).await.expect("publishes");
+        // It reaches the service's codec, which does not take it.
+        while queue.dead_letters(Some("listener"), 1).await.expect("answers").is_empty() {
+            assert!(Instant::now() < until, "the event reached nobody");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        queue.stop().await;
+    }
 
     #[tokio::test]
     async fn a_subscription_that_fails_is_tried_again_until_it_succeeds() {
