@@ -353,14 +353,44 @@ fn the_pages_speak_of_what_is_there() {
             wrong.push(format!("ARCHITECTURE.md does not say what {module} is"));
         }
     }
-    // Decisions are numbered in the order they were taken.
-    for (at, file) in file_names(&root().join("host/docs/adr")).iter().enumerate() {
+    // A decision keeps its number for ever, so that others can name it; numbers of decisions that were merged into others are gaps.
+    let mut numbers = BTreeSet::new();
+    for file in file_names(&root().join("host/docs/adr")) {
         let text = read(&format!("host/docs/adr/{file}"));
+        let number = file.split('-').next().unwrap_or_default().to_owned();
+        let title = text.strip_prefix(&format!("# {}. ", number.trim_start_matches('0')));
+        if number.len() != 4 || title.is_none() || !numbers.insert(number) {
+            wrong.push(format!("adr/{file}: a number of four digits that no other has, and the same in the title"));
+        }
         let parts = ["## Context", "## Decision", "## Consequences"];
-        if !file.starts_with(&format!("{:04}-", at + 1)) || !parts.iter().all(|part| text.contains(part)) {
-            wrong.push(format!("adr/{file}: number {:04}, and {parts:?}", at + 1));
+        if !parts.iter().all(|part| text.contains(part)) {
+            wrong.push(format!("adr/{file}: {parts:?}"));
         }
     }
+    none(wrong);
+}
+
+#[test]
+fn links_between_the_pages_lead_somewhere() {
+    let mut folders: Vec<PathBuf> = ["", "host/docs", "host/docs/adr", "host/tests/author"].map(|folder| root().join(folder)).into();
+    folders.extend(self::folders("plugins"));
+    let (mut wrong, mut followed) = (Vec::new(), 0);
+    for folder in folders {
+        for file in file_names(&folder).into_iter().filter(|file| file.ends_with(".md")) {
+            let text = read_path(folder.join(&file));
+            for target in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target) {
+                let path = target.split('#').next().unwrap_or_default();
+                if path.is_empty() || path.contains("://") || path.contains(' ') {
+                    continue;
+                }
+                followed += 1;
+                if !folder.join(path).exists() {
+                    wrong.push(format!("{}: no {target}", shown(&folder.join(&file))));
+                }
+            }
+        }
+    }
+    assert!(followed > 20, "only {followed} links were found");
     none(wrong);
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The host's statements, and a service's that were quick so far, run in place, on the thread that asks: going to a thread of their own and back
 //! costs several times what most of them do (host/docs/adr/0013-sqlite-runs-in-place.md). A service's other statements run on threads of its own
-//! (`workers`), where their asker waits for them no longer than their time, whatever they do (host/docs/adr/0025-long-statements-run-on-their-services-threads.md).
+//! (`workers`), where their asker waits for them no longer than their time, whatever they do (host/docs/adr/0002-one-database-file-and-one-writer-per-service.md).
 //! Knows nothing of outboxes or guests.
 
 mod log;
