@@ -71,6 +71,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("sqlx", &["capabilities/"]),
     ("rusqlite", &["capabilities/sql/sqlite/"]),
     ("sqlparser", &["capabilities/sql/migration.rs"]),
+    ("percent_encoding", &["gateway/routes.rs"]),
     ("memchr", &["capabilities/sql/sqlite/"]),
     ("libc", &["priority.rs"]),
     ("rustix", &["runtime/", "capabilities/sql/sqlite/", "main.rs", "descriptors.rs"]),

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method};
 use metrics::{Counter, Histogram};
 use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
 
 use super::GatewaySettings;
 use super::backend::{Backend, Snapshot};
@@ -213,25 +214,14 @@ impl CompiledRoute {
     }
 }
 
-/// Bytes for `%XX`; none where that gives no UTF-8.
+/// Bytes for `%XX` (RFC 3986, section 2.1); none where two digits are missing or that gives no UTF-8.
 pub fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains('%') {
-        return Some(Cow::Borrowed(text));
+    let has_digits = |rest: &str| rest.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+    // The library keeps a percent sign without digits as it is.
+    if !text.split('%').skip(1).all(has_digits) {
+        return None;
     }
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        if byte == b'%' {
-            let (digits, tail) = rest.split_at_checked(2)?;
-            let digit = |byte: u8| char::from(byte).to_digit(16);
-            decoded.push((digit(digits[0])? * 16 + digit(digits[1])?) as u8);
-            rest = tail;
-        } else {
-            decoded.push(byte);
-        }
-    }
-    String::from_utf8(decoded).ok().map(Cow::Owned)
+    percent_decode_str(text).decode_utf8().ok()
 }
 
 fn variables(pattern: &str) -> impl Iterator<Item = &str> {

@@ -1,11 +1,12 @@
 //! What each service is granted: the imports of its world in `wit/services.wit`, as it was when this host was built; over that the worlds of the
 //! operator's file, read anew for each deployment; and what the operator grants with a deployment.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::{fmt, fs};
 
 use serde::{Deserialize, Serialize};
+use wit_parser::{AstItem, InterfaceId, UnresolvedPackageGroup, WorldKey};
 
 use super::linking::{Role, role_of, without_version};
 use crate::contract::wit::Contract;
@@ -113,26 +114,34 @@ pub struct Worlds(BTreeMap<String, BTreeSet<String>>);
 const BUILT_IN: &str = include_str!("../../../wit/services.wit");
 
 impl Worlds {
-    /// Reads the worlds and their `import` lines of a WIT file.
-    /// Errors: the first line that is not understood.
+    /// Reads the worlds of a WIT package in one file, and the interfaces that each imports.
+    /// Errors: what is no WIT, with its line; a world that includes another.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut worlds: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        let mut world = None;
-        for (number, line) in text.lines().enumerate() {
-            let line = line.split("//").next().unwrap_or("").trim();
-            if let Some(name) = line.strip_prefix("world ") {
-                let name = name.trim_end_matches('{').trim().trim_start_matches('%').to_owned();
-                worlds.entry(name.clone()).or_default();
-                world = Some(name);
-            } else if line == "}" {
-                world = None;
-            } else if let Some(import) = line.strip_prefix("import ") {
-                let Some(world) = &world else { return Err(format!("line {}: an import outside a world", number + 1)) };
-                let id = import.trim_end_matches(';').trim();
-                worlds.entry(world.clone()).or_default().insert(without_version(id).to_owned());
-            } else if !(line.is_empty() || line.starts_with("package ") || line.starts_with("export ") || line.starts_with("use ")) {
-                return Err(format!("line {}: {line:?} is none of package, world, import, export", number + 1));
+        let parsed = UnresolvedPackageGroup::parse("services.wit", text).map_err(|(sources, error)| error.render(&sources))?;
+        let package = parsed.main;
+        let foreign: HashMap<InterfaceId, String> = package
+            .foreign_deps
+            .iter()
+            .flat_map(|(package, items)| items.iter().map(move |(interface, (item, _))| (package, interface, item)))
+            .filter_map(|(package, interface, item)| match item {
+                AstItem::Interface(id) => Some((*id, format!("{}:{}/{interface}", package.namespace, package.name))),
+                AstItem::World(_) => None,
+            })
+            .collect();
+        let mut worlds = BTreeMap::new();
+        for (_, world) in package.worlds.iter() {
+            if !world.includes.is_empty() {
+                return Err(format!(
+                    "world {} includes another; write its imports out, so that they can be read on one screen",
+                    world.name
+                ));
             }
+            // Functions and interfaces of the file itself are no imports that a host could give.
+            let imports = world.imports.keys().filter_map(|key| match key {
+                WorldKey::Interface(id) => foreign.get(id).cloned(),
+                WorldKey::Name(_) => None,
+            });
+            worlds.insert(world.name.clone(), imports.collect());
         }
         Ok(Self(worlds))
     }
@@ -171,8 +180,13 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_an_error() {
-        assert!(Worlds::parse("world a {\n  include b;\n}").unwrap_err().contains("line 2"));
-        assert!(Worlds::parse("import echo:sql/sql;").unwrap_err().contains("outside a world"));
+        let refused = |text: &str, reason: &str| {
+            let told = Worlds::parse(text).unwrap_err();
+            assert!(told.contains(reason), "{told}");
+        };
+        refused("package a:b;\nworld a {\n  include b;\n}\nworld b {\n  import echo:sql/sql;\n}\n", "world a includes another");
+        refused("package a:b;\nimport echo:sql/sql;\n", "services.wit:2:1");
+        refused("world a {", "expected");
     }
 
     #[test]
