@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "tidy/error_codes.rs"]
+mod error_codes;
+
 /// `host/src/<module>` and what it may name of the others: dependencies point one way.
 const LAYERS: &[(&str, &[&str])] = &[
     ("deadline", &[]),

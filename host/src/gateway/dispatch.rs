@@ -172,7 +172,7 @@ impl<B: Backend> Call<B> {
             let done = self.gateway.background.clone().spawn(self.answer_once(key)).await;
             return done.unwrap_or_else(|error| match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(Problem::unavailable("shutting_down", "the host is going down", Duration::from_secs(1))),
+                Err(_) => Err(Problem::unavailable("shutting_down", "this host is shutting down", Duration::from_secs(1))),
             });
         }
         if self.route.route.etag || self.route.route.cache.is_some() {
@@ -251,10 +251,9 @@ impl<B: Backend> Call<B> {
     /// The breaker, then the service.
     async fn run(&self, idempotency_key: Option<Arc<str>>) -> Result<Done, Problem> {
         let (gateway, route, headers) = (&*self.gateway, &*self.route, &self.request.headers);
-        let permit = route
-            .breaker
-            .admit(route.breaker_index, gateway.ms_at(Instant::now()))
-            .map_err(|wait| Problem::unavailable("service_resting", "the service failed too often and is left alone for a while", wait))?;
+        let permit = route.breaker.admit(route.breaker_index, gateway.ms_at(Instant::now())).map_err(|wait| {
+            Problem::unavailable("circuit_open", "the circuit breaker is open: too many of this service's calls failed", wait)
+        })?;
         let path: Vec<(&str, &str)> = route.variables.iter().map(|name| &**name).zip(self.values.iter().map(String::as_str)).collect();
         let input = Input::Http {
             path: &path,

@@ -642,7 +642,7 @@ async fn a_failing_service_is_left_alone_and_comes_back_with_its_next_version() 
     let calls_count = gateway.calls_count();
     for path in ["GET /x", "GET /y"] {
         let answer = gateway.send(path, &["authorization: Bearer bob"], "").await;
-        assert_problem(&answer, 503, "service_resting");
+        assert_problem(&answer, 503, "circuit_open");
         assert!((1..=5).contains(&text(&answer.1, "retry-after").parse::<u64>().unwrap()));
     }
     assert_eq!(gateway.calls_count(), calls_count, "nobody asked it");

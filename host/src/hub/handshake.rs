@@ -58,7 +58,7 @@ pub(super) async fn open(State(hub): State<Arc<Hub>>, request: Request) -> Respo
 impl Hub {
     async fn open(self: Arc<Self>, request: Request) -> Result<Response, Problem> {
         if self.registry.is_draining() {
-            return Err(going_down());
+            return Err(shutting_down());
         }
         self.check_origin(request.headers())?;
         let Query(parameters) = Query::<Parameters>::try_from_uri(request.uri())
@@ -166,7 +166,7 @@ impl Hub {
                 let detail = format!("more than {} devices of one user at once", settings.devices_per_user_max);
                 Problem::new(StatusCode::CONFLICT, "too_many_devices", detail)
             }
-            Refused::GoingDown => going_down(),
+            Refused::GoingDown => shutting_down(),
         })
     }
 
@@ -224,7 +224,7 @@ pub(super) fn parse_cursor(cursor: &str) -> Result<u64, Problem> {
     let digits = !cursor.is_empty() && cursor.bytes().all(|byte| byte.is_ascii_digit());
     match cursor.parse() {
         Ok(cursor) if digits && cursor <= super::resume::ABOVE_ALL => Ok(cursor),
-        Ok(_) | Err(_) => Err(Problem::invalid("since", "not_a_cursor", "an integer, the seq of the last event that this device has")),
+        Ok(_) | Err(_) => Err(Problem::invalid("since", "cursor_invalid", "an integer, the seq of the last event that this device has")),
     }
 }
 
@@ -250,8 +250,8 @@ fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     all.iter().filter_map(|header| header.to_str().ok()).flat_map(|header| header.split(',')).map(str::trim)
 }
 
-fn going_down() -> Problem {
-    Problem::unavailable("going_down", "this host is going down", Duration::from_secs(1))
+fn shutting_down() -> Problem {
+    Problem::unavailable("shutting_down", "this host is shutting down", Duration::from_secs(1))
 }
 
 impl Client {

@@ -1446,7 +1446,7 @@ async fn a_burst_beyond_the_queue_is_no_reason_to_let_a_good_reader_go() {
 }
 
 #[tokio::test]
-async fn going_down_says_when_to_come_back() {
+async fn shutting_down_says_when_to_come_back() {
     let host = TestHub::start().await;
     let mut clients = Vec::new();
     for _ in 0..5 {
@@ -1471,7 +1471,7 @@ async fn going_down_says_when_to_come_back() {
     }
     assert!(pauses.len() > 1, "not all at the same time");
     let bearer = format!("Bearer {}", host.token_for(&Person::new(), Duration::from_secs(60)));
-    assert_eq!(host.refused("", &[("authorization", &bearer)]).await, (503, "going_down".to_owned()));
+    assert_eq!(host.refused("", &[("authorization", &bearer)]).await, (503, "shutting_down".to_owned()));
 
     assert!(!draining.is_finished(), "one request is still being served");
     host.services.gate.add_permits(1);

@@ -181,7 +181,7 @@ pub fn as_service_error(error: CallError) -> ServiceError {
         CallError::Declined(error) => return error,
         CallError::Busy => (ErrorKind::Unavailable, "service_busy", "the service is busy".to_owned()),
         CallError::Unavailable(reason) => (ErrorKind::Unavailable, "service_unavailable", reason),
-        CallError::TimedOut(reason) => (ErrorKind::Unavailable, "service_timeout", reason),
+        CallError::TimedOut(reason) => (ErrorKind::Unavailable, "service_timed_out", reason),
         CallError::Unreadable(reason) | CallError::Failed(reason) => (ErrorKind::Internal, "service_failed", reason),
         CallError::Invalid(_) => (ErrorKind::Internal, "service_failed", "the request does not fit the service".to_owned()),
     };

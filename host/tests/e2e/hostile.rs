@@ -193,7 +193,7 @@ async fn a_service_that_fails_everybody_is_left_alone_for_a_while() {
         reply.expect_problem(500, "service_failed");
     };
     assert!(resting.headers.contains_key("retry-after"));
-    resting.expect_problem(503, "service_resting");
+    resting.expect_problem(503, "circuit_open");
     // The route alone, not the service, and no other service.
     from(0, "fine").await.expect(StatusCode::OK);
     app.get("/api/v1/location/lookup?phone=%2B12015550123").send().await.expect(StatusCode::OK);
