@@ -19,6 +19,7 @@ mod operator;
 mod process;
 mod protocol;
 mod rates;
+mod schedules;
 mod socket;
 mod story;
 mod swap;
