@@ -11,12 +11,11 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Measure what Echo promises and print a table: each line a figure, the goal beside it.
+/// Measure what Echo promises and print a table: each line a figure with its goal.
 ///
 /// (a) gateway and plugin against a native handler doing the same JSON work; (b) send to delivered; (c) memory per idle socket;
 /// (d) the same load while a plugin is swapped once a second; (e) the same beside a service that misbehaves, in each way alone and in all at once.
-/// It fails when a goal is missed. Nothing else should run meanwhile.
-/// What is measured is a release, and so is what it is held against; building it takes some minutes.
+/// It fails when a goal is missed. Nothing else should run meanwhile. Both sides are release builds, which take some minutes.
 #[derive(Args)]
 pub struct Bench {
     /// Seconds per measured point.

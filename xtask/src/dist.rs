@@ -1,5 +1,4 @@
-//! `cargo xtask dist`: the folder that an operator gets. What is in it is built as everywhere else; here it is only gathered, hashed and
-//! described.
+//! `cargo xtask dist`: the folder that an operator gets. Its files are built as everywhere else; here they are collected, hashed and described.
 
 use std::{
     fmt::Write,
@@ -20,14 +19,14 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Build what is installed elsewhere, into target/dist: the host, the services, SHA256SUMS and an SBOM of each.
+/// Build a distribution into target/dist: the host, the services, SHA256SUMS and an SBOM of each.
 ///
 /// `plugins/` has the packed services, `components/` the same as the compiler left them, `sbom/` what each and the host is made of
-/// (CycloneDX 1.6). `sha256sum --check SHA256SUMS` says whether it arrived whole; `cargo xtask plugins` on the same sources, with the same
-/// compiler, gives the same services.
+/// (CycloneDX 1.6). `sha256sum --check SHA256SUMS` verifies a copy; `cargo xtask plugins` on the same sources, with the same compiler, gives
+/// the same services.
 #[derive(Args)]
 pub struct Dist {
-    /// Another folder. What is in it goes.
+    /// Write to this folder instead. Its content is deleted first.
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
 }

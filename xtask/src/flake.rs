@@ -1,5 +1,5 @@
-//! The Nix flake: formatted, linted, in step with its lock file, and evaluated, where Nix can be had. Builds nothing with it; what that
-//! leaves open is in `host/docs/REPRODUCE.md`.
+//! The Nix flake: formatted, linted, consistent with its lock file, and evaluated, where Nix is available. Builds nothing with it;
+//! `host/docs/REPRODUCE.md` says what that leaves unchecked.
 
 use std::{
     env, fs,
@@ -86,7 +86,7 @@ fn evaluate_on_stand_ins(workspace: &Workspace, check: &Path) -> Result<()> {
         let path = copy.join(file);
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         if !text.contains(good) {
-            bail!("{file} has no {good:?} to spoil: FAULTS of xtask/src/flake.rs is to follow it");
+            bail!("{file} has no {good:?} to replace: FAULTS of xtask/src/flake.rs is to follow it");
         }
         fs::write(&path, text.replace(good, bad))?;
         // A look at the output would tell which of both has failed; that none has is what matters.

@@ -1,4 +1,4 @@
-//! `cargo xtask`: what a developer of Echo runs. It only starts other programs and says so; it knows nothing of the host's insides.
+//! `cargo xtask`: what a developer of Echo runs. It starts other programs and prints which; it knows nothing of the host's code.
 
 mod bench;
 mod dist;
@@ -22,7 +22,7 @@ use crate::workspace::Workspace;
 /// On a fresh machine with Rust and a C compiler two commands are enough:
 ///
 ///   cargo xtask run     Echo on this machine, ready to talk to
-///   cargo xtask test    everything that must hold, as the continuous integration runs it
+///   cargo xtask test    all checks, as the continuous integration runs them
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", verbatim_doc_comment, arg_required_else_help = true)]
 struct Arguments {

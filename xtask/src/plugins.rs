@@ -37,7 +37,7 @@ pub struct Plugins {
     /// Stop after the compiler: no packed files.
     #[arg(long)]
     unpacked: bool,
-    /// Somebody has just built echod.
+    /// The caller has just built echod.
     #[arg(skip)]
     echod_is_built: bool,
     /// The echod that packs, where it is another than the usual one.
@@ -108,7 +108,7 @@ impl Plugins {
 /// Build a service that lives in a folder of its own, outside this repository.
 ///
 /// Where the target is installed, `cargo build --release --target wasm32-unknown-unknown` in that folder does the same; this takes whatever way to
-/// WebAssembly `cargo xtask setup` found. `echod plugin pack` then finds what was built.
+/// WebAssembly `cargo xtask setup` found. `echod plugin pack` then finds the component.
 #[derive(Args)]
 pub struct ComponentOf {
     /// The service's folder, with its Cargo.toml.

@@ -1,7 +1,7 @@
 //! Finds, or installs, the way to build WebAssembly components on this machine, and remembers it in the target folder.
 //!
-//! Three roads, tried in this order: the wasm target of the compiler in use; `rustup target add`; Debian's own newer compiler with
-//! its library sources, from which cargo builds the standard library (`-Zbuild-std`). Every step is said in a line as it happens.
+//! Three toolchains, tried in this order: the wasm target of the compiler in use; `rustup target add`; Debian's own newer compiler with
+//! its library sources, from which cargo builds the standard library (`-Zbuild-std`). Every step prints a line as it happens.
 
 use std::{
     env,
@@ -28,25 +28,25 @@ const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
 const DEBIAN_LIBRARY: &str = "/usr/lib/rustlib/src/rust/library";
-/// A refused or swallowed download must not hold anybody up; the real one takes two seconds.
+/// A refused or hanging download must not block the build; a working one takes two seconds.
 const RUSTUP_LIMIT: Duration = Duration::from_secs(60);
 /// `apt-get update` and the download of three packages, 150 MB together.
 const APT_LIMIT: Duration = Duration::from_secs(600);
 
 /// Find or install what builds the components (the other commands do this by themselves).
 ///
-/// Three roads, in this order: the wasm target of the compiler in use; `rustup target add wasm32-unknown-unknown`; on Debian the
-/// packages rustc-web, cargo-web and rust-web-src, with which cargo builds the standard library itself. What was found is remembered
-/// in the target folder and looked at again, cheaply, each time.
+/// Three toolchains, tried in this order: the wasm target of the compiler in use; `rustup target add wasm32-unknown-unknown`; on Debian the
+/// packages rustc-web, cargo-web and rust-web-src, with which cargo builds the standard library itself. The choice is kept in the target
+/// folder and checked again each time, which takes milliseconds.
 #[derive(Args, Default)]
 pub struct Setup {
-    /// Take this road and no other, and keep to it until another one is asked for.
+    /// Use this toolchain and no other, and keep it until another one is named.
     #[arg(long, value_enum)]
-    road: Option<RoadName>,
+    toolchain: Option<ToolchainKind>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum RoadName {
+enum ToolchainKind {
     /// The target is installed already (rustup, Nix).
     Installed,
     /// `rustup target add`.
@@ -57,7 +57,7 @@ enum RoadName {
 
 /// How components are built here.
 pub struct Toolchain {
-    /// For people.
+    /// For the line that is printed.
     pub description: String,
     cargo: OsString,
     /// Set only where it is not the compiler that built us.
@@ -71,15 +71,15 @@ pub struct Toolchain {
 impl Setup {
     pub fn run(&self, workspace: &Workspace) -> Result<Toolchain> {
         let memory = Memory::of(workspace)?;
-        let remembered = if self.road.is_none() { memory.recall() } else { None };
-        let toolchain = match self.road.or(remembered) {
-            Some(RoadName::Installed) => installed(&memory.sysroot)?,
-            Some(RoadName::Rustup) => rustup(&memory.sysroot).or_else(|reason| bail!("{reason}"))?,
-            Some(RoadName::Debian) => debian(workspace)?,
+        let remembered = if self.toolchain.is_none() { memory.recall() } else { None };
+        let toolchain = match self.toolchain.or(remembered) {
+            Some(ToolchainKind::Installed) => installed(&memory.sysroot)?,
+            Some(ToolchainKind::Rustup) => rustup(&memory.sysroot).or_else(|reason| bail!("{reason}"))?,
+            Some(ToolchainKind::Debian) => debian(workspace)?,
             None => first_that_works(workspace, &memory)?,
         };
-        // The second road ends where the first one begins.
-        memory.remember(if toolchain.build_std { RoadName::Debian } else { RoadName::Installed })?;
+        // After `rustup target add` the target is installed.
+        memory.remember(if toolchain.build_std { ToolchainKind::Debian } else { ToolchainKind::Installed })?;
         say(format_args!("components are built with {}", toolchain.description));
         Ok(toolchain)
     }
@@ -188,7 +188,7 @@ fn debian_compiler(workspace: &Workspace) -> Result<String> {
     Ok(version)
 }
 
-/// Installs packages of Debian, as root or by sudo. `purpose` begins each line that it says.
+/// Installs packages of Debian, as root or by sudo. `purpose` begins each line that it prints.
 pub fn apt_install(purpose: &str, packages: &[&str]) -> Result<()> {
     let install = format!("apt-get install {}", packages.join(" "));
     if !Path::new("/usr/bin/apt-get").exists() {
@@ -239,7 +239,7 @@ fn folders_in(folder: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Lets a build in another target folder take the road that was found for this one.
+/// Lets a build in another target folder use the toolchain that was found for this one.
 pub fn hand_on(workspace: &Workspace, target: &Path) -> Result<()> {
     fs::create_dir_all(target)?;
     let file = Memory::of(workspace)?.file;
@@ -247,9 +247,9 @@ pub fn hand_on(workspace: &Workspace, target: &Path) -> Result<()> {
     Ok(())
 }
 
-const MEMORY: &str = "wasm-road";
+const MEMORY: &str = "wasm-toolchain";
 
-/// The road that was found, as long as the compiler is the same one.
+/// The toolchain that was found, as long as the compiler is the same one.
 struct Memory {
     file: PathBuf,
     sysroot: PathBuf,
@@ -261,19 +261,19 @@ impl Memory {
         Ok(Self { file: workspace.target.join(MEMORY), sysroot })
     }
 
-    fn recall(&self) -> Option<RoadName> {
+    fn recall(&self) -> Option<ToolchainKind> {
         let text = fs::read_to_string(&self.file).ok()?;
-        let (road, sysroot) = text.trim_end().split_once('\n')?;
+        let (kind, sysroot) = text.trim_end().split_once('\n')?;
         // What was remembered may be gone, and the search then says what it finds.
-        match RoadName::from_str(road, false).ok()? {
+        match ToolchainKind::from_str(kind, false).ok()? {
             _ if Path::new(sysroot) != self.sysroot => None,
-            RoadName::Installed if installed(&self.sysroot).is_err() => None,
-            road => Some(road),
+            ToolchainKind::Installed if installed(&self.sysroot).is_err() => None,
+            kind => Some(kind),
         }
     }
 
-    fn remember(&self, road: RoadName) -> Result<()> {
-        let name = road.to_possible_value().expect("no variant is skipped");
+    fn remember(&self, kind: ToolchainKind) -> Result<()> {
+        let name = kind.to_possible_value().expect("no variant is skipped");
         fs::create_dir_all(self.file.parent().expect("a file in the target folder"))?;
         fs::write(&self.file, format!("{}\n{}\n", name.get_name(), self.sysroot.display())).with_context(|| self.file.display().to_string())
     }

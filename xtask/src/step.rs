@@ -1,4 +1,4 @@
-//! One step of a set-up or a build: said in a line, then done, with the program's own output passed through.
+//! One step of a set-up or a build: a line is printed, then it is done, with the program's own output passed through.
 
 use std::{
     io::Read,
@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// What a stage gives back that cannot be done on this machine, and why. It fails nothing, and is never silent.
+/// The result of a stage that is not possible on this machine, with the reason. It is no failure, and the summary names it.
 #[derive(Debug)]
 pub struct LeftOut(pub String);
 
@@ -21,7 +21,7 @@ impl std::fmt::Display for LeftOut {
 
 impl std::error::Error for LeftOut {}
 
-/// Says what happens now.
+/// Prints what happens now.
 pub fn say(line: impl std::fmt::Display) {
     eprintln!("==> {line}");
 }

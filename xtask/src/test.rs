@@ -14,18 +14,18 @@ use crate::{
 
 /// Run everything that must hold: formatting, lints, unit, contract and end-to-end tests, the components' bytes, the Nix flake.
 ///
-/// A stage that fails does not stop those that do not need it; the summary names every one, and the command fails with them.
+/// A failed stage does not stop those that do not depend on it; the summary names every failed stage, and the command fails.
 /// One test alone: `cargo test -p echod NAME` (after `cargo xtask plugins --guests`, where it needs the services).
 #[derive(Args)]
 pub struct Test {
-    /// Leave out what takes long and seldom fails: lints, the second build that compares bytes, the flake.
+    /// Leave out the slow stages that seldom fail: lints, the second build that compares bytes, the flake.
     #[arg(long)]
     fast: bool,
 }
 
 struct Stage {
     name: &'static str,
-    /// A stage without which this one says nothing.
+    /// The stage that this one depends on.
     needs: Option<&'static str>,
     slow: bool,
     run: fn(&Workspace) -> Result<()>,
@@ -71,7 +71,7 @@ enum Outcome {
     Passed,
     Failed(String),
     NotRun(String),
-    /// Not to be had on this machine: no failure.
+    /// Not possible on this machine: no failure.
     LeftOut(String),
 }
 

@@ -1,4 +1,4 @@
-//! Where things are: the sources, the target folder, the components to build. Asks `cargo metadata`, guesses nothing.
+//! Paths: the sources, the target folder, the components to build. Asks `cargo metadata`.
 
 use std::{
     env, fs,
