@@ -20,11 +20,11 @@ use crate::names::ServiceName;
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// The service's name: lower-case letters, digits and hyphens. Its tables, cache, settings and topics are under it.
+    /// The service's name: lower-case letters, digits and hyphens. It names its tables, cache, settings and topics.
     pub name: String,
     /// Semantic version (semver.org 2.0.0): `MAJOR.MINOR.PATCH`.
     pub version: String,
-    /// What all routes' paths start with, e.g. `/api/v1/auth`.
+    /// The prefix of all routes' paths, e.g. `/api/v1/auth`.
     #[serde(default)]
     pub prefix: String,
     /// HTTP routes, each bound to a function.
@@ -33,25 +33,25 @@ pub struct Manifest {
     /// Types of WebSocket frames, each bound to a function.
     #[serde(default, rename = "socket")]
     pub sockets: Vec<Socket>,
-    /// Functions that the host calls again and again.
+    /// Functions that the host calls at intervals.
     #[serde(default, rename = "schedule")]
     pub schedules: Vec<Schedule>,
     /// Which topics the service subscribes to.
     #[serde(default)]
     pub events: Events,
-    /// The types of the frames that the service pushes to people's devices, snake_case. No two services have one in common.
+    /// The types of the frames that the service pushes to devices, snake_case. Two services cannot have the same.
     #[serde(default)]
     pub pushes: Vec<String>,
     /// What one call and one instance may use.
     #[serde(default)]
     pub limits: Limits,
-    /// What of the world outside the service wants; its imports are in its world.
+    /// Access to the network that the service asks for; its imports are in its world.
     #[serde(default)]
     pub grants: Grants,
-    /// A function without parameters that must answer without an error before the version goes live.
+    /// A function without parameters that has to succeed before the version goes live.
     #[serde(default)]
     pub probe: Option<String>,
-    /// Defaults of the service's settings; the operator's `[services.<name>]` goes over them.
+    /// Defaults of the service's settings; the operator's `[services.<name>]` overrides them.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub config: BTreeMap<String, toml::Value>,
@@ -66,25 +66,25 @@ pub struct Route {
     pub call: String,
     /// Who may call: `public`, `user` or `role:NAME`.
     pub access: Access,
-    /// The success status; 204 needs a function without a result.
+    /// The status of a success; 204 needs a function without a result.
     #[serde(default = "status_ok")]
     pub status: u16,
     /// Another status where a boolean field of the reply is false, e.g. `{ field = "created", status = 200 }`. The field is not sent.
     #[serde(default)]
     pub status_unless: Option<StatusUnless>,
-    /// How often it may be called; every route has one. Routes that call the same function have the same one and are counted together.
+    /// How often it may be called; every route has one. Routes that call the same function have the same rate and are counted together.
     #[serde(default)]
     rate: Option<Rate>,
     /// Answer with an ETag and honour If-None-Match (GET only).
     #[serde(default)]
     pub etag: bool,
-    /// Keep answers (GET only).
+    /// Cache answers (GET only).
     #[serde(default)]
     pub cache: Option<ResponseCache>,
-    /// Whether the reply holds a secret, such as a token, and is kept nowhere; to be said of a POST whose reply has a field named like one.
+    /// Whether the reply holds a secret, such as a token, and is never stored. Required for a POST whose reply has a field named like one.
     #[serde(default)]
     pub secret_answer: Option<bool>,
-    /// The path stands as it is, without the prefix.
+    /// The path is used as written, without the prefix.
     #[serde(default)]
     pub absolute: bool,
     /// Served in development mode only.
@@ -116,13 +116,13 @@ pub enum Access {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
-    /// Whose requests are counted together: those of an address (`ip`), of a user, or all of the route.
+    /// What is counted together: the requests of an address (`ip`), of a user, or all of the route.
     pub per: RateSubject,
     /// `fixed-window`, `sliding-window` (no double burst at a window's border) or `token-bucket` (a burst, then an even refill).
     pub strategy: RateStrategy,
     /// Requests per window; the bucket's size for `token-bucket`.
     pub limit: u32,
-    /// How long requests count, e.g. `1m`.
+    /// The length of the window, e.g. `1m`.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub window: Duration,
@@ -170,12 +170,12 @@ pub struct Socket {
     pub event: String,
     /// The function of the service's `api`, kebab-case.
     pub call: String,
-    /// How often it may come; only where no route calls the function: else a frame counts against the route's.
+    /// How often it may be sent. Only where no route calls the function: else a frame counts against the route's rate.
     #[serde(default)]
     rate: Option<Rate>,
 }
 
-/// A function without parameters, called again and again by the host.
+/// A function without parameters that the host calls at intervals.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
@@ -190,7 +190,7 @@ pub struct Schedule {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Events {
-    /// Topics wanted of the exported `events` interfaces, e.g. `message.sent`; all functions of them where it is missing.
+    /// Topics to subscribe to, of the exported `events` interfaces, e.g. `message.sent`; without the key, all their functions.
     #[serde(default)]
     pub subscribe: Option<Vec<String>>,
 }
@@ -207,13 +207,13 @@ pub struct Limits {
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub cpu: Duration,
-    /// One call from its begin to its end.
+    /// Wall time of one call.
     #[serde(with = "duration")]
     #[schemars(with = "duration::Text")]
     pub wall: Duration,
-    /// Calls at once.
+    /// Concurrent calls; others wait up to a second, then 503 `service_busy`.
     pub concurrency: u32,
-    /// `reuse` (warm instances) or `call` (a fresh one each time).
+    /// `reuse` (pooled instances) or `call` (a new instance for each call).
     pub isolation: Isolation,
 }
 
