@@ -177,6 +177,7 @@ impl Host {
             let sources = std::env::current_dir().ok().and_then(|folder| SourceTree::at(&folder));
             let (runtime, packed, stop) = (runtime.clone(), packed.to_owned(), shutdown.clone());
             upkeep.spawn(async move {
+        upkeep.spawn(runtime.clone().run_backfills(upkeep_stop.clone()));
                 if let Err(error) = watch::run(runtime, packed, sources, stop).await {
                     tracing::error!(%error, "changes of the plugins cannot be watched");
                 }

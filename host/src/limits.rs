@@ -218,6 +218,18 @@ pub const SQL_MIGRATION_BYTES_MAX: usize = 256 * 1024;
 pub const SQL_MIGRATION_LIVE_TIMEOUT_MS: u64 = 3_000;
 /// ... and at the start of the host, when nobody waits; also the longest roll-back.
 pub const SQL_MIGRATION_TIMEOUT_MS: u64 = 60_000;
+/// Rows of one batch of a back-fill: the first, the most, and how long one is to take, in milliseconds; the next one is made larger or smaller for that.
+/// What takes the longest is ended, and tried again with fewer rows.
+pub const SQL_BACKFILL_ROWS_FIRST: usize = 100;
+pub const SQL_BACKFILL_ROWS_MAX: usize = 1_000;
+pub const SQL_BACKFILL_BATCH_MS: u64 = 10;
+pub const SQL_BACKFILL_TIMEOUT_MS: u64 = 1_000;
+/// Between two batches all rest so many times as long as they took, and at least so many milliseconds: a back-fill has a quarter of the writer.
+pub const SQL_BACKFILL_REST: u32 = 3;
+pub const SQL_BACKFILL_REST_MS: u64 = 5;
+/// Pause before a back-fill that failed is tried again, in milliseconds (doubling).
+pub const SQL_BACKFILL_RETRY_FIRST_MS: u64 = 1_000;
+pub const SQL_BACKFILL_RETRY_LAST_MS: u64 = 60_000;
 /// One text or blob of a service, and one row of it as it is stored, in bytes; also what a statement makes on its way. SQLite asks nobody inside one
 /// function: what one may take follows from this.
 pub const SQL_VALUE_BYTES_MAX: usize = 256 * 1024;

@@ -232,12 +232,21 @@ fn migrations_are_twins() {
     for folder in folders("migrations").into_iter().chain(guests) {
         let shown = folder.display();
         let mut twins: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut backfills = twins.clone();
         for file in file_names(&folder) {
             match file.split('.').collect::<Vec<_>>().as_slice() {
                 [name, dialect @ ("sqlite" | "postgres"), "sql"] => {
                     twins.entry((*name).to_owned()).or_default().insert((*dialect).to_owned());
                 }
-                _ => wrong.push(format!("{shown}: {file} is not NNNN_name.<dialect>.sql")),
+                [name, "backfill", dialect @ ("sqlite" | "postgres"), "sql"] => {
+                    backfills.entry((*name).to_owned()).or_default().insert((*dialect).to_owned());
+                }
+                _ => wrong.push(format!("{shown}: {file} is not NNNN_name[.backfill].<dialect>.sql")),
+            }
+        }
+        for (name, dialects) in &backfills {
+            if dialects.len() != 2 || !twins.contains_key(name) {
+                wrong.push(format!("{shown}: the back-fill {name} wants a twin and its migration"));
             }
         }
         for (at, (name, dialects)) in twins.iter().enumerate() {

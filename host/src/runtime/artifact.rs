@@ -149,15 +149,21 @@ pub fn read_migrations(folder: &Path) -> Result<Vec<Migration>, ArtifactError> {
             continue;
         }
         let parts: Vec<_> = file_name.split('.').collect();
-        let [name, dialect @ ("sqlite" | "postgres"), "sql"] = parts.as_slice() else {
-            return Err(file_error(&path, "a migration is named NNNN_name.sqlite.sql or NNNN_name.postgres.sql"));
+        let (name, dialect, suffix) = match parts.as_slice() {
+            [name, dialect @ ("sqlite" | "postgres"), "sql"] => (name, dialect, ""),
+            [name, "backfill", dialect @ ("sqlite" | "postgres"), "sql"] => (name, dialect, Migration::BACKFILL),
+            _ => {
+                let reason = "a migration is named NNNN_name.sqlite.sql or NNNN_name.postgres.sql, its back-fill NNNN_name.backfill.sqlite.sql \
+                    or NNNN_name.backfill.postgres.sql";
+                return Err(file_error(&path, reason));
+            }
         };
         let numbered =
             name.split_once('_').is_some_and(|(number, _)| number.len() == 4 && number.bytes().all(|byte| byte.is_ascii_digit()));
         if !numbered {
             return Err(file_error(&path, "a migration's name begins with four digits and an underscore"));
         }
-        migrations.push(Migration { name: (*name).to_owned(), dialect: (*dialect).to_owned(), sql: read_text(&path)? });
+        migrations.push(Migration { name: format!("{name}{suffix}"), dialect: (*dialect).to_owned(), sql: read_text(&path)? });
     }
     migrations.sort_by(|a, b| (&a.name, &a.dialect).cmp(&(&b.name, &b.dialect)));
     Ok(migrations)

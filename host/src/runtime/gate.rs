@@ -81,6 +81,8 @@ pub struct Plan {
     pub replaces: Option<String>,
     /// Migrations that would be applied.
     pub migrations: Vec<String>,
+    /// Columns that would be filled in for the rows that are there, a batch at a time while the version is live.
+    pub backfills: Vec<String>,
     pub routes: Vec<String>,
     pub imports: Vec<String>,
     /// What the operator grants with this deployment and granted with earlier ones, beside the permission map.
@@ -211,6 +213,12 @@ impl Runtime {
         };
         let pending = pending.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?;
 
+        let backfills = match way {
+            Way::Look | Way::Forward => self.open_backfills(&*powers.database, artifact).await,
+            Way::Back => Ok(Vec::new()),
+        };
+        let backfills = backfills.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?;
+
         let component = {
             let (engine, artifact) = (self.engine.clone(), artifact.clone());
             tokio::task::spawn_blocking(move || engine.compile(&artifact.bytes, &artifact.sha256))
@@ -233,6 +241,7 @@ impl Runtime {
         let plan = Plan {
             replaces: live.as_ref().map(|live| live.version.clone()),
             migrations: pending,
+            backfills,
             routes: parts.routes.iter().map(|(route, _)| format!("{} {}", route.method(), route.full_path(&manifest.prefix))).collect(),
             grants,
             imports: contract.imports().iter().map(|import| import.id.clone()).collect(),
@@ -280,6 +289,20 @@ impl Runtime {
         let pending = database.pending(migrations).await?;
         // Nothing to try, nobody to wait for.
         if pending.is_empty() { Ok(pending) } else { database.rehearse_migrations(migrations, self.migration_time(service)).await }
+    }
+
+    /// Those that are not done yet, in words.
+    async fn open_backfills(&self, database: &dyn Database, artifact: &Artifact) -> Result<Vec<String>, MigrateError> {
+        let mut open = Vec::new();
+        for step in self.migrations_of(artifact).iter().filter(|step| step.is_backfill()) {
+            if database.backfill_progress(&step.name).await?.is_some_and(|progress| progress.is_done) {
+                continue;
+            }
+            let refuses = |reason| MigrateError::NotAdditive { name: step.name.clone(), reason };
+            let backfill = migration::Backfill::of(step, &artifact.migrations).map_err(refuses)?;
+            open.push(format!("{}: {} of {}", step.name, backfill.columns.join(", "), backfill.table));
+        }
+        Ok(open)
     }
 
     /// Calls the candidate's health probe in a catalogue of its own.

@@ -20,6 +20,7 @@ pub use crate::contract::{CURSOR_INVALID, ErrorKind, FieldError, Input, ServiceE
 use crate::names::ServiceName;
 
 pub mod artifact;
+mod backfill;
 mod bindings;
 mod call;
 mod catalogue;
@@ -41,6 +42,7 @@ mod subscriber;
 pub mod swap;
 pub mod versions;
 
+use backfill::Backfills;
 pub use call::StatsView;
 pub use catalogue::{CallTarget, Catalogue, RouteEntry};
 use engine::Engine;
@@ -121,6 +123,7 @@ pub struct Runtime {
     cursor_key: CursorKey,
     migration_timeout: Duration,
     dev_mode: bool,
+    backfills: Backfills,
     myself: Weak<Runtime>,
 }
 
@@ -161,6 +164,7 @@ impl Runtime {
             cursor_key: CursorKey::new(&settings.cursor_key),
             migration_timeout: settings.migration_timeout,
             dev_mode: settings.dev_mode,
+            backfills: Backfills::default(),
             myself: myself.clone(),
         }))
     }

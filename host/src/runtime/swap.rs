@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Runtime;
 use super::artifact::Artifact;
+use super::backfill::BackfillView;
 use super::call::StatsView;
 use super::catalogue::{Generation, Unfit};
 use super::gate::{Candidate, Way, read, refuse_unfit};
@@ -99,6 +100,8 @@ pub struct ServiceView {
     pub calls_running: usize,
     pub routes: Vec<String>,
     pub grants: Vec<String>,
+    /// Of the live version.
+    pub backfills: Vec<BackfillView>,
 }
 
 impl Runtime {
@@ -220,7 +223,12 @@ impl Runtime {
     pub fn views(&self) -> Vec<ServiceView> {
         let catalogue = self.pin();
         let services = self.versions.services();
-        services.iter().map(|(service, versions)| view(service, versions, catalogue.generation(service.as_str()))).collect()
+        let view_of = |(service, versions): &(ServiceName, Arc<Versions>)| {
+            let live = catalogue.generation(service.as_str());
+            let backfills = live.map_or_else(Vec::new, |live| self.backfills.views(live));
+            ServiceView { backfills, ..view(service, versions, live) }
+        };
+        services.iter().map(view_of).collect()
     }
 
     /// Brings up the services at the start of the host: from `folder` (packed files) and from what operators activated before. A file
@@ -472,6 +480,7 @@ impl Runtime {
         self.versions.record(service, entry, bad)?;
         // Publish before draining: a caller must always find a generation.
         self.catalogue.store(Arc::new(catalogue));
+        self.backfills.replaced(old.as_ref());
         Ok((activation, old))
     }
 
@@ -564,5 +573,6 @@ fn view(service: &ServiceName, versions: &Versions, live: Option<&Arc<Generation
             live.routes.iter().map(|(route, _)| format!("{} {}", route.method(), route.full_path(&live.artifact.manifest.prefix))).collect()
         }),
         grants: live.map_or_else(Vec::new, |live| live.contract.imports().iter().map(|import| import.id.clone()).collect()),
+        backfills: Vec::new(),
     }
 }

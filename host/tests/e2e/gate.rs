@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::app::{Reply, TestApp};
+use crate::app::{Reply, TestApp, until};
 use crate::candidate::component::{Core, Start};
 use crate::candidate::{Candidate, migration, repacked, with_migrations};
 use crate::load::Lookups;
@@ -353,6 +353,75 @@ async fn what_is_refused_leaves_nothing_behind() {
     assert_eq!(activation["generation"].as_u64(), Some(highest(&[&before, &front, &other]) + 1));
     app.post("/api/v1/hostile/mark", json!({})).send().await.expect(StatusCode::NO_CONTENT);
     gate.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_runs_beside_its_live_version_and_goes_on_after_a_kill() {
+    const ROWS: u64 = 60_000;
+    let mut app = TestApp::with(&["front", "hostile", "location"], &[]).await;
+    app.kill();
+    let file = rusqlite::Connection::open(app.data_folder().join("services/hostile.sqlite")).expect("the service's file");
+    let rows =
+        format!("INSERT INTO marks (id) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {ROWS}) SELECT i FROM n");
+    file.execute_batch(&rows).expect("many rows");
+    drop(file);
+    app.restart().await;
+
+    let with = |sql: &str| {
+        with_migrations("hostile", &[("version = \"0.1.0\"", "version = \"0.1.1\"")], |all| {
+            all.push(migration("0003_colour", "ALTER TABLE marks ADD COLUMN colour TEXT"));
+            all.push(migration("0003_colour.backfill", sql));
+        })
+    };
+    let dry_run = "/admin/v1/plugins/hostile/versions?dry_run=true";
+    for (sql, reason) in [
+        ("UPDATE marks SET id = id + 1", "id is none of them"),
+        ("DELETE FROM marks", "a back-fill is one UPDATE and nothing else"),
+        // Shown by the first rows alone.
+        ("UPDATE marks SET colour = nothing", "migration 0003_colour.backfill failed"),
+    ] {
+        let refused = app.admin(Method::POST, dry_run).bytes(with(sql)).send().await;
+        check_refusal(refused, "migrations", &[reason]);
+    }
+    let fills = with("UPDATE marks SET colour = 'red' WHERE id > 0");
+    let rehearsed = app.admin(Method::POST, dry_run).bytes(fills.clone()).send().await.expect(StatusCode::OK);
+    assert_eq!(rehearsed["plan"]["backfills"], json!(["0003_colour.backfill: colour of marks"]));
+
+    app.deploy("hostile", fills).await.expect(StatusCode::OK);
+    let state = async |app: &TestApp| {
+        let view = app.admin(Method::GET, "/admin/v1/plugins/hostile").send().await.expect(StatusCode::OK);
+        view["backfills"][0].clone()
+    };
+    let begun = until("it has begun", async || {
+        app.post("/api/v1/hostile/mark", json!({})).send().await.expect(StatusCode::NO_CONTENT);
+        let state = state(&app).await;
+        (state["rows"].as_u64() > Some(0)).then_some(state)
+    })
+    .await;
+    assert_eq!((&begun["name"], &begun["state"]), (&json!("0003_colour"), &json!("running")));
+    app.kill();
+    app.restart().await;
+    let resumed = state(&app).await;
+    assert!(resumed["rows"].as_u64().is_none_or(|rows| rows < ROWS), "{resumed}");
+    let done = async |app: &TestApp, least: u64| {
+        until("it is done", async || {
+            app.post("/api/v1/hostile/mark", json!({})).send().await.expect(StatusCode::NO_CONTENT);
+            let state = state(app).await;
+            let rows = state["rows"].as_u64().unwrap_or_default();
+            (state["state"] == "done" && rows >= least).then_some(rows)
+        })
+        .await
+    };
+    let rows = done(&app, ROWS).await;
+    // A row is filled once, whatever was cut off: there are no more than were ever made.
+    assert!(rows < ROWS + ROWS / 2, "{rows}");
+
+    // Rows that a version without the column has written meanwhile are filled in when its successor is live again.
+    app.admin(Method::POST, "/admin/v1/plugins/hostile/rollback").send().await.expect(StatusCode::OK);
+    app.post("/api/v1/hostile/mark", json!({})).send().await.expect(StatusCode::NO_CONTENT);
+    let activate = app.admin(Method::PUT, "/admin/v1/plugins/hostile/active").json(json!({ "version": "0.1.1" }));
+    activate.send().await.expect(StatusCode::OK);
+    done(&app, rows + 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::helpers::stmt_create_table::CreateTableBuilder;
 use sqlparser::ast::{
-    AlterTable, AlterTableOperation, ColumnDef, ColumnOption, CreateIndex, CreateTable, Expr, GeneratedAs, Insert, ObjectName, ObjectType,
-    SetExpr, Statement, TableConstraint, TableObject, Visit, visit_expressions,
+    AlterTable, AlterTableOperation, AssignmentTarget, ColumnDef, ColumnOption, CreateIndex, CreateTable, Expr, GeneratedAs, Insert,
+    ObjectName, ObjectType, SetExpr, Statement, TableConstraint, TableFactor, TableObject, Update, Visit, visit_expressions,
 };
 use sqlparser::dialect::{Dialect, PostgreSqlDialect, SQLiteDialect};
 use sqlparser::parser::Parser;
@@ -21,7 +21,10 @@ pub fn check(migrations: &[Migration]) -> Result<(), Vec<String>> {
     let reasons: Vec<String> = migrations
         .iter()
         .filter_map(|migration| {
-            let reason = check_one(migration).err()?;
+            let reason = match migration.is_backfill() {
+                true => Backfill::of(migration, migrations).err()?,
+                false => check_one(migration).err()?,
+            };
             Some(MigrateError::NotAdditive { name: migration.name.clone(), reason }.to_string())
         })
         .collect::<BTreeSet<_>>()
@@ -32,6 +35,15 @@ pub fn check(migrations: &[Migration]) -> Result<(), Vec<String>> {
 
 /// Errors: the first statement that is not known to add.
 pub fn check_one(migration: &Migration) -> Result<(), String> {
+    let mut made = BTreeSet::new();
+    for statement in parse(migration)? {
+        adds(&statement, &mut made)?;
+        only_known_functions(&statement)?;
+    }
+    Ok(())
+}
+
+fn parse(migration: &Migration) -> Result<Vec<Statement>, String> {
     let dialect: &dyn Dialect = match migration.dialect.as_str() {
         "sqlite" => &SQLiteDialect {},
         "postgres" => &PostgreSqlDialect {},
@@ -40,16 +52,105 @@ pub fn check_one(migration: &Migration) -> Result<(), String> {
     if migration.sql.len() > limits::SQL_MIGRATION_BYTES_MAX {
         return Err(format!("it is longer than {} bytes", limits::SQL_MIGRATION_BYTES_MAX));
     }
-    let mut made = BTreeSet::new();
-    for statement in parse(dialect, &migration.sql)? {
-        adds(&statement, &mut made)?;
-        only_known_functions(&statement)?;
-    }
-    Ok(())
+    Parser::parse_sql(dialect, &migration.sql).map_err(|error| error.to_string())
 }
 
-fn parse(dialect: &dyn Dialect, sql: &str) -> Result<Vec<Statement>, String> {
-    Parser::parse_sql(dialect, sql).map_err(|error| error.to_string())
+/// One `UPDATE` of rows that are there, for columns that the migration of the same name added: run in batches while the version that has these columns
+/// is live. It fills in what is null and nothing else, so that it may be cut off and begun again, and never writes over what the service has written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backfill {
+    /// `0001_accounts.backfill`.
+    pub name: String,
+    /// As it is written.
+    pub sql: String,
+    pub table: String,
+    /// `colour = 'red', size = length(name)`.
+    pub assignments: String,
+    /// Names of the columns that are set.
+    pub columns: Vec<String>,
+    /// What stands behind `WHERE`.
+    pub condition: Option<String>,
+}
+
+impl Backfill {
+    /// Errors: what it is that this is not; `all` has the migration that it belongs to.
+    pub fn of(backfill: &Migration, all: &[Migration]) -> Result<Self, String> {
+        let base = backfill.name.strip_suffix(Migration::BACKFILL).unwrap_or_default();
+        let Some(base) = all.iter().find(|migration| migration.name == base && migration.dialect == backfill.dialect) else {
+            return Err("a back-fill has the number and name of the migration that adds its columns".to_owned());
+        };
+        let statements = parse(backfill)?;
+        let [Statement::Update(update)] = statements.as_slice() else {
+            return Err("a back-fill is one UPDATE and nothing else".to_owned());
+        };
+        only_known_functions(&statements[0])?;
+        let table = only_a_table(update)?;
+        let added = fillable_columns(base, &table)?;
+        let mut columns = Vec::new();
+        for assignment in &update.assignments {
+            let column = match &assignment.target {
+                AssignmentTarget::ColumnName(name) => own_name(name)?,
+                AssignmentTarget::Tuple(_) => return Err("a back-fill sets columns one by one".to_owned()),
+            };
+            if !added.contains(&column) {
+                return Err(format!(
+                    "a back-fill sets only columns that {} adds to {table}, which may be null and have no DEFAULT: {column} is none of them",
+                    base.name
+                ));
+            }
+            columns.push(column);
+        }
+        let assignments: Vec<String> = update.assignments.iter().map(ToString::to_string).collect();
+        Ok(Self {
+            name: backfill.name.clone(),
+            sql: backfill.sql.clone(),
+            table,
+            assignments: assignments.join(", "),
+            columns,
+            condition: update.selection.as_ref().map(ToString::to_string),
+        })
+    }
+}
+
+fn only_a_table(update: &Update) -> Result<String, String> {
+    // All that an UPDATE may have beyond this is named here: whatever else the parser knows is refused.
+    let is_plain = update.from.is_none()
+        && update.returning.is_none()
+        && update.output.is_none()
+        && update.or.is_none()
+        && update.order_by.is_empty()
+        && update.limit.is_none()
+        && update.optimizer_hints.is_empty()
+        && update.table.joins.is_empty();
+    match &update.table.relation {
+        TableFactor::Table { name, alias: None, args: None, .. } if is_plain && update.table.to_string() == name.to_string() => {
+            own_name(name)
+        }
+        _ => Err("a back-fill is UPDATE table SET … WHERE …, no more: the host takes the rows in batches".to_owned()),
+    }
+}
+
+/// Columns that the migration adds to a table and that are null in the rows that are there.
+fn fillable_columns(migration: &Migration, table: &str) -> Result<BTreeSet<String>, String> {
+    let mut columns = BTreeSet::new();
+    for statement in parse(migration)? {
+        let Statement::AlterTable(altered) = statement else { continue };
+        if own_name(&altered.name)? != table {
+            continue;
+        }
+        for operation in &altered.operations {
+            let AlterTableOperation::AddColumn { column_def, .. } = operation else { continue };
+            let is_null = column_def.options.iter().all(|option| match &option.option {
+                ColumnOption::NotNull => false,
+                ColumnOption::Default(value) => is_null(value),
+                _ => true,
+            });
+            if is_null {
+                columns.insert(column_def.name.value.to_ascii_lowercase());
+            }
+        }
+    }
+    Ok(columns)
 }
 
 /// `made`: the tables that the migration has made so far.
@@ -64,7 +165,7 @@ fn adds(statement: &Statement, made: &mut BTreeSet<String>) -> Result<(), String
             names.first().map(ToString::to_string).unwrap_or_default()
         )),
         Statement::Update(_) | Statement::Delete(_) => Err(format!(
-            "{:.60}: a migration changes no rows; the service fills new columns in, as it comes by their rows",
+            "{:.60}: a migration changes no rows; new columns are filled in by NNNN_name.backfill.<dialect>.sql, or by the service as it comes by their rows",
             statement.to_string()
         )),
         other => Err(format!("{:.60}: only new tables, columns and indexes are known to add", other.to_string())),
@@ -336,19 +437,67 @@ mod tests {
         assert_eq!(check(&wrong).expect_err("two of three").len(), 2);
     }
 
+    fn backfill_of(sql: &str, base: &str) -> Result<Backfill, String> {
+        let base = migration("sqlite", base);
+        let backfill = Migration { name: "0001_x.backfill".to_owned(), ..migration("sqlite", sql) };
+        Backfill::of(&backfill, &[base, backfill.clone()])
+    }
+
+    const BASE: &str = "ALTER TABLE a ADD COLUMN c TEXT; ALTER TABLE a ADD COLUMN d INTEGER CHECK (d > 0); \
+        ALTER TABLE a ADD COLUMN e TEXT NOT NULL DEFAULT 'x'; ALTER TABLE b ADD COLUMN f TEXT";
+
+    #[test]
+    fn a_backfill_is_one_update_of_columns_that_its_migration_adds() {
+        let sql = "UPDATE a SET c = lower(name), d = length(name) + 1 WHERE name IS NOT NULL;";
+        let found = backfill_of(sql, BASE).expect("it passes");
+        assert_eq!((found.table.as_str(), found.columns.as_slice()), ("a", ["c".to_owned(), "d".to_owned()].as_slice()));
+        assert_eq!(found.assignments, "c = lower(name), d = length(name) + 1");
+        assert_eq!(found.condition.as_deref(), Some("name IS NOT NULL"));
+        assert_eq!(backfill_of("UPDATE b SET f = 'x'", BASE).expect("it passes").condition, None);
+        for (sql, expect) in [
+            ("UPDATE a SET name = 'x'", "name is none of them"),
+            ("UPDATE a SET c = 'x', name = 'x'", "name is none of them"),
+            ("UPDATE a SET e = 'x'", "e is none of them"),
+            ("UPDATE a SET f = 'x'", "f is none of them"),
+            ("UPDATE a SET (c, d) = ('x', 1)", ""),
+            ("DELETE FROM a", "one UPDATE"),
+            ("UPDATE a SET c = 'x'; DELETE FROM a", "one UPDATE"),
+            ("UPDATE a SET c = 'x'; UPDATE b SET f = 'x'", "one UPDATE"),
+            ("INSERT INTO a (c) VALUES ('x')", "one UPDATE"),
+            ("", "one UPDATE"),
+            ("UPDATE OR REPLACE a SET c = 'x'", "no more"),
+            ("UPDATE a SET c = b.f FROM b", "no more"),
+            ("UPDATE a AS x SET c = 'x'", "no more"),
+            ("UPDATE a SET c = 'x' RETURNING c", "no more"),
+            ("UPDATE main.a SET c = 'x'", "without a schema"),
+            ("UPDATE _echo_outbox SET c = 'x'", "the host's"),
+            ("UPDATE a SET c = (SELECT f FROM b)", "a query has no place"),
+            ("UPDATE a SET c = 'x' WHERE EXISTS (SELECT 1 FROM b)", "a query has no place"),
+            ("UPDATE a SET c = hex(name)", "the function hex"),
+        ] {
+            let reason = backfill_of(sql, BASE).expect_err(sql);
+            assert!(reason.contains(expect), "{sql}: {reason}");
+        }
+        let alone = Migration { name: "0002_y.backfill".to_owned(), ..migration("sqlite", "UPDATE a SET c = 'x'") };
+        let reasons = check(&[migration("sqlite", BASE), alone]).expect_err("it belongs to none");
+        assert!(reasons[0].contains("number and name"), "{reasons:?}");
+    }
+
     #[test]
     fn the_services_own_migrations_pass() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../migrations");
         let mut count = 0;
         for service in std::fs::read_dir(root).expect("the folder of migrations") {
+            let mut all = Vec::new();
             for file in std::fs::read_dir(service.expect("a service").path()).expect("its folder") {
                 let path = file.expect("a migration").path();
                 let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-                let dialect = if name.ends_with(".sqlite.sql") { "sqlite" } else { "postgres" };
+                let (name, dialect) = name.trim_end_matches(".sql").rsplit_once('.').expect("a dialect");
                 let sql = std::fs::read_to_string(&path).expect("readable");
-                assert_eq!(check(&[Migration { name, dialect: dialect.to_owned(), sql }]), Ok(()));
-                count += 1;
+                all.push(Migration { name: name.to_owned(), dialect: dialect.to_owned(), sql });
             }
+            assert_eq!(check(&all), Ok(()));
+            count += all.len();
         }
         assert!(count >= 10, "only {count} were looked at");
     }

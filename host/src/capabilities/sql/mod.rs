@@ -128,6 +128,13 @@ pub trait Database: Outbox {
         self.confirm_migrations(&applied).await?;
         Ok(applied)
     }
+    /// Fills in what is null of the next so many rows of a back-fill, in a transaction of its own that also keeps how far it came: after a crash it
+    /// goes on there. Errors: `Failed` with `Timeout` where that takes longer than `time`; nothing has changed then.
+    async fn backfill(&self, backfill: &migration::Backfill, rows_max: usize, time: Duration) -> Result<BackfillProgress, MigrateError>;
+    /// None where it never began. Reads, and waits for no writer.
+    async fn backfill_progress(&self, name: &str) -> Result<Option<BackfillProgress>, SqlError>;
+    /// It begins anew, at the first row.
+    async fn restart_backfill(&self, name: &str) -> Result<(), SqlError>;
     async fn ping(&self) -> Result<(), SqlError>;
 }
 
@@ -158,10 +165,11 @@ pub trait Outbox: Send + Sync {
     async fn remove_up_to(&self, position: i64) -> Result<(), SqlError>;
 }
 
-/// One step of a service's schema, from `migrations/<service>/NNNN_name.<dialect>.sql`.
+/// One step of a service's schema, from `migrations/<service>/NNNN_name.<dialect>.sql`, or its back-fill, from
+/// `NNNN_name.backfill.<dialect>.sql`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Migration {
-    /// `0001_accounts`.
+    /// `0001_accounts`; of its back-fill `0001_accounts.backfill`.
     pub name: String,
     /// `sqlite` or `postgres`.
     pub dialect: String,
@@ -176,6 +184,25 @@ impl SqlError {
 
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
+impl Migration {
+    pub const BACKFILL: &str = ".backfill";
+
+    /// Whether it fills in the columns that the migration of its name added, instead of adding any.
+    pub fn is_backfill(&self) -> bool {
+        self.name.ends_with(Self::BACKFILL)
+    }
+}
+
+/// How far a back-fill has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BackfillProgress {
+    /// When it began, in microseconds since 1970.
+    pub began_us: u64,
+    /// Rows that it filled.
+    pub rows: u64,
+    pub is_done: bool,
+}
+
     #[error("migration {name} was applied before with another text; a migration is never changed, add a new one")]
     Changed { name: String },
     #[error("migration {name} is not additive: {reason}")]

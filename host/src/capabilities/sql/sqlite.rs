@@ -16,10 +16,14 @@ use self::lanes::{File, Lease, Visit};
 use self::outbox::{Pending, SqliteOutbox};
 use self::script::Script;
 use self::values::Params;
-use super::{Database, Effect, ErrorClass, MigrateError, Migration, Outbox, Row, Rows, SqlBackend, SqlError, Transaction, Value};
+use super::migration::Backfill;
+use super::{
+    BackfillProgress, Database, Effect, ErrorClass, MigrateError, Migration, Outbox, Row, Rows, SqlBackend, SqlError, Transaction, Value,
+};
 use crate::limits;
 use crate::names::ServiceName;
 
+mod backfill;
 mod errors;
 mod functions;
 mod guard;
@@ -271,6 +275,18 @@ impl Database for SqliteDatabase {
 
     async fn pending(&self, migrations: &[Migration]) -> Result<Vec<String>, MigrateError> {
         migrate::pending(&self.0.file, migrations).await
+    }
+
+    async fn backfill(&self, backfill: &Backfill, rows_max: usize, time: Duration) -> Result<BackfillProgress, MigrateError> {
+        backfill::run(&self.0.file, backfill, rows_max, time).await
+    }
+
+    async fn backfill_progress(&self, name: &str) -> Result<Option<BackfillProgress>, SqlError> {
+        backfill::progress(&self.0.file, name).await
+    }
+
+    async fn restart_backfill(&self, name: &str) -> Result<(), SqlError> {
+        backfill::restart(&self.0.file, name).await
     }
 
     async fn ping(&self) -> Result<(), SqlError> {

@@ -505,6 +505,11 @@ impl Lease {
         self.run_text_as(Speaker::Migration, sql, time).await
     }
 
+    /// As `run_text`, in the name of a service: a batch of a back-fill does what its statements may.
+    pub async fn run_batch(&mut self, sql: &str, time: Duration) -> Result<(), SqlError> {
+        self.run_text_as(Speaker::Service, sql, time).await
+    }
+
     async fn run_text_as(&mut self, speaker: Speaker, sql: &str, time: Duration) -> Result<(), SqlError> {
         let sql = sql.to_owned();
         self.held()?.link()?.speak(speaker)?;

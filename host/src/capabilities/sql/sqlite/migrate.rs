@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
+use super::backfill;
 use super::lanes::{File, Lease};
 use super::script::Script;
 use super::values::{self, Params};
 use crate::capabilities::sql::{ErrorClass, MigrateError, Migration, SqlError, migration as additive};
+use crate::limits;
 
 /// `undo`: a JSON list of statements; null once the migration is final.
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS _echo_migrations
@@ -31,7 +33,10 @@ pub async fn apply(file: &File, migrations: &[Migration], time: Duration) -> Res
 /// As `apply`, on the data that is there, and rolls it back.
 pub async fn rehearse(file: &File, migrations: &[Migration], time: Duration) -> Result<Vec<String>, MigrateError> {
     let mut writer = file.writer().await?;
-    let names = within_transaction(&mut writer, migrations, time).await;
+    let names = match within_transaction(&mut writer, migrations, time).await {
+        Ok(names) => rehearse_backfills(&mut writer, migrations, &names, time).await.map(|()| names),
+        Err(error) => Err(error),
+    };
     // Given back with the transaction open, the writer is rolled back.
     drop(writer);
     // A large transaction leaves a long log, whatever becomes of it.
@@ -94,6 +99,18 @@ async fn within_transaction(writer: &mut Lease, migrations: &[Migration], time: 
         })?;
     }
     Ok(names(&fresh))
+}
+
+/// The first rows of each back-fill whose migration is new, within the transaction.
+async fn rehearse_backfills(writer: &mut Lease, all: &[Migration], fresh: &[String], time: Duration) -> Result<(), MigrateError> {
+    for backfill in all.iter().filter(|migration| migration.dialect == "sqlite" && migration.is_backfill()) {
+        if fresh.iter().any(|name| backfill.name.strip_suffix(Migration::BACKFILL) == Some(name)) {
+            let refuses = |reason| MigrateError::NotAdditive { name: backfill.name.clone(), reason };
+            let parsed = additive::Backfill::of(backfill, all).map_err(refuses)?;
+            backfill::batch(writer, &parsed, limits::SQL_BACKFILL_ROWS_MAX, time).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn run(writer: &mut Lease, migration: &Migration, time: Duration) -> Result<(), SqlError> {
@@ -187,14 +204,14 @@ impl Schema {
     }
 }
 
-fn quoted(name: &str) -> String {
+pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Those that are not among the known. All are looked at before the first is applied.
 fn missing<'a>(known: &HashMap<String, String>, migrations: &'a [Migration]) -> Result<Vec<&'a Migration>, MigrateError> {
     let mut fresh = Vec::new();
-    for migration in migrations.iter().filter(|migration| migration.dialect == "sqlite") {
+    for migration in migrations.iter().filter(|migration| migration.dialect == "sqlite" && !migration.is_backfill()) {
         match known.get(&migration.name) {
             Some(before) if *before == digest(&migration.sql) => continue,
             Some(_) => return Err(MigrateError::Changed { name: migration.name.clone() }),
@@ -247,7 +264,7 @@ async fn applied(lease: &mut Lease, which: &'static str) -> Result<HashMap<Strin
     Ok(known)
 }
 
-fn digest(sql: &str) -> String {
+pub(super) fn digest(sql: &str) -> String {
     Sha256::digest(sql.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -256,7 +273,6 @@ mod tests {
     use super::*;
 
     use crate::capabilities::sql::sqlite::Durability;
-    use crate::limits;
 
     const TIME: Duration = Duration::from_secs(60);
 
