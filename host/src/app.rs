@@ -114,7 +114,11 @@ impl Host {
         let feed = Arc::new(EmbeddedFeed::open(data, durability).await.context("the feeds")?);
         let tokens = EmbeddedTokens::open(data, token_settings).await.context("the tokens")?;
         let cache: Arc<dyn Cache> = Arc::new(MemoryCache::shared(config.cache.bytes_max));
-        let queue = Arc::new(EmbeddedQueue::open_keeping(data, durability, config.queue.dead_letters_max).await.context("the queue")?);
+        let queue = Arc::new(
+            EmbeddedQueue::open_within(data, durability, config.queue.dead_letters_max, config.queue.waiting_max)
+                .await
+                .context("the queue")?,
+        );
         let announcer = Announcer::new(feed.clone(), queue.clone());
         let noting = announcer.clone();
         let registry = Registry::new(Some(Box::new(move |change| noting.note(change))));
@@ -173,11 +177,11 @@ impl Host {
         }
         upkeep.spawn(runtime.clone().run_schedules(upkeep_stop.clone()));
         upkeep.spawn(runtime.clone().run_probation(upkeep_stop.clone()));
+        upkeep.spawn(runtime.clone().run_backfills(upkeep_stop.clone()));
         if let (Mode::Dev, Some(packed)) = (config.mode, config.plugins_folder()) {
             let sources = std::env::current_dir().ok().and_then(|folder| SourceTree::at(&folder));
             let (runtime, packed, stop) = (runtime.clone(), packed.to_owned(), shutdown.clone());
             upkeep.spawn(async move {
-        upkeep.spawn(runtime.clone().run_backfills(upkeep_stop.clone()));
                 if let Err(error) = watch::run(runtime, packed, sources, stop).await {
                     tracing::error!(%error, "changes of the plugins cannot be watched");
                 }

@@ -143,6 +143,8 @@ pub struct QueueConfig {
     #[serde(with = "duration")]
     pub dead_letter_ttl: Duration,
     pub dead_letters_max: usize,
+    /// Events of one service that wait for their subscribers, one for each subscriber.
+    pub waiting_max: u64,
 }
 
 /// How versions of services are deployed and kept.
@@ -235,6 +237,7 @@ impl Config {
             queue: QueueConfig {
                 dead_letter_ttl: Duration::from_secs(limits::DEAD_LETTER_TTL_S),
                 dead_letters_max: limits::DEAD_LETTERS_MAX,
+                waiting_max: limits::QUEUE_WAITING_MAX,
             },
             plugins: PluginsConfig {
                 migration_timeout: Duration::from_millis(limits::SQL_MIGRATION_LIVE_TIMEOUT_MS),
@@ -386,6 +389,7 @@ impl Config {
             "queue.dead_letter_ttl must be between 1m and 3650d",
         );
         must((1..=1_000_000).contains(&self.queue.dead_letters_max), "queue.dead_letters_max must be between 1 and 1000000");
+        must((1..=10_000_000).contains(&self.queue.waiting_max), "queue.waiting_max must be between 1 and 10000000");
         must(!self.data.dir.as_os_str().is_empty(), "data.dir must not be empty");
         let level = tracing_subscriber::EnvFilter::try_new(&self.log.level);
         must(level.is_ok(), &format!("log.level: {:?} is no filter; write info, or info,service=debug", self.log.level));
@@ -768,6 +772,7 @@ mod tests {
             ("[plugins]\nversions_kept = 1\n", "plugins.versions_kept"),
             ("[queue]\ndead_letter_ttl = \"1s\"\n", "queue.dead_letter_ttl"),
             ("[queue]\ndead_letters_max = 0\n", "queue.dead_letters_max"),
+            ("[queue]\nwaiting_max = 0\n", "queue.waiting_max"),
             ("[services]\nauth = 1\n", "[services.auth]"),
             ("[services.Auth]\na = 1\n", "Auth"),
         ] {

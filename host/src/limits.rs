@@ -360,6 +360,13 @@ pub const QUEUE_LANE_BYTES_MAX: usize = 1024 * 1024;
 pub const QUEUE_SETTLE_MS: u64 = 20;
 /// ... and handling pauses while so many events are not written down (the disk is full or gone).
 pub const QUEUE_UNSETTLED_MAX: usize = 10_000;
+/// Events of one publisher that wait for their subscribers (`queue.waiting_max`), one for each subscriber, and their bytes; beyond, the queue takes none
+/// of its events until some are handled. While it takes none, the service's transactions with events are refused, to be tried again after so many
+/// milliseconds; also while the queue is away and its outbox has gone so many effects beyond the first event that waits in it.
+pub const QUEUE_WAITING_MAX: u64 = 200_000;
+pub const QUEUE_WAITING_BYTES_MAX: u64 = 1024 * MIB_BYTES;
+pub const OUTBOX_EVENTS_RETRY_MS: u64 = 5_000;
+pub const OUTBOX_BEHIND_MAX: i64 = 200_000;
 /// A consumer looks for events at least this often, in milliseconds, though nobody called it.
 pub const QUEUE_TICK_MS: u64 = 5_000;
 /// The longest pause before a retry that a subscriber may ask for, in milliseconds.

@@ -307,11 +307,18 @@ impl Relay {
         match outcome {
             Ok(()) => {
                 self.waiting_bytes -= bytes_of(&events);
+                self.outbox.refuse_events(false);
                 self.publish_again_at = None;
                 self.publish_pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
                 true
             }
             Err(error) => {
+                // Whoever makes more of them is told to come back later: memory and disk are no place for what nobody takes.
+                let first = events.first().map_or(self.taken, |(position, _)| *position);
+                if matches!(error, QueueError::Full { .. }) || self.taken.saturating_sub(first) > limits::OUTBOX_BEHIND_MAX {
+                    metrics::counter!("echo_outbox_events_refused_total").increment(1);
+                    self.outbox.refuse_events(true);
+                }
                 let later = std::mem::replace(&mut self.waiting, Arc::unwrap_or_clone(events));
                 self.waiting.extend(later);
                 let retry_ms = self.publish_pause.as_millis() as u64;
@@ -353,7 +360,7 @@ mod tests {
     use crate::capabilities::hub::embedded::EmbeddedFeed;
     use crate::capabilities::sql::contract::killed;
     use crate::capabilities::sql::sqlite::{Durability, SqliteBackend};
-    use crate::capabilities::sql::{Database, SqlBackend, SqlError};
+    use crate::capabilities::sql::{Database, ErrorClass, SqlBackend, SqlError};
     use crate::names::ServiceName;
 
     /// Everything that arrives, at sockets and at a subscriber.
@@ -392,11 +399,12 @@ mod tests {
         }
     }
 
-    /// Refuses a few times before it passes on, and does not answer at all while it hangs.
+    /// Refuses a few times before it passes on, has no room while it is full, and does not answer at all while it hangs.
     struct FlakyQueue {
         queue: Arc<dyn Queue>,
         refusals: Arc<AtomicUsize>,
         hangs: Arc<AtomicBool>,
+        is_full: Arc<AtomicBool>,
     }
 
     #[async_trait]
@@ -404,6 +412,9 @@ mod tests {
         async fn publish(&self, source: &str, events: &[(i64, Event)]) -> Result<(), QueueError> {
             if self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
                 return Err(QueueError::Unavailable("not now".to_owned()));
+            }
+            if self.is_full.load(Ordering::SeqCst) {
+                return Err(QueueError::Full { publisher: "alpha".to_owned() });
             }
             if self.hangs.load(Ordering::SeqCst) {
                 return std::future::pending().await;
@@ -456,6 +467,7 @@ mod tests {
         /// How often the queue still refuses.
         refusals: Arc<AtomicUsize>,
         hangs: Arc<AtomicBool>,
+        is_full: Arc<AtomicBool>,
         shutdown: CancellationToken,
         relay: JoinHandle<()>,
     }
@@ -470,15 +482,16 @@ mod tests {
         let subscriber = ServiceName::parse("beta").expect("a good name");
         queue.subscribe(&subscriber, vec!["a.a".to_owned()], handler).await.expect("subscribes");
         let refusals = Arc::new(AtomicUsize::new(refusals));
-        let hangs = Arc::new(AtomicBool::new(false));
-        let queue: Arc<dyn Queue> = Arc::new(FlakyQueue { queue, refusals: refusals.clone(), hangs: hangs.clone() });
+        let (hangs, is_full): (Arc<AtomicBool>, Arc<AtomicBool>) = Default::default();
+        let queue: Arc<dyn Queue> =
+            Arc::new(FlakyQueue { queue, refusals: refusals.clone(), hangs: hangs.clone(), is_full: is_full.clone() });
         let shutdown = CancellationToken::new();
         let relay = Relay {
             publish_timeout: Duration::from_millis(200),
             ..Relay::new(database.clone(), queue.clone(), feed.clone(), arrivals.clone())
         };
         let relay = tokio::spawn(relay.run(shutdown.clone()));
-        House { database, queue, feed, arrivals, refusals, hangs, shutdown, relay }
+        House { database, queue, feed, arrivals, refusals, hangs, is_full, shutdown, relay }
     }
 
     fn event(payload: &str) -> Effect {
@@ -602,6 +615,38 @@ mod tests {
         assert_eq!(house.database.peek(i64::MIN, 1).await.expect("peeks").len(), 1);
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn while_the_queue_has_no_room_events_are_refused_before_their_commit_and_pushes_are_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let house = house(folder.path(), 0, None).await;
+        let (database, user) = (&house.database, Uuid::now_v7());
+        house.is_full.store(true, Ordering::SeqCst);
+        let mut taken = Vec::new();
+        let until_refused = Instant::now() + Duration::from_secs(20);
+        let refused = loop {
+            assert!(Instant::now() < until_refused, "{} events were taken", taken.len());
+            let payload = taken.len().to_string();
+            match database.emit(vec![event(&payload)]).await {
+                Ok(()) => taken.push(payload),
+                Err(error) => break error,
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        };
+        assert_eq!(refused.class, ErrorClass::Unavailable, "{refused}");
+        let mut transaction = database.begin().await.expect("begins");
+        transaction.emit(event("within a transaction")).await.expect_err("refused too");
+        drop(transaction);
+        database.emit(vec![push(user, "\"push\"", Class::Durable)]).await.expect("pushes wait for no subscriber");
+        until("the push", || house.arrivals.entries.lock().len() == 1).await;
+
+        house.is_full.store(false, Ordering::SeqCst);
+        until("what was taken", || house.arrivals.events.lock().len() >= taken.len()).await;
+        database.emit(vec![event("after")]).await.expect("there is room again");
+        taken.push("after".to_owned());
+        until("the last one", || house.arrivals.events.lock().len() >= taken.len()).await;
+        assert_eq!(*house.arrivals.events.lock(), taken, "what was taken arrives once, what was refused never does");
+    }
+
     /// Has a batch ready whenever it is asked, of these sizes.
     struct Batches {
         sizes: Mutex<VecDeque<usize>>,
@@ -622,6 +667,8 @@ mod tests {
             let size = self.sizes.lock().pop_front().unwrap_or(0);
             Ok((after.max(0) + 1..).take(size).map(|position| (position, push(Uuid::nil(), "1", Class::Ephemeral))).collect())
         }
+
+        fn refuse_events(&self, _: bool) {}
 
         async fn remove_up_to(&self, _: i64) -> Result<(), SqlError> {
             Ok(())

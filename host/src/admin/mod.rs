@@ -346,6 +346,7 @@ impl From<QueueError> for AdminError {
     fn from(error: QueueError) -> Self {
         let (status, code) = match error {
             QueueError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "queue_unavailable"),
+            QueueError::Full { .. } => (StatusCode::SERVICE_UNAVAILABLE, "queue_full"),
             QueueError::NoSuchLetter(_) => (StatusCode::NOT_FOUND, "no_such_dead_letter"),
         };
         Self(Problem::new(status, code, error.to_string()))

@@ -90,6 +90,7 @@ impl Outbox for MemoryFeed {
     async fn peek(&self, _after: i64, _limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
         Ok(Vec::new())
     }
+    fn refuse_events(&self, _refuse: bool) {}
     async fn remove_up_to(&self, _position: i64) -> Result<(), SqlError> {
         Ok(())
     }

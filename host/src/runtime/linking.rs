@@ -2,7 +2,7 @@
 //! The list of what can be granted is on this screen.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 use wasmtime::StoreContextMut;
@@ -189,5 +189,8 @@ async fn publish(
         correlation_id: guest.context().correlation_id.to_string(),
         gathers: codec.gathers(),
     };
-    guest.emit(Effect::Event(event)).await.map_err(|error| refused(ErrorKind::Unavailable, "outbox_unavailable", error.to_string()))
+    guest.emit(Effect::Event(event)).await.map_err(|error| ServiceError {
+        retry_after: Some(Duration::from_millis(crate::limits::OUTBOX_EVENTS_RETRY_MS)),
+        ..refused(ErrorKind::Unavailable, "outbox_unavailable", error.to_string())
+    })
 }

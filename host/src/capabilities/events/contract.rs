@@ -452,6 +452,47 @@ async fn more_than_fits_into_memory(queue: Arc<dyn Queue>) {
     assert!(seen == expect, "out of order, or not all");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publisher_has_so_many_events_waiting_and_others_go_on() {
+    const MOST: u64 = 5;
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = async || EmbeddedQueue::open_within(folder.path(), Durability::default(), 10, MOST).await.expect("opens");
+    let queue = open().await;
+    let later = Recorder::new(|_, _| Outcome::Retry { after: Some(Duration::from_millis(500)), reason: "later".to_owned() });
+    for name in ["alpha", "beta"] {
+        queue.subscribe(&consumer(name), topics(&["a.a"]), later.clone()).await.expect("subscribes");
+    }
+    // One for each subscriber.
+    let events = |from: i64, to: i64| (from..=to).map(|at| (at, event("a.a", "k", &at.to_string()))).collect::<Vec<_>>();
+    queue.publish("noisy:1", &events(1, 3)).await.expect("up to the bound and a batch beyond");
+    let full = queue.publish("noisy:1", &events(4, 4)).await;
+    assert!(matches!(&full, Err(QueueError::Full { publisher }) if publisher == "noisy"), "{full:?}");
+    queue.publish("quiet:2", &events(1, 1)).await.expect("another publisher has its own share");
+    // Also after a restart.
+    queue.close().await;
+    let queue = open().await;
+    assert!(matches!(queue.publish("noisy:1", &events(4, 4)).await, Err(QueueError::Full { .. })));
+    // What was handled makes room; nothing that was taken is lost.
+    let recorders = [Recorder::done(), Recorder::done()];
+    for (name, recorder) in ["alpha", "beta"].into_iter().zip(&recorders) {
+        queue.subscribe(&consumer(name), topics(&["a.a"]), recorder.clone()).await.expect("subscribes");
+    }
+    for recorder in &recorders {
+        recorder.wait_for(4).await;
+    }
+    timeout(Duration::from_secs(5), async {
+        while queue.publish("noisy:1", &events(4, 4)).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("there is room again");
+    for recorder in &recorders {
+        assert_eq!(recorder.wait_for(5).await.last().map(String::as_str), Some("4"));
+    }
+    queue.stop().await;
+}
+
 async fn open(folder: &Path) -> EmbeddedQueue {
     EmbeddedQueue::open(folder, Durability::default()).await.expect("opens")
 }

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::backlog::{Backlog, Waiting, Weight, publisher_of};
 use self::lane::{Item, Lane, Next};
 use super::{ConsumerState, DeadLetter, Event, Handler, Outcome, Queue, QueueError, gathered};
 use crate::capabilities::sql::sqlite::lanes::{File, Lease};
@@ -27,6 +28,7 @@ use crate::capabilities::sql::{ErrorClass, SqlError, Value};
 use crate::limits;
 use crate::names::ServiceName;
 
+mod backlog;
 mod lane;
 
 const TABLES: [&str; 5] = [
@@ -40,7 +42,10 @@ const TABLES: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS queue_source (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
 ];
 
-const PUT_ENTRY: &str = "INSERT INTO queue_entry (id, subscription, hash, partition, event) VALUES ($1, $2, $3, $4, $5)";
+/// The service that published it; null where an operator put it back, or before there was this column.
+const ADD_PUBLISHER: &str = "ALTER TABLE queue_entry ADD COLUMN publisher TEXT";
+
+const PUT_ENTRY: &str = "INSERT INTO queue_entry (id, subscription, hash, partition, event, publisher) VALUES ($1, $2, $3, $4, $5, $6)";
 const PUT_SOURCE: &str = "INSERT INTO queue_source (name, position) VALUES ($1, $2)
     ON CONFLICT (name) DO UPDATE SET position = excluded.position";
 
@@ -64,6 +69,8 @@ struct Core {
     /// One at a time writes it down.
     settling: tokio::sync::Mutex<()>,
     to_settle: Notify,
+    /// What waits of each publisher.
+    backlog: Backlog,
     /// Per consumer.
     letters_max: usize,
 }
@@ -110,23 +117,26 @@ struct LaneCell {
 }
 
 enum Settled {
-    Done { id: i64 },
+    Done { id: i64, weight: Weight },
     Retry { id: i64, tries: u32, due_us: u64 },
-    Dead { id: i64, consumer: String, reason: String, tries: u32, at_us: u64 },
+    Dead { id: i64, weight: Weight, consumer: String, reason: String, tries: u32, at_us: u64 },
 }
 
 impl EmbeddedQueue {
     /// `<folder>/queue.sqlite`.
     pub async fn open(folder: &Path, durability: Durability) -> Result<Self, QueueError> {
-        Self::open_keeping(folder, durability, limits::DEAD_LETTERS_MAX).await
+        Self::open_within(folder, durability, limits::DEAD_LETTERS_MAX, limits::QUEUE_WAITING_MAX).await
     }
 
-    /// ... with so many dead letters per consumer at the most.
-    pub async fn open_keeping(folder: &Path, durability: Durability, letters_max: usize) -> Result<Self, QueueError> {
+    /// ... with so many dead letters per consumer, and so many events waiting of one publisher, at the most.
+    pub async fn open_within(folder: &Path, durability: Durability, letters_max: usize, waiting_max: u64) -> Result<Self, QueueError> {
         tokio::fs::create_dir_all(folder).await.map_err(|error| QueueError::Unavailable(format!("{}: {error}", folder.display())))?;
         let file = File::open(&folder.join("queue.sqlite"), durability).await?;
         let mut writer = file.writer().await?;
         writer.run(&Script::all(TABLES), Params::default()).await?;
+        if !has_publishers(&mut writer).await? {
+            writer.run(&Script::new(ADD_PUBLISHER).once(), Params::default()).await?;
+        }
         // Another version may have had another number of partitions.
         let repartition = Script::new("UPDATE queue_entry SET partition = hash % $1 WHERE partition <> hash % $1");
         writer.run(&repartition, values::bind([i64::from(limits::QUEUE_PARTITIONS).into()])?).await?;
@@ -136,7 +146,7 @@ impl EmbeddedQueue {
             put_entry: Script::new(PUT_ENTRY),
             put_source: Script::new(PUT_SOURCE),
             load: Script::new(
-                "SELECT id, event, tries, due_us FROM queue_entry WHERE subscription = $1 AND partition = $2 AND id > $3 ORDER BY id LIMIT $4",
+                "SELECT id, event, tries, due_us, publisher FROM queue_entry WHERE subscription = $1 AND partition = $2 AND id > $3 ORDER BY id LIMIT $4",
             ),
             done: Script::new("DELETE FROM queue_entry WHERE id = $1"),
             retry: Script::new("UPDATE queue_entry SET tries = $2, due_us = $3 WHERE id = $1"),
@@ -156,6 +166,7 @@ impl EmbeddedQueue {
             settled: parking_lot::Mutex::default(),
             settling: tokio::sync::Mutex::default(),
             to_settle: Notify::new(),
+            backlog: Backlog::new(waiting_max),
             letters_max,
         });
         core.make_sound(&mut *core.memory.lock().await).await?;
@@ -211,6 +222,10 @@ impl Queue for EmbeddedQueue {
         let mut rows: Vec<Params> = Vec::new();
         let newest = events.last().map_or(seen, |(position, _)| seen.max(*position));
         let unseen = events.iter().filter(|(position, _)| *position > seen).map(|(_, event)| event);
+        let publisher: Arc<str> = publisher_of(source).into();
+        if core.backlog.is_full(&publisher) {
+            return Err(QueueError::Full { publisher: publisher.to_string() });
+        }
         for event in gathered(unseen) {
             let Some(subscriptions) = memory.subscriptions.get(&event.topic).cloned() else { continue };
             let text = encode(&event);
@@ -218,9 +233,10 @@ impl Queue for EmbeddedQueue {
             for subscription in subscriptions {
                 let id = memory.next_id;
                 memory.next_id += 1;
-                rows.push(entry_row(id, &subscription, &shared.key, &text)?);
+                rows.push(entry_row(id, &subscription, &shared.key, &text, Some(&publisher))?);
+                let weight = Weight { publisher: publisher.clone(), bytes: text.len() };
                 let partition = partition_of(hash_of(&shared.key));
-                offers.push((subscription, partition, Item { id, event: shared.clone(), tries: 0, due: None }));
+                offers.push((subscription, partition, Item { id, event: shared.clone(), weight, tries: 0, due: None }));
             }
         }
         if !rows.is_empty() {
@@ -230,6 +246,7 @@ impl Queue for EmbeddedQueue {
             memory.sound = true;
         }
         memory.sources.insert(source.to_owned(), newest);
+        core.backlog.add(offers.iter().map(|(_, _, item)| &item.weight));
         for (subscription, partition, item) in offers {
             subscription.offer(partition, item);
         }
@@ -278,6 +295,8 @@ impl Queue for EmbeddedQueue {
                 tasks.wait().await;
             }
             core.remove_subscription(&subscription).await?;
+            // What waited for it is counted anew.
+            core.memory.lock().await.sound = false;
         }
         Ok(())
     }
@@ -364,7 +383,7 @@ impl Queue for EmbeddedQueue {
         let entry = memory.next_id;
         memory.next_id += 1;
         memory.sound = false;
-        let row = entry_row(entry, &subscription, &event.key, &encode(&event))?;
+        let row = entry_row(entry, &subscription, &event.key, &encode(&event), None)?;
         let mut writer = core.file.writer().await?;
         writer.opened();
         writer.run(&core.scripts.begin, Params::default()).await?;
@@ -374,7 +393,7 @@ impl Queue for EmbeddedQueue {
         writer.ended();
         memory.sound = true;
         let partition = partition_of(hash_of(&event.key));
-        subscription.offer(partition, Item { id: entry, event: Arc::new(event), tries: 0, due: None });
+        subscription.offer(partition, Item { id: entry, event: Arc::new(event), weight: Weight::default(), tries: 0, due: None });
         Ok(())
     }
 
@@ -455,6 +474,15 @@ impl Core {
             Ok(true)
         })
         .await?;
+        let waiting =
+            "SELECT publisher, count(*), sum(octet_length(event)) FROM queue_entry WHERE publisher IS NOT NULL GROUP BY publisher";
+        let mut counted = HashMap::new();
+        each(&mut writer, &Script::new(waiting), vec![], |row| {
+            counted.insert(values::text(row, 0)?.into(), Waiting { events: number(row, 1)?, bytes: number(row, 2)? });
+            Ok(true)
+        })
+        .await?;
+        self.backlog.set(counted);
         // A write whose outcome was unknown may have taken place: then its events are in the file alone.
         for subscription in memory.subscriptions.values().flatten() {
             for cell in &subscription.lanes {
@@ -515,8 +543,10 @@ impl Core {
             let event = values::text(row, 1)?;
             bytes += event.len();
             let wait_us = number(row, 3)?.saturating_sub(now_us);
+            let publisher = if values::is_null(row, 4)? { String::new() } else { values::text(row, 4)? };
             items.push(Item {
                 id: values::integer(row, 0)?,
+                weight: Weight { publisher: publisher.into(), bytes: event.len() },
                 event: Arc::new(decode(&event)?),
                 tries: u32::try_from(number(row, 2)?).unwrap_or(u32::MAX),
                 due: (wait_us > 0).then(|| now + Duration::from_micros(wait_us)),
@@ -542,7 +572,7 @@ impl Core {
             return Ok(());
         }
         let done = taken.all.iter().filter_map(|settled| match settled {
-            Settled::Done { id } => Some(values::bind([(*id).into()])),
+            Settled::Done { id, .. } => Some(values::bind([(*id).into()])),
             _ => None,
         });
         let done = done.collect::<Result<Vec<_>, _>>()?;
@@ -557,7 +587,7 @@ impl Core {
                     let params = [(*id).into(), i64::from(*tries).into(), Value::Timestamp(*due_us)];
                     writer.run(&self.scripts.retry, values::bind(params)?).await?;
                 }
-                Settled::Dead { id, consumer, reason, tries, at_us } => {
+                Settled::Dead { id, consumer, reason, tries, at_us, .. } => {
                     let kept = self.letters_max as i64;
                     let params = [
                         (*id).into(),
@@ -576,6 +606,10 @@ impl Core {
         }
         writer.run(&self.scripts.commit, Params::default()).await?;
         writer.ended();
+        self.backlog.remove(taken.all.iter().filter_map(|settled| match settled {
+            Settled::Done { weight, .. } | Settled::Dead { weight, .. } => Some(weight),
+            Settled::Retry { .. } => None,
+        }));
         taken.written();
         Ok(())
     }
@@ -666,10 +700,17 @@ async fn handle(core: &Core, subscription: &Subscription, cell: &LaneCell, mut i
             "an event became a dead letter"
         );
         let consumer = subscription.consumer.clone();
-        core.settled(Settled::Dead { id: item.id, consumer, reason: cut(reason), tries: item.tries, at_us: now_us() });
+        core.settled(Settled::Dead {
+            id: item.id,
+            weight: item.weight.clone(),
+            consumer,
+            reason: cut(reason),
+            tries: item.tries,
+            at_us: now_us(),
+        });
     };
     match outcome {
-        Outcome::Done => core.settled(Settled::Done { id: item.id }),
+        Outcome::Done => core.settled(Settled::Done { id: item.id, weight: item.weight.clone() }),
         Outcome::Reject { reason } => bury(reason),
         Outcome::Retry { reason, .. } if item.tries >= limits::EVENT_TRIES_MAX => bury(reason),
         Outcome::Retry { after, .. } => {
@@ -708,9 +749,21 @@ fn partition_of(hash: u32) -> usize {
 }
 
 /// The parameters of `PUT_ENTRY`.
-fn entry_row(id: i64, subscription: &Subscription, key: &str, event: &str) -> Result<Params, SqlError> {
+fn entry_row(id: i64, subscription: &Subscription, key: &str, event: &str, publisher: Option<&str>) -> Result<Params, SqlError> {
     let hash = hash_of(key);
-    values::bind([id.into(), subscription.id.into(), i64::from(hash).into(), (partition_of(hash) as i64).into(), event.into()])
+    let publisher = publisher.map_or(Value::Null, Value::from);
+    values::bind([id.into(), subscription.id.into(), i64::from(hash).into(), (partition_of(hash) as i64).into(), event.into(), publisher])
+}
+
+async fn has_publishers(writer: &mut Lease) -> Result<bool, SqlError> {
+    let mut found = false;
+    let script = Script::new("SELECT 1 FROM pragma_table_info('queue_entry') WHERE name = 'publisher'").once();
+    each(writer, &script, vec![], |_| {
+        found = true;
+        Ok(true)
+    })
+    .await?;
+    Ok(found)
 }
 
 fn encode(event: &Event) -> String {

@@ -71,6 +71,8 @@ pub fn gathered<'a>(events: impl Iterator<Item = &'a Event>) -> Vec<Event> {
 pub enum QueueError {
     #[error("the queue cannot be reached: {0}")]
     Unavailable(String),
+    #[error("too many events of {publisher} wait for their subscribers")]
+    Full { publisher: String },
     #[error("no dead letter {0}")]
     NoSuchLetter(i64),
 }
@@ -118,7 +120,7 @@ pub struct ConsumerState {
 pub trait Queue: Send + Sync {
     /// Appends events of one source. Positions rise strictly within a source; what is not above the highest position seen of this
     /// source was appended before and is skipped, so that a batch can be handed over again after a crash. Of the rest, neighbours that
-    /// gather become one.
+    /// gather become one. Errors: `Full` while so many events of the source's service wait; nothing is taken then.
     async fn publish(&self, source: &str, events: &[(i64, Event)]) -> Result<(), QueueError>;
     /// Makes the consumer known and starts (or replaces) its handling of these topics. A new consumer starts with what is published
     /// from now on. Topics it no longer names are no longer kept for it.

@@ -435,7 +435,10 @@ impl EmbeddedFeed {
     async fn publish_and_commit(&self, mut writer: Lease, events: Vec<Event>) -> Result<(), SqlError> {
         let mut pending = Pending::default();
         for event in events {
-            pending.push(Effect::Event(event))?;
+            let effect = Effect::Event(event);
+            // Who acknowledges or announces keeps it, and tries again.
+            self.outbox.check(&effect)?;
+            pending.push(effect)?;
             if pending.is_full() {
                 writer.run_rows(&self.scripts.emit, &pending.take(&self.outbox)?).await?;
             }
@@ -519,6 +522,10 @@ impl Outbox for EmbeddedFeed {
 
     fn rewind(&self) {
         self.outbox.rewind();
+    }
+
+    fn refuse_events(&self, refuse: bool) {
+        self.outbox.refuse_events(refuse);
     }
 
     async fn remove_up_to(&self, position: i64) -> Result<(), SqlError> {

@@ -161,6 +161,8 @@ pub trait Outbox: Send + Sync {
     async fn peek(&self, after: i64, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError>;
     /// The next `peek` may ask for what an earlier one has given.
     fn rewind(&self) {}
+    /// While events cannot leave and enough of them wait, no more are taken: a transaction that makes one is refused as `Unavailable`.
+    fn refuse_events(&self, refuse: bool);
     /// Removes all up to and including this position.
     async fn remove_up_to(&self, position: i64) -> Result<(), SqlError>;
 }
@@ -182,8 +184,6 @@ impl SqlError {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum MigrateError {
 impl Migration {
     pub const BACKFILL: &str = ".backfill";
 
@@ -203,6 +203,8 @@ pub struct BackfillProgress {
     pub is_done: bool,
 }
 
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
     #[error("migration {name} was applied before with another text; a migration is never changed, add a new one")]
     Changed { name: String },
     #[error("migration {name} is not additive: {reason}")]

@@ -313,6 +313,10 @@ impl Outbox for SqliteDatabase {
         self.0.outbox.rewind();
     }
 
+    fn refuse_events(&self, refuse: bool) {
+        self.0.outbox.refuse_events(refuse);
+    }
+
     async fn remove_up_to(&self, position: i64) -> Result<(), SqlError> {
         self.0.outbox.remove_up_to(&self.0.file, position).await
     }
@@ -375,6 +379,7 @@ impl Transaction for SqliteTransaction {
     }
 
     async fn emit(&mut self, effect: Effect) -> Result<(), SqlError> {
+        self.core.outbox.check(&effect)?;
         if self.pending.is_full() {
             self.enter()?;
             if !self.begun {

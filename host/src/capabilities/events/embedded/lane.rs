@@ -8,12 +8,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::Event;
+use super::backlog::Weight;
 use crate::limits;
 
 #[derive(Clone, Debug)]
 pub struct Item {
     pub id: i64,
     pub event: Arc<Event>,
+    /// What it counts of its publisher's backlog.
+    pub weight: Weight,
     /// How often it was handled in vain.
     pub tries: u32,
     /// Not before.
@@ -155,7 +158,7 @@ mod tests {
             correlation_id: String::new(),
             gathers: false,
         };
-        Item { id, event: Arc::new(event), tries: 0, due: None }
+        Item { id, event: Arc::new(event), weight: Weight::default(), tries: 0, due: None }
     }
 
     fn handled(lane: &mut Lane, now: Instant) -> Vec<i64> {

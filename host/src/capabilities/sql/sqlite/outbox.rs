@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -38,6 +38,7 @@ pub struct SqliteOutbox {
     /// Rung when more was.
     relief: Notify,
     newest: Mutex<Newest>,
+    refuses_events: AtomicBool,
     peek: Script,
     remove: Script,
 }
@@ -135,6 +136,7 @@ impl SqliteOutbox {
             taken: AtomicI64::new(next - 1),
             relief: Notify::new(),
             newest: Mutex::new(Newest { effects: VecDeque::new(), bytes: 0, behind: true, gaps: 0 }),
+            refuses_events: AtomicBool::new(false),
             peek: Script::new("SELECT position, effect FROM _echo_outbox WHERE position > $1 ORDER BY position LIMIT $2"),
             remove: Script::all([
                 "BEGIN IMMEDIATE",
@@ -195,6 +197,18 @@ impl SqliteOutbox {
     /// The next `peek` reads from the file: memory holds only what nobody has asked for.
     pub fn rewind(&self) {
         self.newest.lock().missed();
+    }
+
+    pub fn refuse_events(&self, refuse: bool) {
+        self.refuses_events.store(refuse, Ordering::Relaxed);
+    }
+
+    /// Before an effect is made. Errors: `Unavailable` where it is an event and no more of them are taken.
+    pub fn check(&self, effect: &Effect) -> Result<(), SqlError> {
+        if matches!(effect, Effect::Event(_)) && self.refuses_events.load(Ordering::Relaxed) {
+            return Err(SqlError::new(ErrorClass::Unavailable, "too many events of this service wait for their subscribers"));
+        }
+        Ok(())
     }
 
     fn has_taken(&self, position: i64) {
