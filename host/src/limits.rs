@@ -103,6 +103,9 @@ pub const JSON_DEPTH_MAX: usize = 32;
 /// Deepest nesting of a WIT type, and fields of one record or cases of one enum.
 pub const TYPE_DEPTH_MAX: usize = 32;
 pub const TYPE_FIELDS_MAX: usize = 256;
+/// Longest pattern of a contract, and what it may become compiled.
+pub const PATTERN_BYTES_MAX: usize = 1024;
+pub const PATTERN_COMPILED_BYTES_MAX: usize = 256 * 1024;
 /// Longest cursor in characters.
 pub const CURSOR_BYTES_MAX: usize = 512;
 /// ... as a service makes it; a client sees so many more before it, the host's MAC.

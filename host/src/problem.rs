@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::capabilities::tokens::TokenError;
 use crate::in_flight::Full;
 use crate::limits;
-use crate::runtime::{CURSOR_INVALID, CallError, ErrorKind, FieldError, UNREADABLE_TEXT};
+use crate::runtime::{CallError, ErrorKind, FieldError};
 
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const WRONG_FIELDS: &str = "the request has wrong fields";
@@ -265,11 +265,26 @@ pub fn whole_seconds(duration: Duration) -> u64 {
 }
 
 /// `invalid`, but for what is refused by the codec and by services alike: one wrong field of that kind has the same code from both.
-fn code_of(fields: &[FieldError]) -> &'static str {
+/// One wrong field alone gives its code where that is of a bound of its contract, such as `too_long`; that it is missing, unknown or not of its
+/// type is `invalid`.
+fn code_of(fields: &[FieldError]) -> Cow<'static, str> {
+    const OF_TYPES: [&str; 12] = [
+        "required",
+        "unknown_field",
+        "duplicate_field",
+        "unknown_value",
+        "wrong_type",
+        "wrong_length",
+        "invalid_uuid",
+        "invalid_phone",
+        "invalid_timestamp",
+        "invalid_char",
+        "invalid_base64",
+        "invalid_json",
+    ];
     match fields {
-        [only] if only.code == UNREADABLE_TEXT => UNREADABLE_TEXT,
-        [only] if only.code == CURSOR_INVALID => CURSOR_INVALID,
-        _ => "invalid",
+        [only] if !OF_TYPES.contains(&only.code.as_str()) => Cow::Owned(only.code.clone()),
+        _ => Cow::Borrowed("invalid"),
     }
 }
 

@@ -10,16 +10,19 @@ use std::time::Duration;
 
 use wasmtime::component::Val;
 
+pub use self::check::ParamBounds;
 use self::json::{Broken, Kind, Reader};
 use self::read::{Decoder, Path, Problems, Slots, Unknown, from_text};
 pub use self::seal::{CursorKey, CursorScope};
 use self::shape::{FieldShape, RecordShape, Shape};
 pub use self::write::EncodeError;
 use self::write::{Encoder, mismatch};
+use super::bounds::Bounds;
 use super::wit::{ContractError, Function, Type};
 use super::{ErrorKind, FieldError, Input, ServiceError};
 use crate::limits;
 
+mod check;
 mod i_json;
 mod json;
 mod query;
@@ -196,7 +199,7 @@ impl ReplyCodec {
         let refused = |reason: String| refused(function, reason);
         callable(function)?;
         let reply = declared_reply(function)?;
-        let reply = reply.map(Shape::compile).transpose().map_err(refused)?;
+        let reply = reply.map(|ty| Shape::compile(ty, &Bounds::default())).transpose().map_err(refused)?;
         let status_flag = match (status_flag, &reply) {
             (None, _) => None,
             (Some(name), Some(Shape::Record(record))) => {
@@ -271,7 +274,7 @@ impl EventCodec {
 
     /// Whether the record is a list named `items` and nothing else: of two such events one can be made.
     pub fn gathers(&self) -> bool {
-        matches!(self.event.fields.as_slice(), [FieldShape { key, shape: Shape::List(_), .. }] if key == "items")
+        matches!(self.event.fields.as_slice(), [FieldShape { key, shape, .. }] if key == "items" && matches!(shape.plain(), Shape::List(_)))
     }
 
     /// What a publisher's call says: the key, and the event as a document of at most `EVENT_BYTES_MAX`.

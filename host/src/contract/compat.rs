@@ -1,8 +1,9 @@
 //! Whether one contract may take the place of another. Within a major and minor version of a package only additions are allowed: functions,
-//! option fields of requests, fields of replies. Knows nothing of versions being live, and changes no values (that is `adapt.rs`).
+//! option fields of requests, fields of replies; bounds of requests may widen and those of replies narrow. Knows nothing of versions being live, and changes no values (that is `adapt.rs`).
 
 use std::fmt;
 
+use super::bounds::Bounds;
 use super::wit::{Contract, Enumeration, Function, Interface, Record, Type};
 
 /// One reason why not.
@@ -21,7 +22,7 @@ pub fn check_exports(old: &Contract, new: &Contract) -> Vec<Incompatible> {
     let mut reasons = Vec::new();
     for old_interface in old.exports().iter().filter(|interface| interface.namespace == "echo") {
         match new.exports().iter().find(|interface| interface.same_track(old_interface)) {
-            Some(new_interface) => compare(old_interface, new_interface, Caller::Outside, &mut reasons),
+            Some(new_interface) => compare(old_interface, new_interface, Caller::Outside, true, &mut reasons),
             // Another major or minor version says itself that it is another contract; who depends on the old one is asked by `check_dependent`.
             None if new.exports().iter().any(|interface| interface.same_name(old_interface)) => {}
             None => reasons.push(whole(old_interface, "it is not exported any more")),
@@ -35,7 +36,7 @@ pub fn check_dependent(importer: &Contract, exporter: &Contract) -> Vec<Incompat
     let mut reasons = Vec::new();
     for imported in importer.imports().iter().filter(|interface| interface.namespace == "echo") {
         match exporter.exports().iter().find(|interface| interface.same_track(imported)) {
-            Some(exported) => compare(imported, exported, Caller::Service, &mut reasons),
+            Some(exported) => compare(imported, exported, Caller::Service, importer.is_documented(), &mut reasons),
             None => {
                 if let Some(other) = exporter.exports().iter().find(|interface| interface.same_name(imported)) {
                     reasons.push(whole(imported, &format!("{} is exported instead", other.id)));
@@ -46,10 +47,11 @@ pub fn check_dependent(importer: &Contract, exporter: &Contract) -> Vec<Incompat
     reasons
 }
 
-/// Whether calls made for `importer` can be answered by `exporter`, function by function.
+/// Whether the values of a call made for `importer` can be those of `exporter`. Bounds are left out: the host holds each call to its receiver's.
 pub fn check_function(interface: &str, importer: &Function, exporter: &Function) -> Vec<Incompatible> {
     let mut reasons = Vec::new();
-    compare_function(&mut Reasons { interface, function: &importer.name, found: &mut reasons }, importer, exporter, Caller::Service, false);
+    let mut found = Reasons { interface, function: &importer.name, with_bounds: false, found: &mut reasons };
+    compare_function(&mut found, importer, exporter, Caller::Service, false);
     reasons
 }
 
@@ -85,6 +87,7 @@ enum Direction {
 struct Reasons<'a> {
     interface: &'a str,
     function: &'a str,
+    with_bounds: bool,
     found: &'a mut Vec<Incompatible>,
 }
 
@@ -98,9 +101,9 @@ fn whole(interface: &Interface, reason: &str) -> Incompatible {
     Incompatible { interface: interface.id.clone(), function: String::new(), reason: reason.to_owned() }
 }
 
-fn compare(old: &Interface, new: &Interface, caller: Caller, found: &mut Vec<Incompatible>) {
+fn compare(old: &Interface, new: &Interface, caller: Caller, with_bounds: bool, found: &mut Vec<Incompatible>) {
     for function in &old.functions {
-        let mut reasons = Reasons { interface: &old.id, function: &function.name, found };
+        let mut reasons = Reasons { interface: &old.id, function: &function.name, with_bounds, found };
         match new.function(&function.name) {
             Some(newer) => compare_function(&mut reasons, function, newer, caller, old.name == "events"),
             None => reasons.add("it is not there any more".to_owned()),
@@ -118,33 +121,45 @@ fn compare_function(reasons: &mut Reasons<'_>, old: &Function, new: &Function, c
     // A subscriber reads events from JSON and passes over what it does not know.
     let direction = if is_event && caller == Caller::Service { Direction::Event } else { Direction::Request };
     for (old, new) in old.params.iter().zip(&new.params) {
-        compare_types(reasons, &old.name, &old.ty, &new.ty, direction);
+        compare_types(reasons, &old.name, (&old.ty, &NONE), (&new.ty, &NONE), direction);
     }
     match (&old.result, &new.result) {
         (None, None) => {}
-        (Some(old), Some(new)) => compare_types(reasons, "reply", old, new, Direction::Reply),
+        (Some(old), Some(new)) => compare_types(reasons, "reply", (old, &NONE), (new, &NONE), Direction::Reply),
         _ => reasons.add("one of them gives a result and the other does not".to_owned()),
     }
 }
 
-fn compare_types(reasons: &mut Reasons<'_>, path: &str, old: &Type, new: &Type, direction: Direction) {
+const NONE: Bounds =
+    Bounds { length: None, items: None, range: None, text: None, patterns: Vec::new(), code: None, examples: Vec::new(), wanted: None };
+
+/// Each type with the bounds that stand where it is used.
+fn compare_types(reasons: &mut Reasons<'_>, path: &str, old: (&Type, &Bounds), new: (&Type, &Bounds), direction: Direction) {
+    let ((old, old_bounds), (new, new_bounds)) = (old, new);
     let changed = |reasons: &mut Reasons<'_>| reasons.add(format!("{path} was {} and is {}", old.describe(), new.describe()));
     if old.meaning() != new.meaning() {
         return changed(reasons);
     }
-    match (old.structure(), new.structure()) {
-        (Type::List(old), Type::List(new)) => compare_types(reasons, &format!("{path}[]"), old, new, direction),
-        (Type::Option(old), Type::Option(new)) => compare_types(reasons, path, old, new, direction),
+    let ((old_structure, old_bounds), (new_structure, new_bounds)) = (old.bounded(old_bounds), new.bounded(new_bounds));
+    match (old_structure, new_structure) {
+        (Type::List(old), Type::List(new)) => {
+            compare_bounds(reasons, path, &old_bounds.of_list(), &new_bounds.of_list(), direction);
+            let (old_bounds, new_bounds) = (old_bounds.of_items(), new_bounds.of_items());
+            compare_types(reasons, &format!("{path}[]"), (old, &old_bounds), (new, &new_bounds), direction);
+        }
+        (Type::Option(old), Type::Option(new)) => compare_types(reasons, path, (old, &old_bounds), (new, &new_bounds), direction),
         (Type::Tuple(olds), Type::Tuple(news)) if olds.len() == news.len() => {
             for (index, (old, new)) in olds.iter().zip(news.iter()).enumerate() {
-                compare_types(reasons, &format!("{path}[{index}]"), old, new, direction);
+                compare_types(reasons, &format!("{path}[{index}]"), (old, &NONE), (new, &NONE), direction);
             }
         }
         (Type::Result(olds), Type::Result(news)) => {
             for (side, old, new) in [("", &olds.ok, &news.ok), (" error", &olds.err, &news.err)] {
                 match (old, new) {
                     (None, None) => {}
-                    (Some(old), Some(new)) => compare_types(reasons, &format!("{path}{side}"), old, new, direction),
+                    (Some(old), Some(new)) => {
+                        compare_types(reasons, &format!("{path}{side}"), (old, &NONE), (new, &NONE), direction);
+                    }
                     _ => return changed(reasons),
                 }
             }
@@ -158,7 +173,10 @@ fn compare_types(reasons: &mut Reasons<'_>, path: &str, old: &Type, new: &Type, 
             for (old, new) in olds.cases.iter().zip(&news.cases) {
                 match (&old.ty, &new.ty) {
                     (None, None) => {}
-                    (Some(old_ty), Some(new_ty)) => compare_types(reasons, &format!("{path}.{}", old.name), old_ty, new_ty, direction),
+                    (Some(old_ty), Some(new_ty)) => {
+                        let (old_ty, new_ty) = ((old_ty, &old.bounds), (new_ty, &new.bounds));
+                        compare_types(reasons, &format!("{path}.{}", old.name), old_ty, new_ty, direction);
+                    }
                     _ => reasons.add(format!("{path}: case {} of variant {} changed", old.name, olds.name)),
                 }
             }
@@ -171,7 +189,26 @@ fn compare_types(reasons: &mut Reasons<'_>, path: &str, old: &Type, new: &Type, 
             let simple = !matches!(old_structure, Type::Tuple(_) | Type::Opaque(_));
             if !simple || std::mem::discriminant(old_structure) != std::mem::discriminant(new_structure) {
                 changed(reasons);
+            } else {
+                compare_bounds(reasons, path, &old_bounds, &new_bounds, direction);
             }
+        }
+    }
+}
+
+/// What is received must be taken as widely as before, what is given away kept as narrowly.
+fn compare_bounds(reasons: &mut Reasons<'_>, path: &str, old: &Bounds, new: &Bounds, direction: Direction) {
+    if !reasons.with_bounds {
+        return;
+    }
+    match direction {
+        Direction::Request | Direction::Event => {
+            new.narrower_than(old).into_iter().for_each(|reason| reasons.add(format!("{path} takes less: its {reason}")));
+        }
+        Direction::Reply => {
+            old.narrower_than(new)
+                .into_iter()
+                .for_each(|reason| reasons.add(format!("{path} may be more than was promised: its {reason}")));
         }
     }
 }
@@ -180,7 +217,16 @@ fn compare_records(reasons: &mut Reasons<'_>, path: &str, old: &Record, new: &Re
     let find = |record: &Record, name: &str| record.fields.iter().position(|field| field.name == name);
     for field in &old.fields {
         match find(new, &field.name) {
-            Some(index) => compare_types(reasons, &format!("{path}.{}", field.name), &field.ty, &new.fields[index].ty, direction),
+            Some(index) => {
+                let newer = &new.fields[index];
+                compare_types(
+                    reasons,
+                    &format!("{path}.{}", field.name),
+                    (&field.ty, &field.bounds),
+                    (&newer.ty, &newer.bounds),
+                    direction,
+                );
+            }
             None if direction == Direction::Event => {}
             None => reasons.add(format!("{path}.{} of record {} is not there any more", field.name, old.name)),
         }
@@ -259,6 +305,69 @@ mod tests {
         check(&[("stop: func()", "stop: func(request: request)")], &["it had 0 parameters and has 1"]);
         check(&[("result<_, error>", "result<inner, error>")], &["stop: reply was result<_, record error>"]);
         check(&[("-> result<reply, error>", "")], &["gives a result"]);
+    }
+
+    #[test]
+    fn bounds_of_requests_may_widen_and_those_of_replies_narrow() {
+        const TAGGED: &str = "
+            /// @length 1..=10
+            type name = string;
+            record inner {
+              /// @range 1..=9
+              a: u8,
+            }
+            record request {
+              /// @items ..=5
+              names: option<list<name>>,
+              inner: inner,
+              /// @pattern ^a
+              code: string,
+            }
+            record reply { name: name, inner: option<inner> }
+            go: func(request: request) -> result<reply, error>;";
+        let check = |change: &[(&str, &str)], expect: &[&str]| {
+            let changed = change.iter().fold(TAGGED.to_owned(), |body, (from, to)| {
+                assert!(body.contains(from), "{from}");
+                body.replace(from, to)
+            });
+            let found = check_exports(&fixture::thing(TAGGED), &fixture::thing(&changed));
+            let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+            assert_eq!(found.len(), expect.len(), "{change:?}: {found:?}");
+            for (found, expect) in found.iter().zip(expect) {
+                assert!(found.contains(expect), "{found} does not say {expect}");
+            }
+        };
+        check(&[], &[]);
+        check(&[("@items ..=5", "@items ..=6")], &[]);
+        check(&[("@items ..=5", "@items ..=4")], &["request.names takes less: its items was ..=5 and is ..=4"]);
+        check(&[("@items ..=5", "@items ..=5\n/// @length 2..")], &["request.names[] takes less: its length was 1..=10 and is 2..=10"]);
+        check(&[("@pattern ^a", "@pattern ^b")], &["request.code takes less: its pattern ^b is new"]);
+        check(&[("/// @pattern ^a", "")], &[]);
+        check(&[("@length 1..=10", "@length 1..=9")], &["request.names[] takes less: its length was 1..=10 and is 1..=9"]);
+        check(&[("@length 1..=10", "@length 1..=11")], &["reply.name may be more than was promised: its length was 1..=11 and is 1..=10"]);
+        check(&[("/// @length 1..=10", "")], &["reply.name may be more than was promised"]);
+        check(&[("@range 1..=9", "@range 2..=8")], &["request.inner.a takes less: its range was 1..=9 and is 2..=8"]);
+        check(&[("record reply { name: name", "record reply { /// @length ..=5\n name: name")], &[]);
+    }
+
+    #[test]
+    fn an_importer_is_held_to_the_bounds_it_knows() {
+        let world = |verb: &str, tag: &str| {
+            format!(
+                "package echo:services@0.1.0; world t {{ {verb} echo:thing/api@0.1.0; }}
+                 package echo:thing@0.1.0 {{ interface api {{ record request {{ {tag}
+                 a: string }} go: func(request: request); }} }}"
+            )
+        };
+        let tagged = |verb: &str| world(verb, "/// @length ..=5\n");
+        let check = |importer: &str, exporter: &str| {
+            check_dependent(&fixture::contract_of(importer, "t"), &fixture::contract_of(exporter, "t")).len()
+        };
+        assert_eq!(check(&tagged("import"), &tagged("export")), 0);
+        assert_eq!(check(&world("import", ""), &tagged("export")), 1, "it would send more");
+        assert_eq!(check(&tagged("import"), &world("export", "")), 0);
+        let unwritten = fixture::undocumented_contract_of(&world("import", ""), "t");
+        assert_eq!(check_dependent(&unwritten, &fixture::contract_of(&tagged("export"), "t")), [], "it says nothing of its bounds");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use wit_parser::Resolve;
 
 use self::component::{Core, encode};
-use super::wit::{Contract, Function, wit_text};
+use super::wit::{Contract, ContractError, Function, wit_text};
 
 pub mod component;
 
@@ -40,23 +40,35 @@ pub fn contract(world: &str) -> Contract {
 
 /// A contract written in a test: the first package has the world, the others are nested.
 pub fn contract_of(text: &str, world: &str) -> Contract {
+    Contract::decode(&written_component(text, world), Some(text)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The same without its text.
+pub fn undocumented_contract_of(text: &str, world: &str) -> Contract {
+    Contract::decode(&written_component(text, world), None).expect("decodes")
+}
+
+fn written_component(text: &str, world: &str) -> Vec<u8> {
     let mut resolve = Resolve::new();
     let package = resolve.push_source("test.wit", text).unwrap_or_else(|error| panic!("{}", resolve.render_error(&error)));
     let world = resolve.select_world(&[package], Some(world)).expect("the world is there");
-    Contract::decode(&encode(&resolve, world, &Core::default()), Some(text)).expect("decodes")
+    encode(&resolve, world, &Core::default())
 }
 
 /// `body` is put into an interface `echo:thing/api` that uses all of `echo:types/types` of the repository.
 pub fn thing(body: &str) -> Contract {
+    try_thing(body).unwrap_or_else(|error| panic!("{error}"))
+}
+
+pub fn try_thing(body: &str) -> Result<Contract, ContractError> {
     let types = std::fs::read_to_string(wit_dir().join("deps/types/types.wit")).expect("readable");
     let types = types.replace("package echo:types@0.1.0;", "package echo:types@0.1.0 {");
-    contract_of(
-        &format!(
-            "package echo:services@0.1.0; world t {{ export echo:thing/api@0.1.0; }} {types} }}
-             package echo:thing@0.1.0 {{ interface api {{ use echo:types/types@0.1.0.{{uuid, timestamp, phone, cursor, json, error}}; {body} }} }}"
-        ),
-        "t",
-    )
+    let text = format!(
+        "package echo:services@0.1.0; world t {{ export echo:thing/api@0.1.0; }} {types} }}
+         package echo:thing@0.1.0 {{ interface api {{ use echo:types/types@0.1.0.{{uuid, timestamp, phone, cursor, json, error}};
+         {body} }} }}"
+    );
+    Contract::decode(&written_component(&text, "t"), Some(&text))
 }
 
 pub fn function<'a>(contract: &'a Contract, interface: &str, name: &str) -> &'a Function {

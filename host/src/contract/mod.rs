@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 pub mod adapt;
+pub mod bounds;
 pub mod codec;
 pub mod compat;
 #[cfg(test)]
 pub mod fixture;
 pub mod openapi;
+pub mod readable;
+pub mod schema;
 pub mod secrets;
 pub mod wit;
 
@@ -56,4 +59,10 @@ pub struct ServiceError {
     pub message: String,
     pub fields: Vec<FieldError>,
     pub retry_after: Option<Duration>,
+}
+
+/// Of a documentation, without its full stop.
+fn first_sentence(docs: &str) -> &str {
+    let line = docs.lines().next().unwrap_or_default();
+    line.find(". ").map_or(line, |end| &line[..=end]).trim_end_matches('.')
 }

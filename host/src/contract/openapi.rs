@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::codec::shape::{TAG, snake_case};
-use super::wit::{Contract, Enumeration, Field, Function, Meaning, Record, Type, Variant};
-use crate::limits;
+use super::bounds::Bounds;
+use super::codec::shape::snake_case;
+use super::first_sentence;
+use super::schema::{Schemas, Side, is_option};
+use super::wit::{Contract, Field, Function, Meaning, Record, Type};
 
 /// One route.
 #[derive(Clone, Copy)]
@@ -33,17 +35,14 @@ pub fn document(title: &str, version: &str, operations: &[Operation<'_>]) -> Val
     let mut schemas = Schemas::default();
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
     let mut tags: BTreeMap<&str, Option<String>> = BTreeMap::new();
-    let mut ids = BTreeMap::new();
-    for operation in operations {
+    let ids = operation_ids(operations);
+    for (operation, id) in operations.iter().zip(&ids) {
         tags.entry(operation.service).or_insert_with(|| {
             let api = operation.contract.exports().iter().find(|interface| interface.function(&operation.function.name).is_some());
             api.and_then(|interface| interface.docs.clone())
         });
-        // The same function may serve several routes; an operationId may not.
-        let id = format!("{}_{}", snake_case(operation.service), snake_case(&operation.function.name));
-        let count = ids.entry(id.clone()).and_modify(|count| *count += 1).or_insert(1);
-        let id = if *count == 1 { id } else { format!("{id}_{count}") };
-        let described = schemas.operation(operation, &id);
+        let links = links(operation, operations, &ids);
+        let described = schemas.operation(operation, id, &links);
         paths.entry(operation.path.to_owned()).or_default().insert(operation.method.to_ascii_lowercase(), described);
     }
     let tags: Vec<_> = tags
@@ -72,12 +71,54 @@ pub fn document(title: &str, version: &str, operations: &[Operation<'_>]) -> Val
     })
 }
 
-/// Component schemas by name.
-#[derive(Default)]
-struct Schemas(BTreeMap<String, Value>);
+/// The same function may serve several routes; an operationId may not.
+fn operation_ids(operations: &[Operation<'_>]) -> Vec<String> {
+    let mut counts = BTreeMap::new();
+    let named = operations.iter().map(|operation| {
+        let id = format!("{}_{}", snake_case(operation.service), snake_case(&operation.function.name));
+        let count = counts.entry(id.clone()).and_modify(|count| *count += 1).or_insert(1);
+        if *count == 1 { id } else { format!("{id}_{count}") }
+    });
+    named.collect()
+}
+
+/// From what makes a thing with an `id` to what takes it: the paths below it (`POST /talks`, `GET /talks/{id}`), and where it is named by its kind
+/// (`talk_id` in a path or a query).
+fn links(maker: &Operation<'_>, operations: &[Operation<'_>], ids: &[String]) -> Map<String, Value> {
+    let makes_id = record_of_reply(maker.function)
+        .is_some_and(|reply| reply.fields.iter().any(|field| field.name == "id" && field.ty.meaning() == Some(Meaning::Uuid)));
+    if maker.method != "POST" || maker.status != 201 || !makes_id {
+        return Map::new();
+    }
+    let kind = maker.path.rsplit('/').next().unwrap_or_default();
+    let by_kind = format!("{}_id", snake_case(kind.strip_suffix('s').unwrap_or(kind)));
+    let below = format!("{}/{{id}}", maker.path);
+    let taken_as = |taker: &Operation<'_>| {
+        let fits = |rest: &str| rest.is_empty() || rest.starts_with('/');
+        if taker.path.strip_prefix(&below).is_some_and(fits) {
+            return Some("id".to_owned());
+        }
+        let Some(Type::Record(request)) = taker.function.params.first().map(|param| param.ty.structure()) else { return None };
+        let is_parameter = matches!(taker.method, "GET" | "DELETE") || taker.path.contains(&format!("{{{by_kind}}}"));
+        (is_parameter && request.fields.iter().any(|field| snake_case(&field.name) == by_kind)).then(|| by_kind.clone())
+    };
+    let link = |(taker, id): (&Operation<'_>, &String)| {
+        let parameter = taken_as(taker)?;
+        Some((id.clone(), json!({ "operationId": id, "parameters": { parameter: "$response.body#/id" } })))
+    };
+    operations.iter().zip(ids).filter_map(link).collect()
+}
+
+fn record_of_reply(function: &Function) -> Option<&Record> {
+    let Some(Type::Result(result)) = function.result.as_ref().map(Type::structure) else { return None };
+    match result.ok.as_ref().map(Type::structure) {
+        Some(Type::Record(record)) => Some(record),
+        _ => None,
+    }
+}
 
 impl Schemas {
-    fn operation(&mut self, operation: &Operation<'_>, id: &str) -> Value {
+    fn operation(&mut self, operation: &Operation<'_>, id: &str, links: &Map<String, Value>) -> Value {
         let function = operation.function;
         let mut described = Map::new();
         described.insert("operationId".to_owned(), id.into());
@@ -86,7 +127,7 @@ impl Schemas {
             described.insert("summary".to_owned(), first_sentence(docs).into());
             described.insert("description".to_owned(), docs.clone().into());
         }
-        let mut responses = self.replies(operation);
+        let mut responses = self.replies(operation, links);
         responses.insert("default".to_owned(), json!({ "$ref": "#/components/responses/Problem" }));
         described.insert("responses".to_owned(), responses.into());
         if operation.public {
@@ -104,7 +145,7 @@ impl Schemas {
             parameters.extend(rest.into_iter().map(|field| self.parameter(field, "query")));
         } else if !rest.is_empty() {
             let schema = if rest.len() == request.fields.len() {
-                self.record(request)
+                self.record(request, Side::Request)
             } else {
                 self.object(&rest, request.docs.as_deref(), Side::Request)
             };
@@ -118,7 +159,7 @@ impl Schemas {
         described.into()
     }
 
-    fn replies(&mut self, operation: &Operation<'_>) -> Map<String, Value> {
+    fn replies(&mut self, operation: &Operation<'_>, links: &Map<String, Value>) -> Map<String, Value> {
         let reply = match operation.function.result.as_ref().map(Type::structure) {
             Some(Type::Result(result)) => result.ok.as_ref(),
             other => other,
@@ -128,7 +169,7 @@ impl Schemas {
                 let sent: Vec<_> = record.fields.iter().filter(|field| snake_case(&field.name) != snake_case(omitted)).collect();
                 Some(self.object(&sent, record.docs.as_deref(), Side::Reply))
             }
-            _ => reply.map(|ty| self.schema(ty, Side::Reply)),
+            _ => reply.map(|ty| self.schema(ty, &Bounds::default(), Side::Reply)),
         };
         let statuses = [Some(operation.status), operation.status_unless.map(|(_, status)| status)];
         let response = |status: u16| {
@@ -136,6 +177,9 @@ impl Schemas {
             response.insert("description".to_owned(), reason(status).into());
             if let Some(schema) = schema.as_ref().filter(|_| status != 204) {
                 response.insert("content".to_owned(), json!({ "application/json": { "schema": schema } }));
+            }
+            if !links.is_empty() {
+                response.insert("links".to_owned(), links.clone().into());
             }
             (status.to_string(), Value::Object(response))
         };
@@ -152,7 +196,7 @@ impl Schemas {
         parameter.insert("name".to_owned(), snake_case(&field.name).into());
         parameter.insert("in".to_owned(), place.into());
         parameter.insert("required".to_owned(), (place == "path" || !optional).into());
-        parameter.insert("schema".to_owned(), self.schema(ty, Side::Request));
+        parameter.insert("schema".to_owned(), self.schema(ty, &field.bounds, Side::Request));
         if let Some(docs) = &field.docs {
             parameter.insert("description".to_owned(), docs.clone().into());
         }
@@ -162,171 +206,6 @@ impl Schemas {
         }
         parameter.into()
     }
-
-    fn schema(&mut self, ty: &Type, side: Side) -> Value {
-        match ty.meaning() {
-            Some(Meaning::Uuid) => return json!({ "type": "string", "format": "uuid" }),
-            Some(Meaning::Timestamp) => return json!({ "type": "string", "format": "date-time" }),
-            Some(Meaning::Phone) => return json!({ "type": "string", "pattern": "^\\+[1-9][0-9]{6,14}$" }),
-            Some(Meaning::Cursor) => {
-                return json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]+=*$", "maxLength": limits::CURSOR_BYTES_MAX + limits::CURSOR_SEAL_CHARS });
-            }
-            Some(Meaning::Json) => return json!({ "description": "Any JSON value." }),
-            None => {}
-        }
-        let whole = |minimum: i64, maximum: u64| json!({ "type": "integer", "minimum": minimum, "maximum": maximum });
-        match ty.structure() {
-            Type::Bool => json!({ "type": "boolean" }),
-            Type::U8 => whole(0, u8::MAX.into()),
-            Type::U16 => whole(0, u16::MAX.into()),
-            Type::U32 => whole(0, u32::MAX.into()),
-            Type::U64 => whole(0, u64::MAX),
-            Type::S8 => whole(i8::MIN.into(), i8::MAX as u64),
-            Type::S16 => whole(i16::MIN.into(), i16::MAX as u64),
-            Type::S32 => json!({ "type": "integer", "format": "int32" }),
-            Type::S64 => json!({ "type": "integer", "format": "int64" }),
-            Type::F32 => json!({ "type": "number", "format": "float" }),
-            Type::F64 => json!({ "type": "number", "format": "double" }),
-            Type::Char => json!({ "type": "string", "minLength": 1, "maxLength": 1 }),
-            Type::String => json!({ "type": "string" }),
-            Type::List(item) if matches!(item.structure(), Type::U8) => json!({ "type": "string", "contentEncoding": "base64" }),
-            Type::List(item) => json!({ "type": "array", "items": self.schema(item, side), "maxItems": limits::LIST_ITEMS_MAX }),
-            Type::Option(inner) => nullable(self.schema(inner, side)),
-            Type::Tuple(items) => {
-                let schemas: Vec<_> = items.iter().map(|item| self.schema(item, side)).collect();
-                json!({ "type": "array", "prefixItems": schemas, "minItems": items.len(), "maxItems": items.len() })
-            }
-            Type::Record(record) => self.record(record),
-            Type::Variant(variant) => self.variant(variant, side),
-            Type::Enum(cases) => enumeration(cases),
-            Type::Flags(cases) => json!({ "type": "array", "uniqueItems": true, "items": enumeration(cases) }),
-            // The codec compiles none of these; a contract that has them is served without.
-            Type::Result(_) | Type::Opaque(_) | Type::Alias(_) => json!({}),
-        }
-    }
-
-    /// A reference to the record's schema, which is made at the first meeting.
-    fn record(&mut self, record: &Record) -> Value {
-        let wanted = schema_name(&record.interface, &record.name);
-        let fields: Vec<_> = record.fields.iter().collect();
-        // One schema serves requests and replies: options may be left out by a client, and are null in a reply.
-        let schema = self.object(&fields, record.docs.as_deref(), Side::Both);
-        // The same name with another content: another version of the package.
-        let mut name = wanted.clone();
-        let mut number = 2;
-        while self.0.get(&name).is_some_and(|there| *there != schema) {
-            name = format!("{wanted}{number}");
-            number += 1;
-        }
-        let reference = json!({ "$ref": format!("#/components/schemas/{name}") });
-        self.0.insert(name, schema);
-        reference
-    }
-
-    fn object(&mut self, fields: &[&Field], docs: Option<&str>, side: Side) -> Value {
-        let mut properties = Map::new();
-        let mut required = Vec::new();
-        for field in fields {
-            let key = snake_case(&field.name);
-            let schema = self.schema(&field.ty, side);
-            properties.insert(key.clone(), documented(schema, field.docs.as_deref()));
-            if side == Side::Reply || !is_option(&field.ty) {
-                required.push(key);
-            }
-        }
-        let mut object = Map::new();
-        object.insert("type".to_owned(), "object".into());
-        object.insert("properties".to_owned(), properties.into());
-        if !required.is_empty() {
-            object.insert("required".to_owned(), required.into());
-        }
-        if let Some(docs) = docs {
-            object.insert("description".to_owned(), docs.into());
-        }
-        object.into()
-    }
-
-    fn variant(&mut self, variant: &Variant, side: Side) -> Value {
-        let cases: Vec<_> = variant
-            .cases
-            .iter()
-            .map(|case| {
-                let mut object = match case.ty.as_ref().map(|ty| (ty, ty.structure())) {
-                    None => self.object(&[], case.docs.as_deref(), side),
-                    Some((_, Type::Record(record))) => self.object(&record.fields.iter().collect::<Vec<_>>(), case.docs.as_deref(), side),
-                    Some((ty, _)) => {
-                        let value = Field { name: "value".to_owned(), docs: None, ty: ty.clone() };
-                        self.object(&[&value], case.docs.as_deref(), side)
-                    }
-                };
-                object["properties"][TAG] = json!({ "const": snake_case(&case.name) });
-                match object.get_mut("required").and_then(Value::as_array_mut) {
-                    Some(required) => required.push(TAG.into()),
-                    None => object["required"] = json!([TAG]),
-                }
-                object
-            })
-            .collect();
-        documented(json!({ "oneOf": cases }), variant.docs.as_deref())
-    }
-}
-
-/// Which way a schema is read: a reply has all its fields, a request may leave the options out.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Request,
-    Reply,
-    Both,
-}
-
-fn is_option(ty: &Type) -> bool {
-    matches!(ty.structure(), Type::Option(_))
-}
-
-fn enumeration(cases: &Enumeration) -> Value {
-    let names: Vec<_> = cases.cases.iter().map(|case| snake_case(&case.name)).collect();
-    let lines = cases.cases.iter().filter_map(|case| Some(format!("- `{}`: {}", snake_case(&case.name), case.docs.as_ref()?)));
-    let docs: Vec<_> = cases.docs.clone().into_iter().chain(lines).collect();
-    let docs = (!docs.is_empty()).then(|| docs.join("\n"));
-    documented(json!({ "type": "string", "enum": names }), docs.as_deref())
-}
-
-fn nullable(mut schema: Value) -> Value {
-    match schema.get("type").and_then(Value::as_str).map(str::to_owned) {
-        Some(ty) if schema.get("enum").is_none() => {
-            schema["type"] = json!([ty, "null"]);
-            schema
-        }
-        // Any value: null is one of them.
-        None if schema.get("$ref").is_none() && schema.get("oneOf").is_none() => schema,
-        _ => json!({ "oneOf": [schema, { "type": "null" }] }),
-    }
-}
-
-fn documented(mut schema: Value, docs: Option<&str>) -> Value {
-    if let (Some(docs), Some(object)) = (docs, schema.as_object_mut()) {
-        object.insert("description".to_owned(), docs.into());
-    }
-    schema
-}
-
-/// `MessageSendRequest` for `send-request` of `echo:message/api`; other interfaces than `api` are in the name too.
-fn schema_name(interface: &str, name: &str) -> String {
-    let path = interface.split_once(':').map_or(interface, |(_, path)| path);
-    let path = path.split_once('@').map_or(path, |(path, _)| path);
-    let words = path.split('/').filter(|part| *part != "api").chain([name]).flat_map(|part| part.split('-'));
-    let mut named = String::new();
-    for word in words {
-        let mut letters = word.chars();
-        named.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
-        named.push_str(letters.as_str());
-    }
-    named
-}
-
-fn first_sentence(docs: &str) -> &str {
-    let line = docs.lines().next().unwrap_or_default();
-    line.find(". ").map_or(line, |end| &line[..=end]).trim_end_matches('.')
 }
 
 fn reason(status: u16) -> &'static str {
@@ -430,7 +309,13 @@ mod tests {
         assert_eq!(at(&format!("{request}/required")), &json!(["conversation_id", "client_message_id", "type"]));
         assert_eq!(at(&format!("{request}/properties/type/enum/0")), "text");
         assert_eq!(at(&format!("{request}/properties/media_id")), &json!({ "type": ["string", "null"], "format": "uuid" }));
-        assert_eq!(at(&format!("{request}/properties/metadata/description")), "At most 8 KiB of JSON.");
+        assert_eq!(at(&format!("{request}/additionalProperties")), false);
+        let content = at(&format!("{request}/properties/content"));
+        assert_eq!((&content["maxLength"], &content["type"]), (&json!(10_000), &json!(["string", "null"])));
+        let place = at("/components/schemas/MessagePlaceInput/properties/latitude");
+        assert_eq!((&place["minimum"], &place["maximum"]), (&json!(-90), &json!(90)));
+        let reply = at("/components/schemas/MessageMessage");
+        assert!(reply.get("additionalProperties").is_none() && reply["required"].as_array().unwrap().contains(&json!("content")));
 
         let list = "/paths/~1api~1v1~1messages/get/parameters";
         assert_eq!(at(&format!("{list}/0/name")), "conversation_id");
@@ -450,6 +335,15 @@ mod tests {
             let properties = at(&format!("{open}/responses/{status}/content/application~1json/schema/properties"));
             assert!(properties.get("created").is_none() && properties.get("id").is_some());
         }
+        let below = at(&format!("{send}/responses/201/links"));
+        assert_eq!(
+            below["message_edit_message"],
+            json!({ "operationId": "message_edit_message", "parameters": { "id": "$response.body#/id" } })
+        );
+        let links = at(&format!("{open}/responses/200/links"));
+        let listed = json!({ "operationId": "message_list_messages", "parameters": { "conversation_id": "$response.body#/id" } });
+        assert_eq!((&links["message_list_messages"], links.as_object().unwrap().len()), (&listed, 1));
+
         assert_eq!(at("/tags/0"), &json!({ "name": "message", "description": "Conversations and messages." }));
 
         let mut found = HashSet::new();
@@ -458,42 +352,5 @@ mod tests {
         for reference in found {
             at(&reference["#".len()..]);
         }
-    }
-
-    #[test]
-    fn every_kind_of_value_has_a_schema() {
-        let check = |ty: &str, expect: Value| {
-            let contract = fixture::thing(&format!(
-                "enum colour {{ red, dark-blue }} flags rights {{ can-read }} record point {{ x: s32 }} variant form {{ none, at(point), many(list<u16>) }}
-                 record request {{ a: {ty} }} go: func(request: request) -> result<_, error>;"
-            ));
-            let function = fixture::function(&contract, "api", "go");
-            let Type::Record(request) = &function.params[0].ty else { panic!() };
-            assert_eq!(Schemas::default().schema(&request.fields[0].ty, Side::Request), expect, "{ty}");
-        };
-        check("bool", json!({ "type": "boolean" }));
-        check("u64", json!({ "type": "integer", "minimum": 0, "maximum": u64::MAX }));
-        check("timestamp", json!({ "type": "string", "format": "date-time" }));
-        check("list<u8>", json!({ "type": "string", "contentEncoding": "base64" }));
-        check("option<json>", json!({ "description": "Any JSON value." }));
-        check("colour", json!({ "type": "string", "enum": ["red", "dark_blue"] }));
-        check("option<colour>", json!({ "oneOf": [{ "type": "string", "enum": ["red", "dark_blue"] }, { "type": "null" }] }));
-        check("rights", json!({ "type": "array", "uniqueItems": true, "items": { "type": "string", "enum": ["can_read"] } }));
-        check("point", json!({ "$ref": "#/components/schemas/ThingPoint" }));
-        check("option<point>", json!({ "oneOf": [{ "$ref": "#/components/schemas/ThingPoint" }, { "type": "null" }] }));
-        check(
-            "tuple<bool, string>",
-            json!({ "type": "array", "prefixItems": [{ "type": "boolean" }, { "type": "string" }], "minItems": 2, "maxItems": 2 }),
-        );
-        let many =
-            json!({ "type": "array", "items": { "type": "integer", "minimum": 0, "maximum": 65_535 }, "maxItems": limits::LIST_ITEMS_MAX });
-        check(
-            "form",
-            json!({ "oneOf": [
-                { "type": "object", "properties": { "type": { "const": "none" } }, "required": ["type"] },
-                { "type": "object", "properties": { "x": { "type": "integer", "format": "int32" }, "type": { "const": "at" } }, "required": ["x", "type"] },
-                { "type": "object", "properties": { "value": many, "type": { "const": "many" } }, "required": ["value", "type"] },
-            ] }),
-        );
     }
 }

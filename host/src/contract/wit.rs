@@ -1,7 +1,6 @@
 //! What a component says of itself: its exported and imported interfaces, with the names of aliases and the docs that travel beside it.
 //! Knows no wasmtime, no JSON and no HTTP.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,13 +8,18 @@ use wit_component::WitPrinter;
 use wit_parser::decoding::{self, DecodedWasm};
 use wit_parser::{FunctionKind, Handle, InterfaceId, PackageId, Resolve, TypeDefKind, TypeOwner, WorldItem, WorldKey};
 
+use self::docs::{Docs, Note};
+use super::bounds::Bounds;
 use crate::limits;
+
+mod docs;
 
 /// The exports and imports of one component.
 #[derive(Clone, Debug)]
 pub struct Contract {
     exports: Vec<Interface>,
     imports: Vec<Interface>,
+    documented: bool,
 }
 
 /// One interface, e.g. `echo:auth/api@0.1.0`.
@@ -102,6 +106,8 @@ pub struct Record {
 pub struct Field {
     pub name: String,
     pub docs: Option<String>,
+    /// Those of the field alone; its type may have more.
+    pub bounds: Bounds,
     pub ty: Type,
 }
 
@@ -117,6 +123,8 @@ pub struct Variant {
 pub struct Case {
     pub name: String,
     pub docs: Option<String>,
+    /// Of the value, which is no record then.
+    pub bounds: Bounds,
     pub ty: Option<Type>,
 }
 
@@ -139,6 +147,7 @@ pub struct EnumerationCase {
 pub struct Alias {
     pub interface: String,
     pub name: String,
+    pub bounds: Bounds,
     pub target: Type,
 }
 
@@ -160,6 +169,9 @@ pub enum ContractError {
     Text(String),
     #[error("{function}: {reason}")]
     Function { function: String, reason: String },
+    /// A tag in the documentation that is none, or says nothing of what it stands on.
+    #[error("{item}: {reason}")]
+    Tag { item: String, reason: String },
 }
 
 impl Contract {
@@ -174,13 +186,19 @@ impl Contract {
             Ok(DecodedWasm::WitPackage(..)) => return Err(ContractError::NotAComponent("it is a WIT package without code".to_owned())),
             Err(error) => return Err(ContractError::NotAComponent(format!("{error:#}"))),
         };
-        let docs = wit_text.filter(|text| !text.trim().is_empty()).map(Docs::parse).transpose()?.unwrap_or_default();
-        let types = Types::convert(&resolve, &docs)?;
+        let docs = wit_text.filter(|text| !text.trim().is_empty()).map(Docs::parse).transpose()?;
+        let (documented, docs) = (docs.is_some(), &docs.unwrap_or_default());
+        let types = Types::convert(&resolve, docs)?;
         let world = &resolve.worlds[world];
         let interfaces = |items: &mut dyn Iterator<Item = (&WorldKey, &WorldItem)>| {
-            items.filter_map(|(key, item)| types.interface(&resolve, &docs, key, item)).collect::<Vec<_>>()
+            items.filter_map(|(key, item)| types.interface(&resolve, docs, key, item)).collect::<Vec<_>>()
         };
-        Ok(Self { exports: interfaces(&mut world.exports.iter()), imports: interfaces(&mut world.imports.iter()) })
+        Ok(Self { exports: interfaces(&mut world.exports.iter()), imports: interfaces(&mut world.imports.iter()), documented })
+    }
+
+    /// Whether its WIT text came with it: without, nothing is known of bounds.
+    pub fn is_documented(&self) -> bool {
+        self.documented
     }
 
     pub fn exports(&self) -> &[Interface] {
@@ -225,6 +243,15 @@ impl Type {
             Type::Alias(alias) => alias.target.structure(),
             other => other,
         }
+    }
+
+    /// The type behind all aliases, and these bounds with theirs.
+    pub fn bounded(&self, bounds: &Bounds) -> (&Type, Bounds) {
+        let (mut ty, mut bounds) = (self, bounds.clone());
+        while let Type::Alias(alias) = ty {
+            (ty, bounds) = (&alias.target, bounds.and(&alias.bounds));
+        }
+        (ty, bounds)
     }
 
     /// What `echo:types/types` says the value means.
@@ -309,55 +336,6 @@ const NAMESPACE: &str = "echo";
 const TYPES: &str = "echo:types/types";
 const TYPES_VERSIONED: &str = "echo:types/types@";
 
-/// Docs by interface and item: `echo:auth/api@0.1.0`, `device.id`.
-#[derive(Default)]
-struct Docs(HashMap<(String, String), String>);
-
-impl Docs {
-    fn parse(text: &str) -> Result<Self, ContractError> {
-        let mut resolve = Resolve::new();
-        if let Err(error) = resolve.push_source("wit", text) {
-            return Err(ContractError::Text(resolve.render_error(&error)));
-        }
-        let mut docs = Self::default();
-        for (id, interface) in resolve.interfaces.iter() {
-            let Some(id) = resolve.id_of(id) else { continue };
-            let mut keep = |item: String, text: &wit_parser::Docs| {
-                if let Some(text) = text.contents.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
-                    docs.0.insert((id.clone(), item), text.to_owned());
-                }
-            };
-            keep(String::new(), &interface.docs);
-            for (name, function) in &interface.functions {
-                keep(name.clone(), &function.docs);
-            }
-            for (name, ty) in &interface.types {
-                let definition = &resolve.types[*ty];
-                keep(name.clone(), &definition.docs);
-                match &definition.kind {
-                    TypeDefKind::Record(record) => {
-                        record.fields.iter().for_each(|field| keep(format!("{name}.{}", field.name), &field.docs))
-                    }
-                    TypeDefKind::Variant(variant) => {
-                        variant.cases.iter().for_each(|case| keep(format!("{name}.{}", case.name), &case.docs))
-                    }
-                    TypeDefKind::Enum(cases) => cases.cases.iter().for_each(|case| keep(format!("{name}.{}", case.name), &case.docs)),
-                    TypeDefKind::Flags(flags) => flags.flags.iter().for_each(|flag| keep(format!("{name}.{}", flag.name), &flag.docs)),
-                    _ => {}
-                }
-            }
-        }
-        Ok(docs)
-    }
-
-    fn get(&self, interface: &str, item: &str) -> Option<String> {
-        if self.0.is_empty() {
-            return None;
-        }
-        self.0.get(&(interface.to_owned(), item.to_owned())).cloned()
-    }
-}
-
 /// The resolve's types, converted once each, by their index.
 struct Types(Vec<(Type, usize)>);
 
@@ -366,7 +344,7 @@ impl Types {
     fn convert(resolve: &Resolve, docs: &Docs) -> Result<Self, ContractError> {
         let mut types = Self(Vec::with_capacity(resolve.types.len()));
         for (_, definition) in resolve.types.iter() {
-            let (ty, depth) = types.definition(resolve, docs, definition);
+            let (ty, depth) = types.definition(resolve, docs, definition)?;
             if depth > limits::TYPE_DEPTH_MAX {
                 return Err(ContractError::NotAComponent(format!("a type is nested deeper than {}", limits::TYPE_DEPTH_MAX)));
             }
@@ -375,7 +353,7 @@ impl Types {
         Ok(types)
     }
 
-    fn definition(&self, resolve: &Resolve, docs: &Docs, definition: &wit_parser::TypeDef) -> (Type, usize) {
+    fn definition(&self, resolve: &Resolve, docs: &Docs, definition: &wit_parser::TypeDef) -> Result<(Type, usize), ContractError> {
         let name = definition.name.clone().unwrap_or_default();
         let interface = match definition.owner {
             TypeOwner::Interface(id) => interface_id(resolve, id),
@@ -383,6 +361,11 @@ impl Types {
         };
         let item_docs = |item: &str| docs.get(&interface, &format!("{name}.{item}"));
         let own_docs = || docs.get(&interface, &name);
+        let checked = |item: &str, bounds: &Bounds, ty: &Type| {
+            let tag = |reason| ContractError::Tag { item: format!("{interface} {item}"), reason };
+            bounds.check_type(ty).map_err(tag)
+        };
+        let own_bounds = docs.note(&interface, &name).bounds;
         let mut depth = 0;
         let mut inner = |ty: &wit_parser::Type| {
             let (ty, inner_depth) = self.get(ty);
@@ -391,27 +374,35 @@ impl Types {
         };
         let ty = match &definition.kind {
             TypeDefKind::Record(record) => {
-                let fields = record.fields.iter();
-                let fields =
-                    fields.map(|field| Field { name: field.name.clone(), docs: item_docs(&field.name), ty: inner(&field.ty) }).collect();
-                Type::Record(Arc::new(Record { docs: own_docs(), fields, interface, name }))
+                let fields = record.fields.iter().map(|field| {
+                    let item = format!("{name}.{}", field.name);
+                    let (Note { text: docs, bounds }, ty) = (docs.note(&interface, &item), inner(&field.ty));
+                    checked(&item, &bounds, &ty)?;
+                    Ok(Field { name: field.name.clone(), docs, bounds, ty })
+                });
+                let fields = fields.collect::<Result<_, ContractError>>()?;
+                Type::Record(Arc::new(Record { docs: own_docs(), fields, interface: interface.clone(), name: name.clone() }))
             }
             TypeDefKind::Variant(variant) => {
-                let cases = variant.cases.iter();
-                let cases = cases
-                    .map(|case| Case { name: case.name.clone(), docs: item_docs(&case.name), ty: case.ty.as_ref().map(&mut inner) })
-                    .collect();
-                Type::Variant(Arc::new(Variant { docs: own_docs(), cases, interface, name }))
+                let cases = variant.cases.iter().map(|case| {
+                    let item = format!("{name}.{}", case.name);
+                    let (Note { text: docs, bounds }, ty) = (docs.note(&interface, &item), case.ty.as_ref().map(&mut inner));
+                    // A case without a value has nothing that could keep bounds: as much as a record.
+                    checked(&item, &bounds, ty.as_ref().unwrap_or(&Type::Opaque("no value")))?;
+                    Ok(Case { name: case.name.clone(), docs, bounds, ty })
+                });
+                let cases = cases.collect::<Result<_, ContractError>>()?;
+                Type::Variant(Arc::new(Variant { docs: own_docs(), cases, interface: interface.clone(), name: name.clone() }))
             }
             TypeDefKind::Enum(cases) => {
                 let cases =
                     cases.cases.iter().map(|case| EnumerationCase { name: case.name.clone(), docs: item_docs(&case.name) }).collect();
-                Type::Enum(Arc::new(Enumeration { docs: own_docs(), cases, interface, name }))
+                Type::Enum(Arc::new(Enumeration { docs: own_docs(), cases, interface: interface.clone(), name: name.clone() }))
             }
             TypeDefKind::Flags(flags) => {
                 let cases =
                     flags.flags.iter().map(|flag| EnumerationCase { name: flag.name.clone(), docs: item_docs(&flag.name) }).collect();
-                Type::Flags(Arc::new(Enumeration { docs: own_docs(), cases, interface, name }))
+                Type::Flags(Arc::new(Enumeration { docs: own_docs(), cases, interface: interface.clone(), name: name.clone() }))
             }
             TypeDefKind::Tuple(tuple) => Type::Tuple(tuple.types.iter().map(inner).collect()),
             TypeDefKind::Option(ty) => Type::Option(Arc::new(inner(ty))),
@@ -423,7 +414,9 @@ impl Types {
             TypeDefKind::Type(target) => match inner(target) {
                 // A `use`, or a name for a name: the first name is the one with the meaning.
                 named @ (Type::Record(_) | Type::Variant(_) | Type::Enum(_) | Type::Flags(_) | Type::Alias(_)) => named,
-                target => Type::Alias(Arc::new(Alias { interface, name, target })),
+                target => {
+                    Type::Alias(Arc::new(Alias { interface: interface.clone(), name: name.clone(), bounds: Bounds::default(), target }))
+                }
             },
             TypeDefKind::Resource => Type::Opaque("resource"),
             TypeDefKind::Handle(Handle::Own(_)) => Type::Opaque("own handle"),
@@ -434,7 +427,16 @@ impl Types {
             TypeDefKind::Stream(_) => Type::Opaque("stream"),
             TypeDefKind::Unknown => Type::Opaque("unknown"),
         };
-        (ty, depth + 1)
+        if own_bounds.is_empty() {
+            return Ok((ty, depth + 1));
+        }
+        checked(&name, &own_bounds, &ty)?;
+        let alias = match &ty {
+            // It goes on meaning what the first name means.
+            Type::Alias(first) => Alias { bounds: own_bounds.and(&first.bounds), ..(**first).clone() },
+            _ => Alias { interface, name, bounds: own_bounds, target: ty },
+        };
+        Ok((Type::Alias(Arc::new(alias)), depth + 1))
     }
 
     fn get(&self, ty: &wit_parser::Type) -> (Type, usize) {
@@ -516,77 +518,4 @@ fn interface_id(resolve: &Resolve, id: InterfaceId) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::contract::fixture;
-
-    #[test]
-    fn the_worlds_of_the_repository_are_read_back_from_a_component() {
-        let contract = fixture::contract("auth");
-        let api = contract.export("auth", "api").expect("exported");
-        assert_eq!(api.id, "echo:auth/api@0.1.0");
-        assert_eq!(api.version.as_deref(), Some("0.1.0"));
-        assert_eq!(api.docs.as_deref(), Some("Accounts, one-time codes, sessions and tokens."));
-        let login = api.function("login").expect("declared");
-        assert!(login.docs.as_deref().unwrap().starts_with("Signs a device in."));
-        let Type::Record(request) = &login.params[0].ty else { panic!("{:?}", login.params) };
-        assert_eq!(request.name, "login-request");
-        assert_eq!(request.fields[0].ty.meaning(), Some(Meaning::Phone));
-        assert_eq!(request.fields[0].ty.describe(), "phone");
-        let Type::Record(device) = &request.fields[2].ty else { panic!("{:?}", request.fields) };
-        assert!(device.fields[0].docs.as_deref().unwrap().starts_with("Chosen by the client"));
-        let ids: Vec<_> = contract.imports().iter().map(|import| import.id.as_str()).collect();
-        for id in ["echo:location/api@0.1.0", "wasi:clocks/wall-clock@0.2.6", "echo:user/events@0.1.0", "echo:sql/sql@0.1.0"] {
-            assert!(ids.contains(&id), "{id} is not among {ids:?}");
-        }
-        let clock = contract.imports().iter().find(|import| import.namespace == "wasi").unwrap();
-        assert!(clock.functions.is_empty());
-    }
-
-    #[test]
-    fn every_world_parses_and_its_docs_travel() {
-        for world in fixture::WORLDS {
-            let text = wit_text(&fixture::wit_dir(), world).expect(world);
-            assert_eq!(text, wit_text(&fixture::wit_dir(), world).unwrap(), "the text differs from one time to the next");
-            let contract = fixture::contract(world);
-            assert!(!contract.exports().is_empty(), "{world} exports nothing");
-            let documented = contract.exports().iter().filter(|interface| interface.docs.is_some()).count();
-            assert_eq!(documented, contract.exports().len(), "{world} lost its docs");
-        }
-    }
-
-    #[test]
-    fn aliases_keep_their_names_through_uses() {
-        let contract = fixture::contract_of(
-            "package echo:services@0.1.0;
-             world t { export echo:thing/api@0.1.0; }
-             package echo:types@0.1.0 { interface types { type uuid = string; type timestamp = u64; record error { code: string } } }
-             package echo:other@0.1.0 { interface names { use echo:types/types@0.1.0.{uuid}; type user-id = uuid; type uuid2 = string; } }
-             package echo:thing@0.1.0 {
-               interface api {
-                 use echo:other/names@0.1.0.{user-id, uuid2 as second};
-                 use echo:types/types@0.1.0.{uuid as id, timestamp, error};
-                 record request { a: id, b: user-id, c: second, d: timestamp, e: string, f: option<id> }
-                 go: func(request: request) -> result<_, error>;
-               }
-             }",
-            "t",
-        );
-        let Type::Record(request) = &contract.export("thing", "api").unwrap().functions[0].params[0].ty else { panic!() };
-        let meanings: Vec<_> = request.fields.iter().map(|field| field.ty.meaning()).collect();
-        assert_eq!(meanings, [Some(Meaning::Uuid), Some(Meaning::Uuid), None, Some(Meaning::Timestamp), None, None]);
-        assert_eq!(request.fields[2].ty.describe(), "uuid2");
-        assert_eq!(request.fields[5].ty.describe(), "option<uuid>");
-    }
-
-    #[test]
-    fn what_is_no_component_is_refused() {
-        let refused = |bytes: &[u8]| Contract::decode(bytes, None).expect_err("refused").to_string();
-        assert!(refused(b"not wasm at all").contains("no component"));
-        assert!(refused(b"\0asm\x01\0\0\0").contains("no component"));
-        let component = fixture::component("location");
-        // A component has no length of its own: cut between two sections it is a smaller one, cut within one it is broken.
-        assert!(refused(&component[..component.len() - 1]).contains("no component"));
-        assert!(matches!(Contract::decode(&component, Some("package oops")), Err(ContractError::Text(_))));
-    }
-}
+mod tests;

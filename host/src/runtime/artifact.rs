@@ -125,6 +125,8 @@ pub fn pack_directory(plugin_dir: &Path, compiled: &[u8], wit_dir: &Path, migrat
     let manifest_text = read_text(&plugin_dir.join("plugin.toml"))?;
     let manifest = Manifest::parse(&manifest_text)?;
     let wit_text = wit::wit_text(wit_dir, &manifest.name)?;
+    // What the documentation states of bounds is to be true of this component.
+    wit::Contract::decode(component, Some(&wit_text))?;
     pack(component, &manifest_text, &wit_text, &read_migrations(migrations_dir)?)
 }
 

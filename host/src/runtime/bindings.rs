@@ -44,7 +44,7 @@ impl Bindings {
         };
         for function in &api.functions {
             found.api.insert(function.name.clone(), found.exports.len());
-            found.exports.push(Export::new(&api.id, &function.name));
+            found.exports.push(Export::new(&api.id, function));
         }
         found.bind_topics(manifest, contract, &mut reasons);
         for route in &manifest.routes {
@@ -109,7 +109,7 @@ impl Bindings {
                     }
                     Err(error) => reasons.push(format!("{} {}: {error}", interface.id, function.name)),
                 }
-                self.exports.push(Export::new(&interface.id, &function.name));
+                self.exports.push(Export::new(&interface.id, function));
             }
         }
         match &manifest.events.subscribe {

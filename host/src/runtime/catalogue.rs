@@ -15,8 +15,8 @@ use super::long_calls::Lately;
 use super::manifest::{self, Access, Rate, Schedule, rate_counter};
 use super::pool::Pool;
 use crate::contract::adapt::Adapter;
-use crate::contract::codec::{EventCodec, ReplyCodec, RequestCodec};
-use crate::contract::wit::Contract;
+use crate::contract::codec::{EventCodec, ParamBounds, ReplyCodec, RequestCodec};
+use crate::contract::wit::{Contract, Function};
 use crate::contract::{compat, openapi};
 use crate::names::ServiceName;
 
@@ -61,12 +61,15 @@ impl Generation {
 pub struct Export {
     pub interface: String,
     pub name: String,
+    /// What other services' calls are held to; clients' are by the codec.
+    pub bounds: Option<ParamBounds>,
     pub lately: Lately,
 }
 
 impl Export {
-    pub fn new(interface: &str, name: &str) -> Self {
-        Self { interface: interface.to_owned(), name: name.to_owned(), lately: Lately::default() }
+    pub fn new(interface: &str, function: &Function) -> Self {
+        let bounds = ParamBounds::compile(function);
+        Self { interface: interface.to_owned(), name: function.name.clone(), bounds, lately: Lately::default() }
     }
 }
 

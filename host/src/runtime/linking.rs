@@ -11,7 +11,7 @@ use wasmtime::component::{Linker, Val};
 use super::call::{self, as_service_error, error_value};
 use super::catalogue::Fit;
 use super::instance::InstanceState;
-use super::{CallError, ErrorKind, ServiceError};
+use super::{CallError, ErrorKind, FieldError, ServiceError};
 use crate::capabilities::events::Event;
 use crate::capabilities::guest::Guest;
 use crate::capabilities::sql::Effect;
@@ -130,17 +130,32 @@ async fn forward(
     let export = *generation.api.get(function).ok_or_else(|| CallError::Unavailable(format!("{callee} has no function {function}")))?;
     let callee_frame = frame.call(callee).map_err(CallError::Failed)?;
     let context = state.guest.shared_context();
+    let within_bounds = |params: &[Val]| match &generation.exports[export].bounds {
+        Some(bounds) => bounds.check(params).map_err(|fields| CallError::Declined(out_of_bounds(callee, function, fields))),
+        None => Ok(()),
+    };
     match frame.catalogue.fit_of(&state.guest.service, adapter_key) {
-        None => call::run(&generation, export, params, callee_frame, context).await,
+        None => {
+            within_bounds(params)?;
+            call::run(&generation, export, params, callee_frame, context).await
+        }
         Some(Fit::Unfit) => {
             Err(CallError::Unavailable(format!("{callee} {} has another {function} than this version was built for", generation.version)))
         }
         Some(Fit::Adapted(adapter)) => {
             let params = adapter.adapt_params(params.to_vec());
+            within_bounds(&params)?;
             let reply = call::run(&generation, export, &params, callee_frame, context).await?;
             Ok(adapter.adapt_result(reply))
         }
     }
+}
+
+/// As the service itself would decline it.
+fn out_of_bounds(callee: &ServiceName, function: &str, fields: Vec<FieldError>) -> ServiceError {
+    let code = if let [only] = fields.as_slice() { only.code.clone() } else { "invalid".to_owned() };
+    let message = format!("{callee} {function}: the request is out of the contract's bounds");
+    ServiceError { kind: ErrorKind::Invalid, code, message, fields, retry_after: None }
 }
 
 /// Publishing: the event goes to the outbox, inside the open transaction where there is one.

@@ -16,7 +16,7 @@ use crate::capabilities::context::CallContext;
 use crate::capabilities::events::Queue;
 use crate::capabilities::guest::Powers;
 use crate::contract::codec::{CursorKey, DecodeError, Encoded};
-pub use crate::contract::{CURSOR_INVALID, ErrorKind, FieldError, Input, ServiceError, UNREADABLE_TEXT};
+pub use crate::contract::{ErrorKind, FieldError, Input, ServiceError};
 use crate::names::ServiceName;
 
 pub mod artifact;

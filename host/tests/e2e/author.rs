@@ -138,10 +138,7 @@ async fn a_service_of_ones_own_needs_no_new_host() {
     author.change(
         "wit/deps/polls/polls.wit",
         &[
-            (
-                "    question: string,\n    options: list<string>,",
-                "    question: string,\n    options: list<string>,\n    topic: option<string>,",
-            ),
+            ("    options: list<string>,\n", "    options: list<string>,\n    /// @length ..=30\n    topic: option<string>,\n"),
             (
                 "    created-at: timestamp,\n  }\n\n  record poll-request",
                 "    created-at: timestamp,\n    topic: option<string>,\n  }\n\n  record poll-request",

@@ -76,7 +76,7 @@ async fn a_body_that_is_no_json_is_unreadable() {
 async fn a_body_that_is_too_large_or_of_another_kind_is_refused() {
     let app = TestApp::shared().await;
     let large = |bytes: usize| format!(r#"{{"name":"{}"}}"#, "x".repeat(bytes - 11)).into_bytes();
-    check("as large as may be", raw(&app, REGISTER, large(BODY_BYTES_MAX)), 422, "invalid", &["password", "phone"]).await;
+    check("as large as may be", raw(&app, REGISTER, large(BODY_BYTES_MAX)), 422, "invalid", &["name", "password", "phone"]).await;
     check("one byte more", raw(&app, REGISTER, large(BODY_BYTES_MAX + 1)), 413, "too_large", &[]).await;
     check("four times as much", raw(&app, REGISTER, large(4 * BODY_BYTES_MAX)), 413, "too_large", &[]).await;
     // Of a length that nobody says beforehand.
@@ -128,7 +128,7 @@ async fn every_wrong_field_is_named() {
         let given = register(json!({ "phone": phone, "password": PASSWORD })).send().await.expect(StatusCode::UNPROCESSABLE_ENTITY);
         assert_eq!(given["errors"][0]["code"], "invalid_phone", "{phone}: {given}");
     }
-    check("a lookup of what is no number", app.get("/api/v1/location/lookup?phone=hello"), 422, "invalid_phone", &["phone"]).await;
+    check("a lookup of what is no number", app.get("/api/v1/location/lookup?phone=hello"), 422, "invalid", &["phone"]).await;
 
     for password in ["short", "password1", "12345678", "abcdefgh", "+12015550000", &"aB3$".repeat(33)] {
         let given = register(json!({ "phone": "+12015550000", "password": password }));
@@ -190,10 +190,10 @@ async fn pages_and_paths_are_checked() {
     let talk = app.conversation(&ada, &bala).await;
     let get = |path: &str| app.get(path).by(&ada);
     for list in [CONVERSATIONS, "/api/v1/users/contacts", "/api/v1/users/blocked", "/api/v1/auth/login-history"] {
-        for limit in ["0", "101"] {
+        for limit in ["0", "101", "-1", "4294967296"] {
             check(&format!("{list} limit {limit}"), get(&format!("{list}?limit={limit}")), 422, "out_of_range", &["limit"]).await;
         }
-        for limit in ["-1", "x", "1.5", "4294967296", ""] {
+        for limit in ["x", "1.5", ""] {
             check(&format!("{list} limit {limit}"), get(&format!("{list}?limit={limit}")), 422, "invalid", &["limit"]).await;
         }
         check(&format!("{list} cursor of another kind"), get(&format!("{list}?cursor=AAAA")), 422, "cursor_invalid", &["cursor"]).await;

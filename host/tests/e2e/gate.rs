@@ -1,5 +1,6 @@
 //! The activation gate: what cannot work is refused, each time with the gate and the reason, and nothing that runs notices.
 
+use std::process::Command;
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
@@ -172,6 +173,35 @@ async fn bindings_that_lead_nowhere_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tags_that_say_nothing_are_refused_by_the_gate_and_by_inspect() {
+    let gate = Gate::open().await;
+    for (from, to, at, reason) in [
+        (
+            "@length ..=64",
+            "@lenght ..=64",
+            "component",
+            "echo:location/api@0.1.0 lookup-request.phone: @lenght is no tag; there are @length",
+        ),
+        ("@length ..=64", "@length 64", "component", "lookup-request.phone: @length \"64\" is malformed"),
+        ("@length ..=64", "@items ..=64", "component", "lookup-request.phone: @items is for lists, and this is string"),
+        ("@pattern ^ *", "@pattern ^(?= )*", "component", "lookup-request.phone: @pattern"),
+        ("@example +14155550101", "@example nobody", "bindings", "field phone of record lookup-request: @example nobody: 7 to 15 digits"),
+    ] {
+        let candidate = Candidate::of("location").contract(from, to).packed();
+        gate.refuses("location", candidate.clone(), at, When::Uploading, &[reason]).await;
+        if at == "component" {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let file = folder.path().join("candidate.wasm");
+            std::fs::write(&file, candidate).expect("written");
+            let output = Command::new(env!("CARGO_BIN_EXE_echod")).args(["plugin", "inspect"]).arg(&file).output().expect("echod runs");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(!output.status.success() && said.contains(reason), "{said}");
+        }
+    }
+    gate.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn changed_types_are_refused_and_additions_are_not() {
     let gate = Gate::open().await;
     for (from, to, reasons) in [
@@ -188,6 +218,15 @@ async fn changed_types_are_refused_and_additions_are_not() {
         let changed = Candidate::of("location").contract(from, to).packed();
         gate.refuses("location", changed, "compatibility", When::Uploading, reasons).await;
     }
+    let narrower = Candidate::of("location").contract("@length ..=64", "@length ..=63").packed();
+    let reason = "lookup: request.phone takes less: its length was ..=64 and is ..=63";
+    gate.refuses("location", narrower, "compatibility", When::Uploading, &[reason]).await;
+    let wider = Candidate::of("location").contract("@length ..=64", "@length ..=65").packed();
+    gate.dry_run("location", wider).await.expect(StatusCode::OK);
+    let narrower =
+        Candidate::of("location").contract("    region: option<string>,", "    /// @length ..=99\n    region: option<string>,").packed();
+    gate.dry_run("location", narrower).await.expect(StatusCode::OK);
+
     let gone = Candidate::of("location").contract("lookup: func", "find: func").manifest("call = \"lookup\"", "call = \"find\"").packed();
     let reason = "echo:location/api@0.1.0, lookup: it is not there any more";
     gate.refuses("location", gone, "compatibility", When::Uploading, &[reason]).await;

@@ -3,6 +3,8 @@
 //! The sources are read as text: where an error is made, its code is written out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use super::{code_of, read, read_path, root, rust_files, shown};
 
@@ -30,6 +32,7 @@ const MAKERS: &[&str] = &[
     "note(",
     "bad_frame(",
     "refused(",
+    ".refuse(",
 ];
 
 /// What else stands right before a code.
@@ -81,7 +84,19 @@ fn codes_of_the_sources() -> BTreeMap<String, String> {
             }
         }
     }
+    // What a contract says of a value out of its bounds.
+    for path in wit_files(&root().join("wit/deps")) {
+        let shown = shown(&path);
+        let text = read_path(path);
+        let tags = text.lines().filter_map(|line| line.trim().strip_prefix("/// @code ")).map(|code| code.trim().to_owned());
+        codes.extend(tags.map(|code| (code, shown.clone())));
+    }
     codes
+}
+
+fn wit_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = |folder: &Path| fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>();
+    entries(folder).iter().flat_map(|package| entries(package)).collect()
 }
 
 fn codes_in(source: &str) -> BTreeSet<String> {

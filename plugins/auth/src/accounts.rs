@@ -1,6 +1,5 @@
 //! Registering a number, confirming it, and the account that comes of it.
 
-use echo_sdk::checks::Checks;
 use echo_sdk::sql::Database;
 use echo_sdk::time::SECOND_US;
 use echo_sdk::wit::context;
@@ -16,12 +15,9 @@ use crate::secret::{Kind, Secret};
 use crate::settings::Settings;
 use crate::{clients, numbers, policy, quotas, sessions, store};
 
-const NAME_CHARS_MAX: usize = 100;
-
 pub fn register(request: RegisterRequest) -> Result<Registration, Error> {
     let settings = Settings::load();
     let name = request.name.as_deref().map(str::trim).filter(|name| !name.is_empty());
-    Checks::new().name("name", name, 1..=NAME_CHARS_MAX).finish()?;
     policy::check("password", &request.password, &request.phone)?;
     let place = numbers::served(&request.phone, &settings)?;
     if store::account_by_phone(&Database, &request.phone)?.is_some() {
@@ -72,9 +68,8 @@ pub fn register(request: RegisterRequest) -> Result<Registration, Error> {
 
 pub fn verify_otp(request: VerifyOtpRequest) -> Result<Tokens, Error> {
     let settings = Settings::load();
-    sessions::check_device(&request.device)?;
     let secret = Secret::given(Kind::Registration, &request.registration_id).ok_or_else(otp::invalid)?;
-    let code = Code::given(Purpose::Verify, &secret.fingerprint, &request.otp)?;
+    let code = Code::given(Purpose::Verify, &secret.fingerprint, &request.otp);
     let now_us = time::now_us();
     let opened = transaction(|tx| {
         let registration = store::try_registration(tx, &secret.fingerprint, &request.phone, now_us)?;

@@ -17,7 +17,6 @@ const HISTORY_ENTRIES_MAX: u64 = 250;
 
 pub fn login(request: LoginRequest) -> Result<Tokens, Error> {
     let settings = Settings::load();
-    sessions::check_device(&request.device)?;
     let address = clients::address();
     let account = store::account_by_phone(&Database, &request.phone)?;
     let client = Client::of_device(account.as_ref(), &request.device.id, &address)?;

@@ -4,7 +4,6 @@
 //! ends the session (RFC 9700 §4.14.2). But within some seconds, and while the next one is unused, it means two tabs or a lost answer, and is exchanged again. What ends a session is committed first and the access tokens are revoked then: a revocation cannot be taken back,
 //! and one that fails can be asked for again.
 
-use echo_sdk::checks::Checks;
 use echo_sdk::sql::{Database, SqlError, Transaction};
 use echo_sdk::time::SECOND_US;
 use echo_sdk::wit::context;
@@ -18,8 +17,6 @@ use crate::secret::{Kind, Secret};
 use crate::settings::Settings;
 use crate::store::{self, Account, Ending};
 
-const DEVICE_ID_CHARS_MAX: usize = 128;
-const DEVICE_TEXT_CHARS_MAX: usize = 100;
 /// Of an account: devices, each with an address, that are known to have signed in.
 const DEVICES_REMEMBERED: u64 = 100;
 /// Sessions that one run of the schedule ends: each account's end is one event, and so many leave a call without waiting.
@@ -42,17 +39,6 @@ impl Opened {
         }
         self.tokens
     }
-}
-
-pub fn check_device(device: &Device) -> Result<(), Error> {
-    Checks::new()
-        .name("device.id", device.id.as_str(), 1..=DEVICE_ID_CHARS_MAX)
-        .name("device.name", device.name.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
-        .name("device.platform", device.platform.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
-        .name("device.model", device.model.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
-        .name("device.os", device.os.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
-        .name("device.app_version", device.app_version.as_deref(), 0..=DEVICE_TEXT_CHARS_MAX)
-        .finish()
 }
 
 /// Signs a device in: its old session goes, and the least recently used ones beyond the bound.
@@ -218,21 +204,5 @@ mod tests {
         assert_eq!(place(Some("California"), Some("US")).as_deref(), Some("California, US"));
         assert_eq!(place(None, Some("IN")).as_deref(), Some("IN"));
         assert_eq!(place(None, None), None);
-    }
-
-    #[test]
-    fn a_device_is_checked_whole() {
-        let long = "x".repeat(129);
-        let device = Device {
-            id: String::new(),
-            name: Some(long.clone()),
-            platform: None,
-            model: None,
-            os: Some("ok".to_owned()),
-            app_version: Some(long),
-        };
-        let error = check_device(&device).expect_err("three are wrong");
-        let fields: Vec<_> = error.fields.iter().map(|field| field.field.as_str()).collect();
-        assert_eq!(fields, ["device.id", "device.name", "device.app_version"]);
     }
 }

@@ -1,18 +1,7 @@
-//! Every bound of this service, with its unit. The windows for editing and deleting are settings (`plugin.toml`).
+//! Every bound of this service that no contract states, with its unit. The windows for editing and deleting are settings (`plugin.toml`).
 
-pub const CONTENT_CHARS_MAX: usize = 10_000;
-pub const CLIENT_MESSAGE_ID_CHARS_MAX: usize = 128;
-pub const METADATA_BYTES_MAX: usize = 8 * 1024;
-pub const MENTIONS_MAX: usize = 100;
-pub const PLACE_TEXT_CHARS_MAX: usize = 500;
-pub const CONTACT_NAME_CHARS_MAX: usize = 200;
-pub const CONTACT_PHONES_MAX: usize = 20;
-pub const CONTACT_PHONE_CHARS_MAX: usize = 32;
-pub const TITLE_CHARS_MAX: usize = 200;
-pub const DESCRIPTION_CHARS_MAX: usize = 2_000;
-/// Participants of one conversation beside the one who opened it.
-pub const OTHERS_MAX: usize = 1_000;
-pub const PARTICIPANTS_MAX: u64 = OTHERS_MAX as u64 + 1;
+/// Participants of one conversation: who opened it, and so many others as one request may name.
+pub const PARTICIPANTS_MAX: u64 = 1_001;
 /// Participants named in a conversation's own record.
 pub const PARTICIPANTS_SHOWN: u32 = 100;
 /// Rows of one INSERT of participants: their parameters stay within the host's bound.
@@ -21,8 +10,6 @@ pub const PARTICIPANT_ROWS_MAX: usize = 500;
 pub const EDITS_MAX: u64 = 100;
 /// Unread messages are counted up to here.
 pub const UNREAD_COUNT_MAX: i64 = 10_000;
-/// Longest life of disappearing messages, in seconds.
-pub const DISAPPEARING_AFTER_MAX_S: u32 = 365 * 24 * 60 * 60;
 /// Characters of a message that a notification may show.
 pub const PREVIEW_CHARS_MAX: usize = 100;
 /// Senders told of one reading; further ones see it when they ask.
@@ -34,8 +21,5 @@ pub const RECEIPTS_AT_ONCE: usize = 64;
 /// Disappearing messages that are emptied in one transaction, and the time that must be left to begin another, in milliseconds.
 pub const EXPIRED_AT_ONCE: i64 = 50;
 pub const EXPIRING_TIME_LEFT_MS: u64 = 5_000;
-/// Messages that another service may ask about at once, and users.
-pub const PREVIEWS_MAX: usize = 200;
-pub const MEMBERSHIPS_MAX: usize = 100;
 /// Marks of receipts that one run of the schedule clears away.
 pub const MARKS_CLEARED_PER_RUN: i64 = 5_000;

@@ -1,6 +1,5 @@
 //! Who takes part in groups and channels, and in which role. Every change locks the conversation first, so that two at once see each other.
 
-use echo_sdk::checks::Checks;
 use echo_sdk::sql::{Database, Transaction, transaction};
 use echo_sdk::{Error, Id, Page, caller, push, time};
 
@@ -8,7 +7,7 @@ use crate::bindings::exports::echo::message::api::{
     AddParticipantsRequest, AddedParticipants, ListParticipantsRequest, Membership, MembershipRequest, Participant, ParticipantRequest,
     Participants, Role, UpdateParticipantRequest,
 };
-use crate::bounds::{MEMBERSHIPS_MAX, OTHERS_MAX, PARTICIPANTS_MAX};
+use crate::bounds::PARTICIPANTS_MAX;
 use crate::conversations::{addable, announce, roster};
 use crate::store::conversations::{self as store, Roster};
 use crate::{names, payload, rules};
@@ -28,7 +27,6 @@ pub fn list(request: &ListParticipantsRequest) -> Result<Participants, Error> {
 
 /// For other services, which answer to somebody else who asks.
 pub fn membership(request: &MembershipRequest) -> Result<Membership, Error> {
-    Checks::new().count("user_ids", request.user_ids.len(), 0..=MEMBERSHIPS_MAX).finish()?;
     let (kind, participant_count) = store::size_of(&request.conversation_id)?.ok_or_else(rules::no_conversation)?;
     let members = store::members_among(&request.conversation_id, &request.user_ids)?;
     Ok(Membership { type_: names::conversation(&kind), participant_count, members })
@@ -37,7 +35,6 @@ pub fn membership(request: &MembershipRequest) -> Result<Membership, Error> {
 /// Answers with those who were named and take part, and with those who do not let the caller add them.
 pub fn add(request: AddParticipantsRequest) -> Result<AddedParticipants, Error> {
     let me = caller()?.user_id;
-    Checks::new().count("user_ids", request.user_ids.len(), 1..=OTHERS_MAX).finish()?;
     let place = store::membership(&Database, &request.id, &me)?.ok_or_else(rules::no_conversation)?;
     rules::may_manage(place.kind, place.role)?;
     let mut wanted = request.user_ids.clone();

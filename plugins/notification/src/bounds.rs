@@ -1,11 +1,7 @@
-//! Every bound of this service, with its unit. How long is waited and kept are settings (`plugin.toml`).
-
-use std::ops::RangeInclusive;
+//! Every bound of this service that no contract states, with its unit. How long is waited and kept are settings (`plugin.toml`).
 
 use echo_sdk::time::DAY_US;
 
-pub const TOKEN_CHARS: RangeInclusive<usize> = 1..=4_096;
-pub const PLATFORM_CHARS_MAX: usize = 64;
 /// Push devices of one user; the oldest go first.
 pub const DEVICES_PER_USER_MAX: u32 = 20;
 /// How long it is remembered that a session ended, in microseconds: longer than any access token lives (a day at most).

@@ -1,13 +1,11 @@
 //! Where a user's pushes go. A push token belongs to one account and one session: who registers it has it, and it ends with the session.
 
-use echo_sdk::checks::Checks;
 use echo_sdk::sql::transaction;
 use echo_sdk::{Error, caller, time};
 use sha2::{Digest, Sha256};
 
 use crate::bindings::exports::echo::auth::events::SessionEnd;
 use crate::bindings::exports::echo::notification::api::{AddDeviceRequest, Provider, PushDevice, PushDevices};
-use crate::bounds::{PLATFORM_CHARS_MAX, TOKEN_CHARS};
 use crate::store::{self, Device};
 
 pub fn list() -> Result<PushDevices, Error> {
@@ -17,10 +15,6 @@ pub fn list() -> Result<PushDevices, Error> {
 
 pub fn add(request: AddDeviceRequest) -> Result<PushDevice, Error> {
     let caller = caller()?;
-    Checks::new()
-        .name("token", request.token.as_str(), TOKEN_CHARS)
-        .name("platform", request.platform.as_deref(), 0..=PLATFORM_CHARS_MAX)
-        .finish()?;
     let device = Device {
         token: request.token,
         provider: name(request.provider).to_owned(),

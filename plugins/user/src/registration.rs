@@ -2,12 +2,11 @@
 //! account. Both give the same profile, once.
 
 use echo_sdk::sql::{SqlError, transaction};
-use echo_sdk::text::{beginning, name_fault};
 use echo_sdk::{Error, ErrorKind, Timestamp};
 
 use crate::bindings::echo::auth::api as auth;
 use crate::bindings::exports::echo::user::events::Registration;
-use crate::bounds::{DISPLAY_NAME_CHARS, HEALED_MAX};
+use crate::bounds::HEALED_MAX;
 use crate::fold::name_parts;
 use crate::store::{self, NewProfile};
 
@@ -56,9 +55,7 @@ fn create(id: &str, phone: &str, name: Option<&str>, country: Option<&str>, time
 fn display_name(name: Option<&str>) -> String {
     match name.map(str::trim) {
         None | Some("") => NAMELESS.to_owned(),
-        // Of an account that was made before names were checked.
-        Some(name) if name_fault(name).is_some() => NAMELESS.to_owned(),
-        Some(name) => beginning(name, *DISPLAY_NAME_CHARS.end()).to_owned(),
+        Some(name) => name.to_owned(),
     }
 }
 
@@ -70,8 +67,6 @@ mod tests {
     fn a_name_is_always_there() {
         assert_eq!(display_name(None), NAMELESS);
         assert_eq!(display_name(Some("  ")), NAMELESS);
-        assert_eq!(display_name(Some("\u{3164}")), NAMELESS);
         assert_eq!(display_name(Some(" Ada ")), "Ada");
-        assert_eq!(display_name(Some(&"é".repeat(300))).chars().count(), 100);
     }
 }

@@ -1,10 +1,8 @@
 //! Finding people: by the beginning of a name or of a word in it, or by a whole number where its owner lets the viewer find it.
 
-use echo_sdk::checks::Checks;
 use echo_sdk::{Error, Id, Page, caller};
 
 use crate::bindings::exports::echo::user::api::{Profiles, SearchRequest};
-use crate::bounds::QUERY_CHARS;
 use crate::fold::{fold, prefix_range};
 use crate::numbers::{self, Purpose};
 use crate::privacy::shown;
@@ -16,7 +14,10 @@ const FIRST_ID: &str = "00000000-0000-0000-0000-000000000000";
 pub fn search(request: SearchRequest) -> Result<Profiles, Error> {
     let viewer = caller()?.user_id;
     let query = request.q.trim();
-    Checks::new().length("q", query, QUERY_CHARS).finish()?;
+    // White space around the query was counted with it.
+    if query.chars().nth(1).is_none() {
+        return Ok(Profiles { items: Vec::new(), next_cursor: None });
+    }
     let page = Page::<(String, Id)>::new(request.limit, request.cursor.as_deref())?;
     if let Some(phone) = as_phone(query) {
         let found = numbers::find(&viewer, &[phone], Purpose::Search)?;

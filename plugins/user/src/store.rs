@@ -3,7 +3,7 @@
 use echo_sdk::sql::{Database, FromRow, Row, Sql, SqlError, Transaction, Value, placeholders, row_placeholders, timestamp, uuid};
 use echo_sdk::{Timestamp, from_row, params};
 
-use crate::bounds::{LIST_PARAMS_MAX, MATCH_PHONES_MAX};
+use crate::bounds::{LIST_PARAMS_MAX, NUMBERS_TRIMMED};
 
 /// A whole profile with its owner's privacy.
 #[derive(Clone, Debug)]
@@ -285,7 +285,7 @@ pub fn trim_numbers(tx: &Transaction, owner: &str, keep: u64) -> Result<(), SqlE
     tx.execute(
         "DELETE FROM tested_numbers WHERE owner_id = $1 AND fingerprint IN \
          (SELECT fingerprint FROM tested_numbers WHERE owner_id = $1 ORDER BY tested_at DESC, fingerprint LIMIT $2 OFFSET $3)",
-        params![uuid(owner), MATCH_PHONES_MAX as u64, keep],
+        params![uuid(owner), NUMBERS_TRIMMED, keep],
     )?;
     Ok(())
 }

@@ -96,6 +96,14 @@ impl Decoder<'_> {
                 Ok(Val::Option(None))
             }
             Shape::Option(inner) => Ok(Val::Option(Some(Box::new(self.value(inner, path)?)))),
+            Shape::Bounded(bounded) => {
+                let before = self.problems.0.len();
+                let value = self.value(&bounded.shape, path)?;
+                if self.unknown == Unknown::Refuse {
+                    bounded.check_unless_refused(before, &value, path, self.problems);
+                }
+                Ok(value)
+            }
             Shape::Text(Text::Json) if self.unknown == Unknown::Ignore => Ok(Val::String(self.reader.skip()?.to_owned())),
             Shape::Text(Text::Json) => {
                 let (document, flaw) = i_json::value(&mut self.reader)?;
@@ -241,6 +249,12 @@ impl Decoder<'_> {
 pub fn from_text(shape: &Shape, given: Cow<'_, str>, path: &Path<'_>, problems: &mut Problems) -> Val {
     match shape {
         Shape::Option(inner) => Val::Option(Some(Box::new(from_text(inner, given, path, problems)))),
+        Shape::Bounded(bounded) => {
+            let before = problems.0.len();
+            let value = from_text(&bounded.shape, given, path, problems);
+            bounded.check_unless_refused(before, &value, path, problems);
+            value
+        }
         Shape::Bool => match &*given {
             "true" => Val::Bool(true),
             "false" => Val::Bool(false),
@@ -334,6 +348,14 @@ impl Problems {
         }
     }
 
+    /// What was said last of the same place is not said again.
+    pub fn add_once(&mut self, path: &Path<'_>, code: &str, detail: String) {
+        let path_text = path.to_string();
+        if self.0.last().is_none_or(|last| last.code != code || last.field != path_text) {
+            self.add(path, code, detail);
+        }
+    }
+
     pub fn unknown_field(&mut self, path: &Path<'_>, key: &str, record: &RecordShape) {
         if self.0.len() == limits::FIELD_ERRORS_MAX {
             return;
@@ -419,6 +441,7 @@ fn wanted(shape: &Shape) -> &'static str {
         Shape::List(_) | Shape::Tuple(_) | Shape::Flags(_) => "an array",
         Shape::Record(_) | Shape::Variant(_) => "an object",
         Shape::Option(inner) => wanted(inner),
+        Shape::Bounded(bounded) => wanted(&bounded.shape),
     }
 }
 
@@ -458,14 +481,22 @@ fn string(shape: &Shape, given: Cow<'_, str>, path: &Path<'_>, problems: &mut Pr
     }
 }
 
+/// The largest number up to which a double holds every whole one (RFC 7493 section 2.2).
+const WHOLE_MAX: f64 = 9_007_199_254_740_991.0;
+
 fn number(shape: &Shape, written: &str, path: &Path<'_>, problems: &mut Problems) -> Val {
     fn whole<T>(written: &str, bounds: (T, T), path: &Path<'_>, problems: &mut Problems, val: fn(T) -> Val) -> Val
     where
         T: std::str::FromStr + fmt::Display,
     {
+        // 5.0 and 5e0 are whole numbers too, in JSON Schema and in what some languages write.
+        let written = match written.contains(['.', 'e', 'E']).then(|| written.parse::<f64>()) {
+            Some(Ok(real)) if real.fract() == 0.0 && real.abs() <= WHOLE_MAX => Cow::Owned(format!("{:.0}", real + 0.0)),
+            Some(_) => return wrong(problems, path, "wrong_type", "a whole number is wanted"),
+            None => Cow::Borrowed(written),
+        };
         match written.parse() {
             Ok(number) => val(number),
-            Err(_) if written.contains(['.', 'e', 'E']) => wrong(problems, path, "wrong_type", "a whole number is wanted"),
             Err(_) => wrong(problems, path, "out_of_range", format!("between {} and {}", bounds.0, bounds.1)),
         }
     }

@@ -103,6 +103,7 @@ pub fn has_cursor(shape: &Shape) -> bool {
     match shape {
         Shape::Text(kind) => *kind == Text::Cursor,
         Shape::List(inner) | Shape::Option(inner) => has_cursor(inner),
+        Shape::Bounded(bounded) => has_cursor(&bounded.shape),
         Shape::Tuple(items) => items.iter().any(has_cursor),
         Shape::Record(record) => record.fields.iter().any(|field| has_cursor(&field.shape)),
         Shape::Variant(variant) => variant.cases.iter().any(|case| case.fields.fields.iter().any(|field| has_cursor(&field.shape))),
@@ -120,6 +121,7 @@ fn each_cursor(shape: &Shape, value: &mut Val, path: &Path<'_>, visit: &mut Visi
     match (shape, value) {
         (Shape::Text(Text::Cursor), Val::String(cursor)) => visit(cursor, path),
         (Shape::Option(inner), Val::Option(Some(value))) => each_cursor(inner, value, path, visit),
+        (Shape::Bounded(bounded), value) => each_cursor(&bounded.shape, value, path, visit),
         (Shape::List(inner), Val::List(items)) => {
             for (index, item) in items.iter_mut().enumerate() {
                 each_cursor(inner, item, &Path::Item(path, index), visit);

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::check::{self, BoundedShape};
+use crate::contract::bounds::Bounds;
 use crate::contract::wit::{Enumeration, Meaning, Record, Type};
 use crate::limits;
 
@@ -29,6 +31,8 @@ pub enum Shape {
     Variant(VariantShape),
     Enum(Names),
     Flags(Names),
+    /// A text, bytes, a number or a list, and what it keeps besides; never an option.
+    Bounded(Box<BoundedShape>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,17 +90,21 @@ struct Name {
 }
 
 impl Shape {
-    /// Refuses, with a reason, what JSON cannot say.
-    pub fn compile(ty: &Type) -> Result<Self, String> {
-        match ty.meaning() {
-            Some(Meaning::Uuid) => return Ok(Shape::Text(Text::Uuid)),
-            Some(Meaning::Phone) => return Ok(Shape::Text(Text::Phone)),
-            Some(Meaning::Cursor) => return Ok(Shape::Text(Text::Cursor)),
-            Some(Meaning::Json) => return Ok(Shape::Text(Text::Json)),
-            Some(Meaning::Timestamp) => return Ok(Shape::Timestamp),
-            None => {}
+    /// Refuses, with a reason, what JSON cannot say. `bounds`: those that stand where the type is used.
+    pub fn compile(ty: &Type, bounds: &Bounds) -> Result<Self, String> {
+        let fixed = match ty.meaning() {
+            Some(Meaning::Uuid) => Some(Shape::Text(Text::Uuid)),
+            Some(Meaning::Phone) => Some(Shape::Text(Text::Phone)),
+            Some(Meaning::Cursor) => Some(Shape::Text(Text::Cursor)),
+            Some(Meaning::Json) => Some(Shape::Text(Text::Json)),
+            Some(Meaning::Timestamp) => Some(Shape::Timestamp),
+            None => None,
+        };
+        let (structure, bounds) = ty.bounded(bounds);
+        if let Some(shape) = fixed {
+            return shape.keeping(bounds);
         }
-        Ok(match ty.structure() {
+        let shape = match structure {
             Type::Bool => Shape::Bool,
             Type::U8 => Shape::U8,
             Type::U16 => Shape::U16,
@@ -111,11 +119,17 @@ impl Shape {
             Type::Char => Shape::Char,
             Type::String => Shape::Text(Text::Plain),
             Type::List(item) if matches!(item.structure(), Type::U8) => Shape::Bytes,
-            Type::List(item) => Shape::List(Box::new(Shape::compile(item)?)),
+            Type::List(item) => {
+                let list = Shape::List(Box::new(Shape::compile(item, &bounds.of_items())?));
+                return Ok(list.keeping_alone(bounds));
+            }
             Type::Option(inner) if matches!(inner.structure(), Type::Option(_)) => return Err("an option within an option".to_owned()),
-            Type::Option(inner) => Shape::Option(Box::new(Shape::compile(inner)?)),
-            Type::Tuple(items) => Shape::Tuple(items.iter().map(Shape::compile).collect::<Result<_, _>>()?),
-            Type::Record(record) => Shape::Record(Arc::new(RecordShape::compile(record)?)),
+            Type::Option(inner) => return Ok(Shape::Option(Box::new(Shape::compile(inner, &bounds)?))),
+            Type::Tuple(items) => {
+                let items = items.iter().map(|item| Shape::compile(item, &Bounds::default()));
+                return Ok(Shape::Tuple(items.collect::<Result<_, _>>()?));
+            }
+            Type::Record(record) => return Ok(Shape::Record(Arc::new(RecordShape::compile(record)?))),
             Type::Variant(variant) => {
                 bounded(&variant.name, variant.cases.len())?;
                 let cases = variant.cases.iter().map(|case| {
@@ -128,19 +142,44 @@ impl Shape {
                                 }
                                 (RecordShape::compile(record)?, Payload::Record)
                             }
-                            _ => (RecordShape { fields: vec![FieldShape::new("value", Shape::compile(ty)?)] }, Payload::Value),
+                            _ => {
+                                let value = FieldShape::new("value", Shape::compile(ty, &case.bounds)?);
+                                (RecordShape { fields: vec![value] }, Payload::Value)
+                            }
                         },
                     };
                     Ok(CaseShape { name: case.name.clone(), key: snake_case(&case.name), fields: Arc::new(fields), payload })
                 });
-                Shape::Variant(VariantShape { cases: cases.collect::<Result<_, String>>()? })
+                return Ok(Shape::Variant(VariantShape { cases: cases.collect::<Result<_, String>>()? }));
             }
             Type::Enum(cases) => Shape::Enum(Names::new(cases)?),
             Type::Flags(cases) => Shape::Flags(Names::new(cases)?),
             Type::Result(_) => return Err("a result within a value".to_owned()),
             Type::Opaque(what) => return Err(format!("{what} is no plain value")),
             Type::Alias(_) => return Err("an alias of itself".to_owned()),
-        })
+        };
+        shape.keeping(bounds)
+    }
+
+    /// Errors: an example that does not.
+    fn keeping(self, bounds: Bounds) -> Result<Self, String> {
+        let examples = bounds.examples.clone();
+        let shape = self.keeping_alone(Bounds { items: None, ..bounds });
+        examples.iter().try_for_each(|example| check::example(&shape, example))?;
+        Ok(shape)
+    }
+
+    fn keeping_alone(self, bounds: Bounds) -> Self {
+        let bounds = if matches!(self, Shape::List(_)) { bounds.of_list() } else { bounds };
+        if bounds.holds_values() { Shape::Bounded(Box::new(BoundedShape { shape: self, bounds })) } else { self }
+    }
+
+    /// Without what it keeps besides.
+    pub fn plain(&self) -> &Shape {
+        match self {
+            Shape::Bounded(bounded) => &bounded.shape,
+            other => other,
+        }
     }
 
     pub fn is_option(&self) -> bool {
@@ -152,6 +191,7 @@ impl Shape {
         match self {
             Shape::List(_) | Shape::Tuple(_) | Shape::Record(_) | Shape::Variant(_) | Shape::Flags(_) => false,
             Shape::Option(inner) => inner.is_scalar(),
+            Shape::Bounded(bounded) => bounded.shape.is_scalar(),
             _ => true,
         }
     }
@@ -160,6 +200,7 @@ impl Shape {
     pub fn fits_query(&self) -> bool {
         match self {
             Shape::Option(inner) => inner.fits_query(),
+            Shape::Bounded(bounded) => bounded.shape.fits_query(),
             Shape::List(item) => item.is_scalar() && !item.is_option(),
             Shape::Flags(_) => true,
             other => other.is_scalar(),
@@ -170,7 +211,7 @@ impl Shape {
 impl RecordShape {
     pub fn compile(record: &Record) -> Result<Self, String> {
         bounded(&record.name, record.fields.len())?;
-        let fields = record.fields.iter().map(|field| match Shape::compile(&field.ty) {
+        let fields = record.fields.iter().map(|field| match Shape::compile(&field.ty, &field.bounds) {
             Ok(shape) => Ok(FieldShape::new(&field.name, shape)),
             Err(reason) => Err(format!("field {} of record {}: {reason}", field.name, record.name)),
         });

@@ -71,6 +71,8 @@ fn values_of_every_kind_go_in_and_come_out() {
     check("{\"flag\":null,\"name\":null}", "{}");
     same("{\"flag\":true}");
     same("{\"a_u8\":255,\"a_s8\":-128,\"a_u64\":18446744073709551615,\"a_s64\":-9223372036854775808}");
+    // Whole numbers, however they are written.
+    check("{\"a_u8\":1.0,\"a_s64\":-1e3,\"a_s8\":-0.0}", "{\"a_u8\":1,\"a_s64\":-1000,\"a_s8\":0}");
     same("{\"an_f64\":0.1,\"an_f32\":-1.5}");
     check("{\"an_f64\":1e300,\"an_f32\":1}", "{\"an_f64\":1e300,\"an_f32\":1.0}");
     same("{\"letter\":\"é\",\"name\":\"a\\u0001\\\"\\\\\\n😀\"}");
@@ -143,7 +145,8 @@ fn wrong_fields_are_named_with_their_path_and_all_at_once() {
     check("null", &[("", "wrong_type")]);
     check("{\"flag\":1,\"colours\":2,\"name\":[{}]}", &[("flag", "wrong_type"), ("colours", "unknown_field"), ("name", "wrong_type")]);
     check("{\"a_u8\":256,\"a_s8\":-129,\"a_u64\":-1}", &[("a_u8", "out_of_range"), ("a_s8", "out_of_range"), ("a_u64", "out_of_range")]);
-    check("{\"a_u8\":1.0,\"a_s64\":1e3,\"a_u64\":\"1\"}", &[("a_u8", "wrong_type"), ("a_s64", "wrong_type"), ("a_u64", "wrong_type")]);
+    check("{\"a_u8\":1.5,\"a_s64\":1e-3,\"a_u64\":\"1\"}", &[("a_u8", "wrong_type"), ("a_s64", "wrong_type"), ("a_u64", "wrong_type")]);
+    check("{\"a_u8\":256.0,\"a_s64\":1e16}", &[("a_u8", "out_of_range"), ("a_s64", "wrong_type")]);
     check("{\"an_f64\":1e999,\"an_f32\":1e39}", &[("an_f64", "out_of_range"), ("an_f32", "out_of_range")]);
     check(
         "{\"letter\":\"\",\"id\":\"1\",\"at\":\"today\"}",
@@ -553,4 +556,157 @@ fn a_login_goes_in() {
     assert_eq!(wrong(missing), pairs(&[("phone", "required"), ("password", "required"), ("device", "required")]));
     let nested = codec.decode(&Input::Json(b"{\"phone\":\"+1\",\"password\":\"x\",\"device\":{\"idd\":\"a\"}}"));
     assert_eq!(wrong(nested), pairs(&[("phone", "invalid_phone"), ("device.idd", "unknown_field"), ("device.id", "required")]));
+}
+
+const BOUNDED: &str = "
+    /// @length 2..=4
+    type code = string;
+    variant form {
+      none,
+      /// @range 1..
+      circle(f64),
+      /// @length ..=3
+      named(string),
+    }
+    record inner {
+      /// @range -90..=90
+      latitude: f64,
+    }
+    record request {
+      /// @length 1..=5
+      /// @text content
+      text: option<string>,
+      /// Six digits. As they were sent.
+      /// @pattern ^[0-9]{6}$
+      /// @code invalid_otp
+      otp: option<string>,
+      /// @pattern ^a
+      plain: option<string>,
+      /// @items 1..=2
+      codes: option<list<code>>,
+      /// @range 1..=100
+      limit: option<u32>,
+      inner: option<inner>,
+      form: option<form>,
+      /// @length ..=9
+      extra: option<json>,
+      /// @length 2..=3
+      blob: option<list<u8>>,
+      /// @items ..=1
+      /// @length ..=3
+      names: option<list<string>>,
+    }
+    record reply {
+      /// @length ..=3
+      name: string,
+    }
+    record event {
+      /// @items ..=1
+      items: list<code>,
+    }
+    go: func(request: request) -> result<reply, error>;
+    told: func(key: string, event: event) -> result<_, error>;";
+
+#[test]
+fn values_are_held_to_the_bounds_of_their_contract() {
+    let contract = fixture::thing(BOUNDED);
+    let function = fixture::function(&contract, "api", "go");
+    let body = RequestCodec::compile(function, &[], Source::Body).unwrap();
+    let decode = |given: &str| body.decode(&Input::Http { path: &[], query: None, body: Some(given.as_bytes()) });
+    for good in [
+        "{\"text\":\"ééééé\",\"otp\":\"012345\",\"plain\":\"ab\",\"codes\":[\"ab\",\"abcd\"],\"limit\":100,\"inner\":{\"latitude\":-90}}",
+        "{\"text\":null,\"form\":{\"type\":\"circle\",\"value\":1},\"extra\":{\"a\":123},\"blob\":\"YWI=\",\"names\":[]}",
+        "{\"text\":\"😀😀😀😀😀\",\"form\":{\"type\":\"named\",\"value\":\"abc\"}}",
+    ] {
+        decode(good).unwrap_or_else(|error| panic!("{good}: {error:?}"));
+    }
+    for (given, expect) in [
+        ("{\"text\":\"\"}", [("text", "too_short")].as_slice()),
+        ("{\"text\":\"😀😀😀😀😀😀\"}", &[("text", "too_long")]),
+        ("{\"text\":\"a\\u0000b\"}", &[("text", "unreadable_text")]),
+        ("{\"text\":\"a\\rb\"}", &[("text", "unreadable_text")]),
+        ("{\"otp\":\"12345\"}", &[("otp", "invalid_otp")]),
+        ("{\"plain\":\"b\"}", &[("plain", "invalid_format")]),
+        ("{\"codes\":[]}", &[("codes", "too_few")]),
+        ("{\"codes\":[\"ab\",\"a\",\"abcde\"]}", &[("codes[1]", "too_short"), ("codes[2]", "too_long"), ("codes", "too_many")]),
+        ("{\"limit\":0,\"inner\":{\"latitude\":90.1}}", &[("limit", "out_of_range"), ("inner.latitude", "out_of_range")]),
+        ("{\"limit\":-1}", &[("limit", "out_of_range")]),
+        ("{\"limit\":\"x\"}", &[("limit", "wrong_type")]),
+        ("{\"form\":{\"type\":\"circle\",\"value\":0.5}}", &[("form.value", "out_of_range")]),
+        ("{\"form\":{\"type\":\"named\",\"value\":\"abcd\"}}", &[("form.value", "too_long")]),
+        ("{\"extra\":{\"a\":1234}}", &[("extra", "too_long")]),
+        ("{\"blob\":\"YQ==\"}", &[("blob", "too_short")]),
+        ("{\"names\":[\"abcd\"]}", &[("names[0]", "too_long")]),
+    ] {
+        assert_eq!(wrong(decode(given)), pairs(expect), "{given}");
+    }
+    let Err(DecodeError::Invalid(errors)) = decode("{\"otp\":\"x\",\"limit\":0}") else { panic!() };
+    assert_eq!((errors[0].detail.as_str(), errors[1].detail.as_str()), ("Six digits", "1 to 100"));
+}
+
+#[test]
+fn bounds_hold_in_a_query_too() {
+    let contract = fixture::thing(
+        "record request {
+        /// @range 1..=100
+        limit: option<u32>,
+        /// @items ..=2
+        ids: option<list<uuid>>,
+        /// @length 2..
+        q: string,
+      } go: func(request: request) -> result<_, error>;",
+    );
+    let codec = RequestCodec::compile(fixture::function(&contract, "api", "go"), &[], Source::Query).unwrap();
+    let decode = |query: &str| codec.decode(&Input::Http { path: &[], query: Some(query), body: None });
+    decode(&format!("q=ab&limit=1&ids={ID},{ID}")).expect("within");
+    let found = wrong(decode(&format!("q=a&limit=101&ids={ID},{ID},{ID}")));
+    assert_eq!(found, pairs(&[("q", "too_short"), ("limit", "out_of_range"), ("ids", "too_many")]));
+}
+
+#[test]
+fn what_a_service_says_keeps_its_bounds_too() {
+    let contract = fixture::thing(BOUNDED);
+    let codec = ReplyCodec::compile(fixture::function(&contract, "api", "go"), None).unwrap();
+    let reply = |name: &str| Val::Result(Ok(Some(Box::new(Val::Record(vec![("name".to_owned(), Val::String(name.to_owned()))])))));
+    assert!(codec.encode(&reply("abc")).is_ok());
+    let error = codec.encode(&reply("abcd")).expect_err("longer than it promised");
+    assert_eq!(error, EncodeError::Invalid { field: "name".to_owned(), reason: "at most 3 characters".to_owned() });
+
+    let codec = EventCodec::compile(fixture::function(&contract, "api", "told")).unwrap();
+    assert!(codec.gathers(), "a bound makes a list no less one");
+    let event = |codes: &[&str]| {
+        let items = codes.iter().map(|code| Val::String((*code).to_owned())).collect();
+        [Val::String("k".to_owned()), Val::Record(vec![("items".to_owned(), Val::List(items))])]
+    };
+    assert!(codec.encode(&event(&["ab"])).is_ok());
+    assert!(codec.encode(&event(&["a"])).is_err() && codec.encode(&event(&["ab", "ab"])).is_err());
+    // Who hears of it takes it as it is: the publisher may be of another version.
+    assert!(codec.decode("k", "{\"items\":[\"a\"]}").is_ok());
+}
+
+#[test]
+fn calls_between_services_are_held_to_the_bounds() {
+    let contract = fixture::thing(BOUNDED);
+    let bounds = ParamBounds::compile(fixture::function(&contract, "api", "go")).expect("there are some");
+    let body =
+        RequestCodec::compile(fixture::function(&fixture::thing(&BOUNDED.replace("@", "at ")), "api", "go"), &[], Source::Body).unwrap();
+    let check = |given: &str| {
+        let params = body.decode(&Input::Http { path: &[], query: None, body: Some(given.as_bytes()) }).expect("no bounds here");
+        match bounds.check(&params) {
+            Ok(()) => Vec::new(),
+            Err(fields) => fields.into_iter().map(|field| (field.field, field.code)).collect(),
+        }
+    };
+    assert_eq!(check("{\"text\":\"ab\",\"codes\":[\"ab\"],\"limit\":5}"), []);
+    let given =
+        "{\"text\":\"abcdef\",\"codes\":[\"ab\",\"a\",\"ab\"],\"inner\":{\"latitude\":91},\"form\":{\"type\":\"circle\",\"value\":0}}";
+    let expect = [
+        ("text", "too_long"),
+        ("codes", "too_many"),
+        ("codes[1]", "too_short"),
+        ("inner.latitude", "out_of_range"),
+        ("form.value", "out_of_range"),
+    ];
+    assert_eq!(check(given), pairs(&expect));
+    assert!(ParamBounds::compile(fixture::function(&fixture::contract("location"), "api", "lookup")).is_some());
 }

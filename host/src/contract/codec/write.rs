@@ -9,9 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use wasmtime::component::Val;
 
 use super::json::Reader;
-use super::read::Path;
+use super::read::{Path, Problems};
 use super::shape::{Payload, RecordShape, Shape, TAG, Text};
 use super::text;
+use crate::contract::FieldError;
 use crate::json_text::write_string;
 use crate::limits;
 
@@ -66,6 +67,14 @@ impl Encoder {
                     self.value(item, value, &Path::Item(path, index))?;
                 }
                 self.out.push(b']');
+            }
+            (Shape::Bounded(bounded), value) => {
+                let mut problems = Problems::default();
+                bounded.check(value, path, &mut problems);
+                if let Some(FieldError { field, detail, .. }) = problems.0.pop() {
+                    return Err(EncodeError::Invalid { field, reason: detail });
+                }
+                return self.value(&bounded.shape, value, path);
             }
             (Shape::Option(_), Val::Option(None)) => self.out.extend_from_slice(b"null"),
             (Shape::Option(inner), Val::Option(Some(value))) => return self.value(inner, value, path),
