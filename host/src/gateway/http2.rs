@@ -24,8 +24,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::answering::{Answering, End};
 use super::connection::Connection;
-use super::server::{Answering, End};
 use crate::limits;
 
 /// The times and counts that a test may choose.

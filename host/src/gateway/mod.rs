@@ -32,6 +32,7 @@ use crate::names::ServiceName;
 use crate::rates::RateLimiter;
 use crate::runtime::Runtime;
 
+mod answering;
 mod authority;
 pub mod backend;
 mod bare_answer;
@@ -60,10 +61,11 @@ mod tests;
 mod tls;
 
 pub use crate::problem::{self, Problem};
+pub use answering::Answering;
 pub use authority::check_host;
 pub use health::{CheckState, Need, Readiness};
 pub use request::{PeerAddress, RequestInfo};
-pub use server::{Answering, ServeOutcome, ServerSettings, serve};
+pub use server::{ServeOutcome, ServerSettings, serve};
 pub use tls::{Tls, TlsError};
 
 /// What the operator decides of the gateway.

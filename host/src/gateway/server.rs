@@ -5,7 +5,6 @@
 //! and for reading an answer, and an end that waits for requests in flight but not for ever.
 
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,8 +12,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::Request;
-use axum::response::Response;
 use http::StatusCode;
 use hyper::rt::Timer;
 use hyper::server::conn::http1;
@@ -26,8 +23,8 @@ use tokio::sync::Semaphore;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::Service;
 
+use super::answering::{Answering, End};
 use super::bare_answer::BareAnswer;
 use super::connection::{Connection, Protocol};
 use super::head_timer::HeadTimer;
@@ -42,17 +39,6 @@ use crate::limits;
 pub struct ServeOutcome {
     /// Connections whose requests were still running when the time for draining was over.
     pub cut_count: usize,
-}
-
-/// What answers requests: the gateway's `router`, or one of axum's. Always ready.
-pub trait Answering:
-    Service<Request, Response = Response, Error = Infallible, Future: Send + 'static> + Clone + Send + Sync + Unpin + 'static
-{
-}
-
-impl<S> Answering for S where
-    S: Service<Request, Response = Response, Error = Infallible, Future: Send + 'static> + Clone + Send + Sync + Unpin + 'static
-{
 }
 
 /// How connections are taken.
@@ -173,13 +159,6 @@ async fn refuse(mut stream: TcpStream, no_place: NoPlace) {
     });
     // Who does not listen is not waited for.
     let _ = said.await;
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// The client or the protocol ended it, or it is upgraded.
-    Orderly,
-    Cut,
 }
 
 /// One connection's way: encrypted or not, then what it speaks, then its requests.

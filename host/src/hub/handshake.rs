@@ -1,7 +1,6 @@
 //! From a request to an open socket: origin, identity, cursor, a place in the registry, and the upgrade (RFC 6455, section 4).
 //! Whoever is refused is refused before the upgrade, with a problem.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,11 +19,12 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use uuid::Uuid;
 
 use super::Hub;
+use super::client::Client;
 use super::connection::Connection;
 use super::registry::{Refused, Registration};
 use super::resume::{Delivery, Start};
 use super::socket::Socket;
-use crate::capabilities::context::{Caller, ClientAddress};
+use crate::capabilities::context::Caller;
 use crate::capabilities::hub::{Acknowledgement, FeedPage};
 use crate::capabilities::tokens::{Revocation, TokenError, Tokens};
 use crate::limits;
@@ -34,12 +34,6 @@ use crate::problem::Problem;
 const SUBPROTOCOL: &str = "echo.v1";
 /// Carries the token of a client that cannot set headers; never picked.
 const BEARER_SUBPROTOCOL: &str = "bearer.";
-
-/// What the socket keeps of the request that opened it.
-pub(super) struct Client {
-    pub address: Option<IpAddr>,
-    pub user_agent: Option<Arc<str>>,
-}
 
 #[derive(Deserialize)]
 struct Parameters {
@@ -252,14 +246,4 @@ fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 
 fn shutting_down() -> Problem {
     Problem::unavailable("shutting_down", "this host is shutting down", Duration::from_secs(1))
-}
-
-impl Client {
-    fn of(request: &Request) -> Self {
-        let address = request.extensions().get::<ClientAddress>().map(|address| address.0);
-        let user_agent = request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-        // ASCII, as `to_str` takes no other: any byte is a good place to cut.
-        let user_agent = user_agent.map(|agent| Arc::from(&agent[..agent.len().min(limits::USER_AGENT_BYTES_MAX)]));
-        Self { address, user_agent }
-    }
 }

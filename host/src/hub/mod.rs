@@ -24,6 +24,7 @@ use crate::runtime::{CallError, Input, Reply, Runtime};
 
 mod acknowledge;
 mod announce;
+mod client;
 mod close;
 mod connection;
 mod frame;

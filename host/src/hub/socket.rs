@@ -23,10 +23,10 @@ use tokio_tungstenite::tungstenite::{Error as StreamError, Message, Utf8Bytes};
 use uuid::Uuid;
 
 use super::Hub;
+use super::client::Client;
 use super::close::Close;
 use super::connection::Connection;
 use super::frame;
-use super::handshake::Client;
 use super::registry::Registration;
 use super::resume::{Delivery, Start, Step};
 use crate::capabilities::context::{CallContext, Caller};

@@ -17,7 +17,6 @@ use super::long_calls::Asker;
 use super::loosened::{self, Change};
 use super::permissions::Grant;
 use super::pool::Pool;
-use super::swap::SwapError;
 use super::{CallError, Runtime, internal_context};
 use crate::capabilities::sql::migration;
 use crate::capabilities::sql::{Database, MigrateError, Migration};
@@ -33,6 +32,26 @@ use crate::names::ServiceName;
 pub struct Refusal {
     pub gate: Gate,
     pub reasons: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SwapError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("there is no service {0}")]
+    NoSuchService(String),
+    #[error("{service} has no version {version}; it has {}", .known.join(", "))]
+    NoSuchVersion { service: String, version: String, known: Vec<String> },
+    #[error("{0} has no earlier version to go back to")]
+    NothingToRollBack(String),
+    #[error("another deployment of {0} is under way and does not end; a rollback does not wait for it")]
+    GateHeld(String),
+    #[error("another version of {0} became live meanwhile; nothing was changed")]
+    Overtaken(String),
+    #[error("version {0} is live; activate another one first")]
+    VersionIsLive(String),
+    #[error("the folder of versions: {0}")]
+    Store(#[from] std::io::Error),
 }
 
 /// The steps of the activation gate, in their order.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Runtime;
 use super::call::StatsView;
 use super::catalogue::Generation;
-use super::swap::SwapError;
+use super::gate::SwapError;
 use crate::limits;
 
 impl Runtime {

@@ -14,7 +14,7 @@ use super::backfill::BackfillView;
 use super::call::StatsView;
 use super::catalogue::{Generation, Unfit};
 use super::gate::{Candidate, Way, read, refuse_unfit};
-pub use super::gate::{Decisions, Gate, Plan, Refusal};
+pub use super::gate::{Decisions, Gate, Plan, Refusal, SwapError};
 use super::probation;
 use super::versions::{HistoryEntry, Versions};
 use crate::capabilities::sql::MigrateError;
@@ -54,26 +54,6 @@ pub struct Activation {
     /// Live dependents were left behind by the operator's word.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum SwapError {
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    #[error("there is no service {0}")]
-    NoSuchService(String),
-    #[error("{service} has no version {version}; it has {}", .known.join(", "))]
-    NoSuchVersion { service: String, version: String, known: Vec<String> },
-    #[error("{0} has no earlier version to go back to")]
-    NothingToRollBack(String),
-    #[error("another deployment of {0} is under way and does not end; a rollback does not wait for it")]
-    GateHeld(String),
-    #[error("another version of {0} became live meanwhile; nothing was changed")]
-    Overtaken(String),
-    #[error("version {0} is live; activate another one first")]
-    VersionIsLive(String),
-    #[error("the folder of versions: {0}")]
-    Store(#[from] std::io::Error),
 }
 
 /// One service for the operator.
