@@ -121,6 +121,8 @@ const LONG_FILES: &[(&str, &str)] = &[
 /// Modules that know each other, and why they cannot do otherwise.
 const CIRCLES: &[(&str, &str)] = &[
     ("capabilities::hub capabilities::sql", "an outbox holds pushes, and the feed has an outbox of its own"),
+    ("capabilities::sql::migration capabilities::sql::sqlite", "which functions a migration may call, the engine knows"),
+    ("capabilities::sql::sqlite::backfill capabilities::sql::sqlite::migrate", "a migration that is applied declares its back-fill"),
     ("capabilities::sql::sqlite::keeper capabilities::sql::sqlite::lanes", "the writer stops for the last pass of a checkpoint"),
     (
         "runtime::call runtime::catalogue runtime::instance runtime::linking runtime::pool",
