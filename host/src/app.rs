@@ -1,4 +1,4 @@
-//! Where the layers are joined: backends are opened, given to the services as their powers, put behind the gateway and the hub, and ended
+//! Where the layers are joined: backends are opened, given to the services as their capabilities, put behind the gateway and the hub, and ended
 //! in order. The one file that knows them all; nothing else is decided here.
 
 use std::collections::{BTreeMap, HashMap};
@@ -25,7 +25,7 @@ use crate::capabilities::cache::Cache;
 use crate::capabilities::cache::memory::MemoryCache;
 use crate::capabilities::events::Queue;
 use crate::capabilities::events::embedded::EmbeddedQueue;
-use crate::capabilities::guest::Powers;
+use crate::capabilities::guest::Capabilities;
 use crate::capabilities::hub::embedded::EmbeddedFeed;
 use crate::capabilities::hub::{Feed, Sockets};
 use crate::capabilities::pace::Pace;
@@ -48,7 +48,7 @@ use crate::rates::RateLimiter;
 use crate::relay::Relay;
 use crate::runtime::engine::Engine;
 use crate::runtime::permissions::Permissions;
-use crate::runtime::{PowersSource, Runtime, RuntimeSettings};
+use crate::runtime::{CapabilitySource, Runtime, RuntimeSettings};
 use crate::telemetry;
 use crate::watch::{self, SourceTree};
 
@@ -522,9 +522,9 @@ impl Backends {
 }
 
 #[async_trait]
-impl PowersSource for Backends {
-    async fn powers(&self, service: &ServiceName, defaults: &BTreeMap<String, toml::Value>) -> Result<Arc<Powers>, String> {
-        Ok(Arc::new(Powers {
+impl CapabilitySource for Backends {
+    async fn capabilities_of(&self, service: &ServiceName, defaults: &BTreeMap<String, toml::Value>) -> Result<Arc<Capabilities>, String> {
+        Ok(Arc::new(Capabilities {
             database: self.database(service).await?,
             cache: self.cache.clone(),
             feed: self.feed.clone(),

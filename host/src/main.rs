@@ -45,8 +45,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Serve(serve) => run_host(load(Mode::Serve, &serve.host, serve.host.overrides())?),
         Command::Dev(dev) => run_host(load(Mode::Dev, &dev.host, dev.overrides())?),
         Command::Ready(ready) => {
-            let patience = Duration::from_secs(ready.wait);
-            println!("{}", wait_for(client::ready(ready.url.as_deref(), &ready.data, patience))??);
+            let wait = Duration::from_secs(ready.wait);
+            println!("{}", wait_for(client::ready(ready.url.as_deref(), &ready.data, wait))??);
             Ok(())
         }
         Command::Plugin { command } => run_plugin(command),

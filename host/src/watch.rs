@@ -1,4 +1,4 @@
-//! Development mode: when a plugin's source changes it is rebuilt, and when a packed file changes it is swapped in.
+//! Development mode: rebuilds a plugin when its source changes, and deploys a packed file when it changes.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::runtime::Runtime;
 /// Watches the packed files and, where there is a source tree, the sources, until `shutdown`.
 /// Errors: the folder of packed files cannot be watched.
 pub async fn run(runtime: Arc<Runtime>, packed: PathBuf, sources: Option<SourceTree>, shutdown: CancellationToken) -> notify::Result<()> {
-    // A full channel means that a look is due anyway; what is dropped then is found by that look.
+    // A full channel means that the folder will be read anyway, so a dropped change is found then.
     let (changed, mut changes) = mpsc::channel::<PathBuf>(limits::WATCH_CHANGES_MAX);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         if let Ok(Event { kind: EventKind::Create(_) | EventKind::Modify(_), paths, .. }) = event {
@@ -55,7 +55,7 @@ pub async fn run(runtime: Arc<Runtime>, packed: PathBuf, sources: Option<SourceT
     }
 }
 
-/// All changes until none came for a moment: an editor and a compiler write a file in several steps.
+/// All changes until there was none for `WATCH_SETTLE_MS`: an editor and a compiler write a file in several steps.
 async fn settled(first: PathBuf, changes: &mut mpsc::Receiver<PathBuf>) -> BTreeSet<PathBuf> {
     let mut paths = BTreeSet::from([first]);
     let pause = Duration::from_millis(limits::WATCH_SETTLE_MS);
@@ -91,7 +91,7 @@ pub struct SourceTree {
 }
 
 impl SourceTree {
-    /// The tree at `root`, if that is one.
+    /// The tree at `root`, if it is one.
     pub fn at(root: &Path) -> Option<Self> {
         (root.join("plugins/sdk").is_dir() && root.join("xtask").is_dir()).then(|| Self { root: root.to_owned() })
     }
@@ -100,7 +100,7 @@ impl SourceTree {
         ["plugins", "wit", "migrations"].iter().map(|name| self.root.join(name)).filter(|folder| folder.is_dir()).collect()
     }
 
-    /// Which plugins these changes touch; what all share touches all of them, said by `*`.
+    /// Which plugins these changes concern; `*` stands for all, for shared files.
     fn stale(&self, paths: &BTreeSet<PathBuf>) -> BTreeSet<String> {
         let mut stale = BTreeSet::new();
         for path in paths {
@@ -119,7 +119,7 @@ impl SourceTree {
         stale
     }
 
-    /// Builds and packs with the command that people use; the packed files then change and are swapped in.
+    /// Builds and packs by `cargo xtask plugins`; the packed files then change and are deployed.
     async fn rebuild(&self, stale: &BTreeSet<String>) {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(["xtask", "plugins"]).current_dir(&self.root).stdin(Stdio::null()).kill_on_drop(true);

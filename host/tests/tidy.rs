@@ -205,18 +205,18 @@ fn backends_are_named_where_layers_are_joined_and_nowhere_else() {
     for source in host_sources() {
         let (own, file) = (source.module[0].as_str(), source.path.as_str());
         for path in source.paths().into_iter().filter(|path| path[0] == "capabilities" && path.len() > 2) {
-            let (power, part) = (path[1].as_str(), path[2].as_str());
-            if !is_module(&["capabilities", power, part]) {
+            let (capability, part) = (path[1].as_str(), path[2].as_str());
+            if !is_module(&["capabilities", capability, part]) {
                 continue;
             }
-            let same_power = own == "capabilities" && source.module.get(1).is_some_and(|own| own == power);
+            let same_capability = own == "capabilities" && source.module.get(1).is_some_and(|own| own == capability);
             let good = match part {
                 // What the activation gate asks of a capability, whatever lies below it.
-                "host" | "migration" => own == "runtime" || same_power,
-                _ => own == "app" || same_power || (own == "capabilities" && is_backend(&source)),
+                "host" | "migration" => own == "runtime" || same_capability,
+                _ => own == "app" || same_capability || (own == "capabilities" && is_backend(&source)),
             };
             if !good {
-                wrong.push(format!("{file} names capabilities::{power}::{part}"));
+                wrong.push(format!("{file} names capabilities::{capability}::{part}"));
             }
         }
         if own == "capabilities" && (file.ends_with("/mod.rs") || file.ends_with("/host.rs")) {
@@ -613,7 +613,7 @@ fn module_of(path: &[String]) -> Option<String> {
     Some(path[..length].join("::"))
 }
 
-/// `capabilities/<power>/<backend>…`.
+/// `capabilities/<capability>/<backend>…`.
 fn is_backend(source: &Source) -> bool {
     source.module.len() > 2 && !matches!(source.module[2].as_str(), "host" | "contract")
 }

@@ -1,5 +1,5 @@
-//! The operator's side of the operator API: finds a running host, asks it, and says its answers in words and tables.
-//! Knows the API's paths and shapes, and nothing of how a host does what it is asked.
+//! The client of the operator API: finds a running host, sends requests, and prints the answers as text and tables.
+//! Knows the API's paths and shapes, and nothing of how a host works.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::names::ServiceName;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
     pub public: String,
-    /// The public side wants TLS.
+    /// The public listener speaks TLS.
     #[serde(default)]
     pub tls: bool,
     pub admin: String,
@@ -52,10 +52,10 @@ pub enum ClientError {
     File { path: PathBuf, reason: String },
     #[error("{0}")]
     Name(#[from] crate::names::BadServiceName),
-    /// A dry run shows what the host would say no to.
+    /// A dry run showed what the host would refuse.
     #[error("{0}\nit would be refused without what is wanted above")]
     Unconfirmed(String),
-    /// The host said no.
+    /// The host refused.
     #[error("{0}")]
     Refused(Problem),
 }
@@ -99,7 +99,7 @@ pub struct AdminClient {
 }
 
 impl AdminClient {
-    /// What is not given is taken from the host that runs on the data folder.
+    /// Values that are not given are read from the host that runs on the data folder.
     pub fn find(admin: Option<&str>, token: Option<&str>, data: &Path) -> Result<Self, ClientError> {
         match (admin, token) {
             (Some(admin), Some(token)) => Self::new(admin, token),
@@ -109,7 +109,7 @@ impl AdminClient {
             }
             (Some(admin), None) => {
                 let found = Addresses::read(data)?;
-                // One host's token is not shown to another.
+                // One host's token is not sent to another.
                 let same = admin.trim_end_matches('/').trim_start_matches("http://") == found.admin;
                 if same { Self::new(admin, &found.admin_token) } else { Err(ClientError::NoToken(found.admin)) }
             }
@@ -122,13 +122,13 @@ impl AdminClient {
         if !good {
             return Err(ClientError::Address(admin.to_owned()));
         }
-        // A proxy of the environment is for the way out, not to one's own hosts.
+        // The environment's proxy is for the internet, not for one's own hosts.
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(limits::ADMIN_CLIENT_TIMEOUT_MS)).build();
         let http = http.map_err(|error| ClientError::Unreachable { address: base.clone(), reason: error.to_string() })?;
         Ok(Self { base, token: token.to_owned(), http })
     }
 
-    /// Uploads a packed file and makes it the live version; with `dry_run` only says what would happen. `allow`: the names of changes that are
+    /// Uploads a packed file and makes it the live version; with `dry_run` it only reports what would happen. `allow`: the names of changes that are
     /// confirmed; `grants`: imports that the service is granted from now on.
     pub async fn deploy(
         &self,
@@ -183,7 +183,7 @@ impl AdminClient {
         Ok(table(&HISTORY_COLUMNS, &history).unwrap_or_else(|| format!("{service} has no history")))
     }
 
-    /// `force`: also where live dependents need what the version before does not have.
+    /// `force`: even if live dependents need what the version before does not have.
     pub async fn rollback(&self, service: &ServiceName, force: bool) -> Result<String, ClientError> {
         let query = if force { "?force=true" } else { "" };
         let answer = self.send(self.request(Method::POST, &format!("plugins/{service}/rollback{query}"))).await?;
@@ -214,10 +214,10 @@ impl AdminClient {
     }
 }
 
-/// What a host says of its readiness: `up` or `degraded`. It is asked where its clients connect (`url`), or found by its data folder.
-/// Errors: none answers or it is down, and still so after `patience`.
-pub async fn ready(url: Option<&str>, data: &Path, patience: Duration) -> Result<String, ClientError> {
-    let until = Instant::now() + patience;
+/// A host's readiness: `up` or `degraded`. The host is asked at `url`, or found by its data folder.
+/// Errors: it does not answer or is down until `wait` is over.
+pub async fn ready(url: Option<&str>, data: &Path, wait: Duration) -> Result<String, ClientError> {
+    let until = Instant::now() + wait;
     loop {
         let answer = ask_ready(url, data).await;
         if answer.is_ok() || Instant::now() >= until {
@@ -232,11 +232,11 @@ async fn ask_ready(url: Option<&str>, data: &Path) -> Result<String, ClientError
         Some(url) => url.to_owned(),
         None => {
             let addresses = Addresses::read(data)?;
-            // A certificate is for the name that clients use; this machine asks where none is wanted.
+            // The certificate is for the name that clients use, which a request from this machine does not have.
             format!("http://{}", if addresses.tls { addresses.admin } else { addresses.public })
         }
     };
-    // Whether a host is ready is no secret: no token goes with the question.
+    // Readiness is public, so no token is sent.
     let AdminClient { base: address, http, .. } = AdminClient::new(&url, "")?;
     let request = http.get(format!("{address}/ready")).timeout(Duration::from_millis(limits::READY_ANSWER_MS));
     let unreachable = |error: reqwest::Error| ClientError::Unreachable { address: address.clone(), reason: innermost(&error) };
@@ -249,7 +249,7 @@ async fn ask_ready(url: Option<&str>, data: &Path) -> Result<String, ClientError
     }
 }
 
-/// A packed file, if it is no larger than any host would take.
+/// Reads a packed file. Errors: it is larger than a host accepts.
 pub fn read_packed(path: &Path) -> Result<Vec<u8>, ClientError> {
     let failed = |reason: String| ClientError::File { path: path.to_owned(), reason };
     let length = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?.len();
@@ -265,7 +265,7 @@ fn problem(status: StatusCode, body: &[u8]) -> Problem {
     Problem { status: status.as_u16(), title, ..problem }
 }
 
-/// The cause in the system's words ("Connection refused"); what is around it only repeats the address.
+/// The innermost cause ("Connection refused"); the outer ones only repeat the address.
 fn innermost(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
@@ -279,7 +279,7 @@ fn line(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// What the host will do, one line each, whether it says so in sentences or in a document.
+/// The plan, one line each, whether the host sends sentences or a document.
 fn plan(plan: &Value) -> String {
     let lines: Vec<String> = match plan {
         Value::Null => Vec::new(),
@@ -322,7 +322,7 @@ const HISTORY_COLUMNS: [Column; 7] = [
     ("REASON", "/reason"),
 ];
 
-/// The list's items, one line each, in those columns that any of them has; none for an empty list.
+/// The list's items, one line each, with the columns that any of them has; none for an empty list.
 fn table(columns: &[Column], list: &Value) -> Option<String> {
     let items = list["items"].as_array().or(list.as_array())?;
     if items.is_empty() {
@@ -365,7 +365,7 @@ mod tests {
     use axum::response::{IntoResponse, Response};
     use parking_lot::Mutex;
 
-    /// A host that notes what it is asked and answers from a list.
+    /// A host that records requests and answers from a list.
     struct Host {
         address: String,
         asked: Arc<Mutex<Vec<String>>>,
@@ -528,7 +528,7 @@ mod tests {
         assert_eq!(ask().await, Err(format!("http://{address} is no Echo")));
         host.abort();
 
-        // A host that comes late is waited for: its addresses are written when it serves.
+        // It waits for a host that starts late: addresses are written when it serves.
         let data = tempfile::tempdir().unwrap();
         let none = ready(None, data.path(), Duration::from_millis(1)).await.unwrap_err();
         assert!(matches!(none, ClientError::NoHost(_)), "{none}");

@@ -35,13 +35,13 @@ pub struct AdminState {
     pub token_sha256: [u8; 32],
     /// Of the token that opens `/metrics` alone, where there is one.
     pub metrics_token_sha256: Option<[u8; 32]>,
-    /// Whether the gateway leaves the service alone for its faults.
+    /// Whether the service's circuit breaker is open.
     pub is_breaker_open: Box<dyn Fn(&ServiceName) -> bool + Send + Sync>,
     pub connections: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
-    /// What the public side answers to GET /ready.
+    /// The answer of the public listener to GET /ready.
     pub ready: Box<dyn Fn() -> BoxFuture<'static, Response> + Send + Sync>,
-    /// Cancelled to begin the graceful end.
+    /// Cancelled to begin the drain.
     pub shutdown: CancellationToken,
 }
 
@@ -72,7 +72,7 @@ pub fn router(state: AdminState) -> Router {
     guarded.layer(middleware::from_fn(finish)).with_state(state)
 }
 
-/// A failure, whoever gave it, is a problem with the request's id.
+/// Every failure is a problem with the request's id.
 async fn finish(request: Request, next: Next) -> Response {
     let request_id = Uuid::now_v7().to_string();
     let mut response = problem::finish(next.run(request).await, Some(&request_id));
@@ -80,7 +80,7 @@ async fn finish(request: Request, next: Next) -> Response {
     response
 }
 
-/// What a token opens. The greater includes the less.
+/// What a token opens. A greater scope includes the lesser ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Scope {
     Metrics,
@@ -124,7 +124,7 @@ impl AdminState {
     }
 }
 
-/// Wants no token, as on the public side.
+/// Needs no token, as on the public listener.
 async fn ready(State(state): State<Arc<AdminState>>) -> Response {
     (state.ready)().await
 }
@@ -140,7 +140,7 @@ async fn show_plugin(State(state): State<Arc<AdminState>>, Path(name): Path<Stri
     Ok(Json(shown(&state, view)).into_response())
 }
 
-/// With what the gateway knows, and the last change as the history shows it.
+/// With the breaker's state, and the last change as the history shows it.
 fn shown(state: &AdminState, view: ServiceView) -> serde_json::Value {
     let is_open = ServiceName::parse(&view.name).is_ok_and(|service| (state.is_breaker_open)(&service));
     let last_change = view.last_change.as_ref().map(history_item);
@@ -157,7 +157,7 @@ struct Options {
 }
 
 impl Options {
-    /// Errors: an option that does not exist, as it may have been meant to keep something from happening.
+    /// Errors: an option that does not exist, because ignoring a misspelt `dry_run` would deploy.
     fn read(query: Vec<(String, String)>) -> Result<Self, AdminError> {
         let mut options = Self { dry_run: false, decisions: Decisions::default() };
         for (name, value) in query {
@@ -197,7 +197,7 @@ async fn add_version(
         )));
     }
     let staged = match options.dry_run {
-        true => state.runtime.look(body.to_vec(), &options.decisions).await?,
+        true => state.runtime.dry_run(body.to_vec(), &options.decisions).await?,
         false => state.runtime.stage(body.to_vec(), &options.decisions).await?,
     };
     let status = if options.dry_run { StatusCode::OK } else { StatusCode::CREATED };
@@ -316,7 +316,7 @@ impl From<SwapError> for AdminError {
         let detail = error.to_string();
         let (status, code) = match &error {
             SwapError::Refused(refusal) => {
-                // The reasons are the problem's errors: whoever shows both would say them twice.
+                // The reasons are in the problem's errors, so the detail does not repeat them.
                 let detail = format!("The activation gate refuses it at its step {}.", refusal.gate.as_str());
                 let mut problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "plugin_refused", detail);
                 problem.errors = refusal

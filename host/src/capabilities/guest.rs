@@ -1,4 +1,4 @@
-//! What the capabilities know of the guest they serve: its name, its call's context, the powers it was granted, its open transaction.
+//! What the capabilities know of the guest they serve: its name, its call's context, the capabilities it was granted, its open transaction.
 //! The runtime keeps one in every store; nothing here knows of stores, pools or generations.
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::limits;
 use crate::names::ServiceName;
 
 /// What one service may reach. Shared by all its instances of all its generations.
-pub struct Powers {
+pub struct Capabilities {
     pub database: Arc<dyn Database>,
     pub cache: Arc<dyn Cache>,
     pub feed: Arc<dyn Feed>,
@@ -38,7 +38,7 @@ const RUNS_WITHIN_A_CALL: &str = "a guest's code runs within a call only";
 pub struct Guest {
     pub service: ServiceName,
     context: Option<Arc<CallContext>>,
-    pub powers: Arc<Powers>,
+    pub capabilities: Arc<Capabilities>,
     /// The types of the frames that it may push: its manifest's.
     pub pushes: Arc<[String]>,
     /// At most one open transaction per call.
@@ -52,13 +52,13 @@ pub struct Guest {
 }
 
 impl Guest {
-    pub fn new(service: ServiceName, context: Arc<CallContext>, powers: Arc<Powers>, pushes: Arc<[String]>) -> Self {
+    pub fn new(service: ServiceName, context: Arc<CallContext>, capabilities: Arc<Capabilities>, pushes: Arc<[String]>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits::GUEST_RESOURCES_MAX);
         Self {
             service,
             context: Some(context),
-            powers,
+            capabilities,
             pushes,
             transaction: None,
             transaction_number: 0,
@@ -96,7 +96,7 @@ impl Guest {
         match &mut self.transaction {
             Some(transaction) => transaction.emit(effect).await,
             None => {
-                self.powers.database.emit(vec![effect]).await?;
+                self.capabilities.database.emit(vec![effect]).await?;
                 self.keep_pace().await;
                 Ok(())
             }
@@ -113,7 +113,7 @@ impl Guest {
         if turns == 0 {
             return;
         }
-        let until = self.powers.pace.take(turns).min(now + deadline.saturating_duration_since(now) / 2);
+        let until = self.capabilities.pace.take(turns).min(now + deadline.saturating_duration_since(now) / 2);
         // Timers are of milliseconds; several turns are waited for together.
         if until > now + Duration::from_millis(limits::EFFECTS_PACE_STEP_MS) {
             tokio::time::sleep_until(until.into()).await;

@@ -1241,7 +1241,7 @@ async fn revoked_sessions_and_users_are_let_go_at_once() {
     assert!(host.registry.online(&[person.user]).contains(&person.user), "the tablet stays");
     host.tokens.revoke_user(person.user).await.expect("revoked");
     clients[1].expect_close(4401).await;
-    // And as the services' power `hub.disconnect`.
+    // And by the capability `hub.disconnect`.
     host.registry.disconnect_session(bystander.session);
     clients[2].expect_close(4401).await;
 }

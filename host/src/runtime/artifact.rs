@@ -1,5 +1,5 @@
-//! The packed plugin: one file that says everything of itself. A component, with its manifest, its WIT text (docs included) and its migrations
-//! as custom sections. Knows no engine: whether the code is any good is the activation gate's to say.
+//! The packed plugin: one self-describing file. A component, with its manifest, its WIT text (docs included) and its migrations as custom
+//! sections. Knows no engine: whether the code works is the activation gate's question.
 
 use std::borrow::Cow;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::limits;
 /// A packed plugin, read.
 #[derive(Debug)]
 pub struct Artifact {
-    /// The whole file. The engine takes it as it is: to it, custom sections are nothing.
+    /// The whole file. The engine takes it as it is: it ignores custom sections.
     pub bytes: Vec<u8>,
     pub manifest: Manifest,
     pub manifest_text: String,
@@ -26,7 +26,7 @@ pub struct Artifact {
     pub migrations: Vec<Migration>,
     /// Of the whole file, in hexadecimal.
     pub sha256: String,
-    /// Of the component as the compiler left it, before it was packed: what a build of the same sources has to give.
+    /// Of the component as the compiler left it, before it was packed: a build of the same sources gives the same.
     pub component_sha256: String,
 }
 
@@ -55,7 +55,7 @@ pub enum ArtifactError {
 }
 
 impl ArtifactError {
-    /// Whether the code may be fine and only the manifest is not.
+    /// Whether the manifest is at fault, and not the code.
     pub fn is_about_the_manifest(&self) -> bool {
         matches!(self, ArtifactError::NoManifest | ArtifactError::Manifest(_))
     }
@@ -92,7 +92,7 @@ impl Artifact {
     }
 }
 
-/// The SHA-256 of the parts, one behind the other.
+/// The SHA-256 of the concatenated parts.
 fn hexadecimal<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hash = Sha256::new();
     parts.into_iter().for_each(|part| hash.update(part));
@@ -206,7 +206,7 @@ fn sections(bytes: &[u8]) -> Result<Vec<CustomSection<'_>>, ArtifactError> {
     }
     let mut sections = Vec::new();
     let mut depth = 0_usize;
-    // Where the section before ended: only the range of a section's content is told, its header lies between the two.
+    // The end of the section before: the parser gives only the range of a section's content, and its header is between the two.
     let mut at = 0;
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload.map_err(|error| ArtifactError::NotWasm(error.to_string()))?;

@@ -125,7 +125,7 @@ impl Runtime {
     async fn run_batch(&self, generation: &Arc<Generation>, step: &Migration) -> Turn {
         let now = Instant::now();
         let key = (generation.service.clone(), step.name.clone());
-        let database = &*generation.pool.powers().database;
+        let database = &*generation.pool.capabilities().database;
         let known = self.backfills.states.lock().get(&key).map(|state| (state.generation, state.view.state, state.again_at));
         match known {
             Some((number, "done", _)) if number == generation.number() => return Turn::Done,

@@ -1,4 +1,4 @@
-//! What a manifest binds to the world outside (routes, frames, schedules, topics, the probe), found among a component's exports and with its
+//! The functions that a manifest binds to routes, frames, schedules, topics and the probe, found among a component's exports and with their
 //! codecs compiled. Knows no engine and no other services.
 
 use std::collections::{BTreeMap, HashMap};
@@ -97,7 +97,7 @@ impl Bindings {
         Ok((self.api[name], ReplyCodec::compile(function, None).map_err(|error| error.to_string())?))
     }
 
-    /// A topic for every function of the exported `events` interfaces, or for those that the manifest wants.
+    /// A topic for every function of the exported `events` interfaces, or for those that the manifest names.
     fn bind_topics(&mut self, manifest: &Manifest, contract: &Contract, reasons: &mut Vec<String>) {
         let mut offered: BTreeMap<String, Subscription> = BTreeMap::new();
         for interface in contract.exports().iter().filter(|export| role_of(export) == Role::ServiceEvents) {

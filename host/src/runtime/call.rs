@@ -1,4 +1,4 @@
-//! One call: a slot, an instance, the two clocks, the answer. Calls from the edge and from service to service all pass here.
+//! One call: a slot, an instance, the two clocks (CPU and wall time), the answer. Root calls and calls between services pass here.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use wasmtime::component::Val;
 
 use super::catalogue::{Catalogue, Generation};
 use super::instance::Exhausted;
-use super::long_calls::{Asker, LongCalls};
-use super::pool::Warm;
+use super::long_calls::{LongCalls, Origin};
+use super::pool::PooledInstance;
 use super::{CallError, ErrorKind, ServiceError};
 use crate::capabilities::context::CallContext;
 use crate::deadline::timeout_at;
@@ -20,55 +20,55 @@ use crate::names::ServiceName;
 
 /// The place of a call in its chain: the snapshot that its root request pinned, and who called whom to get here.
 #[derive(Clone)]
-pub struct Frame {
+pub struct CallFrame {
     pub catalogue: Arc<Catalogue>,
-    chain: Arc<Link>,
+    chain: Arc<ChainEntry>,
 }
 
-struct Link {
+struct ChainEntry {
     service: ServiceName,
     depth: usize,
-    caller: Option<Arc<Link>>,
+    caller: Option<Arc<ChainEntry>>,
 }
 
-impl Frame {
+impl CallFrame {
     pub fn root(catalogue: Arc<Catalogue>, service: ServiceName) -> Self {
-        Self { catalogue, chain: Arc::new(Link { service, depth: 1, caller: None }) }
+        Self { catalogue, chain: Arc::new(ChainEntry { service, depth: 1, caller: None }) }
     }
 
     /// The frame of a call from here to `service`.
     /// Errors: a service that is already in the chain (it could wait for itself for ever), or a chain longer than `CALL_DEPTH_MAX`.
     pub fn call(&self, service: &ServiceName) -> Result<Self, String> {
-        let mut link = Some(&self.chain);
-        while let Some(here) = link {
+        let mut entry = Some(&self.chain);
+        while let Some(here) = entry {
             if here.service == *service {
                 return Err(format!("{} calls {service}, which is already waiting for this call", self.chain.service));
             }
-            link = here.caller.as_ref();
+            entry = here.caller.as_ref();
         }
         if self.chain.depth >= limits::CALL_DEPTH_MAX {
             return Err(format!("a chain of more than {} calls", limits::CALL_DEPTH_MAX));
         }
-        let chain = Link { service: service.clone(), depth: self.chain.depth + 1, caller: Some(self.chain.clone()) };
+        let chain = ChainEntry { service: service.clone(), depth: self.chain.depth + 1, caller: Some(self.chain.clone()) };
         Ok(Self { catalogue: self.catalogue.clone(), chain: Arc::new(chain) })
     }
 }
 
-/// A call that no service made; where it takes long, it goes on among the long ones.
+/// A call that no service made; if it takes long, it moves to the long-call threads.
 pub async fn run_root(
     long_calls: &LongCalls,
-    asker: Asker,
+    origin: Origin,
     generation: Arc<Generation>,
     export: usize,
     params: Vec<Val>,
-    frame: Frame,
+    frame: CallFrame,
     context: Arc<CallContext>,
 ) -> Result<Val, CallError> {
-    // Whoever breaks instances is served as fast as the others leave room for new ones.
+    // A call that has to replace a destroyed instance counts as long: else a client that makes a service trap would cost the serving threads.
     let is_long = generation.pool.replaces_a_broken_one();
     let called = generation.clone();
     let call = Box::pin(async move { run(&called, export, &params, frame, context).await });
-    long_calls.run(asker, &generation.exports[export].lately, is_long, call).await
+    long_calls.run(origin, &generation.exports[export].predictor, is_long, call).await
 }
 
 /// Calls the export with this index. The function's one result is returned as it is.
@@ -76,14 +76,14 @@ pub async fn run(
     generation: &Arc<Generation>,
     export: usize,
     params: &[Val],
-    frame: Frame,
+    frame: CallFrame,
     context: Arc<CallContext>,
 ) -> Result<Val, CallError> {
     let started = Instant::now();
     let _running = generation.stats.running();
     let deadline = context.deadline;
     let outcome = run_within(generation, export, params, frame, context, started).await;
-    // A caller whose time was used up before is no fault of this service.
+    // A caller that had no time left is no fault of this service.
     let is_fault = deadline > started && matches!(outcome, Err(CallError::Failed(_) | CallError::TimedOut(_)));
     generation.stats.record(started.elapsed(), &outcome, is_fault);
     if let Err(CallError::Failed(reason) | CallError::TimedOut(reason)) = &outcome {
@@ -96,7 +96,7 @@ async fn run_within(
     generation: &Arc<Generation>,
     export: usize,
     params: &[Val],
-    frame: Frame,
+    frame: CallFrame,
     context: Arc<CallContext>,
     started: Instant,
 ) -> Result<Val, CallError> {
@@ -112,13 +112,13 @@ async fn run_within(
     }
 }
 
-/// A slot, and since when it is there.
+/// A slot, and when it was taken.
 async fn slot(generation: &Generation, now: Instant, deadline: Instant) -> Result<(SemaphorePermit<'_>, Instant), CallError> {
     let slots = &generation.pool.slots;
     if let Ok(slot) = slots.try_acquire() {
         return Ok((slot, now));
     }
-    // Bounded also for a caller that holds a slot of its own: two services that wait for each other's slots come free by this.
+    // Bounded also for a caller that holds a slot of its own: this resolves two services waiting for each other's slots.
     let until = deadline.min(now + Duration::from_millis(limits::SLOT_WAIT_MS));
     match timeout_at(until, pin!(slots.acquire())).await {
         Ok(slot) => Ok((slot.expect("the pool's semaphore is never closed"), Instant::now())),
@@ -130,15 +130,15 @@ async fn on_an_instance(
     generation: &Arc<Generation>,
     export: usize,
     params: &[Val],
-    frame: Frame,
+    frame: CallFrame,
     context: Arc<CallContext>,
 ) -> Result<Val, CallError> {
     let pool = &generation.pool;
-    let mut warm = match pool.take() {
-        Some(warm) => warm,
+    let mut pooled = match pool.take() {
+        Some(pooled) => pooled,
         None => pool.make(context.clone()).await.map_err(|error| failure(&error))?,
     };
-    let Warm { store, functions, .. } = &mut warm;
+    let PooledInstance { store, functions, .. } = &mut pooled;
     let state = store.data_mut();
     state.guest.begin_call(context);
     state.frame = Some(frame);
@@ -155,11 +155,11 @@ async fn on_an_instance(
     }
     if let Some(transaction) = store.data_mut().guest.transaction.take() {
         pool.note_broken();
-        // The rollback's own failure changes nothing: what was not committed is not there.
+        // A failed rollback changes nothing: what is not committed does not exist.
         let _ = transaction.rollback().await;
         return Err(CallError::Failed("a transaction was left open; it is rolled back".to_owned()));
     }
-    pool.put_back(warm);
+    pool.put_back(pooled);
     let [result] = results;
     Ok(result)
 }
@@ -175,7 +175,7 @@ fn failure(error: &wasmtime::Error) -> CallError {
     }
 }
 
-/// What a calling service is told when its callee gave no reply: an ordinary error of the contract, never a trap.
+/// The error that a calling service gets when its callee gave no reply: one of the contract, never a trap.
 pub fn as_service_error(error: CallError) -> ServiceError {
     let (kind, code, message) = match error {
         CallError::Declined(error) => return error,
@@ -235,7 +235,7 @@ pub struct Stats {
     durations_us: parking_lot::Mutex<Option<hdrhistogram::Histogram<u64>>>,
 }
 
-/// A moment's view of `Stats`.
+/// A snapshot of `Stats`.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct StatsView {
     pub calls: u64,
@@ -243,7 +243,7 @@ pub struct StatsView {
     pub errors: u64,
     /// Calls that gave no answer: traps, time-outs, bounds, no slot.
     pub traps: u64,
-    /// Of them, those that began: traps and time-outs of the service itself.
+    /// Of them, traps and time-outs of the service itself.
     pub faults: u64,
     pub running: u32,
     pub p50_us: u64,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::artifact::Artifact;
 use super::call::Stats;
 use super::linking::{Role, role_of};
-use super::long_calls::Lately;
+use super::long_calls::Predictor;
 use super::manifest::{self, Access, Rate, Schedule, rate_counter};
 use super::pool::Pool;
 use crate::contract::adapt::Adapter;
@@ -26,7 +26,7 @@ pub struct Generation {
     pub version: String,
     /// Rises with every activation on this host; 0 until it is live.
     pub(super) number: AtomicU64,
-    /// Deployed over a good version, and looked after (see `probation.rs`).
+    /// Deployed over a good version and still watched (see `probation.rs`).
     pub(super) on_probation: AtomicBool,
     pub(super) live_since: OnceLock<Instant>,
     pub artifact: Arc<Artifact>,
@@ -52,7 +52,7 @@ impl Generation {
         self.number.load(Ordering::Relaxed)
     }
 
-    /// How long it has been live; none where it is not looked after.
+    /// How long it has been live; none where it is not on probation.
     pub fn probation_age(&self) -> Option<Duration> {
         self.live_since.get().filter(|_| self.on_probation.load(Ordering::Relaxed)).map(Instant::elapsed)
     }
@@ -63,17 +63,17 @@ pub struct Export {
     pub name: String,
     /// What other services' calls are held to; clients' are by the codec.
     pub bounds: Option<ParamBounds>,
-    pub lately: Lately,
+    pub predictor: Predictor,
 }
 
 impl Export {
     pub fn new(interface: &str, function: &Function) -> Self {
         let bounds = ParamBounds::compile(function);
-        Self { interface: interface.to_owned(), name: function.name.clone(), bounds, lately: Lately::default() }
+        Self { interface: interface.to_owned(), name: function.name.clone(), bounds, predictor: Predictor::default() }
     }
 }
 
-/// A function bound to the world outside, with its codecs compiled.
+/// A function bound to a route, frame or schedule, with its codecs compiled.
 pub struct Call {
     pub export: usize,
     pub request: RequestCodec,
@@ -123,14 +123,14 @@ pub struct Catalogue {
     openapi: OnceLock<Bytes>,
 }
 
-/// How a call of one service reaches a function of another whose types are not the same.
+/// How a call of one service reaches a function of another whose types differ.
 pub enum Fit {
     Adapted(Adapter),
-    /// It cannot be made: such a pair is live only by the operator's word.
+    /// The call cannot be made: such a pair is live only if the operator forced it.
     Unfit,
 }
 
-/// A service that calls another which does not answer as it was built to expect.
+/// A service whose import does not fit the live version of the exporter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfit {
     pub importer: ServiceName,
@@ -145,14 +145,14 @@ impl std::fmt::Display for Unfit {
 }
 
 impl Catalogue {
-    /// The next catalogue: this one with a generation put in the place of its service's old one, and where it does not fit the others.
-    /// Errors: routes and frames that another service has already, each a sentence.
+    /// The next catalogue: this one with `generation` in place of its service's old one, and where that does not fit the others.
+    /// Errors: routes and frames that another service has already, a sentence each.
     pub fn with(&self, generation: Arc<Generation>) -> Result<(Self, Vec<Unfit>), Vec<String>> {
         let service = generation.service.clone();
         let mut generations = self.generations.clone();
         generations.insert(service.clone(), generation);
         let (catalogue, mut unfit) = Self::of(self.number + 1, generations)?;
-        // Others that do not fit each other are not this one's fault.
+        // Other pairs that do not fit each other are not reported.
         unfit.retain(|unfit| unfit.importer == service || unfit.exporter == service);
         Ok((catalogue, unfit))
     }
@@ -211,7 +211,7 @@ impl Catalogue {
                 let fit = match Adapter::compile(&import.id, function, target) {
                     Ok(adapter) if adapter.is_identity() => continue,
                     Ok(adapter) => Fit::Adapted(adapter),
-                    // `check_dependent` has said why.
+                    // `check_dependent` has reported why.
                     Err(_) => Fit::Unfit,
                 };
                 let key = format!("{}.{}", import.package, function.name);
@@ -281,7 +281,7 @@ impl Catalogue {
     }
 }
 
-/// Two paths collide when they differ in their variables' names alone.
+/// Two paths collide when they differ only in the names of their variables.
 fn shape_of(path: &str) -> String {
     path.split('/').map(|part| if part.starts_with('{') { "{}" } else { part }).collect::<Vec<_>>().join("/")
 }

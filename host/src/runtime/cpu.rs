@@ -1,23 +1,23 @@
-//! Processor time: what a thread has used, and what a guest has used in one call.
+//! Processor time of a thread, and of a guest in one call.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::CallHook;
 
-/// What this thread has used of a processor, waits for one taken out. Asks the kernel.
+/// Processor time of this thread, without the time it waited for a processor. Asks the kernel.
 pub fn of_this_thread() -> Duration {
     let used = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec.unsigned_abs() as u32)
 }
 
-/// CPU time of the guest in one call since a tick found it twice: from entering its code to leaving it, the host's work and waits for other tasks
-/// taken out. Most calls are over before, and are not measured at all: asking a clock at each crossing was 4 % of the host's time.
+/// CPU time of the guest in one call from its second tick on: from entering its code to leaving it, without the host's work and without waiting for
+/// other tasks. Most calls end before and are not measured: reading a clock at each crossing was 4 % of the host's time.
 #[derive(Default)]
 pub struct CpuMeter {
     used: Duration,
     limit: Duration,
-    /// What the thread had used when it entered the guest's code; none outside it, and while the guest is not measured.
+    /// The thread's time when it entered the guest's code; none outside it, and while the guest is not measured.
     entered: Option<Duration>,
     was_found: bool,
     is_measured: bool,
@@ -25,7 +25,7 @@ pub struct CpuMeter {
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Find {
-    /// Most calls are found by no tick, and hardly any by two.
+    /// Most calls see no tick, and hardly any sees two.
     First,
     Again,
     /// The guest's CPU time for the call.
@@ -38,7 +38,7 @@ impl CpuMeter {
         *self = Self { limit, ..Self::default() };
     }
 
-    /// A tick found the guest. The guest has left its code for it, as for any call of the host.
+    /// A tick interrupted the guest, which has left its code as for any call of the host.
     pub fn found(&mut self) -> Find {
         if self.used > self.limit {
             return Find::UsedUp;
@@ -47,7 +47,7 @@ impl CpuMeter {
             self.was_found = true;
             return Find::First;
         }
-        // What it used up to here is no more than two ticks.
+        // Up to here it used no more than two ticks.
         self.is_measured = true;
         Find::Again
     }
@@ -114,7 +114,7 @@ mod tests {
         work();
         meter.crosses(CallHook::ReturningFromHost);
         assert_eq!(find(&mut meter), Find::Again);
-        // A wait of the thread is not, either.
+        // Nor is a wait of the thread.
         std::thread::sleep(2 * LIMIT);
         assert_eq!(find(&mut meter), Find::Again);
     }

@@ -1,4 +1,4 @@
-//! The one wasmtime engine: its settings, its clock tick, and the compiled code kept on disk. Knows no services.
+//! The one wasmtime engine: its settings, its epoch tick, and the compiled code kept on disk. Knows no services.
 
 use std::collections::HashSet;
 use std::fs;
@@ -71,12 +71,12 @@ impl Engine {
         Ok(compiled)
     }
 
-    /// Forgets the compiled code of a component that is not kept any more.
+    /// Removes the compiled code of a component that is no longer kept.
     pub fn forget_code(&self, sha256: &str) {
         self.code.remove_where(|name| name.split('-').next() == Some(sha256));
     }
 
-    /// Keeps the compiled code of these components alone, and of it only what this engine made.
+    /// Removes the compiled code of all other components, and of these what another engine made.
     pub fn keep_code(&self, sha256s: &HashSet<String>) {
         let fingerprint = self.fingerprint();
         self.code
@@ -116,8 +116,8 @@ fn config() -> Config {
     config
 }
 
-/// Moves the engine's epoch forward, so that a guest that never calls the host is still interrupted: every `EPOCH_TICK_MS` while there are
-/// long calls, seldom while there are none, because each tick wakes a processor.
+/// Increments the engine's epoch, so that a guest that never calls the host is still interrupted: every `EPOCH_TICK_MS` while there are
+/// long calls, and every `EPOCH_TICK_QUIET_MS` else, because each tick wakes a processor.
 struct Ticker {
     stop: Arc<AtomicBool>,
     ticks: Arc<AtomicU64>,
@@ -149,7 +149,7 @@ impl Drop for Ticker {
     }
 }
 
-/// Files of compiled code, each behind a MAC under a key that only this host's data folder holds: loading compiled code is running it.
+/// Files of compiled code, each with a MAC under a key in this host's data folder, because loading compiled code is running it.
 struct CodeCache {
     folder: PathBuf,
     key: [u8; 32],
@@ -196,7 +196,7 @@ impl CodeCache {
         Some(code)
     }
 
-    /// Files that cannot be removed only take room, so that is logged and not returned.
+    /// A file that cannot be removed only takes space, so the failure is logged and not returned.
     fn remove_where(&self, is_surplus: impl Fn(&str) -> bool) {
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries,
@@ -213,7 +213,7 @@ impl CodeCache {
         }
     }
 
-    /// A failure costs only the next start's time, so it is logged and not returned.
+    /// A failure only makes the next start slower, so it is logged and not returned.
     fn write(&self, name: &str, code: &[u8]) {
         let mut bytes = self.mac(name, code).finalize().into_bytes().to_vec();
         bytes.extend_from_slice(code);

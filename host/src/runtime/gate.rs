@@ -1,4 +1,4 @@
-//! The activation gate: every reason why a version cannot go live, found before anything has changed. What passes can be called.
+//! The activation gate: finds every reason why a version cannot go live before anything has changed. A version that passes can be called.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -9,11 +9,11 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::artifact::Artifact;
 use super::bindings::Bindings;
-use super::call::{self, Frame, Stats};
+use super::call::{self, CallFrame, Stats};
 use super::catalogue::{Generation, Unfit};
 use super::engine::EngineError;
 use super::linking::{self, Role, role_of};
-use super::long_calls::Asker;
+use super::long_calls::Origin;
 use super::loosened::{self, Change};
 use super::permissions::Grant;
 use super::pool::Pool;
@@ -93,7 +93,7 @@ impl Gate {
     }
 }
 
-/// What activating it would do.
+/// What the activation would do.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct Plan {
     /// The version that is live now.
@@ -104,38 +104,38 @@ pub struct Plan {
     pub backfills: Vec<String>,
     pub routes: Vec<String>,
     pub imports: Vec<String>,
-    /// What the operator grants with this deployment and granted with earlier ones, beside the permission map.
+    /// The operator's grants, of this deployment and of earlier ones; those of the permission map are not among them.
     pub grants: BTreeSet<Grant>,
     pub subscriptions: Vec<String>,
-    /// What it takes from clients, loosens or takes for itself; each must be confirmed by its name.
+    /// Changes that take something from clients, loosen a rule or add an import; each must be confirmed by its name.
     pub changes: Vec<Change>,
 }
 
-/// What an operator decides beyond the file.
+/// The operator's options for a deployment or rollback.
 #[derive(Debug, Clone, Default)]
 pub struct Decisions {
     /// Names of changes that are confirmed (see `Plan::changes`).
     pub allow: BTreeSet<String>,
     /// Imports that the service is granted from now on.
     pub grants: BTreeSet<Grant>,
-    /// Whatever it is, with a line in the log for each.
+    /// Confirms all changes, with a line in the log for each.
     pub allow_all: bool,
-    /// On the way back: live dependents that the version does not fit are left behind.
+    /// For a rollback: accept that live dependents do not fit the version.
     pub force: bool,
 }
 
-/// Which way a version takes to be live.
+/// Why a version passes the gate, which decides what is checked.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// As `Forward`, to see what it would do: what is not confirmed is shown in the plan.
-    Look,
+pub enum Purpose {
+    /// As `Deploy`, but unconfirmed changes are only shown in the plan.
+    DryRun,
     /// It must fit the running version, every dependent and the data.
-    Forward,
-    /// It was live before: its migrations are applied, and its types were accepted. What it must fit are the dependents of today.
-    Back,
+    Deploy,
+    /// It was live before: its migrations are applied and its types were accepted. It must fit today's dependents.
+    Rollback,
 }
 
-/// A version that can be called, and is not live yet.
+/// A version that can be called and is not live yet.
 pub struct Candidate {
     pub generation: Arc<Generation>,
     pub plan: Plan,
@@ -159,7 +159,7 @@ impl Gates {
 
 impl Runtime {
     pub(super) fn migrations_of(&self, artifact: &Artifact) -> Vec<Migration> {
-        artifact.migrations.iter().filter(|step| step.dialect == self.powers.dialect()).cloned().collect()
+        artifact.migrations.iter().filter(|step| step.dialect == self.capabilities.dialect()).cloned().collect()
     }
 
     /// How long the migrations of a deployment may take: the service's writers wait meanwhile, if it is live.
@@ -170,13 +170,13 @@ impl Runtime {
         }
     }
 
-    /// The activation gate. Each step's refusal says which step and why.
-    /// What it makes can be called, and nothing has changed.
+    /// Runs the activation gate. Changes nothing.
+    /// Errors: the step that refuses, with its reasons.
     pub(super) async fn pass_gate(
         &self,
         artifact: &Arc<Artifact>,
         version: &str,
-        way: Way,
+        purpose: Purpose,
         decisions: &Decisions,
     ) -> Result<Candidate, Refusal> {
         let manifest = &artifact.manifest;
@@ -201,7 +201,7 @@ impl Runtime {
 
         let live = self.pin().generation(service.as_str()).cloned();
         let mut changes = Vec::new();
-        if let (Way::Look | Way::Forward, Some(live)) = (way, &live) {
+        if let (Purpose::DryRun | Purpose::Deploy, Some(live)) = (purpose, &live) {
             let unfit: Vec<String> = compat::check_exports(&live.contract, &contract).iter().map(ToString::to_string).collect();
             if !unfit.is_empty() {
                 return Err(Gate::Compatibility.refuses(unfit));
@@ -209,7 +209,7 @@ impl Runtime {
             let running = loosened::Version { manifest: &live.artifact.manifest, contract: &live.contract };
             changes = loosened::changes(&running, &loosened::Version { manifest, contract: &contract }, &decisions.allow);
             for change in &mut changes {
-                // Who grants an import by its name has confirmed it.
+                // A grant of an import by its name confirms it.
                 let import = change.name.strip_prefix("grant:");
                 change.confirmed |= import.is_some_and(|import| decisions.grants.iter().any(|grant| grant.covers(import)));
             }
@@ -218,23 +218,24 @@ impl Runtime {
                 changes.iter().for_each(|change| tracing::info!(%service, change = change.name, change.detail, "confirmed"));
             }
             let open: Vec<String> = changes.iter().filter(|change| !change.confirmed).map(refuse_unconfirmed).collect();
-            if way == Way::Forward && !open.is_empty() {
+            if purpose == Purpose::Deploy && !open.is_empty() {
                 return Err(Gate::Confirmation.refuses(open));
             }
         }
 
-        // Those of the other dialect too: a version that one host takes is one that all take.
+        // Those of the other dialect too, so that all hosts accept the same versions.
         migration::check(&artifact.migrations).map_err(|reasons| Gate::Migrations.refuses(reasons))?;
-        let powers = self.powers.powers(&service, &manifest.config).await.map_err(|reason| Gate::Migrations.refuses(vec![reason]))?;
-        let pending = match way {
-            Way::Look | Way::Forward => self.rehearse(&service, &*powers.database, &self.migrations_of(artifact)).await,
-            Way::Back => Ok(Vec::new()),
+        let capabilities =
+            self.capabilities.capabilities_of(&service, &manifest.config).await.map_err(|reason| Gate::Migrations.refuses(vec![reason]))?;
+        let pending = match purpose {
+            Purpose::DryRun | Purpose::Deploy => self.rehearse(&service, &*capabilities.database, &self.migrations_of(artifact)).await,
+            Purpose::Rollback => Ok(Vec::new()),
         };
         let pending = pending.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?;
 
-        let backfills = match way {
-            Way::Look | Way::Forward => self.open_backfills(&*powers.database, artifact).await,
-            Way::Back => Ok(Vec::new()),
+        let backfills = match purpose {
+            Purpose::DryRun | Purpose::Deploy => self.open_backfills(&*capabilities.database, artifact).await,
+            Purpose::Rollback => Ok(Vec::new()),
         };
         let backfills = backfills.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?;
 
@@ -268,7 +269,7 @@ impl Runtime {
             changes,
         };
         let generation = Arc::new(Generation {
-            pool: Pool::new(service.clone(), instance, indices, powers, manifest.pushes.clone().into(), manifest.limits.clone()),
+            pool: Pool::new(service.clone(), instance, indices, capabilities, manifest.pushes.clone().into(), manifest.limits.clone()),
             service,
             version: version.to_owned(),
             number: AtomicU64::new(0),
@@ -286,19 +287,19 @@ impl Runtime {
             stats: Stats::default(),
         });
 
-        // The routes, frames and types of all services together.
+        // Whether the routes, frames and types of all services fit together.
         let (_, unfit) = self.pin().with(generation.clone()).map_err(|reasons| Gate::Compatibility.refuses(reasons))?;
-        if way != Way::Back && !unfit.is_empty() {
+        if purpose != Purpose::Rollback && !unfit.is_empty() {
             return Err(refuse_unfit(&unfit));
         }
 
-        // The first instance stays, so that the first call finds a warm one.
+        // Kept in the pool for the first call.
         let first = generation.pool.make(internal_context("gate", generation.pool.limits().wall).into()).await.map_err(fails)?;
         generation.pool.put_back(first);
         Ok(Candidate { generation, plan, probe: parts.probe, compared_with: live.map(|live| live.number()) })
     }
 
-    /// The migrations that would be applied, tried on the data that is there.
+    /// The migrations that would be applied, after a trial on the real data.
     async fn rehearse(
         &self,
         service: &ServiceName,
@@ -306,7 +307,7 @@ impl Runtime {
         migrations: &[Migration],
     ) -> Result<Vec<String>, MigrateError> {
         let pending = database.pending(migrations).await?;
-        // Nothing to try, nobody to wait for.
+        // Nothing to try, so the writer is not taken.
         if pending.is_empty() { Ok(pending) } else { database.rehearse_migrations(migrations, self.migration_time(service)).await }
     }
 
@@ -327,9 +328,9 @@ impl Runtime {
     /// Calls the candidate's health probe in a catalogue of its own.
     pub(super) async fn probe(&self, generation: &Arc<Generation>, export: usize, reply: &ReplyCodec) -> Result<(), String> {
         let (catalogue, _) = self.pin().with(generation.clone()).map_err(|reasons| reasons.join("; "))?;
-        let frame = Frame::root(Arc::new(catalogue), generation.service.clone());
+        let frame = CallFrame::root(Arc::new(catalogue), generation.service.clone());
         let context = internal_context("probe", generation.pool.limits().wall);
-        match call::run_root(&self.long_calls, Asker::Host, generation.clone(), export, Vec::new(), frame, context.into()).await {
+        match call::run_root(&self.long_calls, Origin::Host, generation.clone(), export, Vec::new(), frame, context.into()).await {
             Ok(value) => match reply.encode(&value) {
                 Ok(Encoded::Ok { .. }) => Ok(()),
                 Ok(Encoded::Declined(error)) => Err(format!("its health probe answers an error: {}: {}", error.code, error.message)),
@@ -342,7 +343,7 @@ impl Runtime {
 }
 
 pub async fn read(bytes: Vec<u8>) -> Result<Arc<Artifact>, Refusal> {
-    // Hashing and parsing megabytes takes milliseconds.
+    // Hashing and parsing megabytes takes milliseconds, so not on an async thread.
     let artifact = tokio::task::spawn_blocking(move || Artifact::read(bytes))
         .await
         .map_err(|error| Gate::Component.refuses(vec![error.to_string()]))?;

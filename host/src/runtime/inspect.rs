@@ -1,11 +1,11 @@
-//! A packed file in words, for `echod plugin inspect`.
+//! The description of a packed file, for `echod plugin inspect`.
 
 use std::fmt::Write;
 
 use super::artifact::Artifact;
 use crate::contract::wit::{Contract, ContractError};
 
-/// What it is, what it offers, what it wants and what it may use. `sha256` is that of the file, `component` that of the component in it.
+/// Name and version, exports, imports and limits. `sha256` is that of the file, `component` that of the component in it.
 pub fn describe(artifact: &Artifact) -> Result<String, ContractError> {
     let manifest = &artifact.manifest;
     let contract = Contract::decode(&artifact.bytes, Some(&artifact.wit_text))?;

@@ -1,9 +1,9 @@
-//! What a store holds for one instance: the guest as its capabilities see it, its meters, and WASI shut tight.
+//! What a store holds for one instance: the guest as its capabilities see it, its meters, and an empty WASI.
 
 use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
-use super::call::Frame;
+use super::call::CallFrame;
 use super::cpu::{CpuMeter, Find};
 use super::stdout::LogLines;
 use crate::capabilities::guest::Guest;
@@ -12,7 +12,7 @@ use crate::limits;
 pub struct InstanceState {
     pub guest: Guest,
     /// Where in the chain of calls this instance is working; none between calls.
-    pub frame: Option<Frame>,
+    pub frame: Option<CallFrame>,
     pub cpu: CpuMeter,
     pub memory: MemoryBound,
     wasi: WasiCtx,
@@ -30,7 +30,7 @@ pub enum Exhausted {
 /// A store with its meters running, not yet instantiated.
 pub fn new_store(engine: &wasmtime::Engine, guest: Guest, memory_bytes_max: u64) -> Store<InstanceState> {
     let lines = LogLines::new(guest.service.clone());
-    // Nothing is preopened, no sockets, no environment, no arguments: clocks, random and lines for the log are all there is.
+    // Clocks, random and output to the log only: no preopened folders, no sockets, no environment, no arguments.
     let wasi = WasiCtxBuilder::new().stdout(lines.clone()).stderr(lines).build();
     let state = InstanceState { guest, frame: None, cpu: CpuMeter::default(), memory: MemoryBound::new(memory_bytes_max), wasi };
     let mut store = Store::new(engine, state);
@@ -44,11 +44,11 @@ pub fn new_store(engine: &wasmtime::Engine, guest: Guest, memory_bytes_max: u64)
     store
 }
 
-/// A tick passed since the guest was entered or last gave way: its time is used up, or others run first.
+/// A tick passed since the guest was entered or last yielded: ends it if its time is used up, else lets other tasks run.
 fn on_tick(mut context: StoreContextMut<'_, InstanceState>) -> wasmtime::Result<UpdateDeadline> {
     let InstanceState { cpu, guest, .. } = context.data_mut();
     match cpu.found() {
-        // Others of its service wait for what it holds; hardly any call is found twice.
+        // Other calls of its service wait for its transaction; hardly any call sees a second tick.
         Find::First if guest.transaction.is_some() => Ok(UpdateDeadline::Continue(1)),
         Find::First | Find::Again => Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))),
         Find::UsedUp => Err(Exhausted::Cpu.into()),

@@ -1,5 +1,5 @@
-//! What a component's imports are connected to: the capabilities, WASI shut tight, the other services' `api`, and topics to publish to.
-//! The list of what can be granted is on this screen.
+//! Connects a component's imports: the capabilities, an empty WASI, the other services' `api`, and topics to publish to. The list of
+//! capabilities that can be granted comes first.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -34,7 +34,7 @@ const CAPABILITIES: [(&str, Link); 8] = [
     ("echo:tokens/tokens", tokens::host::add_to_linker),
 ];
 
-/// WASI 0.2 packages that are there for components of other languages: clocks and random work, the rest is empty.
+/// WASI 0.2 packages for components of other languages: clocks and random work, the rest is empty.
 const WASI_PACKAGES: [&str; 6] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
 
 /// What an imported or exported interface is to the host.
@@ -68,7 +68,7 @@ pub fn without_version(id: &str) -> &str {
     id.split_once('@').map_or(id, |(name, _)| name)
 }
 
-/// Connects just what the component imports. The gate has checked that all of it is known and granted.
+/// Connects what the component imports. The gate has checked that all of it is known and granted.
 pub fn linker(engine: &wasmtime::Engine, service: &ServiceName, contract: &Contract) -> wasmtime::Result<Linker<InstanceState>> {
     let mut linker = Linker::new(engine);
     for (name, link) in CAPABILITIES {

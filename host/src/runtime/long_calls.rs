@@ -1,8 +1,8 @@
-//! Calls that take long leave the threads that serve everybody: once they have kept one of them for long they are polled by a few threads of
-//! their own, at a low priority of the operating system. Knows no instances and no services.
+//! Moves calls that use much CPU from the serving threads to a few threads of their own, which have a low priority in the operating system.
+//! Knows no instances and no services.
 //!
 //! So a short call never waits behind a long one for a thread, and less for a processor, since the kernel prefers the serving threads.
-//! What a long call waits for (timers, stores) is still driven by the runtime that serves.
+//! Timers and stores that a long call waits for are still driven by the serving runtime.
 
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
@@ -29,27 +29,27 @@ pub struct LongCalls {
     ticks: Arc<AtomicU64>,
 }
 
-/// Whether the calls of one function were long of late, so that the next one is taken for one. One that is different changes nothing yet, as in
+/// Predicts from the last calls of a function whether the next one is long. A single call of the other kind does not change the prediction, as in
 /// a branch predictor of two bits (J. E. Smith, "A study of branch prediction strategies", 1981).
 #[derive(Default)]
-pub struct Lately(AtomicU8);
+pub struct Predictor(AtomicU8);
 
-impl Lately {
-    fn were_long(&self) -> bool {
+impl Predictor {
+    fn predicts_long(&self) -> bool {
         self.0.load(Ordering::Relaxed) >= 2
     }
 
     fn note(&self, was_long: bool) {
         let score = self.0.load(Ordering::Relaxed);
         let next = if was_long { (score + 1).min(3) } else { score.saturating_sub(1) };
-        // Where two calls end at once, one of them may be forgotten.
+        // When two calls end at once, one of them may not be counted.
         if next != score {
             self.0.store(next, Ordering::Relaxed);
         }
     }
 }
 
-/// When the last one became known as one, in milliseconds since `BEGAN`, plus one; 0 before the first.
+/// When a call was last found to be long, in milliseconds since `BEGAN`, plus one; 0 before the first.
 static LAST_SEEN_MS: AtomicU64 = AtomicU64::new(0);
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -65,16 +65,16 @@ fn note_seen() {
 
 const THREAD: &str = "long-calls";
 
-/// What a call may use before it is a long one.
+/// Where a call comes from; it decides how much CPU the call may use before it counts as long.
 #[derive(Clone, Copy)]
-pub enum Asker {
+pub enum Origin {
     Client,
     /// An event, a schedule, an activation.
     Host,
 }
 
-impl Asker {
-    const fn patience(self) -> Duration {
+impl Origin {
+    const fn cpu_budget(self) -> Duration {
         Duration::from_millis(match self {
             Self::Client => limits::LONG_CALL_MS,
             Self::Host => limits::LONG_HANDLING_MS,
@@ -85,7 +85,7 @@ impl Asker {
 impl LongCalls {
     /// Half of the processors, at least one thread. To be called within the runtime that serves.
     pub fn start(ticks: Arc<AtomicU64>) -> Self {
-        // Every long call holds an instance, so there is always room; were there none, a call would stay where it is.
+        // Every long call holds an instance, so the channel is never full; if it were, the call would stay where it is.
         let (queue, calls) = mpsc::channel(limits::INSTANCES_MAX as usize);
         let calls = Arc::new(Mutex::new(calls));
         let threads_count = thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
@@ -102,13 +102,13 @@ impl LongCalls {
         Self { queue, ticks }
     }
 
-    /// Runs a root call to its end: on a thread of long calls where it is known to be one or the function's were, else here until it turns out to be
-    /// one. Dropping the future ends the call.
-    pub async fn run<T: Send + 'static>(&self, asker: Asker, lately: &Lately, is_long: bool, mut call: BoxFuture<'static, T>) -> T {
-        let begins_elsewhere = is_long || lately.were_long();
-        if !begins_elsewhere {
-            let outcome = self.run_while_short(asker, &mut call).await;
-            lately.note(outcome.is_none());
+    /// Runs a root call to its end: on a long-call thread if `is_long` or the predictor says so, else here until it turns out to be long.
+    /// Dropping the future ends the call.
+    pub async fn run<T: Send + 'static>(&self, origin: Origin, predictor: &Predictor, is_long: bool, mut call: BoxFuture<'static, T>) -> T {
+        let starts_there = is_long || predictor.predicts_long();
+        if !starts_there {
+            let outcome = self.run_while_short(origin, &mut call).await;
+            predictor.note(outcome.is_none());
             if let Some(outcome) = outcome {
                 return outcome;
             }
@@ -124,10 +124,10 @@ impl LongCalls {
                 outcome = call => drop(sender.send(outcome)),
             }
         }));
-        match receiver.await.expect("a call is answered, or its asker is gone") {
+        match receiver.await.expect("a call is answered, or its caller is gone") {
             Ok((outcome, used)) => {
-                if begins_elsewhere {
-                    lately.note(used >= asker.patience());
+                if starts_there {
+                    predictor.note(used >= origin.cpu_budget());
                 }
                 outcome
             }
@@ -135,8 +135,8 @@ impl LongCalls {
         }
     }
 
-    /// None where the call is a long one.
-    async fn run_while_short<T>(&self, asker: Asker, call: &mut BoxFuture<'static, T>) -> Option<T> {
+    /// None: the call is long.
+    async fn run_while_short<T>(&self, origin: Origin, call: &mut BoxFuture<'static, T>) -> Option<T> {
         let (mut is_measured, mut used, mut polls) = (false, Duration::ZERO, 0);
         poll_fn(|context| {
             let tick = self.ticks.load(Ordering::Relaxed);
@@ -146,11 +146,11 @@ impl LongCalls {
             }
             if let Some(begin) = begin {
                 used += cpu::of_this_thread() - begin;
-                if used >= asker.patience() {
+                if used >= origin.cpu_budget() {
                     return Poll::Ready(None);
                 }
             }
-            // Most calls end before either. One tick is chance, or the thread had to wait for a processor: what comes next is measured.
+            // Most calls end before either. A single tick may be chance, or the thread had to wait for a processor: the next polls are measured.
             polls += 1;
             is_measured = polls >= limits::LONG_CALL_POLLS || self.ticks.load(Ordering::Relaxed) != tick;
             Poll::Pending
@@ -159,7 +159,7 @@ impl LongCalls {
     }
 }
 
-/// With the processor time that it took.
+/// The call with the processor time that it took.
 async fn measured<T>(mut call: BoxFuture<'static, T>) -> (T, Duration) {
     let mut used = Duration::ZERO;
     let outcome = poll_fn(|context| {
@@ -172,7 +172,7 @@ async fn measured<T>(mut call: BoxFuture<'static, T>) -> (T, Duration) {
     (outcome, used)
 }
 
-/// One thread's loop: all its calls, each as far as it gets until it gives way.
+/// One thread's loop: polls all its calls, each until it yields.
 async fn poll_in_turns(calls: &Mutex<mpsc::Receiver<BoxFuture<'static, ()>>>) {
     let mut running = FuturesUnordered::new();
     loop {
@@ -193,8 +193,8 @@ async fn poll_in_turns(calls: &Mutex<mpsc::Receiver<BoxFuture<'static, ()>>>) {
 mod tests {
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
-    const LONG_CALL: Duration = Asker::Client.patience();
+    const TEST_TIMEOUT: Duration = Duration::from_secs(10);
+    const LONG_CALL: Duration = Origin::Client.cpu_budget();
 
     fn start() -> (LongCalls, Arc<AtomicU64>) {
         let ticks = Arc::new(AtomicU64::new(0));
@@ -205,7 +205,7 @@ mod tests {
         thread::current().name() == Some(THREAD)
     }
 
-    /// Keeps its thread for so long, without a wait.
+    /// Spins for so much processor time.
     fn work(duration: Duration) {
         let begin = cpu::of_this_thread();
         while cpu::of_this_thread() - begin < duration {
@@ -213,7 +213,7 @@ mod tests {
         }
     }
 
-    /// Gives its thread back after each of these works; a tick passes in some. Where it is after each.
+    /// Yields after each of these stretches of work, in some of which a tick passes; whether it is on a long-call thread after each.
     async fn places(calls: &LongCalls, ticks: &Arc<AtomicU64>, works: &[(Duration, bool)]) -> Vec<bool> {
         let (works, ticks) = (works.to_vec(), ticks.clone());
         let call = async move {
@@ -226,17 +226,17 @@ mod tests {
             }
             places
         };
-        calls.run(Asker::Client, &Lately::default(), false, Box::pin(call)).await
+        calls.run(Origin::Client, &Predictor::default(), false, Box::pin(call)).await
     }
 
     #[tokio::test]
-    async fn who_keeps_its_thread_beyond_a_tick_goes_on_elsewhere() {
+    async fn a_call_longer_than_one_tick_moves_to_the_long_call_threads() {
         let (calls, ticks) = start();
         assert_eq!(places(&calls, &ticks, &[(LONG_CALL, true), (LONG_CALL, true), (Duration::ZERO, false)]).await, [false, true, true]);
     }
 
     #[tokio::test]
-    async fn who_gives_its_thread_back_in_time_stays() {
+    async fn a_call_that_yields_in_time_stays_on_its_thread() {
         let (calls, ticks) = start();
         let short = Duration::ZERO;
         assert_eq!(places(&calls, &ticks, &[(LONG_CALL, false), (LONG_CALL, false)]).await, [false, false], "no tick, no clock");
@@ -245,33 +245,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_known_as_long_begins_elsewhere() {
+    async fn a_call_marked_as_long_starts_on_the_long_call_threads() {
         let (calls, _) = start();
-        assert!(calls.run(Asker::Client, &Lately::default(), true, Box::pin(async { is_here() })).await);
+        assert!(calls.run(Origin::Client, &Predictor::default(), true, Box::pin(async { is_here() })).await);
         assert!(were_seen());
     }
 
     #[tokio::test]
-    async fn a_function_whose_calls_were_long_begins_elsewhere_until_they_are_short() {
+    async fn a_function_with_long_calls_starts_on_the_long_call_threads_until_they_are_short() {
         let (calls, ticks) = start();
-        let lately = Lately::default();
-        let begins_here = async |works: [Duration; 2]| {
+        let predictor = Predictor::default();
+        let starts_here = async |works: [Duration; 2]| {
             let ticks = ticks.clone();
             let call = async move {
-                let begins_here = !is_here();
+                let starts_here = !is_here();
                 for duration in works {
                     work(duration);
                     ticks.fetch_add(1, Ordering::Relaxed);
                     tokio::task::yield_now().await;
                 }
-                begins_here
+                starts_here
             };
-            calls.run(Asker::Client, &lately, false, Box::pin(call)).await
+            calls.run(Origin::Client, &predictor, false, Box::pin(call)).await
         };
         let (long, short) = ([LONG_CALL; 2], [Duration::ZERO; 2]);
         let mut here = Vec::new();
         for works in [long, short, long, long, long, short, long, short, short, short, short] {
-            here.push(begins_here(works).await);
+            here.push(starts_here(works).await);
         }
         assert_eq!(here, [true, true, true, true, false, false, false, false, false, true, true]);
     }
@@ -286,14 +286,14 @@ mod tests {
                     tokio::task::yield_now().await;
                 }
             };
-            async move { calls.run::<()>(Asker::Client, &Lately::default(), true, Box::pin(endless)).await }
+            async move { calls.run::<()>(Origin::Client, &Predictor::default(), true, Box::pin(endless)).await }
         });
         let sleeper = async {
             tokio::time::sleep(Duration::from_millis(1)).await;
             is_here()
         };
         assert!(
-            tokio::time::timeout(PATIENCE, calls.run(Asker::Client, &Lately::default(), true, Box::pin(sleeper)))
+            tokio::time::timeout(TEST_TIMEOUT, calls.run(Origin::Client, &Predictor::default(), true, Box::pin(sleeper)))
                 .await
                 .expect("it gets its turn")
         );
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_ends_with_its_asker() {
+    async fn a_call_ends_with_its_caller() {
         struct Ended(Option<oneshot::Sender<()>>);
         impl Drop for Ended {
             fn drop(&mut self) {
@@ -309,27 +309,26 @@ mod tests {
             }
         }
         let (calls, _) = start();
-        let (ended, hears) = oneshot::channel();
+        let (ended, was_dropped) = oneshot::channel();
         let ended = Ended(Some(ended));
         let endless = async move {
             let _ended = ended;
             std::future::pending::<()>().await;
         };
-        let lately = Lately::default();
-        let asker = tokio::time::timeout(Duration::from_millis(20), calls.run(Asker::Client, &lately, true, Box::pin(endless)));
-        assert!(asker.await.is_err(), "it has no end of its own");
-        tokio::time::timeout(PATIENCE, hears).await.expect("it ends").expect("it was dropped");
+        let predictor = Predictor::default();
+        let caller = tokio::time::timeout(Duration::from_millis(20), calls.run(Origin::Client, &predictor, true, Box::pin(endless)));
+        assert!(caller.await.is_err(), "it has no end of its own");
+        tokio::time::timeout(TEST_TIMEOUT, was_dropped).await.expect("it ends").expect("it was dropped");
     }
 
     #[tokio::test]
-    async fn a_panic_reaches_the_asker_alone() {
+    async fn a_panic_reaches_the_caller_alone() {
         let (calls, _) = start();
-        let asker = calls.clone();
-        let panicked =
-            tokio::spawn(
-                async move { asker.run::<()>(Asker::Client, &Lately::default(), true, Box::pin(async { panic!("on demand") })).await },
-            );
+        let caller = calls.clone();
+        let panicked = tokio::spawn(async move {
+            caller.run::<()>(Origin::Client, &Predictor::default(), true, Box::pin(async { panic!("on demand") })).await
+        });
         assert!(panicked.await.expect_err("it panics").is_panic());
-        assert!(calls.run(Asker::Client, &Lately::default(), true, Box::pin(async { is_here() })).await, "the thread goes on");
+        assert!(calls.run(Origin::Client, &Predictor::default(), true, Box::pin(async { is_here() })).await, "the thread goes on");
     }
 }

@@ -1,5 +1,5 @@
-//! What a new version changes in what it promises to clients and takes for itself: routes, access, rates, caches, frames, grants. Each change
-//! has a name by which the operator confirms it. Types are `contract::compat`'s. Knows no engine and no data.
+//! Changes of a new version that the operator has to confirm, each by its name: routes and frames removed, access, rates or caches loosened,
+//! imports added. Types are compared in `contract::compat`. Knows no engine and no data.
 
 use std::collections::BTreeSet;
 
@@ -12,19 +12,19 @@ use crate::contract::wit::Contract;
 pub struct Change {
     /// What `allow` takes, such as `route-removed:GET /api/v1/users/{id}` or `grant:echo:sql/sql`.
     pub name: String,
-    /// For people.
+    /// What the change is, as a sentence.
     pub detail: String,
-    /// The operator has named it.
+    /// The operator has confirmed it.
     pub confirmed: bool,
 }
 
-/// A version as far as it is compared.
+/// The parts of a version that are compared.
 pub struct Version<'a> {
     pub manifest: &'a Manifest,
     pub contract: &'a Contract,
 }
 
-/// What `new` loosens or takes away of `old`, in a fixed order.
+/// What `new` loosens, removes or imports beyond `old`, in a fixed order.
 pub fn changes(old: &Version<'_>, new: &Version<'_>, allowed: &BTreeSet<String>) -> Vec<Change> {
     let mut found = Vec::new();
     let mut add = |kind: &str, what: &str, detail: String| {
@@ -91,7 +91,7 @@ fn compare(before: &Route, after: &Route, mut add: impl FnMut(&str, String)) {
     }
 }
 
-/// Whether a client's request to the one reaches the other: variables' names do not matter.
+/// Whether both serve the same requests: the names of variables do not matter.
 fn is_same(old: &Manifest, before: &Route, new: &Manifest, after: &Route) -> bool {
     let shape = |manifest: &Manifest, route: &Route| -> Vec<String> {
         let path = route.full_path(&manifest.prefix);
@@ -100,7 +100,7 @@ fn is_same(old: &Manifest, before: &Route, new: &Manifest, after: &Route) -> boo
     before.method() == after.method() && shape(old, before) == shape(new, after)
 }
 
-/// More requests in the long run, more at once, or counted for somebody else.
+/// Whether `new` allows more requests over time, a larger burst, or counts another subject.
 fn is_looser(before: &Rate, after: &Rate) -> bool {
     let in_the_long_run = |rate: &Rate, other: &Rate| u128::from(rate.limit) * other.window.as_millis();
     after.per != before.per || after.limit > before.limit || in_the_long_run(after, before) > in_the_long_run(before, after)
@@ -110,10 +110,10 @@ fn text_of(rate: &Rate) -> String {
     format!("{} per {} ms and {:?}", rate.limit, rate.window.as_millis(), rate.per).to_lowercase()
 }
 
-/// What a service reads of itself or writes to the log reaches nobody else. WASI is shut for everybody.
+/// Imports that give no access to anything beyond the service: its own settings, the log, the empty WASI.
 const HARMLESS: [&str; 3] = ["echo:config/config", "echo:context/context", "echo:log/log"];
 
-/// Without their versions, those that reach something.
+/// The other imports, without their versions.
 fn imports(contract: &Contract) -> BTreeSet<String> {
     let imports = contract.imports().iter().filter(|import| !matches!(role_of(import), Role::Types | Role::Wasi));
     imports.map(|import| without_version(&import.id).to_owned()).filter(|id| !HARMLESS.contains(&id.as_str())).collect()

@@ -1,4 +1,4 @@
-//! `plugin.toml`: how a component's functions are bound to the world outside, and what it may use. Knows no wasmtime and no HTTP server.
+//! `plugin.toml`: which routes, frames, topics and schedules a component's functions are bound to, and what it may use. Knows no wasmtime and no HTTP server.
 
 mod bytes;
 pub mod duration;
@@ -259,7 +259,7 @@ const RATE_EXAMPLE: &str =
 pub const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
 impl Manifest {
-    /// Reads and checks a manifest: names, versions, methods, paths, bounds. Whether the functions exist is the activation gate's to say.
+    /// Reads and checks a manifest: names, versions, methods, paths, bounds. Whether the functions exist is checked by the activation gate.
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
         let manifest: Manifest = toml::from_str(text)?;
         manifest.check().map_err(ManifestError::Invalid)?;
@@ -279,7 +279,7 @@ impl Manifest {
         self.routes.iter().find(|route| route.call == function)?.rate
     }
 
-    /// Every route and every frame has one rate, and what calls one function has the same.
+    /// Every route and every frame has a rate, and all that call one function have the same.
     fn check_rates(&self) -> Result<(), String> {
         let mut wrong = Vec::new();
         for route in &self.routes {
@@ -351,7 +351,7 @@ impl Manifest {
     }
 }
 
-/// The number under which calls of a function are counted: the same for its routes and its frames, over swaps, and on every host.
+/// The counter's key of a function: the same for its routes and its frames, in every version, and on every host.
 pub fn rate_counter(service: &ServiceName, function: &str) -> u64 {
     let hash = Sha256::digest(format!("{service}.{function}"));
     u64::from_be_bytes(*hash.first_chunk().expect("a hash has 32 bytes"))
@@ -367,7 +367,7 @@ pub fn parse_version(version: &str) -> Option<(u64, u64, u64)> {
 }
 
 impl Rate {
-    /// A burst of `limit`, and as many a minute.
+    /// A burst of `limit`, and as many per minute.
     pub const fn per_minute(per: RateSubject, limit: u32) -> Self {
         Self { per, strategy: RateStrategy::TokenBucket, limit, window: Duration::from_secs(60) }
     }
@@ -393,7 +393,7 @@ impl Route {
         self.secret_answer == Some(true)
     }
 
-    /// Whether the host may keep what is answered: for an `Idempotency-Key`, or in its cache.
+    /// Whether the host may keep the answer, for an `Idempotency-Key` or in its cache.
     pub fn keeps_answers(&self) -> bool {
         self.method() == "POST" || self.cache.is_some()
     }

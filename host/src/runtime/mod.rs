@@ -1,4 +1,4 @@
-//! The services: which versions are live, how a call reaches an instance, how a version is swapped. Knows no HTTP and no backends.
+//! The services: which versions are live, how a call reaches an instance, how a version is deployed. Knows no HTTP and no backends.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::capabilities::context::CallContext;
 use crate::capabilities::events::Queue;
-use crate::capabilities::guest::Powers;
+use crate::capabilities::guest::Capabilities;
 use crate::contract::codec::{CursorKey, DecodeError, Encoded};
 pub use crate::contract::{ErrorKind, FieldError, Input, ServiceError};
 use crate::names::ServiceName;
@@ -47,7 +47,7 @@ pub use call::StatsView;
 pub use catalogue::{CallTarget, Catalogue, RouteEntry};
 use engine::Engine;
 use gate::Gates;
-use long_calls::{Asker, LongCalls};
+use long_calls::{LongCalls, Origin};
 use permissions::Permissions;
 use versions::VersionStore;
 
@@ -74,7 +74,7 @@ pub enum CallError {
     /// No slot became free in time (503).
     #[error("the service is busy")]
     Busy,
-    /// The service is not there, or its breaker is open (503).
+    /// No version of the service is running, or not one with this function (503).
     #[error("the service is unavailable: {0}")]
     Unavailable(String),
     /// CPU or wall time is used up (504).
@@ -94,32 +94,32 @@ impl From<DecodeError> for CallError {
     }
 }
 
-/// Gives each service what it was granted, made from the backends. Implemented where layers are joined.
+/// Gives each service its capabilities, made from the backends. Implemented in `app.rs`.
 #[async_trait]
-pub trait PowersSource: Send + Sync {
-    /// The same database, cache and so on for every version of a service; its settings are those of this version's manifest under the
+pub trait CapabilitySource: Send + Sync {
+    /// The same database, cache and so on for every version of a service; its settings are this version's defaults, overridden by the
     /// operator's. Errors: a reason for the operator.
-    async fn powers(&self, service: &ServiceName, defaults: &BTreeMap<String, toml::Value>) -> Result<Arc<Powers>, String>;
+    async fn capabilities_of(&self, service: &ServiceName, defaults: &BTreeMap<String, toml::Value>) -> Result<Arc<Capabilities>, String>;
     /// `sqlite` or `postgres`: which of a service's migrations apply.
     fn dialect(&self) -> &'static str;
 }
 
-/// The live services and the way into them.
+/// The live services, and how they are called.
 pub struct Runtime {
     engine: Engine,
     long_calls: LongCalls,
     permissions: Permissions,
-    powers: Arc<dyn PowersSource>,
+    capabilities: Arc<dyn CapabilitySource>,
     queue: Arc<dyn Queue>,
     catalogue: ArcSwap<Catalogue>,
     versions: VersionStore,
     gates: Gates,
     /// Held, for milliseconds, while the next catalogue is made and stored.
     publishing: parking_lot::Mutex<()>,
-    /// By service: the queue is told of one generation's topics after the other's.
+    /// Per service: subscriptions of two generations are not changed at the same time.
     following: Gates,
     generations_count: AtomicU64,
-    /// What clients hold cursors under.
+    /// The key that clients' cursors are sealed with.
     cursor_key: CursorKey,
     migration_timeout: Duration,
     dev_mode: bool,
@@ -133,7 +133,7 @@ pub struct RuntimeSettings<'a> {
     /// Of each service.
     pub versions_kept: usize,
     pub permissions: Permissions,
-    /// A secret of this host that outlives it: clients go on with the cursors that they have.
+    /// Kept in the data folder, so that clients' cursors stay valid through a restart.
     pub cursor_key: [u8; 32],
     /// How long the migrations of a deployment may keep a live service from writing.
     pub migration_timeout: Duration,
@@ -144,7 +144,7 @@ impl Runtime {
     /// To be called within tokio's runtime.
     pub fn new(
         engine: Engine,
-        powers: Arc<dyn PowersSource>,
+        capabilities: Arc<dyn CapabilitySource>,
         queue: Arc<dyn Queue>,
         settings: RuntimeSettings<'_>,
     ) -> std::io::Result<Arc<Self>> {
@@ -153,7 +153,7 @@ impl Runtime {
             long_calls: LongCalls::start(engine.ticks()),
             engine,
             permissions: settings.permissions,
-            powers,
+            capabilities,
             queue,
             catalogue: ArcSwap::default(),
             versions,
@@ -190,7 +190,7 @@ impl Runtime {
             .get(target.binding)
             .ok_or_else(|| CallError::Unavailable(format!("{} has no such function", target.service)))?;
         let mut params = binding.request.decode(&input)?;
-        // Here and nowhere deeper: services among themselves hand on cursors as they are.
+        // Only at the edge: calls between services pass cursors unsealed.
         let scope = (binding.request.has_cursors() || binding.reply.has_cursors()).then(|| {
             let caller = context.caller.as_ref().map(|caller| caller.user_id.as_bytes());
             let function = &generation.exports[binding.export].name;
@@ -199,9 +199,9 @@ impl Runtime {
         if let Some(scope) = &scope {
             binding.request.open_cursors(scope, &mut params)?;
         }
-        let frame = call::Frame::root(catalogue.clone(), target.service.clone());
+        let frame = call::CallFrame::root(catalogue.clone(), target.service.clone());
         let mut result =
-            call::run_root(&self.long_calls, Asker::Client, generation.clone(), binding.export, params, frame, context).await?;
+            call::run_root(&self.long_calls, Origin::Client, generation.clone(), binding.export, params, frame, context).await?;
         if let Some(scope) = &scope {
             binding.reply.seal_cursors(scope, &mut result);
         }

@@ -1,5 +1,5 @@
 //! What each service is granted: the imports of its world in `wit/services.wit`, as it was when this host was built; over that the worlds of the
-//! operator's file, read anew for each deployment; and what the operator grants with a deployment.
+//! operator's file, read for each deployment; and the operator's grants with a deployment.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -33,7 +33,7 @@ impl Permissions {
         Ok(built_in.extended(more))
     }
 
-    /// What the component imports and its service is not granted, each with the reason and the way out.
+    /// What the component imports and its service is not granted, each with the reason and how to grant it.
     pub fn refusals(&self, service: &ServiceName, contract: &Contract, given: &BTreeSet<Grant>) -> Vec<String> {
         let worlds = match self.worlds() {
             Ok(worlds) => worlds,
@@ -48,7 +48,7 @@ impl Permissions {
         contract
             .imports()
             .iter()
-            // WASI is shut tight for everybody (see `instance.rs`), and other languages import all of it.
+            // WASI is empty (see `instance.rs`), and components of other languages import all of it.
             .filter(|import| !matches!(role_of(import), Role::Types | Role::Wasi))
             .map(|import| (import, without_version(&import.id)))
             .filter(|(_, name)| !granted.contains(*name) && !given.iter().any(|grant| grant.covers(name)))
@@ -62,7 +62,7 @@ impl Permissions {
     }
 }
 
-/// An operator's word with a deployment: a package (`echo:sql`) or one interface of it (`echo:sql/sql`), without a version.
+/// An operator's grant with a deployment: a package (`echo:sql`) or one interface of it (`echo:sql/sql`), without a version.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Grant(String);
@@ -146,7 +146,7 @@ impl Worlds {
         Ok(Self(worlds))
     }
 
-    /// Adds another map's worlds, which go over those of the same name.
+    /// Adds another map's worlds, which replace those of the same name.
     fn extended(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self

@@ -1,4 +1,4 @@
-//! Warm instances of one generation: taken out before a call, put back only after a success, retired before they grow old.
+//! The pooled instances of one generation: taken out before a call, put back only after a success, retired after a number of calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use wasmtime::component::{ComponentExportIndex, Func, InstancePre};
 use super::instance::{InstanceState, new_store};
 use super::manifest::{Isolation, Limits};
 use crate::capabilities::context::CallContext;
-use crate::capabilities::guest::{Guest, Powers};
+use crate::capabilities::guest::{Capabilities, Guest};
 use crate::limits;
 use crate::names::ServiceName;
 
@@ -20,22 +20,22 @@ pub struct Pool {
     service: ServiceName,
     instance: InstancePre<InstanceState>,
     exports: Vec<ComponentExportIndex>,
-    powers: Arc<Powers>,
+    capabilities: Arc<Capabilities>,
     /// The types of the frames that its instances may push.
     pushes: Arc<[String]>,
     limits: Limits,
-    idle: Mutex<Vec<Warm>>,
-    /// One permit per call at once.
+    idle: Mutex<Vec<PooledInstance>>,
+    /// One permit per concurrent call.
     pub slots: Semaphore,
     retired: AtomicBool,
     live_count: Arc<AtomicU32>,
     made_count: AtomicU64,
-    /// Instances that a failed call took with it and that no new one has replaced yet.
+    /// Instances that failed calls have destroyed and that were not replaced yet.
     broken_count: AtomicU32,
 }
 
 /// An instance and its functions, in the order of the pool's exports.
-pub struct Warm {
+pub struct PooledInstance {
     pub store: Store<InstanceState>,
     pub functions: Vec<Func>,
     calls_left: u32,
@@ -58,7 +58,7 @@ impl Pool {
         service: ServiceName,
         instance: InstancePre<InstanceState>,
         exports: Vec<ComponentExportIndex>,
-        powers: Arc<Powers>,
+        capabilities: Arc<Capabilities>,
         pushes: Arc<[String]>,
         limits: Limits,
     ) -> Self {
@@ -66,7 +66,7 @@ impl Pool {
             service,
             instance,
             exports,
-            powers,
+            capabilities,
             pushes,
             slots: Semaphore::new(limits.concurrency as usize),
             limits,
@@ -78,23 +78,23 @@ impl Pool {
         }
     }
 
-    /// What its instances can use.
-    pub fn powers(&self) -> &Arc<Powers> {
-        &self.powers
+    /// The service's capabilities.
+    pub fn capabilities(&self) -> &Arc<Capabilities> {
+        &self.capabilities
     }
 
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// The instance that was used last, so that the others can grow idle and go.
-    pub fn take(&self) -> Option<Warm> {
+    /// The instance that was used last, so that the others become idle and are dropped.
+    pub fn take(&self) -> Option<PooledInstance> {
         self.idle.lock().pop()
     }
 
-    /// A fresh instance, 40 µs and more. The guest's own start code is metered like a call.
-    pub async fn make(&self, context: Arc<CallContext>) -> wasmtime::Result<Warm> {
-        let guest = Guest::new(self.service.clone(), context, self.powers.clone(), self.pushes.clone());
+    /// A new instance, 40 µs and more. The guest's own start code is metered like a call.
+    pub async fn make(&self, context: Arc<CallContext>) -> wasmtime::Result<PooledInstance> {
+        let guest = Guest::new(self.service.clone(), context, self.capabilities.clone(), self.pushes.clone());
         let mut store = new_store(self.instance.engine(), guest, self.limits.memory);
         store.data_mut().cpu.begin(self.limits.cpu);
         store.set_epoch_deadline(1);
@@ -107,7 +107,7 @@ impl Pool {
             .ok_or_else(|| wasmtime::Error::msg("an export is no function"))?;
         self.live_count.fetch_add(1, Ordering::Relaxed);
         self.made_count.fetch_add(1, Ordering::Relaxed);
-        Ok(Warm {
+        Ok(PooledInstance {
             store,
             functions,
             calls_left: rand::random_range(limits::INSTANCE_CALLS),
@@ -117,34 +117,34 @@ impl Pool {
         })
     }
 
-    /// After a success only: whatever else happened, the instance is dropped, because its memory can no longer be trusted.
-    pub fn put_back(&self, mut warm: Warm) {
-        warm.calls_left = warm.calls_left.saturating_sub(1);
-        let bytes = warm.store.data().memory.bytes();
-        let first_bytes = *warm.first_call_bytes.get_or_insert(bytes);
-        let worn = warm.calls_left == 0 || bytes > first_bytes.saturating_mul(limits::INSTANCE_GROWTH_FACTOR);
+    /// Only after a success: after any failure the instance is dropped, because its memory can no longer be trusted.
+    pub fn put_back(&self, mut pooled: PooledInstance) {
+        pooled.calls_left = pooled.calls_left.saturating_sub(1);
+        let bytes = pooled.store.data().memory.bytes();
+        let first_bytes = *pooled.first_call_bytes.get_or_insert(bytes);
+        let worn = pooled.calls_left == 0 || bytes > first_bytes.saturating_mul(limits::INSTANCE_GROWTH_FACTOR);
         if worn || self.limits.isolation == Isolation::Call || self.retired.load(Ordering::Relaxed) {
             return;
         }
-        warm.idle_since = Instant::now();
-        self.idle.lock().push(warm);
+        pooled.idle_since = Instant::now();
+        self.idle.lock().push(pooled);
     }
 
-    /// The call's instance is lost with the call.
+    /// Notes that a failed call has destroyed its instance.
     pub fn note_broken(&self) {
-        // No more than there can be at once: what is long past is not held against calls to come.
+        // Bounded by the number of instances at once, so that old failures do not count for ever.
         let bound = self.limits.concurrency;
         let _ = self.broken_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < bound).then_some(count + 1));
     }
 
-    /// Whether the next call has to make an instance in the place of one that a failed call took with it.
+    /// Whether the next call has to replace an instance that a failed call destroyed.
     pub fn replaces_a_broken_one(&self) -> bool {
         self.broken_count.load(Ordering::Relaxed) > 0
             && self.idle.lock().is_empty()
             && self.broken_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1)).is_ok()
     }
 
-    /// No instance is kept from now on; calls of requests that pinned this generation still run, each on a fresh one.
+    /// Keeps no instance from now on; calls of requests that pinned this generation still run, each on a new one.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
         let idle = std::mem::take(&mut *self.idle.lock());
@@ -154,9 +154,9 @@ impl Pool {
     /// Drops what has been idle for `INSTANCE_IDLE_MS`.
     pub fn sweep(&self) {
         let now = Instant::now();
-        let old: Vec<Warm> = {
+        let old: Vec<PooledInstance> = {
             let mut idle = self.idle.lock();
-            let kept = idle.iter().position(|warm| now - warm.idle_since < Duration::from_millis(limits::INSTANCE_IDLE_MS));
+            let kept = idle.iter().position(|pooled| now - pooled.idle_since < Duration::from_millis(limits::INSTANCE_IDLE_MS));
             let kept = kept.unwrap_or(idle.len());
             idle.drain(..kept).collect()
         };
@@ -173,7 +173,7 @@ impl Pool {
 
     /// Linear memory of the idle instances, in bytes.
     pub fn idle_memory_bytes(&self) -> usize {
-        self.idle.lock().iter().map(|warm| warm.store.data().memory.bytes()).sum()
+        self.idle.lock().iter().map(|pooled| pooled.store.data().memory.bytes()).sum()
     }
 
     pub fn calls_running(&self) -> usize {

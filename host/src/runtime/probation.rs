@@ -1,7 +1,7 @@
-//! A new version is watched for its first minutes: one that gives no answer to most of its calls goes back by itself to the last good one.
+//! Watches a new version for its first minutes: if most of its calls trap or time out, the service is rolled back to the last good version.
 //!
-//! Watched is what was deployed forward over a version that is known and good, nothing else: so what was gone back to is never left by itself,
-//! and a version that was rolled away from is marked, so it never comes back by itself either.
+//! Only a version that was deployed over a good one is watched. So a version that was rolled back to is never left automatically, and one
+//! that was rolled away from is marked and never chosen automatically.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use super::gate::SwapError;
 use crate::limits;
 
 impl Runtime {
-    /// Looks after the generations that are on probation, until `shutdown`.
+    /// Checks the generations that are on probation, until `shutdown`.
     pub async fn run_probation(self: Arc<Self>, shutdown: CancellationToken) {
         let mut tick = tokio::time::interval(Duration::from_millis(limits::PROBATION_TICK_MS));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -41,7 +41,7 @@ impl Runtime {
         tracing::error!(%service, version = generation.version, reason, "a new version is taken back");
         match self.roll_back(service, "automatic-rollback", reason, false, Some(generation.number())).await {
             Ok(_) => {}
-            // Somebody was quicker.
+            // Another activation was quicker.
             Err(SwapError::Overtaken(_)) => {}
             Err(error) => tracing::error!(%service, version = generation.version, %error, "it cannot be taken back and stays live"),
         }
@@ -55,7 +55,7 @@ enum Verdict {
     Failed { reason: String },
 }
 
-/// Enough calls, and more than half of them trapped or timed out. What the service declines is an answer.
+/// Enough calls, and more than half of them trapped or timed out. An error of the contract is an answer.
 fn verdict(stats: &StatsView, age: Duration) -> Verdict {
     if is_failing(stats) {
         return Verdict::Failed { reason: format!("{} of its first {} calls trapped or timed out", stats.faults, stats.calls) };
@@ -63,7 +63,7 @@ fn verdict(stats: &StatsView, age: Duration) -> Verdict {
     if age >= Duration::from_millis(limits::PROBATION_MS) { Verdict::Passed } else { Verdict::Wait }
 }
 
-/// Also what the operator is shown.
+/// Also shown to the operator.
 pub fn is_failing(stats: &StatsView) -> bool {
     stats.calls >= limits::PROBATION_CALLS_MIN && 2 * stats.faults > stats.calls
 }

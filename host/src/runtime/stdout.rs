@@ -1,5 +1,5 @@
-//! What a component writes to standard output or error goes to the log, line by line: readable, and no more than so many a second, as the
-//! log is everybody's.
+//! Writes a component's standard output and error to the log, line by line: made readable, and at most `GUEST_STDOUT_LINES_PER_S_MAX` a
+//! second, because all services share the log.
 
 use std::io;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ pub struct LogLines {
     pace: Arc<Mutex<Pace>>,
 }
 
-/// Lines of the present second.
+/// Lines of the current second.
 struct Pace {
     since: Instant,
     count: u32,

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::Val;
 
-use super::call::{self, Frame};
+use super::call::{self, CallFrame};
 use super::catalogue::Generation;
-use super::long_calls::Asker;
+use super::long_calls::Origin;
 use super::{CallError, ErrorKind, Runtime, internal_context};
 use crate::capabilities::events::{Event, Handler, Outcome};
 use crate::contract::codec::{EncodeError, Encoded};
@@ -18,10 +18,10 @@ use crate::limits;
 use crate::names::ServiceName;
 
 impl Runtime {
-    /// Tells the queue which topics the live generation wants. The handler finds the live generation anew for each event. What fails is tried
-    /// again until it succeeds; meanwhile the events wait in the queue.
+    /// Subscribes to the topics of the live generation. The handler looks up the live generation for each event. A failed subscription is
+    /// tried again until it succeeds; the events wait in the queue meanwhile.
     pub(super) async fn follow_topics(&self, service: &ServiceName) {
-        // The first time at once, for whoever waits for this.
+        // The first try is awaited by the deployment.
         if self.try_to_follow(service).await {
             return;
         }
@@ -48,7 +48,7 @@ impl Runtime {
         subscribed.inspect_err(|error| tracing::error!(%service, %error, "cannot subscribe yet; its events wait in the queue")).is_ok()
     }
 
-    /// Calls scheduled functions when they are due, each one alone, until `shutdown`.
+    /// Calls scheduled functions when they are due, each never twice at a time, until `shutdown`.
     pub async fn run_schedules(self: Arc<Self>, shutdown: CancellationToken) {
         let mut due: HashMap<(ServiceName, String), Instant> = HashMap::new();
         let mut running: HashMap<(ServiceName, String), tokio::task::JoinHandle<()>> = HashMap::new();
@@ -64,7 +64,7 @@ impl Runtime {
                         continue;
                     }
                     due.insert(key.clone(), now + schedule.every);
-                    let frame = Frame::root(catalogue.clone(), generation.service.clone());
+                    let frame = CallFrame::root(catalogue.clone(), generation.service.clone());
                     running.insert(key, tokio::spawn(self.clone().call_on_schedule(generation.clone(), *export, frame)));
                 }
             }
@@ -79,16 +79,16 @@ impl Runtime {
         }
     }
 
-    async fn call_on_schedule(self: Arc<Self>, generation: Arc<Generation>, export: usize, frame: Frame) {
+    async fn call_on_schedule(self: Arc<Self>, generation: Arc<Generation>, export: usize, frame: CallFrame) {
         let context = internal_context("schedule", generation.pool.limits().wall);
-        let reply = call::run_root(&self.long_calls, Asker::Host, generation.clone(), export, Vec::new(), frame, context.into()).await;
+        let reply = call::run_root(&self.long_calls, Origin::Host, generation.clone(), export, Vec::new(), frame, context.into()).await;
         if let Ok(Val::Result(Err(error))) = reply {
             tracing::warn!(service = %generation.service, function = generation.exports[export].name, ?error, "a scheduled call answers an error");
         }
     }
 }
 
-/// Tries until it succeeds; the first time after a pause.
+/// Tries until it succeeds, beginning with a pause.
 async fn with_growing_pauses<F: Future<Output = bool>>(mut attempt: impl FnMut() -> F) {
     let mut pause = Duration::from_millis(limits::SUBSCRIBE_RETRY_FIRST_MS);
     loop {
@@ -124,8 +124,9 @@ impl Handler for Subscriber {
         let mut context = internal_context("event", generation.pool.limits().wall);
         context.correlation_id = event.correlation_id.as_str().into();
         context.event_id = Some(event.id.to_string().into());
-        let frame = Frame::root(catalogue.clone(), self.service.clone());
-        match call::run_root(&runtime.long_calls, Asker::Host, generation.clone(), subscription.export, params, frame, context.into()).await
+        let frame = CallFrame::root(catalogue.clone(), self.service.clone());
+        match call::run_root(&runtime.long_calls, Origin::Host, generation.clone(), subscription.export, params, frame, context.into())
+            .await
         {
             Ok(reply) => outcome_of(subscription.reply.encode(&reply)),
             Err(CallError::Invalid(_) | CallError::Unreadable(_)) => Outcome::Reject { reason: "the event does not fit".to_owned() },
@@ -134,7 +135,7 @@ impl Handler for Subscriber {
     }
 }
 
-/// What fails now and may work later is tried again; what is wrong with the event itself is not.
+/// A failure that may pass is tried again; a fault of the event itself makes a dead letter.
 fn outcome_of(reply: Result<Encoded, EncodeError>) -> Outcome {
     match reply {
         Ok(Encoded::Ok { .. }) => Outcome::Done,
@@ -162,7 +163,7 @@ mod tests {
     use crate::capabilities::config::ServiceSettings;
     use crate::capabilities::events::embedded::EmbeddedQueue;
     use crate::capabilities::events::{ConsumerState, DeadLetter, Queue, QueueError};
-    use crate::capabilities::guest::Powers;
+    use crate::capabilities::guest::Capabilities;
     use crate::capabilities::hub::embedded::EmbeddedFeed;
     use crate::capabilities::hub::{FeedEntry, Push, Sockets};
     use crate::capabilities::pace::Pace;
@@ -177,7 +178,7 @@ mod tests {
     use crate::runtime::engine::Engine;
     use crate::runtime::permissions::Permissions;
     use crate::runtime::swap::Decisions;
-    use crate::runtime::{PowersSource, RuntimeSettings};
+    use crate::runtime::{CapabilitySource, RuntimeSettings};
 
     struct NoSockets;
 
@@ -234,11 +235,11 @@ mod tests {
         }
     }
 
-    struct Backends(Arc<Powers>);
+    struct Backends(Arc<Capabilities>);
 
     #[async_trait]
-    impl PowersSource for Backends {
-        async fn powers(&self, _: &ServiceName, _: &BTreeMap<String, toml::Value>) -> Result<Arc<Powers>, String> {
+    impl CapabilitySource for Backends {
+        async fn capabilities_of(&self, _: &ServiceName, _: &BTreeMap<String, toml::Value>) -> Result<Arc<Capabilities>, String> {
             Ok(self.0.clone())
         }
         fn dialect(&self) -> &'static str {
@@ -248,7 +249,7 @@ mod tests {
 
     async fn runtime(folder: &Path, queue: Arc<FlakyQueue>) -> Arc<Runtime> {
         let service = ServiceName::parse("listener").expect("a good name");
-        let powers = Powers {
+        let capabilities = Capabilities {
             database: SqliteBackend::new(folder).open(&service).await.expect("opens"),
             cache: Arc::new(MemoryCache::new(limits::MIB_BYTES)),
             feed: Arc::new(EmbeddedFeed::open(folder, Durability::default()).await.expect("opens")),
@@ -268,7 +269,7 @@ mod tests {
             dev_mode: false,
         };
         let engine = Engine::start(&folder.join("code")).expect("starts");
-        Runtime::new(engine, Arc::new(Backends(Arc::new(powers))), queue, settings).expect("opens")
+        Runtime::new(engine, Arc::new(Backends(Arc::new(capabilities))), queue, settings).expect("opens")
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

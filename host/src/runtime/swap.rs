@@ -1,7 +1,7 @@
-//! Which version of a service is live: deployment, publication, drain and the way back.
+//! Which version of a service is live: deployment, publication, drain and rollback.
 //!
-//! A deployment holds its service's gate from its first check to its publication; nothing else waits for that. What is read comes from
-//! snapshots, and the way back needs neither the gate nor the database, so it is open while a deployment is stuck.
+//! A deployment holds its service's gate from its first check to its publication; nothing else waits for it. Reads use
+//! snapshots, and a rollback needs neither the gate nor the database, so it is possible while a deployment is stuck.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::artifact::Artifact;
 use super::backfill::BackfillView;
 use super::call::StatsView;
 use super::catalogue::{Generation, Unfit};
-use super::gate::{Candidate, Way, read, refuse_unfit};
+use super::gate::{Candidate, Purpose, read, refuse_unfit};
 pub use super::gate::{Decisions, Gate, Plan, Refusal, SwapError};
 use super::probation;
 use super::versions::{HistoryEntry, Versions};
@@ -48,10 +48,10 @@ pub struct Activation {
     pub version: String,
     pub generation: u64,
     pub replaced: Option<String>,
-    /// On the way back: what clients and dependents could use before and cannot now, a sentence each.
+    /// For a rollback: what clients and dependents could use before and cannot now, a sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub loses: Vec<String>,
-    /// Live dependents were left behind by the operator's word.
+    /// The operator forced it although live dependents do not fit.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
 }
@@ -71,7 +71,7 @@ pub struct ServiceView {
     pub versions: Vec<String>,
     /// Kept versions that were rolled away from.
     pub bad_versions: Vec<String>,
-    /// How the live version became that.
+    /// How the live version became live.
     pub last_change: Option<HistoryEntry>,
     pub traffic: StatsView,
     pub instances: u32,
@@ -91,10 +91,10 @@ impl Runtime {
     }
 
     /// Checks a packed file without keeping or changing anything.
-    pub async fn look(&self, bytes: Vec<u8>, decisions: &Decisions) -> Result<Staged, SwapError> {
+    pub async fn dry_run(&self, bytes: Vec<u8>, decisions: &Decisions) -> Result<Staged, SwapError> {
         let artifact = read(bytes).await?;
         let version = artifact.manifest.version.clone();
-        let outcome = self.pass_gate(&artifact, &version, Way::Look, decisions).await;
+        let outcome = self.pass_gate(&artifact, &version, Purpose::DryRun, decisions).await;
         self.forget_code(&artifact.sha256);
         Ok(Staged::of(&artifact, version, outcome?.plan))
     }
@@ -102,11 +102,11 @@ impl Runtime {
     /// Checks a packed file and keeps it as a version that can be activated.
     pub async fn stage(&self, bytes: Vec<u8>, decisions: &Decisions) -> Result<Staged, SwapError> {
         let (artifact, decisions) = (read(bytes).await?, decisions.clone());
-        self.to_its_end(|runtime| async move {
+        self.to_completion(|runtime| async move {
             let service = artifact.manifest.service();
             let _gate = runtime.gates.enter(&service).await?;
             let version = runtime.version_name(&runtime.versions.of(&service), &artifact)?;
-            let outcome = runtime.pass_gate(&artifact, &version, Way::Forward, &decisions).await;
+            let outcome = runtime.pass_gate(&artifact, &version, Purpose::Deploy, &decisions).await;
             let candidate = outcome.inspect_err(|_| runtime.forget_code(&artifact.sha256))?;
             runtime.keep(&service, &version, &artifact)?;
             Ok(Staged::of(&artifact, version, candidate.plan))
@@ -114,19 +114,19 @@ impl Runtime {
         .await
     }
 
-    /// Makes a kept version live: new requests reach it, requests that began before end where they began. One that was live before goes the
-    /// way back.
+    /// Makes a kept version live: new requests reach it, requests that began before end where they began. One that was live before
+    /// is activated as by a rollback.
     pub async fn activate(&self, service: &ServiceName, version: &str, decisions: &Decisions) -> Result<Activation, SwapError> {
         let versions = self.versions.of(service);
         let artifact = known_version(&versions, service, version)?;
         let live = self.pin().generation(service.as_str()).map(|live| live.number());
         if versions.was_live(version) && live.is_some() {
-            return self.go_back(service, artifact, entry(version, "activate", None), None, live, decisions.force).await;
+            return self.activate_earlier(service, artifact, entry(version, "activate", None), None, live, decisions.force).await;
         }
         let (service, version, decisions) = (service.clone(), version.to_owned(), decisions.clone());
-        self.to_its_end(|runtime| async move {
+        self.to_completion(|runtime| async move {
             let _gate = runtime.gates.enter(&service).await?;
-            runtime.go_forward(&service, &version, "activate", &decisions).await
+            runtime.activate_new(&service, &version, "activate", &decisions).await
         })
         .await
     }
@@ -138,8 +138,8 @@ impl Runtime {
         self.activate(&service, &staged.version, decisions).await
     }
 
-    /// Deploys a packed file unless its very bytes are live, or were rolled away from; also the base for the next start. Whoever changes the
-    /// file of a host in development mode confirms what he changes in it.
+    /// Deploys a packed file unless its very bytes are live, or were rolled away from; also the base for the next start. In development
+    /// mode all its changes count as confirmed.
     pub async fn deploy_if_changed(&self, bytes: Vec<u8>) -> Result<Option<Activation>, SwapError> {
         let artifact = read(bytes.clone()).await?;
         let service = artifact.manifest.service();
@@ -156,14 +156,14 @@ impl Runtime {
         Ok(Some(activation))
     }
 
-    /// Goes back to the last good version: the one that was live last and was not rolled away from itself. The one that is live now is
-    /// marked, so that no rollback leads to it again. `force`: also where live dependents need what it does not have.
+    /// Activates the last good version: the one that was live last and was not rolled away from itself. The version that is live now is
+    /// marked, so that no rollback leads to it again. `force`: even if live dependents need what it does not have.
     pub async fn rollback(&self, service: &ServiceName, force: bool) -> Result<Activation, SwapError> {
         self.roll_back(service, "rollback", "an operator rolled it back", force, None).await
     }
 
-    /// `reason`: why the version that is live now is not to be chosen again. `only`: the generation that is to be left; if another one is live
-    /// by then, nothing changes.
+    /// `reason`: why the version that is live now is bad. `only`: the generation to roll back from; if another one is live by then, nothing
+    /// changes.
     pub(super) async fn roll_back(
         &self,
         service: &ServiceName,
@@ -180,7 +180,7 @@ impl Runtime {
         let last_good = versions.last_good().ok_or_else(|| SwapError::NothingToRollBack(service.to_string()))?;
         let artifact = known_version(&versions, service, &last_good)?;
         let bad = versions.active().map(str::to_owned);
-        self.go_back(service, artifact, entry(&last_good, action, Some(reason)), bad, live, force).await
+        self.activate_earlier(service, artifact, entry(&last_good, action, Some(reason)), bad, live, force).await
     }
 
     pub fn history(&self, service: &ServiceName) -> Result<Vec<HistoryEntry>, SwapError> {
@@ -189,7 +189,7 @@ impl Runtime {
     }
 
     pub fn remove_version(&self, service: &ServiceName, version: &str) -> Result<(), SwapError> {
-        // Held by whoever publishes, so that what becomes live meanwhile is not removed.
+        // Held while a version is published, so that a version that becomes live meanwhile is not removed.
         let _publishing = self.publishing.lock();
         if self.pin().generation(service.as_str()).is_some_and(|live| live.version == version) {
             return Err(SwapError::VersionIsLive(version.to_owned()));
@@ -211,8 +211,8 @@ impl Runtime {
         services.iter().map(view_of).collect()
     }
 
-    /// Brings up the services at the start of the host: from `folder` (packed files) and from what operators activated before. A file
-    /// that changed since the operator's last activation goes over it. One that is refused is left out, and its reasons returned.
+    /// Starts the services at the start of the host: from `folder` (packed files) and from what operators activated before. A file
+    /// that changed since the operator's last activation replaces it. A file that is refused is left out, and its reasons are returned.
     pub async fn start_services(&self, folder: &Path) -> std::io::Result<Vec<(PathBuf, SwapError)>> {
         let mut refused = Vec::new();
         let mut files: Vec<PathBuf> = match std::fs::read_dir(folder) {
@@ -231,11 +231,11 @@ impl Runtime {
         }
         for (service, versions) in self.versions.services() {
             let Some(version) = versions.active().filter(|_| !started.contains(&service)) else { continue };
-            if let Err(error) = self.go_forward(&service, version, "start", &Decisions::default()).await {
+            if let Err(error) = self.activate_new(&service, version, "start", &Decisions::default()).await {
                 refused.push((PathBuf::from(format!("{service} {version}")), error));
             }
         }
-        // What an engine of before made, and what was left when a host ended in the middle.
+        // Removes code of an earlier engine, and files that an interrupted host left.
         self.engine.keep_code(&self.versions.files());
         Ok(refused)
     }
@@ -246,7 +246,7 @@ impl Runtime {
         let versions = self.versions.of(&service);
         let operators_choice = versions.active().filter(|_| versions.base_sha256() == Some(artifact.sha256.as_str()));
         if let Some(version) = operators_choice {
-            match self.go_forward(&service, version, "start", &Decisions::default()).await {
+            match self.activate_new(&service, version, "start", &Decisions::default()).await {
                 Ok(_) => return Ok(service),
                 Err(error) => {
                     tracing::error!(%service, version, %error, "the version that was live does not start; the packed file is tried")
@@ -255,13 +255,13 @@ impl Runtime {
         }
         let version = self.version_name(&versions, &artifact)?;
         self.keep(&service, &version, &artifact)?;
-        self.go_forward(&service, &version, "start", &Decisions::default()).await?;
+        self.activate_new(&service, &version, "start", &Decisions::default()).await?;
         self.versions.set_base(&service, &artifact.sha256)?;
         Ok(service)
     }
 
-    /// Runs to its end also when whoever asked for it goes away: what was begun is then published or undone.
-    async fn to_its_end<T, F>(&self, work: impl FnOnce(Arc<Runtime>) -> F) -> Result<T, SwapError>
+    /// Runs to completion even if the caller goes away: what was begun is then published or undone.
+    async fn to_completion<T, F>(&self, work: impl FnOnce(Arc<Runtime>) -> F) -> Result<T, SwapError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, SwapError>> + Send + 'static,
@@ -270,21 +270,28 @@ impl Runtime {
         tokio::spawn(work(runtime)).await.unwrap_or_else(|error| Err(SwapError::Store(std::io::Error::other(error))))
     }
 
-    /// The whole way of a version that is new here, or at the start of the host. The caller holds the service's gate, or is alone.
-    async fn go_forward(&self, service: &ServiceName, version: &str, action: &str, decisions: &Decisions) -> Result<Activation, SwapError> {
+    /// Checks, migrates and publishes a version that was not live before, or any at the start of the host. The caller holds the service's gate,
+    /// or is alone.
+    async fn activate_new(
+        &self,
+        service: &ServiceName,
+        version: &str,
+        action: &str,
+        decisions: &Decisions,
+    ) -> Result<Activation, SwapError> {
         let versions = self.versions.of(service);
         let artifact = known_version(&versions, service, version)?;
-        let outcome = self.try_forward(&versions, &artifact, entry(version, action, None), decisions).await;
-        // Where only a confirmation is missing, the file is as good as it was.
+        let outcome = self.check_and_activate(&versions, &artifact, entry(version, action, None), decisions).await;
+        // A file that only lacks a confirmation is not bad.
         let is_bad = matches!(&outcome, Err(SwapError::Refused(refusal)) if refusal.gate != Gate::Confirmation);
         if is_bad && !versions.was_live(version) {
-            // It takes no place among those that are kept, and its number is free for a better one.
+            // It is not kept, and its version number can be used again.
             self.forget(service, version, &artifact);
         }
         outcome
     }
 
-    async fn try_forward(
+    async fn check_and_activate(
         &self,
         versions: &Versions,
         artifact: &Arc<Artifact>,
@@ -293,11 +300,11 @@ impl Runtime {
     ) -> Result<Activation, SwapError> {
         let (service, version) = (&artifact.manifest.service(), &entry.version.clone());
         let refuse = |error: MigrateError| Gate::Migrations.refuses(vec![error.to_string()]);
-        let Candidate { generation, plan, probe, compared_with } = self.pass_gate(artifact, version, Way::Forward, decisions).await?;
+        let Candidate { generation, plan, probe, compared_with } = self.pass_gate(artifact, version, Purpose::Deploy, decisions).await?;
         entry.granted = decisions.grants.clone();
         entry.allowed = plan.changes.into_iter().map(|change| change.name).collect();
-        let database = &generation.pool.powers().database;
-        // What belongs to versions that were live is no leftover, even where the host ended before it was made final.
+        let database = &generation.pool.capabilities().database;
+        // Migrations of versions that were live are final, even if the host ended before it noted that.
         database.confirm_migrations(&self.migrations_of_live(versions)).await.map_err(refuse)?;
         let migrations = self.migrations_of(artifact);
         let applied = database.apply_migrations(&migrations, self.migration_time(service)).await.map_err(refuse)?;
@@ -348,7 +355,7 @@ impl Runtime {
         )
     }
 
-    /// A version that was refused.
+    /// Removes a version that was refused.
     fn forget(&self, service: &ServiceName, version: &str, artifact: &Artifact) {
         if let Err(error) = self.versions.remove(service, version) {
             tracing::warn!(%service, version, %error, "the file of a refused version cannot be removed");
@@ -362,7 +369,7 @@ impl Runtime {
         Ok(())
     }
 
-    /// Compiled code is kept for the versions that are kept.
+    /// Removes compiled code, unless a kept version has it.
     fn forget_code(&self, sha256: &str) {
         if !self.versions.has_file(sha256) {
             self.engine.forget_code(sha256);
@@ -378,8 +385,8 @@ impl Runtime {
         names
     }
 
-    /// The way back, which waits for no gate and no database. `bad`: the version that is rolled away from.
-    async fn go_back(
+    /// Activates a version that was live before; waits for no gate and no database. `bad`: the version that is rolled away from.
+    async fn activate_earlier(
         &self,
         service: &ServiceName,
         artifact: Arc<Artifact>,
@@ -388,9 +395,9 @@ impl Runtime {
         compared_with: Option<u64>,
         force: bool,
     ) -> Result<Activation, SwapError> {
-        let Candidate { generation, .. } = self.pass_gate(&artifact, &entry.version, Way::Back, &Decisions::default()).await?;
+        let Candidate { generation, .. } = self.pass_gate(&artifact, &entry.version, Purpose::Rollback, &Decisions::default()).await?;
         let mut loses = match self.pin().generation(service.as_str()) {
-            Some(live) => lost(live, &generation),
+            Some(live) => losses(live, &generation),
             None => Vec::new(),
         };
         let reason = entry.reason.clone().unwrap_or_default();
@@ -409,21 +416,21 @@ impl Runtime {
         })?;
         retire(old);
         for lost in &loses {
-            tracing::warn!(%service, version = activation.version, lost, "the way back takes away");
+            tracing::warn!(%service, version = activation.version, lost, "clients lose what the earlier version does not have");
         }
         activation.loses = loses;
-        // The end of a topic waits for the event at hand, and a rollback does not.
+        // Unsubscribing waits for the event that is being handled; a rollback does not wait for that long.
         if let Some(runtime) = self.myself.upgrade() {
             let service = service.clone();
             let following = tokio::spawn(async move { runtime.follow_topics(&service).await });
-            // It goes on by itself if it takes longer; a panic in it was logged where it happened.
+            // If it takes longer it continues in its task; a panic in it was logged where it happened.
             let _ = tokio::time::timeout(Duration::from_millis(limits::ROLLBACK_FOLLOW_MS), following).await;
         }
         Ok(activation)
     }
 
-    /// Stores the pointer to the next catalogue, if the generation that was live when the gate began still is. `judge` is given what does not
-    /// fit, and gives back what is accepted nevertheless.
+    /// Stores the pointer to the next catalogue, if the generation that was live when the gate began still is. `judge` gets what does not
+    /// fit, and returns what is accepted nevertheless.
     fn publish(
         &self,
         generation: &Arc<Generation>,
@@ -452,7 +459,7 @@ impl Runtime {
             forced: entry.forced,
         };
         generation.number.store(activation.generation, Ordering::Relaxed);
-        // First of all calls, so that none is missed.
+        // Before the first call, so that none is missed.
         let _ = generation.live_since.set(Instant::now());
         generation.on_probation.store(entry.action == "activate" && !has_been_live && old.is_some(), Ordering::Relaxed);
         let Activation { version, generation: number, replaced, forced, .. } = &activation;
@@ -464,8 +471,8 @@ impl Runtime {
         Ok((activation, old))
     }
 
-    /// The manifest's version. Other bytes under a version that is there already: refused, but in development mode, where sources change
-    /// faster than versions, told apart by the hash.
+    /// The manifest's version. Other bytes under a version that is kept already are refused; in development mode, where sources change
+    /// faster than versions, the hash is added to the name.
     fn version_name(&self, versions: &Versions, artifact: &Artifact) -> Result<String, SwapError> {
         let (service, version) = (&artifact.manifest.name, &artifact.manifest.version);
         match versions.artifact(version) {
@@ -491,8 +498,8 @@ fn known_version(versions: &Versions, service: &ServiceName, version: &str) -> R
     })
 }
 
-/// What can be used of `live` and not of `next`, a sentence each.
-fn lost(live: &Generation, next: &Generation) -> Vec<String> {
+/// What clients can use of `live` and not of `next`, a sentence each.
+fn losses(live: &Generation, next: &Generation) -> Vec<String> {
     let mut lost: Vec<String> = compat::check_exports(&live.contract, &next.contract).iter().map(ToString::to_string).collect();
     let routes = |generation: &Generation| -> Vec<String> {
         let prefix = &generation.artifact.manifest.prefix;
@@ -507,14 +514,14 @@ fn lost(live: &Generation, next: &Generation) -> Vec<String> {
     lost
 }
 
-/// Drains what was live, if anything was.
+/// Drains the generation that was live, if there was one.
 fn retire(old: Option<Arc<Generation>>) {
     if let Some(old) = old {
         tokio::spawn(drain(old));
     }
 }
 
-/// Ends the old generation: no warm instances any more, and its running calls have until their deadlines.
+/// Ends the old generation: its idle instances are dropped, and its running calls have until their deadlines.
 async fn drain(old: Arc<Generation>) {
     old.pool.retire();
     let until = Instant::now() + Duration::from_millis(limits::SWAP_DRAIN_MS);

@@ -1,4 +1,4 @@
-//! The versions of every service that this host keeps, which one is live, which ones were bad, and what happened: files in the data folder.
+//! The versions of every service that this host keeps, which one is live, which ones were bad, and the history: files in the data folder.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
@@ -17,7 +17,7 @@ use crate::names::ServiceName;
 
 /// `<folder>/<service>/<version>.wasm` and `<folder>/<service>/state.json`.
 ///
-/// Reading takes a snapshot and waits for nobody. Changes are made one at a time; each writes its file and then replaces the snapshot.
+/// Reading takes a snapshot and never waits. Changes are made one at a time; each writes its file and then replaces the snapshot.
 pub struct VersionStore {
     folder: PathBuf,
     /// Per service.
@@ -44,7 +44,7 @@ struct State {
     /// its name takes it out.
     #[serde(default)]
     bad: BTreeMap<String, String>,
-    /// What operators granted with deployments, beside the permission map.
+    /// Operators' grants with deployments; those of the permission map are not among them.
     #[serde(default)]
     grants: BTreeSet<Grant>,
 }
@@ -63,19 +63,19 @@ pub struct HistoryEntry {
     pub replaced: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What was confirmed by name so that the version was accepted.
+    /// Changes that were confirmed by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed: Vec<String>,
     /// What was granted with it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub granted: BTreeSet<Grant>,
-    /// Live dependents were left behind by the operator's word (`--force`).
+    /// The operator forced it although live dependents do not fit (`--force`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
 }
 
 impl VersionStore {
-    /// Reads what is there. A version whose file cannot be read is left out, with a line in the log.
+    /// Reads the folder. A version whose file cannot be read is left out, with a line in the log.
     pub fn open(folder: &Path, kept_max: usize) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let mut services = BTreeMap::new();
@@ -113,11 +113,11 @@ impl VersionStore {
         self.services.load().values().flat_map(|versions| versions.artifacts.values().map(|artifact| artifact.sha256.clone())).collect()
     }
 
-    /// Keeps a version beside the others; above the number that is kept one of them goes. The SHA-256 of those that went.
+    /// Keeps a version; above the bound others are removed. Returns the SHA-256 of the removed ones.
     pub fn keep(&self, service: &ServiceName, version: &str, artifact: Arc<Artifact>) -> io::Result<Vec<String>> {
         let folder = self.folder.join(service.as_str());
         fs::create_dir_all(&folder)?;
-        // Megabytes: written before anybody else has to wait.
+        // Megabytes, so written before the lock is taken.
         write_whole(&folder.join(format!("{version}.wasm")), &artifact.bytes)?;
         let mut gone = Vec::new();
         self.change(service, |versions| {
@@ -168,7 +168,7 @@ impl VersionStore {
         })
     }
 
-    /// What `change` makes of the service's versions takes the place of what was there, unless it fails.
+    /// Replaces the service's versions by what `change` makes of them, unless it fails.
     fn change(&self, service: &ServiceName, change: impl FnOnce(&mut Versions) -> io::Result<()>) -> io::Result<()> {
         let _changing = self.changing.lock();
         let mut services = BTreeMap::clone(&self.services.load());
@@ -213,7 +213,7 @@ impl Versions {
         &self.state.history
     }
 
-    /// Why nobody is to go back to this packed file by himself.
+    /// Why this packed file was rolled away from.
     pub fn bad_reason(&self, sha256: &str) -> Option<&str> {
         self.state.bad.get(sha256).map(String::as_str)
     }
@@ -229,7 +229,7 @@ impl Versions {
         self.last_live(version).is_some()
     }
 
-    /// Where a rollback leads: the version that was live last, is not live now, is still kept and was not rolled away from.
+    /// The version that a rollback activates: the one that was live last, is not live now, is still kept and was not rolled away from.
     pub fn last_good(&self) -> Option<String> {
         let active = self.state.active.as_deref()?;
         let is_good = |entry: &&HistoryEntry| entry.version != active && self.is_kept(entry) && !self.state.bad.contains_key(&entry.sha256);
@@ -240,7 +240,7 @@ impl Versions {
         self.artifacts.get(&entry.version).is_some_and(|artifact| artifact.sha256 == entry.sha256)
     }
 
-    /// The place in the history.
+    /// Its index in the history.
     fn last_live(&self, version: &str) -> Option<usize> {
         self.state.history.iter().rposition(|entry| entry.version == version && self.is_kept(entry))
     }
@@ -266,8 +266,8 @@ impl Versions {
         Ok(versions)
     }
 
-    /// Keeps so many and gives the others. First goes what was never live, then what was rolled away from, then what
-    /// was live longest ago; never what is live, what a rollback leads to, or `newest`.
+    /// Keeps so many and returns the others. Removed first are versions that were never live, then those that were rolled away from, then those
+    /// that were live longest ago; never the live one, the one that a rollback activates, or `newest`.
     fn forget_surplus(&mut self, newest: &str, kept_max: usize) -> Vec<(String, Arc<Artifact>)> {
         let mut forgotten = Vec::new();
         let last_good = self.last_good();

@@ -14,7 +14,7 @@ use bindings::echo::cache::cache::{CacheError as GuestError, Host};
 mod bindings {
     wasmtime::component::bindgen!({
         path: "../wit",
-        inline: "package echo:host; world power { import echo:cache/cache@0.1.0; }",
+        inline: "package echo:host; world capability { import echo:cache/cache@0.1.0; }",
         imports: { default: async },
     });
 }
@@ -26,23 +26,23 @@ pub fn add_to_linker<T: Send + 'static>(linker: &mut Linker<T>, get: fn(&mut T) 
 
 impl Host for Guest {
     async fn get(&mut self, key: String) -> Result<Option<Vec<u8>>, GuestError> {
-        let value = self.powers.cache.get(&own_key(&self.service, &key)?).await?;
+        let value = self.capabilities.cache.get(&own_key(&self.service, &key)?).await?;
         Ok(value.map(Vec::from))
     }
 
     async fn set(&mut self, key: String, value: Vec<u8>, ttl_ms: Option<u64>) -> Result<(), GuestError> {
         let key = own_key(&self.service, &key)?;
-        Ok(self.powers.cache.set(&key, checked_value(value)?, ttl(ttl_ms)).await?)
+        Ok(self.capabilities.cache.set(&key, checked_value(value)?, ttl(ttl_ms)).await?)
     }
 
     async fn delete(&mut self, key: String) -> Result<bool, GuestError> {
-        Ok(self.powers.cache.delete(&own_key(&self.service, &key)?).await?)
+        Ok(self.capabilities.cache.delete(&own_key(&self.service, &key)?).await?)
     }
 
     async fn get_multi(&mut self, keys: Vec<String>) -> Result<Vec<Option<Vec<u8>>>, GuestError> {
         check_count(keys.len())?;
         let keys = keys.iter().map(|key| own_key(&self.service, key)).collect::<Result<Vec<_>, _>>()?;
-        let values = self.powers.cache.get_multi(&keys).await?;
+        let values = self.capabilities.cache.get_multi(&keys).await?;
         // The same large value may be asked for a thousand times: count before copying.
         check_sum(values.iter().flatten().map(Bytes::len))?;
         Ok(values.into_iter().map(|value| value.map(Vec::from)).collect())
@@ -55,31 +55,31 @@ impl Host for Guest {
         for (key, value) in entries {
             checked.push((own_key(&self.service, &key)?, checked_value(value)?));
         }
-        Ok(self.powers.cache.set_multi(checked, ttl(ttl_ms)).await?)
+        Ok(self.capabilities.cache.set_multi(checked, ttl(ttl_ms)).await?)
     }
 
     async fn increment(&mut self, key: String, by: u64, ttl_ms: Option<u64>) -> Result<i64, GuestError> {
         let by = i64::try_from(by).map_err(|_| GuestError::TooLarge)?;
-        Ok(self.powers.cache.add(&own_key(&self.service, &key)?, by, ttl(ttl_ms)).await?)
+        Ok(self.capabilities.cache.add(&own_key(&self.service, &key)?, by, ttl(ttl_ms)).await?)
     }
 
     async fn decrement(&mut self, key: String, by: u64, ttl_ms: Option<u64>) -> Result<i64, GuestError> {
         let by = i64::try_from(by).map_err(|_| GuestError::TooLarge)?;
-        Ok(self.powers.cache.add(&own_key(&self.service, &key)?, -by, ttl(ttl_ms)).await?)
+        Ok(self.capabilities.cache.add(&own_key(&self.service, &key)?, -by, ttl(ttl_ms)).await?)
     }
 
     async fn expire(&mut self, key: String, ttl_ms: u64) -> Result<bool, GuestError> {
-        Ok(self.powers.cache.expire(&own_key(&self.service, &key)?, Duration::from_millis(ttl_ms)).await?)
+        Ok(self.capabilities.cache.expire(&own_key(&self.service, &key)?, Duration::from_millis(ttl_ms)).await?)
     }
 
     async fn ttl(&mut self, key: String) -> Result<Option<u64>, GuestError> {
-        let left = self.powers.cache.ttl(&own_key(&self.service, &key)?).await?;
+        let left = self.capabilities.cache.ttl(&own_key(&self.service, &key)?).await?;
         Ok(left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)))
     }
 
     async fn set_if_absent(&mut self, key: String, value: Vec<u8>, ttl_ms: Option<u64>) -> Result<bool, GuestError> {
         let key = own_key(&self.service, &key)?;
-        Ok(self.powers.cache.set_if_absent(&key, checked_value(value)?, ttl(ttl_ms)).await?)
+        Ok(self.capabilities.cache.set_if_absent(&key, checked_value(value)?, ttl(ttl_ms)).await?)
     }
 
     async fn compare_and_swap(
@@ -91,26 +91,26 @@ impl Host for Guest {
     ) -> Result<bool, GuestError> {
         let key = own_key(&self.service, &key)?;
         let expected = expected.map(checked_value).transpose()?;
-        Ok(self.powers.cache.compare_and_swap(&key, expected, checked_value(value)?, ttl(ttl_ms)).await?)
+        Ok(self.capabilities.cache.compare_and_swap(&key, expected, checked_value(value)?, ttl(ttl_ms)).await?)
     }
 
     async fn set_add(&mut self, key: String, members: Vec<String>, ttl_ms: Option<u64>) -> Result<u32, GuestError> {
         check_members(&members)?;
-        Ok(self.powers.cache.set_add(&own_key(&self.service, &key)?, &members, ttl(ttl_ms)).await?)
+        Ok(self.capabilities.cache.set_add(&own_key(&self.service, &key)?, &members, ttl(ttl_ms)).await?)
     }
 
     async fn set_remove(&mut self, key: String, members: Vec<String>) -> Result<u32, GuestError> {
         check_members(&members)?;
-        Ok(self.powers.cache.set_remove(&own_key(&self.service, &key)?, &members).await?)
+        Ok(self.capabilities.cache.set_remove(&own_key(&self.service, &key)?, &members).await?)
     }
 
     async fn set_members(&mut self, key: String) -> Result<Vec<String>, GuestError> {
-        Ok(self.powers.cache.set_members(&own_key(&self.service, &key)?).await?)
+        Ok(self.capabilities.cache.set_members(&own_key(&self.service, &key)?).await?)
     }
 
     async fn set_contains(&mut self, key: String, member: String) -> Result<bool, GuestError> {
         check_members(std::slice::from_ref(&member))?;
-        Ok(self.powers.cache.set_contains(&own_key(&self.service, &key)?, &member).await?)
+        Ok(self.capabilities.cache.set_contains(&own_key(&self.service, &key)?, &member).await?)
     }
 }
 

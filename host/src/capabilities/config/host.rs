@@ -8,7 +8,7 @@ use bindings::echo::config::config::Host;
 mod bindings {
     wasmtime::component::bindgen!({
         path: "../wit",
-        inline: "package echo:host; world power { import echo:config/config@0.1.0; }",
+        inline: "package echo:host; world capability { import echo:config/config@0.1.0; }",
     });
 }
 
@@ -19,10 +19,10 @@ pub fn add_to_linker<T: Send + 'static>(linker: &mut Linker<T>, get: fn(&mut T) 
 
 impl Host for Guest {
     fn get(&mut self, key: String) -> Option<String> {
-        self.powers.settings.values.get(&key).cloned()
+        self.capabilities.settings.values.get(&key).cloned()
     }
 
     fn dev_mode(&mut self) -> bool {
-        self.powers.settings.dev_mode
+        self.capabilities.settings.dev_mode
     }
 }

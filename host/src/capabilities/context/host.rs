@@ -10,7 +10,7 @@ use bindings::echo::context::context::{Host, Identity};
 mod bindings {
     wasmtime::component::bindgen!({
         path: "../wit",
-        inline: "package echo:host; world power { import echo:context/context@0.1.0; }",
+        inline: "package echo:host; world capability { import echo:context/context@0.1.0; }",
     });
 }
 

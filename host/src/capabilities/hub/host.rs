@@ -58,13 +58,13 @@ impl wit::Host for Guest {
             if let Err(error) = self.made.add(push.bytes(), push.users.len()) {
                 return Ok(Err(error.into()));
             }
-            self.powers.sockets.deliver_ephemeral(&push);
+            self.capabilities.sockets.deliver_ephemeral(&push);
             self.keep_pace().await;
             return Ok(Ok(()));
         }
         if push.class == Class::Durable
             && let Some(caller) = &self.context().caller
-            && self.powers.senders.take(caller.user_id, &push.users).is_err()
+            && self.capabilities.senders.take(caller.user_id, &push.users).is_err()
         {
             metrics::counter!("echo_hub_pushes_refused_total").increment(1);
             return Ok(Err(wit::HubError::RateLimited));
@@ -87,7 +87,7 @@ impl wit::Host for Guest {
     }
 
     async fn online(&mut self, users: Vec<String>) -> Answer<Vec<String>> {
-        Ok(identifiers(&users).map(|users| texts(self.powers.sockets.online(&users))))
+        Ok(identifiers(&users).map(|users| texts(self.capabilities.sockets.online(&users))))
     }
 
     async fn unacknowledged(&mut self, receipt: String, users: Vec<String>) -> Answer<Vec<String>> {
@@ -96,7 +96,7 @@ impl wit::Host for Guest {
             Ok(_) => return Ok(Err(wit::HubError::Invalid)),
             Err(error) => return Ok(Err(error)),
         };
-        let feed = self.powers.feed.clone();
+        let feed = self.capabilities.feed.clone();
         Ok(match feed.unacknowledged(&receipt, &users).await {
             Ok(users) => Ok(texts(users)),
             Err(error) => {
@@ -107,7 +107,7 @@ impl wit::Host for Guest {
     }
 
     async fn disconnect(&mut self, session_id: String) -> Answer<()> {
-        Ok(session_id.parse().map_err(|_| wit::HubError::Invalid).map(|session| self.powers.sockets.disconnect_session(session)))
+        Ok(session_id.parse().map_err(|_| wit::HubError::Invalid).map(|session| self.capabilities.sockets.disconnect_session(session)))
     }
 }
 
@@ -227,7 +227,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let screen = Arc::new(Screen::default());
         let [mut guest, _] = two_guests(folder.path(), screen.clone()).await;
-        let database = guest.powers.database.clone();
+        let database = guest.capabilities.database.clone();
         let shown = || screen.shown.lock().len();
         let waiting = || async { database.peek(i64::MIN, 10).await.expect("peeks").len() };
         let ephemeral = || wit::PushRequest { class: wit::Class::Ephemeral, payload: "\"e\"".to_owned(), ..push() };
@@ -298,7 +298,7 @@ mod tests {
             assert_eq!(error as u8, wit::HubError::Invalid as u8);
         }
         assert!(screen.shown.lock().is_empty());
-        assert_eq!(guest.powers.database.peek(i64::MIN, 10).await.expect("peeks"), []);
+        assert_eq!(guest.capabilities.database.peek(i64::MIN, 10).await.expect("peeks"), []);
     }
 
     #[test]

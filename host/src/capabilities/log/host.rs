@@ -12,7 +12,7 @@ use bindings::echo::log::log::{Host, Level};
 mod bindings {
     wasmtime::component::bindgen!({
         path: "../wit",
-        inline: "package echo:host; world power { import echo:log/log@0.1.0; }",
+        inline: "package echo:host; world capability { import echo:log/log@0.1.0; }",
     });
 }
 

@@ -15,7 +15,7 @@ use bindings::echo::passwords::passwords::{
 mod bindings {
     wasmtime::component::bindgen!({
         path: "../wit",
-        inline: "package echo:host; world power { import echo:passwords/passwords@0.1.0; }",
+        inline: "package echo:host; world capability { import echo:passwords/passwords@0.1.0; }",
         imports: { "echo:passwords/passwords@0.1.0.fingerprint": trappable, default: async },
     });
 }
@@ -33,7 +33,7 @@ impl Host for Guest {
             GuestAlgorithm::Bcrypt => Algorithm::Bcrypt,
             GuestAlgorithm::Scrypt => Algorithm::Scrypt,
         };
-        Ok(self.powers.passwords.hash(&password, algorithm, &asker(self.context(), standing)).await?)
+        Ok(self.capabilities.passwords.hash(&password, algorithm, &asker(self.context(), standing)).await?)
     }
 
     async fn verify(&mut self, password: String, stored: Option<String>, standing: GuestStanding) -> Result<Verdict, GuestError> {
@@ -41,14 +41,14 @@ impl Host for Guest {
         if stored.as_ref().is_some_and(|stored| stored.len() > limits::PASSWORD_HASH_BYTES_MAX) {
             return Err(GuestError::MalformedHash);
         }
-        let verdict = self.powers.passwords.verify(&password, stored.as_deref(), &asker(self.context(), standing)).await?;
+        let verdict = self.capabilities.passwords.verify(&password, stored.as_deref(), &asker(self.context(), standing)).await?;
         Ok(Verdict { matches: verdict.matches, needs_rehash: verdict.needs_rehash })
     }
 
     fn fingerprint(&mut self, secret: String) -> wasmtime::Result<String> {
         // Nothing longer than a request's body can come from a client; a service that hands in more has gone wrong.
         wasmtime::ensure!(secret.len() <= limits::BODY_BYTES_MAX, "fingerprint of {} bytes", secret.len());
-        Ok(self.powers.passwords.fingerprint(&secret))
+        Ok(self.capabilities.passwords.fingerprint(&secret))
     }
 }
 

@@ -78,7 +78,7 @@ impl wit::HostTransaction for Guest {
             return answer(Err(SqlError::new(ErrorClass::Other, "a transaction is open already; one at a time per call")));
         }
         // The call's own end may come before the end of the waiting.
-        let (database, deadline) = (self.powers.database.clone(), self.context().deadline);
+        let (database, deadline) = (self.capabilities.database.clone(), self.context().deadline);
         let begun = match timeout_at(deadline, database.begin()).await {
             Ok(begun) => begun,
             Err(_) => Err(SqlError::new(ErrorClass::Timeout, "no time is left to wait for the database")),
@@ -159,7 +159,7 @@ impl Guest {
     /// For statements outside a transaction. While one is open they would wait for it, and it for them.
     fn outside(&self) -> Result<Arc<dyn Database>, SqlError> {
         match self.transaction {
-            None => Ok(self.powers.database.clone()),
+            None => Ok(self.capabilities.database.clone()),
             Some(_) => Err(SqlError::new(ErrorClass::Other, "a transaction is open: use its own functions until it ends")),
         }
     }

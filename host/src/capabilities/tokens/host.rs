@@ -11,7 +11,7 @@ use bindings::echo::tokens::tokens::{AccessToken, Claims as GuestClaims, Host, T
 mod bindings {
     wasmtime::component::bindgen!({
         path: "../wit",
-        inline: "package echo:host; world power { import echo:tokens/tokens@0.1.0; }",
+        inline: "package echo:host; world capability { import echo:tokens/tokens@0.1.0; }",
         imports: {
             "echo:tokens/tokens@0.1.0.revoke-session": async,
             "echo:tokens/tokens@0.1.0.revoke-user": async,
@@ -26,7 +26,7 @@ pub fn add_to_linker<T: Send + 'static>(linker: &mut Linker<T>, get: fn(&mut T) 
 
 impl Host for Guest {
     fn sign(&mut self, claims: GuestClaims) -> Result<AccessToken, GuestError> {
-        let signed = self.powers.tokens.sign(&checked_claims(claims)?)?;
+        let signed = self.capabilities.tokens.sign(&checked_claims(claims)?)?;
         Ok(AccessToken { token: signed.token, jti: signed.jti.to_string(), expires_in: signed.expires_in_s })
     }
 
@@ -34,8 +34,8 @@ impl Host for Guest {
         if token.len() > limits::TOKEN_BYTES_MAX {
             return Err(GuestError::Invalid);
         }
-        let caller = self.powers.tokens.verify(&token)?;
-        let jti = self.powers.tokens.jti(&token)?;
+        let caller = self.capabilities.tokens.verify(&token)?;
+        let jti = self.capabilities.tokens.jti(&token)?;
         Ok(Verified {
             claims: GuestClaims {
                 user_id: caller.user_id.to_string(),
@@ -49,15 +49,15 @@ impl Host for Guest {
     }
 
     async fn revoke_session(&mut self, session_id: String) -> Result<(), GuestError> {
-        Ok(self.powers.tokens.revoke_session(identifier(&session_id)?).await?)
+        Ok(self.capabilities.tokens.revoke_session(identifier(&session_id)?).await?)
     }
 
     async fn revoke_user(&mut self, user_id: String) -> Result<(), GuestError> {
-        Ok(self.powers.tokens.revoke_user(identifier(&user_id)?).await?)
+        Ok(self.capabilities.tokens.revoke_user(identifier(&user_id)?).await?)
     }
 
     fn socket_ticket(&mut self, claims: GuestClaims) -> Result<Ticket, GuestError> {
-        let (ticket, expires_in) = self.powers.tokens.issue_ticket(&checked_claims(claims)?)?;
+        let (ticket, expires_in) = self.capabilities.tokens.issue_ticket(&checked_claims(claims)?)?;
         Ok(Ticket { ticket, expires_in })
     }
 }

@@ -16,7 +16,7 @@ use super::*;
 use crate::capabilities::cache::{Cache, CacheError};
 use crate::capabilities::config::ServiceSettings;
 use crate::capabilities::context::{CallContext, Caller};
-use crate::capabilities::guest::Powers;
+use crate::capabilities::guest::Capabilities;
 use crate::capabilities::hub::embedded::EmbeddedFeed;
 use crate::capabilities::hub::{Class, FeedEntry, Push, Sockets};
 use crate::capabilities::pace::Pace;
@@ -34,7 +34,7 @@ pub(crate) async fn two_guests(folder: &Path, sockets: Arc<dyn Sockets>) -> [Gue
     let table =
         Migration { name: "0001".to_owned(), dialect: "sqlite".to_owned(), sql: "CREATE TABLE note (id TEXT PRIMARY KEY)".to_owned() };
     database.migrate(&[table]).await.expect("migrates");
-    let powers = Arc::new(Powers {
+    let capabilities = Arc::new(Capabilities {
         database,
         cache: Arc::new(Nothing),
         feed: Arc::new(EmbeddedFeed::open(folder, Durability::default()).await.expect("opens")),
@@ -46,7 +46,7 @@ pub(crate) async fn two_guests(folder: &Path, sockets: Arc<dyn Sockets>) -> [Gue
         senders: Arc::new(Senders::new(1)),
     });
     [(); 2].map(|()| {
-        Guest::new(service.clone(), context(Duration::from_secs(30)).into(), powers.clone(), ["message_status".to_owned()].into())
+        Guest::new(service.clone(), context(Duration::from_secs(30)).into(), capabilities.clone(), ["message_status".to_owned()].into())
     })
 }
 
@@ -182,7 +182,7 @@ async fn parameters_are_counted_and_read() {
     assert!(matches!(row[..], [wit::Value::S64(1), wit::Value::F64(1.5)]), "{row:?}");
 }
 
-/// Powers that these tests do not use.
+/// Capabilities that these tests do not use.
 struct Nothing;
 
 #[async_trait]
@@ -332,8 +332,8 @@ async fn who_makes_effects_in_masses_waits_when_it_holds_nothing() {
     let waits = BEYOND * Duration::from_micros(1_000_000 / limits::EFFECTS_PACED_PER_SECOND);
     let folder = tempfile::tempdir().expect("a folder");
     let [mut guest, mut other] = two_guests(folder.path(), Arc::new(Screen::default())).await;
-    let powers = guest.powers.clone();
-    let nobody_waits = || powers.pace.take(0) <= Instant::now();
+    let capabilities = guest.capabilities.clone();
+    let nobody_waits = || capabilities.pace.take(0) <= Instant::now();
     for _ in 0..limits::EFFECTS_FREE {
         guest.emit(push()).await.expect("emits");
     }
@@ -351,7 +351,7 @@ async fn who_makes_effects_in_masses_waits_when_it_holds_nothing() {
 
     // All calls of the service stand in one line, and what leaves at once stands in it too.
     let begin = Instant::now();
-    powers.pace.take(BEYOND);
+    capabilities.pace.take(BEYOND);
     for _ in 0..=limits::EFFECTS_FREE {
         other.made.add(0, 1).expect("within the bound");
     }
@@ -366,7 +366,7 @@ async fn who_makes_effects_in_masses_waits_when_it_holds_nothing() {
     assert!(nobody_waits());
     // ... and whoever waits keeps some of its time.
     let deadline = Instant::now() + Duration::from_secs(1);
-    powers.pace.take(u32::MAX);
+    capabilities.pace.take(u32::MAX);
     other.begin_call(CallContext { deadline, ..context(Duration::ZERO) }.into());
     other.made.add(limits::EFFECT_BYTES_PER_CALL_MAX, 1).expect("within the bound");
     other.keep_pace().await;
