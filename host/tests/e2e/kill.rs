@@ -1,4 +1,4 @@
-//! kill -9 of the host at random points while people write to each other: what was answered is there, once, and reached every device, once.
+//! kill -9 of the host at random points under a workload: every answered message exists once and reached every device once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::app::TestApp;
-use town::{Answered, Expected, Town, name_of, set_to_work, settle};
+use workload::{Answered, Expected, Workload, name_of, set_up, start};
 
-mod town;
+mod workload;
 
 const SEED: u64 = 20_260_913;
 const KILLS: usize = 50;
@@ -24,8 +24,8 @@ const LIFE_MS: std::ops::Range<u64> = 100..900;
 /// Every so many kills the host is killed while it still starts, after this long, in milliseconds.
 const EARLY_KILL_EVERY: usize = 5;
 const EARLY_LIFE_MS: std::ops::Range<u64> = 5..400;
-/// For what must become true in the end.
-const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+/// How long the final state may take.
+const EVENTUALLY_WITHIN: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_kills_lose_nothing_and_double_nothing() {
@@ -33,43 +33,44 @@ async fn fifty_kills_lose_nothing_and_double_nothing() {
     println!("seed {SEED}");
     let mut app = TestApp::with(
         &["auth", "location", "message", "notification", "user"],
-        // So soon that decisions fall due while the host is being killed.
+        // Short, so that decisions are due while the host is being killed.
         &[("ECHO_SERVICES__NOTIFICATION__ACK_WAIT_S", "1")],
     )
     .await;
     let (address, _) = watch::channel(Some(app.url.clone()));
-    let town = Arc::new(settle(&app, address.subscribe()).await);
+    let workload = Arc::new(set_up(&app, address.subscribe()).await);
 
-    let mut crowd = set_to_work(&town);
-    let restarts = kill_again_and_again(&mut app, &address, &town).await;
+    let mut tasks = start(&workload);
+    let restarts = kill_again_and_again(&mut app, &address, &workload).await;
 
-    town.stop.send_replace(true);
-    finish(&mut crowd.writers).await;
-    town.until("every message to be answered", || town.unanswered.load(Ordering::SeqCst) == 0).await;
-    let answered: Vec<Answered> = town.answered.lock().clone();
-    let expected = town.expected_by_person(&answered);
-    town.until("every device to have every message and every receipt", || {
-        town.devices.iter().all(|device| device.received.lock().is_at_least(&expected[device.person]))
-    })
-    .await;
-    town.done.send_replace(true);
-    finish(&mut crowd.devices).await;
+    workload.stop.send_replace(true);
+    finish(&mut tasks.writers).await;
+    workload.until("every message to be answered", || workload.unanswered.load(Ordering::SeqCst) == 0).await;
+    let answered: Vec<Answered> = workload.answered.lock().clone();
+    let expected = workload.expected_by_person(&answered);
+    workload
+        .until("every device to have every message and every receipt", || {
+            workload.devices.iter().all(|device| device.received.lock().is_at_least(&expected[device.person]))
+        })
+        .await;
+    workload.done.send_replace(true);
+    finish(&mut tasks.devices).await;
 
-    let retries = town.retries.load(Ordering::SeqCst);
+    let retries = workload.retries.load(Ordering::SeqCst);
     println!(
         "{KILLS} kills in {:.1?}; {} messages answered, {retries} requests cut off and repeated, {} connections of devices; restart {}",
         begun.elapsed(),
         answered.len(),
-        town.connections.load(Ordering::SeqCst),
+        workload.connections.load(Ordering::SeqCst),
         summary(&restarts),
     );
-    // Otherwise the kills met nobody.
+    // Otherwise the kills interrupted nothing.
     assert!(answered.len() > KILLS * PEOPLE, "only {} messages in {KILLS} lives of the host", answered.len());
     assert!(retries > KILLS as u64 / 2, "only {retries} requests were cut off by {KILLS} kills");
 
-    conversations_hold_what_was_answered(&app, &town, &answered).await;
-    feeds_hold_what_devices_received(&app, &town, &expected).await;
-    statuses_and_traces_are_there(&app, &town, &answered).await;
+    conversations_hold_what_was_answered(&app, &workload, &answered).await;
+    feeds_hold_what_devices_received(&app, &workload, &expected).await;
+    statuses_and_traces_are_there(&app, &workload, &answered).await;
     the_queue_is_empty(&app).await;
     println!("all checks done after {:.1?}", begun.elapsed());
 }
@@ -77,13 +78,13 @@ async fn fifty_kills_lose_nothing_and_double_nothing() {
 // --- Killing ---------------------------------------------------------------------------------------------------------------------------
 
 /// How long each start took until the host was ready.
-async fn kill_again_and_again(app: &mut TestApp, address: &watch::Sender<Option<String>>, town: &Town) -> Vec<Duration> {
+async fn kill_again_and_again(app: &mut TestApp, address: &watch::Sender<Option<String>>, workload: &Workload) -> Vec<Duration> {
     let mut random = StdRng::seed_from_u64(SEED);
     let mut restarts = Vec::new();
     for kill in 1..=KILLS {
         tokio::time::sleep(Duration::from_millis(random.random_range(LIFE_MS))).await;
-        let before = town.answered.lock().len();
-        // Who is cut off waits for the next address instead of knocking at a port that may be another's by then.
+        let before = workload.answered.lock().len();
+        // A user that is cut off waits for the next address, because the old port may belong to another process by then.
         address.send_replace(None);
         app.kill();
         if kill.is_multiple_of(EARLY_KILL_EVERY) {
@@ -110,19 +111,19 @@ fn summary(durations: &[Duration]) -> String {
 
 async fn finish(tasks: &mut JoinSet<()>) {
     while let Some(ended) = tasks.join_next().await {
-        ended.expect("people do as they are told");
+        ended.expect("no user panics");
     }
 }
 
-// --- What is left in the end -----------------------------------------------------------------------------------------------------------
+// --- The final state -----------------------------------------------------------------------------------------------------------
 
-async fn conversations_hold_what_was_answered(app: &TestApp, town: &Town, answered: &[Answered]) {
+async fn conversations_hold_what_was_answered(app: &TestApp, workload: &Workload, answered: &[Answered]) {
     let mut by_conversation: HashMap<usize, BTreeMap<u64, &Answered>> = HashMap::new();
     for message in answered {
         let double = by_conversation.entry(message.conversation).or_default().insert(message.seq, message);
         assert!(double.is_none(), "one seq for two messages: {message:?} and {double:?}");
     }
-    for (at, conversation) in town.conversations.iter().enumerate() {
+    for (at, conversation) in workload.conversations.iter().enumerate() {
         let expected = by_conversation.remove(&at).unwrap_or_default();
         let seqs: Vec<u64> = expected.keys().copied().collect();
         assert_eq!(seqs, (1..=expected.len() as u64).collect::<Vec<_>>(), "the sequence of {} has a gap", conversation.id);
@@ -130,7 +131,7 @@ async fn conversations_hold_what_was_answered(app: &TestApp, town: &Town, answer
             let mut listed = Vec::new();
             loop {
                 let path = format!("/api/v1/messages?conversation_id={}&after_seq={}&limit=100", conversation.id, listed.len());
-                let page = app.get(&path).by(&town.people[*member]).send().await.expect(StatusCode::OK);
+                let page = app.get(&path).by(&workload.people[*member]).send().await.expect(StatusCode::OK);
                 let items = page["items"].as_array().expect("items").clone();
                 if items.is_empty() {
                     break;
@@ -142,15 +143,15 @@ async fn conversations_hold_what_was_answered(app: &TestApp, town: &Town, answer
                 assert_eq!(item["seq"], message.seq, "{item}");
                 assert_eq!(item["id"], message.id, "{item}");
                 assert_eq!(item["client_message_id"], message.client_message_id, "{item}");
-                assert_eq!(item["sender_id"], town.people[message.sender].id, "{item}");
+                assert_eq!(item["sender_id"], workload.people[message.sender].id, "{item}");
             }
         }
     }
 }
 
 /// The feed over REST is what came over the sockets, event for event, and its messages and receipts are those that must be.
-async fn feeds_hold_what_devices_received(app: &TestApp, town: &Town, expected: &[Expected]) {
-    for (at, person) in town.people.iter().enumerate() {
+async fn feeds_hold_what_devices_received(app: &TestApp, workload: &Workload, expected: &[Expected]) {
+    for (at, person) in workload.people.iter().enumerate() {
         let mut feed = Vec::new();
         loop {
             let page = app.get(&format!("/api/v1/sync?since={}&limit=500", feed.len())).by(person).send().await.expect(StatusCode::OK);
@@ -162,7 +163,7 @@ async fn feeds_hold_what_devices_received(app: &TestApp, town: &Town, expected: 
                 break;
             }
         }
-        for device in town.devices.iter().filter(|device| device.person == at) {
+        for device in workload.devices.iter().filter(|device| device.person == at) {
             let received = device.received.lock();
             assert!(received.feed.len() <= feed.len() && feed[..received.feed.len()] == received.feed, "{} got another feed", person.id);
             assert_eq!(received.messages.iter().cloned().collect::<BTreeSet<_>>(), expected[at].messages, "messages of {}", person.id);
@@ -175,19 +176,19 @@ async fn feeds_hold_what_devices_received(app: &TestApp, town: &Town, expected: 
 }
 
 /// `hub.acknowledged` reached the message service for every message, and `message.sent` the notification service, which decided on each.
-async fn statuses_and_traces_are_there(app: &TestApp, town: &Town, answered: &[Answered]) {
+async fn statuses_and_traces_are_there(app: &TestApp, workload: &Workload, answered: &[Answered]) {
     for message in answered {
-        let sender = &town.people[message.sender];
-        let members = &town.conversations[message.conversation].members;
+        let sender = &workload.people[message.sender];
+        let members = &workload.conversations[message.conversation].members;
         let recipients: BTreeSet<&str> =
-            members.iter().filter(|at| **at != message.sender).map(|at| town.people[*at].id.as_str()).collect();
+            members.iter().filter(|at| **at != message.sender).map(|at| workload.people[*at].id.as_str()).collect();
 
         let statuses = app.get(&format!("/api/v1/messages/{}/status", message.id)).by(sender).send().await.expect(StatusCode::OK);
         let items = statuses["items"].as_array().expect("items");
         assert!(items.iter().all(|item| item["status"] == "delivered"), "{message:?}: {statuses}");
         assert_eq!(items.iter().filter_map(|item| item["user_id"].as_str()).collect::<BTreeSet<_>>(), recipients, "{message:?}");
 
-        let until = Instant::now() + SETTLED_WITHIN;
+        let until = Instant::now() + EVENTUALLY_WITHIN;
         loop {
             let trace = app.get(&format!("/api/v1/notifications/trace/{}", message.id)).by(sender).send().await.expect(StatusCode::OK);
             let items = trace["items"].as_array().expect("items");
@@ -195,20 +196,20 @@ async fn statuses_and_traces_are_there(app: &TestApp, town: &Town, answered: &[A
             if items.iter().all(|item| item["decision"] != "waiting") {
                 break;
             }
-            assert!(Instant::now() < until, "nobody decided on {message:?}: {trace}");
+            assert!(Instant::now() < until, "no decision on {message:?}: {trace}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 }
 
 async fn the_queue_is_empty(app: &TestApp) {
-    let until = Instant::now() + SETTLED_WITHIN;
+    let until = Instant::now() + EVENTUALLY_WITHIN;
     loop {
         let state = app.admin(Method::GET, "/admin/v1/queue").send().await.expect(StatusCode::OK);
         let consumers = state["consumers"].as_array().expect("consumers");
         let topics: BTreeSet<&str> = consumers.iter().filter_map(|consumer| consumer["topic"].as_str()).collect();
         assert!(topics.contains("message.sent") && topics.contains("hub.acknowledged"), "{state}");
-        assert!(consumers.iter().all(|consumer| consumer["dead_letters"] == 0), "an event was given up: {state}");
+        assert!(consumers.iter().all(|consumer| consumer["dead_letters"] == 0), "a dead letter: {state}");
         if consumers.iter().all(|consumer| consumer["lag"] == 0) {
             return;
         }

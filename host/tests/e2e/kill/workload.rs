@@ -1,5 +1,5 @@
-//! Twenty people in pairs and groups. Half of them send over REST, half over their socket, each message under the same
-//! `client_message_id` until it is answered; some have a second device. Devices come back with `?since=` and acknowledge what they have.
+//! The workload: twenty users in pairs and groups. Half of them send over REST, half over their socket, each message under the same
+//! `client_message_id` until it is answered; some have a second device. Devices reconnect with `?since=` and acknowledge what they have.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use super::{PEOPLE, SEED, SETTLED_WITHIN};
+use super::{EVENTUALLY_WITHIN, PEOPLE, SEED};
 use crate::app::{Person, TestApp};
 
 const GROUP: usize = 5;
@@ -31,16 +31,16 @@ const REPEAT_EVERY: usize = 10;
 /// How long a device collects before it acknowledges.
 const ACK_EVERY: Duration = Duration::from_millis(40);
 
-pub struct Town {
+pub struct Workload {
     pub people: Vec<Person>,
     pub devices: Vec<Device>,
     pub conversations: Vec<Conversation>,
     client: reqwest::Client,
-    /// Where the host is; none while it is down.
+    /// The host's URL; none while it is down.
     address: watch::Receiver<Option<String>>,
-    /// No new messages from here on.
+    /// Ends the writing of new messages.
     pub stop: watch::Sender<bool>,
-    /// Devices may go.
+    /// Ends the devices.
     pub done: watch::Sender<bool>,
     pub answered: Mutex<Vec<Answered>>,
     pub unanswered: AtomicU64,
@@ -50,7 +50,7 @@ pub struct Town {
 
 pub struct Device {
     pub person: usize,
-    /// Of a person's devices, the one that writes.
+    /// Whether it is the one of its person's devices that writes.
     first: bool,
     signed_in: Person,
     pub received: Mutex<Received>,
@@ -61,7 +61,7 @@ pub struct Conversation {
     pub members: Vec<usize>,
 }
 
-/// A message that the host said it has.
+/// A message that the host answered with 201.
 #[derive(Clone, Debug)]
 pub struct Answered {
     pub sender: usize,
@@ -71,7 +71,7 @@ pub struct Answered {
     pub seq: u64,
 }
 
-/// What a device has of its person's feed.
+/// The part of its person's feed that a device has received.
 #[derive(Default)]
 pub struct Received {
     /// The event of `seq` n + 1 stands at n.
@@ -93,12 +93,12 @@ impl Received {
         let name = name_of(frame);
         let text = |key: &str| frame["payload"][key].as_str().unwrap_or_default();
         match frame["type"].as_str() {
-            Some("message") => assert!(self.messages.insert(name.clone()), "a device was told twice of {name}"),
+            Some("message") => assert!(self.messages.insert(name.clone()), "a device received twice {name}"),
             Some("message_status") => {
                 let receipt = receipt_name(text("conversation_id"), text("user_id"), text("status"));
                 let up_to = frame["payload"]["up_to_seq"].as_u64().expect("a seq");
                 let before = self.receipts.insert(receipt, up_to);
-                assert!(before < Some(up_to), "a device was told twice of {name}");
+                assert!(before < Some(up_to), "a device received twice {name}");
             }
             _ => {}
         }
@@ -130,28 +130,28 @@ fn receipt_name(id: &str, user_id: &str, status: &str) -> String {
     format!("{id} {status} to {user_id}")
 }
 
-/// What everybody is doing.
-pub struct Crowd {
+/// The running users.
+pub struct Tasks {
     pub writers: JoinSet<()>,
     pub devices: JoinSet<()>,
 }
 
-/// Everybody connects and writes.
-pub fn set_to_work(town: &Arc<Town>) -> Crowd {
-    let mut crowd = Crowd { writers: JoinSet::new(), devices: JoinSet::new() };
-    for (at, device) in town.devices.iter().enumerate() {
+/// Starts all devices and writers.
+pub fn start(workload: &Arc<Workload>) -> Tasks {
+    let mut tasks = Tasks { writers: JoinSet::new(), devices: JoinSet::new() };
+    for (at, device) in workload.devices.iter().enumerate() {
         let over_rest = device.person.is_multiple_of(2);
         if device.first && over_rest {
-            crowd.writers.spawn(write_over_rest(town.clone(), Pen::new(device.person)));
+            tasks.writers.spawn(write_over_rest(workload.clone(), MessageWriter::new(device.person)));
         }
-        let pen = (device.first && !over_rest).then(|| Pen::new(device.person));
-        crowd.devices.spawn(use_device(town.clone(), at, pen));
+        let writer = (device.first && !over_rest).then(|| MessageWriter::new(device.person));
+        tasks.devices.spawn(use_device(workload.clone(), at, writer));
     }
-    crowd
+    tasks
 }
 
-/// People sign up, find together in pairs and groups, and some take a second device and register for pushes.
-pub async fn settle(app: &TestApp, address: watch::Receiver<Option<String>>) -> Town {
+/// Signs the users up, opens their conversations, and registers second devices and push tokens for some.
+pub async fn set_up(app: &TestApp, address: watch::Receiver<Option<String>>) -> Workload {
     let mut people = Vec::new();
     for _ in 0..PEOPLE {
         people.push(app.someone().await);
@@ -178,7 +178,7 @@ pub async fn settle(app: &TestApp, address: watch::Receiver<Option<String>>) -> 
         let opened = app.post("/api/v1/messages/conversations", request).by(&people[members[0]]).send().await.expect(StatusCode::CREATED);
         conversations.push(Conversation { id: opened["id"].as_str().expect("id").to_owned(), members });
     }
-    Town {
+    Workload {
         people,
         devices,
         conversations,
@@ -197,15 +197,15 @@ fn device(person: usize, first: bool, signed_in: Person) -> Device {
     Device { person, first, signed_in, received: Mutex::default() }
 }
 
-impl Town {
+impl Workload {
     fn stopped(&self) -> bool {
         *self.stop.borrow()
     }
 
-    /// Where the host is, once it is up.
+    /// The host's URL, once it is up.
     async fn url(&self) -> String {
         let mut address = self.address.clone();
-        let url = address.wait_for(Option::is_some).await.expect("the test outlives its people");
+        let url = address.wait_for(Option::is_some).await.expect("the test outlives its users");
         url.clone().expect("waited for")
     }
 
@@ -228,9 +228,9 @@ impl Town {
     }
 
     pub async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let until = Instant::now() + SETTLED_WITHIN;
+        let until = Instant::now() + EVENTUALLY_WITHIN;
         while !holds() {
-            assert!(Instant::now() < until, "waited {SETTLED_WITHIN:?} in vain for {what}");
+            assert!(Instant::now() < until, "{what} did not happen within {EVENTUALLY_WITHIN:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -238,8 +238,8 @@ impl Town {
 
 // --- Writing ---------------------------------------------------------------------------------------------------------------------------
 
-/// Thinks up one person's messages.
-struct Pen {
+/// Makes one person's messages.
+struct MessageWriter {
     person: usize,
     random: StdRng,
     count: usize,
@@ -251,23 +251,24 @@ struct Draft {
     body: Value,
 }
 
-impl Pen {
+impl MessageWriter {
     fn new(person: usize) -> Self {
         Self { person, random: StdRng::seed_from_u64(SEED + 1 + person as u64), count: 0 }
     }
 
-    fn next(&mut self, town: &Town) -> Draft {
+    fn next(&mut self, workload: &Workload) -> Draft {
         self.count += 1;
-        let own: Vec<usize> = (0..town.conversations.len()).filter(|at| town.conversations[*at].members.contains(&self.person)).collect();
+        let own: Vec<usize> =
+            (0..workload.conversations.len()).filter(|at| workload.conversations[*at].members.contains(&self.person)).collect();
         let conversation = own[self.random.random_range(0..own.len())];
         let client_message_id = format!("{}-{}", self.person, self.count);
         let body = json!({
-            "conversation_id": town.conversations[conversation].id,
+            "conversation_id": workload.conversations[conversation].id,
             "client_message_id": client_message_id,
             "type": "text",
             "content": format!("message {} of person {}", self.count, self.person),
         });
-        town.unanswered.fetch_add(1, Ordering::SeqCst);
+        workload.unanswered.fetch_add(1, Ordering::SeqCst);
         Draft { conversation, client_message_id, body }
     }
 
@@ -275,7 +276,7 @@ impl Pen {
         Duration::from_millis(self.random.random_range(PAUSE_MS))
     }
 
-    fn answered(&self, town: &Town, draft: &Draft, message: &Value) -> Answered {
+    fn answered(&self, workload: &Workload, draft: &Draft, message: &Value) -> Answered {
         assert_eq!(message["client_message_id"], draft.client_message_id, "{message}");
         assert_eq!(message["conversation_id"], draft.body["conversation_id"], "{message}");
         let answered = Answered {
@@ -285,40 +286,40 @@ impl Pen {
             id: message["id"].as_str().expect("id").to_owned(),
             seq: message["seq"].as_u64().expect("seq"),
         };
-        town.answered.lock().push(answered.clone());
-        town.unanswered.fetch_sub(1, Ordering::SeqCst);
+        workload.answered.lock().push(answered.clone());
+        workload.unanswered.fetch_sub(1, Ordering::SeqCst);
         answered
     }
 }
 
-async fn write_over_rest(town: Arc<Town>, mut pen: Pen) {
-    while !town.stopped() {
-        let draft = pen.next(&town);
-        let message = post_until_answered(&town, pen.person, &draft).await;
-        let first = pen.answered(&town, &draft, &message);
-        if pen.count.is_multiple_of(REPEAT_EVERY) {
-            let again = post_until_answered(&town, pen.person, &draft).await;
+async fn write_over_rest(workload: Arc<Workload>, mut writer: MessageWriter) {
+    while !workload.stopped() {
+        let draft = writer.next(&workload);
+        let message = post_until_answered(&workload, writer.person, &draft).await;
+        let first = writer.answered(&workload, &draft, &message);
+        if writer.count.is_multiple_of(REPEAT_EVERY) {
+            let again = post_until_answered(&workload, writer.person, &draft).await;
             assert_eq!((again["id"].as_str(), again["seq"].as_u64()), (Some(first.id.as_str()), Some(first.seq)), "sent again: {again}");
         }
-        tokio::time::sleep(pen.pause()).await;
+        tokio::time::sleep(writer.pause()).await;
     }
 }
 
-async fn post_until_answered(town: &Town, person: usize, draft: &Draft) -> Value {
+async fn post_until_answered(workload: &Workload, person: usize, draft: &Draft) -> Value {
     loop {
-        let url = town.url().await;
-        let request = town.client.post(format!("{url}/api/v1/messages")).bearer_auth(&town.people[person].access_token);
+        let url = workload.url().await;
+        let request = workload.client.post(format!("{url}/api/v1/messages")).bearer_auth(&workload.people[person].access_token);
         let answer = async {
             let reply = request.json(&draft.body).send().await?;
             Ok::<_, reqwest::Error>((reply.status(), reply.text().await?))
         };
         match answer.await {
             Ok((StatusCode::CREATED, body)) => return serde_json::from_str(&body).expect("a message"),
-            // Starting up, or just going down.
+            // Starting up or shutting down.
             Ok((StatusCode::SERVICE_UNAVAILABLE, _)) => {}
             Ok((status, body)) => panic!("{status} for {}: {body}", draft.client_message_id),
             Err(_) => {
-                town.retries.fetch_add(1, Ordering::SeqCst);
+                workload.retries.fetch_add(1, Ordering::SeqCst);
             }
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -327,47 +328,47 @@ async fn post_until_answered(town: &Town, person: usize, draft: &Draft) -> Value
 
 // --- A device --------------------------------------------------------------------------------------------------------------------------
 
-/// A message under way over a socket.
-struct UnderWay {
-    pen: Pen,
+/// A message that was sent over a socket and is not answered yet.
+struct InFlight {
+    writer: MessageWriter,
     draft: Option<Draft>,
-    /// When the next one is thought up.
+    /// When the next one is made.
     next: tokio::time::Instant,
 }
 
-/// Connects, takes what comes in order, acknowledges, and comes back from where it was, until all is over.
-async fn use_device(town: Arc<Town>, at: usize, pen: Option<Pen>) {
-    let device = &town.devices[at];
-    let mut writing = pen.map(|pen| UnderWay { pen, draft: None, next: tokio::time::Instant::now() });
-    let mut done = town.done.subscribe();
+/// Connects, checks that events come in order, acknowledges, and reconnects where it was cut, until the end of the test.
+async fn use_device(workload: Arc<Workload>, at: usize, writer: Option<MessageWriter>) {
+    let device = &workload.devices[at];
+    let mut writing = writer.map(|writer| InFlight { writer, draft: None, next: tokio::time::Instant::now() });
+    let mut done = workload.done.subscribe();
     loop {
         let url = tokio::select! {
-            url = town.url() => url,
+            url = workload.url() => url,
             () = over(&mut done) => return,
         };
         let since = device.received.lock().feed.len() as u64;
         if let Ok(socket) = Socket::connect(&url, &device.signed_in, since).await {
-            town.connections.fetch_add(1, Ordering::SeqCst);
-            if stay_connected(&town, device, socket, &mut writing).await {
+            workload.connections.fetch_add(1, Ordering::SeqCst);
+            if stay_connected(&workload, device, socket, &mut writing).await {
                 return;
             }
         } else {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         if writing.as_ref().is_some_and(|writing| writing.draft.is_some()) {
-            town.retries.fetch_add(1, Ordering::SeqCst);
+            workload.retries.fetch_add(1, Ordering::SeqCst);
         }
     }
 }
 
-/// Until all is over. The guard that `wait_for` gives must not be held over another await.
+/// Waits for the end of the test. The guard that `wait_for` gives must not be held over another await.
 async fn over(done: &mut watch::Receiver<bool>) {
     let _ = done.wait_for(|done| *done).await.map(drop);
 }
 
-/// Until the socket closes; true when all is over.
-async fn stay_connected(town: &Town, device: &Device, mut socket: Socket, writing: &mut Option<UnderWay>) -> bool {
-    let mut done = town.done.subscribe();
+/// Until the socket closes; true at the end of the test.
+async fn stay_connected(workload: &Workload, device: &Device, mut socket: Socket, writing: &mut Option<InFlight>) -> bool {
+    let mut done = workload.done.subscribe();
     let mut acknowledged = 0;
     let mut acknowledge = tokio::time::interval(ACK_EVERY);
     if let Some(draft) = writing.as_ref().and_then(|writing| writing.draft.as_ref())
@@ -376,10 +377,10 @@ async fn stay_connected(town: &Town, device: &Device, mut socket: Socket, writin
         return false;
     }
     loop {
-        let next = writing.as_ref().filter(|writing| writing.draft.is_none() && !town.stopped()).map(|writing| writing.next);
+        let next = writing.as_ref().filter(|writing| writing.draft.is_none() && !workload.stopped()).map(|writing| writing.next);
         tokio::select! {
             frame = socket.next() => match frame {
-                Some(frame) => take(town, device, &frame, writing),
+                Some(frame) => take(workload, device, &frame, writing),
                 None => return false,
             },
             _ = acknowledge.tick() => {
@@ -390,8 +391,8 @@ async fn stay_connected(town: &Town, device: &Device, mut socket: Socket, writin
                 acknowledged = seq;
             }
             () = tokio::time::sleep_until(next.unwrap_or_else(tokio::time::Instant::now)), if next.is_some() => {
-                let writing = writing.as_mut().expect("there is a next one only for who writes");
-                let draft = writing.draft.insert(writing.pen.next(town));
+                let writing = writing.as_mut().expect("only a writer has a next message");
+                let draft = writing.draft.insert(writing.writer.next(workload));
                 if socket.send(frame_of(draft)).await.is_err() {
                     return false;
                 }
@@ -405,7 +406,7 @@ fn frame_of(draft: &Draft) -> Value {
     json!({ "type": "message", "id": draft.client_message_id, "payload": draft.body })
 }
 
-fn take(town: &Town, device: &Device, frame: &Value, writing: &mut Option<UnderWay>) {
+fn take(workload: &Workload, device: &Device, frame: &Value, writing: &mut Option<InFlight>) {
     if let Some(seq) = frame["seq"].as_u64() {
         let mut received = device.received.lock();
         assert_eq!(seq, received.feed.len() as u64 + 1, "{} on {}: {frame}", device.signed_in.phone, device.signed_in.device);
@@ -414,17 +415,17 @@ fn take(town: &Town, device: &Device, frame: &Value, writing: &mut Option<UnderW
     match frame["type"].as_str() {
         Some("connection_ack" | "caught_up") => {}
         Some("reply") => {
-            let writing = writing.as_mut().expect("only who asks is answered");
-            let draft = writing.draft.take().expect("a reply to the message under way");
+            let writing = writing.as_mut().expect("only a writer gets replies");
+            let draft = writing.draft.take().expect("a reply to the message in flight");
             assert_eq!(frame["id"], draft.client_message_id, "{frame}");
-            writing.pen.answered(town, &draft, &frame["payload"]);
-            writing.next = tokio::time::Instant::now() + writing.pen.pause();
+            writing.writer.answered(workload, &draft, &frame["payload"]);
+            writing.next = tokio::time::Instant::now() + writing.writer.pause();
         }
         _ => panic!("{} on {}: {frame}", device.signed_in.phone, device.signed_in.device),
     }
 }
 
-/// One that may be cut at any moment.
+/// A socket that may be cut at any moment.
 struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Socket {
