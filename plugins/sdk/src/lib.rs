@@ -8,6 +8,8 @@ pub mod errors;
 pub mod ids;
 pub mod json;
 pub mod log;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod native;
 pub mod once;
 pub mod page;
 // In the component alone: a native test keeps its own hook.
@@ -51,11 +53,13 @@ pub mod wit {
     pub use echo::hub::hub;
     pub use echo::log::log;
     pub use echo::passwords::passwords;
-    pub use echo::sql::sql;
     pub use echo::tokens::tokens;
     pub use echo::types::types;
-    pub use wasi::clocks::wall_clock;
-    pub use wasi::random::random;
+
+    #[cfg(not(target_arch = "wasm32"))]
+    pub use crate::native::{random, sql, wall_clock};
+    #[cfg(target_arch = "wasm32")]
+    pub use {echo::sql::sql, wasi::clocks::wall_clock, wasi::random::random};
 }
 
 /// For `generate!` with `runtime_path: "echo_sdk::wit_bindgen::rt"`: a service has one dependency.

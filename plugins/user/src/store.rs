@@ -499,3 +499,6 @@ fn with_list(mut params: Vec<Value>, list: &[String], value: impl Fn(&String) ->
     params.extend(list.iter().map(value));
     params
 }
+
+#[cfg(test)]
+mod tests;
