@@ -47,7 +47,7 @@ fn admit(me: &str, tested: &[String], purpose: Purpose) -> Result<(), Error> {
     transaction(|tx| {
         let new = store::note_numbers(tx, me, tested, now)?;
         if new > 0 {
-            if new > per_day || !store::count_numbers(tx, me, new, now, now.saturating_sub(DAY_US), per_day)? {
+            if !store::count_numbers(tx, me, new, now, now.saturating_sub(DAY_US), per_day)? {
                 let day_started_at = store::numbers_day(tx, me)?.unwrap_or(now);
                 let retry_ms = (day_started_at + DAY_US).saturating_sub(now).div_ceil(1_000);
                 let message = format!("at most {per_day} numbers that were never tested before in 24 hours");
