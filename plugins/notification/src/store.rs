@@ -186,6 +186,9 @@ pub fn decide(tx: &Transaction, awaited: &Awaited, at: Timestamp) -> Result<bool
 
 /// Decisions on these messages that have begun are not carried out.
 pub fn note_change(db: &impl Sql, message_ids: &[String]) -> Result<(), SqlError> {
+    if message_ids.is_empty() {
+        return Ok(());
+    }
     let sql = format!(
         "UPDATE awaited_messages SET changes = changes + 1 WHERE decided_at IS NULL AND message_id IN ({})",
         placeholders(1, message_ids.len())
@@ -196,6 +199,9 @@ pub fn note_change(db: &impl Sql, message_ids: &[String]) -> Result<(), SqlError
 
 /// There is nothing to decide any more.
 pub fn forget_awaited(tx: &Transaction, message_ids: &[String], at: Timestamp) -> Result<(), SqlError> {
+    if message_ids.is_empty() {
+        return Ok(());
+    }
     let sql = format!(
         "UPDATE awaited_messages SET preview = NULL, decided_at = COALESCE(decided_at, $1) WHERE message_id IN ({})",
         placeholders(2, message_ids.len())
@@ -284,6 +290,9 @@ pub fn newest_outgoing() -> Result<Vec<Outgoing>, SqlError> {
 
 /// Those of the messages of which something is to leave.
 pub fn messages_in_outbox(message_ids: &[String]) -> Result<Vec<String>, SqlError> {
+    if message_ids.is_empty() {
+        return Ok(Vec::new());
+    }
     let sql = format!("SELECT DISTINCT message_id FROM outbox WHERE message_id IN ({})", placeholders(1, message_ids.len()));
     let found: Vec<(String,)> = Database.rows(&sql, message_ids.iter().map(uuid).collect())?;
     Ok(found.into_iter().map(|(id,)| id).collect())
@@ -295,6 +304,9 @@ pub fn set_body(tx: &Transaction, message_id: &str, body: &str) -> Result<(), Sq
 }
 
 pub fn delete_outgoing(tx: &Transaction, message_ids: &[String]) -> Result<(), SqlError> {
+    if message_ids.is_empty() {
+        return Ok(());
+    }
     let sql = format!("DELETE FROM outbox WHERE message_id IN ({})", placeholders(1, message_ids.len()));
     tx.execute(&sql, message_ids.iter().map(uuid).collect())?;
     Ok(())
@@ -307,3 +319,6 @@ pub fn trim_outbox() -> Result<(), SqlError> {
     )?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
