@@ -48,6 +48,12 @@ impl Code {
         let fingerprint = passwords::fingerprint(&format!("otp:{}:{subject}:{digits}", purpose.as_str()));
         Self { fingerprint, digits }
     }
+
+    /// With a fingerprint that no keyed hash made.
+    #[cfg(test)]
+    pub fn for_tests(fingerprint: &str) -> Self {
+        Self { fingerprint: fingerprint.to_owned(), digits: String::new() }
+    }
 }
 
 /// When a code that is made now is no longer good.
@@ -122,7 +128,7 @@ mod tests {
         let kept = |tries, expires_at| KeptCode { fingerprint: "right".to_owned(), tries, expires_at };
         let settings = Settings { otp_tries: 5, ..Settings::for_tests() };
         let code_of = |kept: Option<KeptCode>, given: &str| {
-            let given = Code { fingerprint: given.to_owned(), digits: String::new() };
+            let given = Code::for_tests(given);
             judge(kept.as_ref(), &given, &settings, 1_000).err().map(|error| error.code)
         };
         assert_eq!(code_of(Some(kept(1, 2_000)), "right"), None);

@@ -68,13 +68,13 @@ pub fn open_account(db: &impl Sql, id: &str, phone: &str, confirmed: &Registrati
 pub fn forget_unverified_accounts(db: &impl Sql, opened_before_us: u64, rows_max: u64) -> Result<(), SqlError> {
     let params = || params![timestamp(opened_before_us), rows_max];
     let sql = "DELETE FROM password_history WHERE account_id IN \
-        (SELECT id FROM accounts WHERE verified = FALSE AND created_at < $1 ORDER BY created_at LIMIT $2)";
+        (SELECT id FROM accounts WHERE verified = FALSE AND created_at < $1 ORDER BY created_at, id LIMIT $2)";
     db.execute(sql, params())?;
     let sql = "DELETE FROM login_attempts WHERE account_id IN \
-        (SELECT id FROM accounts WHERE verified = FALSE AND created_at < $1 ORDER BY created_at LIMIT $2)";
+        (SELECT id FROM accounts WHERE verified = FALSE AND created_at < $1 ORDER BY created_at, id LIMIT $2)";
     db.execute(sql, params())?;
     let sql = "DELETE FROM accounts WHERE id IN \
-        (SELECT id FROM accounts WHERE verified = FALSE AND created_at < $1 ORDER BY created_at LIMIT $2)";
+        (SELECT id FROM accounts WHERE verified = FALSE AND created_at < $1 ORDER BY created_at, id LIMIT $2)";
     db.execute(sql, params())?;
     Ok(())
 }
@@ -220,7 +220,8 @@ pub fn end_sessions(db: &impl Sql, account: &str, which: &Ending) -> Result<Vec<
 
 /// Accounts with sessions whose time is over, the longest over first.
 pub fn accounts_with_expired_sessions(db: &impl Sql, now_us: u64, limit: u64) -> Result<Vec<String>, SqlError> {
-    let sql = "SELECT DISTINCT account_id FROM (SELECT account_id FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2) e";
+    let sql = "SELECT account_id FROM (SELECT account_id, expires_at FROM sessions WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2) e \
+        GROUP BY account_id ORDER BY MIN(expires_at), account_id";
     Ok(db.rows::<(String,)>(sql, params![timestamp(now_us), limit])?.into_iter().map(|(id,)| id).collect())
 }
 
@@ -342,9 +343,9 @@ pub fn locked_attempts_since(db: &impl Sql, account: &str, since_us: u64) -> Res
 /// Those of an account that are too old, and those beyond the newest that succeeded and the newest that did not.
 pub fn forget_attempts(db: &impl Sql, account: &str, before_us: u64, keep: u64) -> Result<(), SqlError> {
     let sql = "DELETE FROM login_attempts WHERE account_id = $1 AND (at < $2 \
-        OR (outcome = 'succeeded' AND at < (SELECT at FROM login_attempts WHERE account_id = $1 AND outcome = 'succeeded' \
+        OR (outcome = 'succeeded' AND (at, id) <= (SELECT at, id FROM login_attempts WHERE account_id = $1 AND outcome = 'succeeded' \
             ORDER BY at DESC, id DESC LIMIT 1 OFFSET $3)) \
-        OR (outcome <> 'succeeded' AND at < (SELECT at FROM login_attempts WHERE account_id = $1 AND outcome <> 'succeeded' \
+        OR (outcome <> 'succeeded' AND (at, id) <= (SELECT at, id FROM login_attempts WHERE account_id = $1 AND outcome <> 'succeeded' \
             ORDER BY at DESC, id DESC LIMIT 1 OFFSET $3)))";
     db.execute(sql, params![uuid(account), timestamp(before_us), keep])?;
     Ok(())
@@ -375,3 +376,8 @@ fn outcome_of(name: &str) -> LoginOutcome {
         _ => LoginOutcome::WrongPassword,
     }
 }
+
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod tests;

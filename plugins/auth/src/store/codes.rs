@@ -173,3 +173,6 @@ pub fn forget_code_counts(db: &impl Sql, sent_before_us: u64, rows_max: u64) -> 
     db.execute(sql, params![timestamp(sent_before_us), rows_max])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,9 +73,10 @@ pub fn note_device(db: &impl Sql, account: &str, device: &str, address: &str, no
     let sql = "INSERT INTO known_devices (account_id, device_id, address, seen_at) VALUES ($1, $2, $3, $4) \
         ON CONFLICT (account_id, device_id, address) DO UPDATE SET seen_at = excluded.seen_at";
     db.execute(sql, params![uuid(account), device, address, timestamp(now_us)])?;
-    let sql = "DELETE FROM known_devices WHERE account_id = $1 AND seen_at < \
-        (SELECT seen_at FROM known_devices WHERE account_id = $1 ORDER BY seen_at DESC LIMIT 1 OFFSET $2)";
-    db.execute(sql, params![uuid(account), keep.saturating_sub(1)])?;
+    let sql = "DELETE FROM known_devices WHERE account_id = $1 AND (seen_at, device_id, address) <= \
+        (SELECT seen_at, device_id, address FROM known_devices WHERE account_id = $1 \
+        ORDER BY seen_at DESC, device_id DESC, address DESC LIMIT 1 OFFSET $2)";
+    db.execute(sql, params![uuid(account), keep])?;
     Ok(())
 }
 
@@ -85,3 +86,6 @@ pub fn forget_devices(db: &impl Sql, seen_before_us: u64, rows_max: u64) -> Resu
     db.execute(sql, params![timestamp(seen_before_us), rows_max])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
