@@ -1,4 +1,4 @@
-//! A host as an operator starts it, on a data folder of its own and free ports, and people who use it as the API page says.
+//! A host as an operator starts it, on a data folder of its own and free ports, and users who call its public interface.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-/// How long a test waits for what must happen.
+/// How long a test waits for something that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running `echod dev`. Dropping it kills it.
@@ -47,8 +47,7 @@ impl TestApp {
         Self::with(&["auth", "location", "message", "notification", "user"], &[]).await
     }
 
-    /// The host that tests share which neither stop it nor set it up otherwise, and do not mind other people on it. It runs as long as one
-    /// of them does.
+    /// The host shared by tests that neither stop it nor need other settings, and that work beside other users. It runs as long as one of them.
     pub async fn shared() -> Arc<Self> {
         static SHARED: tokio::sync::Mutex<Weak<TestApp>> = tokio::sync::Mutex::const_new(Weak::new());
         let mut shared = SHARED.lock().await;
@@ -114,7 +113,7 @@ impl TestApp {
         self.process.id()
     }
 
-    /// What a power failure would do to the process.
+    /// kill -9.
     pub fn kill(&mut self) {
         self.process.kill().expect("the host is there to be killed");
         self.process.wait().expect("a killed process ends");
@@ -132,7 +131,7 @@ impl TestApp {
         assert!(sent.success(), "the host is there to be told");
     }
 
-    /// Waits until the process is gone; how it ended.
+    /// Waits for the end of the process; its exit status.
     pub async fn ended(&mut self) -> std::process::ExitStatus {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -166,7 +165,7 @@ impl TestApp {
         self.restart().await;
     }
 
-    /// Starts again on the same data and waits for nothing.
+    /// Starts again on the same data, without waiting until it serves.
     pub fn begin_restart(&mut self) {
         let _ = std::fs::remove_file(self.addresses());
         self.process = spawn(&self.data, &self.plugins, &self.arguments, &self.settings);
@@ -186,7 +185,7 @@ impl TestApp {
                 self.url = format!("{scheme}://{}", addresses["public"].as_str().expect("public"));
                 self.admin_url = format!("http://{}", addresses["admin"].as_str().expect("admin"));
                 self.admin_token = addresses["admin_token"].as_str().expect("admin_token").to_owned();
-                // The operator's side needs no certificate.
+                // The operator's listener has no TLS.
                 let url = if is_encrypted { &self.admin_url } else { &self.url };
                 if let Ok(reply) = self.client.get(format!("{url}/ready")).send().await
                     && reply.status() == StatusCode::OK
@@ -230,14 +229,14 @@ impl TestApp {
         self.request(Method::DELETE, path)
     }
 
-    /// Sends a body in pieces whose sum nobody says beforehand; the whole answer as text.
+    /// Sends a chunked body without Content-Length; the whole answer as text.
     pub async fn chunked(&self, method: &str, path: &str, body: &[u8]) -> String {
         let (mut from, mut to) = self.connect().await.into_split();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
         );
         let sending = async {
-            // The host may answer and close before it has seen all: what it says is what counts.
+            // The host may answer and close before it has read all; only the answer counts.
             let _ = to.write_all(head.as_bytes()).await;
             for piece in body.chunks(16 * 1024) {
                 let piece = [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat();
@@ -254,7 +253,7 @@ impl TestApp {
         String::from_utf8(answer).expect("an answer is text")
     }
 
-    /// A bare connection, for what no client library would send.
+    /// A TCP connection, for bytes that no client library would send.
     pub async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.url.trim_start_matches("http://")).await.expect("the host listens")
     }
@@ -316,7 +315,7 @@ impl TestApp {
         Person::new(phone, password, device, &tokens)
     }
 
-    /// Signed up with a number that nobody else has.
+    /// Signed up with a number of its own.
     pub async fn someone(&self) -> Person {
         self.sign_up(&unused_phone(), "phone").await
     }
@@ -376,13 +375,13 @@ impl TestApp {
     }
 }
 
-/// A number that is good in the plan and that no test has used before: 201-555-xxxx stands in every edition of the North American plan.
+/// A valid number that no test has used before: 201-555-xxxx stands in every edition of the North American plan.
 pub fn unused_phone() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("+1201555{:04}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Asks until the answer is there.
+/// Asks until there is an answer.
 pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -426,7 +425,7 @@ fn spawn(data: &TempDir, plugins: &Path, arguments: &[String], settings: &[(Stri
         .expect("the host starts")
 }
 
-/// Somebody signed in on one device.
+/// A user signed in on one device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
     pub id: String,
@@ -474,7 +473,7 @@ impl Ask {
         Self(self.0.header("content-type", "application/json").body(body.to_string()))
     }
 
-    /// A body as it is.
+    /// A raw body.
     pub fn bytes(self, body: impl Into<reqwest::Body>) -> Self {
         Self(self.0.body(body))
     }
@@ -533,15 +532,14 @@ impl Reply {
     }
 }
 
-/// An open socket, from the client's side. It looks at every frame's `seq` by itself: whatever a test is about, the feed has no hole and
-/// says nothing twice.
+/// An open socket, from the client's side. It checks every frame's `seq`: in every test the feed has no gap and no repetition.
 pub struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// The subprotocol that the server picked.
     pub protocol: Option<String>,
     /// The seq of the last durable event, beginning with what `connection_ack` says.
     cursor: Option<u64>,
-    /// Read while something else was waited for.
+    /// Frames that were read while another one was awaited.
     kept: VecDeque<Value>,
 }
 
@@ -623,7 +621,7 @@ impl Socket {
         }
     }
 
-    /// The next frame of this type; others before it are passed over.
+    /// The next frame of this type; others before it are skipped.
     pub async fn next_of(&mut self, kind: &str) -> Value {
         loop {
             let frame = self.next().await;
@@ -642,7 +640,7 @@ impl Socket {
         }
     }
 
-    /// Breaks the connection as a lost network does: without a word.
+    /// Breaks the connection without a close handshake, as a lost network does.
     pub fn cut(self) {
         drop(self);
     }

@@ -1,5 +1,5 @@
-//! Somebody writes a service of his own, outside the repository, by the README and the SDK's pages: made by `echod plugin new`, built, packed,
-//! granted, deployed to a host that was built before it, changed, rolled back.
+//! An author writes a service outside the repository as README and the SDK's pages say: made by `echod plugin new`, built, packed, granted,
+//! deployed to a host that was built before it, changed, rolled back.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::candidate::{copy, replaced};
 
 const GRANTS: &str = "echo:context,echo:sql,echo:hub,echo:config,echo:log,echo:polls";
 
-/// The author's folder and the commands he runs there.
+/// The author's folder and the commands run there.
 struct Author {
     folder: TempDir,
     admin: Vec<String>,
@@ -100,14 +100,14 @@ async fn a_service_of_ones_own_needs_no_new_host() {
     let looked = done(author.operate(&["plugin", "deploy", path(&fresh), "--dry-run", "--grant", GRANTS]));
     assert!(looked.contains("nothing was changed"), "{looked}");
 
-    // The author writes his own over it.
+    // The author replaces it by another service.
     copy(&repository().join("host/tests/author/polls"), &author.polls());
     for leftover in ["migrations/0001_notes.sqlite.sql", "migrations/0001_notes.postgres.sql"] {
         fs::remove_file(author.polls().join(leftover)).expect("it was written by `new`");
     }
     let first = author.build_and_pack();
 
-    // Nothing is granted without the operator's word, and the refusal says the way out, once.
+    // Nothing is granted by default, and the refusal says how to grant it, once.
     let refused = author.operate(&["plugin", "deploy", path(&first)]);
     let reason = "it imports echo:sql/sql@0.1.0, which polls is not granted; grant it with the deployment (--grant echo:sql/sql)";
     assert!(!refused.status.success());
@@ -178,7 +178,7 @@ async fn a_service_of_ones_own_needs_no_new_host() {
     assert_eq!(added["topic"], "drinks");
     assert_eq!(votes().await, [0, 1], "the first version's poll");
 
-    // And back.
+    // And the rollback.
     done(author.operate(&["plugin", "rollback", "polls"]));
     app.post("/api/v1/polls", with_topic).by(&ann).send().await.expect_problem(422, "invalid");
     app.post("/api/v1/polls", question).by(&ann).send().await.expect(StatusCode::CREATED);

@@ -1,4 +1,4 @@
-//! Versions of services that are offered to a running host: packed as they are but for a changed manifest, or made from changed contracts.
+//! Versions of services to deploy on a running host: packed with a changed manifest, or made from changed contracts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub fn with_migrations(service: &str, manifest: &[(&str, &str)], change: impl Fn
     pack(&artifact.bytes, &manifest, &artifact.wit_text, &migrations).expect("it packs")
 }
 
-/// A service of the repository with other contracts. It has no code: whatever is called traps.
+/// A service of the repository with other contracts. It has no code: every call traps.
 pub struct Candidate {
     service: &'static str,
     wit: TempDir,
@@ -51,7 +51,7 @@ impl Candidate {
         Self::with(service, &tests.join("guests").join(service), &[&tests.join("../../wit"), &tests.join("wit")])
     }
 
-    /// Of these folders with contracts, later ones go over earlier ones.
+    /// Folders with contracts; later ones override earlier ones.
     fn with(service: &'static str, folder: &Path, contracts: &[&Path]) -> Self {
         let wit = TempDir::new().expect("a temporary folder");
         contracts.iter().for_each(|contracts| copy(contracts, wit.path()));
@@ -121,7 +121,7 @@ pub fn migration(name: &str, sql: &str) -> Migration {
     Migration { name: name.to_owned(), dialect: "sqlite".to_owned(), sql: sql.to_owned() }
 }
 
-/// Every replacement must find its place, else the test would test nothing.
+/// Every replacement must be found, else the test would test nothing.
 pub fn replaced(text: String, replacements: &[(&str, &str)]) -> String {
     replacements.iter().fold(text, |text, (from, to)| {
         assert!(text.contains(from), "there is no {from:?} in:\n{text}");

@@ -1,4 +1,4 @@
-//! A service in a language whose components import WASI whether they use it or not: it runs, and finds nothing behind it.
+//! A service in a language whose components import WASI whether they use it or not: it runs, and WASI is empty.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

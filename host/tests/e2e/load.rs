@@ -1,4 +1,4 @@
-//! Traffic that goes on while something else happens to the host.
+//! Background traffic during a test.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -33,7 +33,7 @@ impl Lookups {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Until so many more requests were answered.
+    /// Waits until so many more requests were answered.
     pub async fn answer_more(&self, more: u32) {
         let (goal, until) = (self.answered() + more, Instant::now() + PATIENCE);
         while self.answered() < goal {
@@ -54,7 +54,7 @@ impl Lookups {
     }
 }
 
-/// A number that was not asked for before, so that no kept answer is given.
+/// A number that was not asked for before, so that no cached answer is given.
 pub fn next_number() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     // URL-encoded: a plus stands for a space in a query.

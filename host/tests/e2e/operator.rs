@@ -1,4 +1,4 @@
-//! What is the operator's alone: the data folder, the metrics, and a host in development mode.
+//! Access for the operator alone: the data folder, the metrics, and a host in development mode.
 
 use std::fs::Permissions;
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! What the process is to the machine that it runs on: its memory, and the folder that it has for itself.
+//! The process on its machine: its memory, its open files, and its data folder.
 
 use std::process::{Command, Output};
 

@@ -1,5 +1,5 @@
-//! Development: whoever changes a source sees it served. All is as `cargo xtask run` has it but for the compiler, whose place is taken by a
-//! script: it packs the component that is there with the sources as they are.
+//! Development mode: a changed source is served. Everything is as in `cargo xtask run` except the compiler, which is a script that packs the
+//! component that is there with the sources as they are.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -55,7 +55,7 @@ async fn a_changed_source_is_rebuilt_and_served() {
     // An editor may write in several steps, and each may be seen by itself.
     assert!(calls().lines().all(|call| call == "xtask plugins location"), "{}", calls());
 
-    // What does not build changes nothing, and its reason can be read.
+    // A source that does not build changes nothing, and the reason is in the log.
     fs::write(&changed, "colour = 1\n").expect("a file of our own");
     let reason = "the plugins do not build; the running versions go on";
     until("the failure is told", async || app.log().contains(reason).then_some(())).await;
@@ -64,7 +64,7 @@ async fn a_changed_source_is_rebuilt_and_served() {
     fs::write(&changed, with_ttl("3h")).expect("a file of our own");
     until("the mended source is served", async || (cache_control().await == "public, max-age=10800").then_some(())).await;
 
-    // What all services share makes all of them stale; what is no source makes none.
+    // A shared source concerns all services; a file that is no source concerns none.
     fs::write(sources.join("plugins/location/notes.txt"), "a note").expect("a file of our own");
     let before = calls().lines().count();
     fs::write(sources.join("wit/deps/types/more.wit"), "package echo:types@0.1.0;\n").expect("a file of our own");
