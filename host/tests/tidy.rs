@@ -124,6 +124,8 @@ const CIRCLES: &[(&str, &str)] = &[
     ("capabilities::sql::migration capabilities::sql::sqlite", "which functions a migration may call, the engine knows"),
     ("capabilities::sql::sqlite::backfill capabilities::sql::sqlite::migrate", "a migration that is applied declares its back-fill"),
     ("capabilities::sql::sqlite::keeper capabilities::sql::sqlite::lanes", "the writer stops for the last pass of a checkpoint"),
+    ("contract::bounds contract::wit", "a field's bounds are read for its type, and the type holds them"),
+    ("contract::codec::check contract::codec::read contract::codec::shape", "a shape holds its bounds, and both name fields alike"),
     (
         "runtime::call runtime::catalogue runtime::instance runtime::linking runtime::pool",
         "a call pins a catalogue, which owns the pools of instances, each of which holds the call that it runs",
