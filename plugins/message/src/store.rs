@@ -106,3 +106,8 @@ pub fn withhold_receipts(tx: &Transaction, user_id: &str, viewer_id: &str) -> Re
     )?;
     Ok(())
 }
+
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod tests;

@@ -471,3 +471,6 @@ pub fn participants_among(conversation_id: &str, viewer: &str, user_ids: &[Strin
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

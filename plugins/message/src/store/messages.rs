@@ -228,7 +228,8 @@ pub fn last_of_each(user_id: &str, conversation_ids: &[String], now: Timestamp) 
         concat!(
             "SELECT ",
             message!(),
-            " FROM participants me JOIN messages m ON m.conversation_id = me.conversation_id AND m.seq = \
+            " FROM participants me JOIN conversations c ON c.id = me.conversation_id AND c.ended_at IS NULL \
+             JOIN messages m ON m.conversation_id = me.conversation_id AND m.seq = \
              (SELECT z.seq FROM messages z WHERE z.conversation_id = me.conversation_id AND z.seq > me.joined_seq \
              AND (z.expires_at IS NULL OR z.expires_at > $2) AND NOT EXISTS (SELECT 1 FROM hidden_messages h \
              WHERE h.conversation_id = z.conversation_id AND h.user_id = $1 AND h.seq = z.seq) ORDER BY z.seq DESC LIMIT 1) \
@@ -334,8 +335,9 @@ pub fn take_expired(tx: &Transaction, now: Timestamp, limit: i64) -> Result<Vec<
     let mut values = params![timestamp(now)];
     values.extend(expired.iter().map(|message| uuid(&message.id)));
     tx.execute(&format!(concat!("UPDATE messages SET deleted_at = $1, ", emptied!(), " WHERE id IN ({})"), ids), values)?;
-    let sql = format!("DELETE FROM edits WHERE message_id IN ({})", placeholders(1, expired.len()));
-    tx.execute(&sql, expired.iter().map(|message| uuid(&message.id)).collect())?;
+    let (ids, all) = (placeholders(1, expired.len()), || expired.iter().map(|message| uuid(&message.id)).collect());
+    tx.execute(&format!("DELETE FROM edits WHERE message_id IN ({ids})"), all())?;
+    tx.execute(&format!("DELETE FROM withheld_edits WHERE message_id IN ({ids})"), all())?;
     Ok(expired)
 }
 
@@ -372,3 +374,6 @@ pub fn audience_of(tx: &Transaction, conversation_id: &str, seq: u64) -> Result<
     )?;
     Ok(users.into_iter().map(|(user,)| user).collect())
 }
+
+#[cfg(test)]
+mod tests;

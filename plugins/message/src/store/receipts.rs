@@ -49,6 +49,9 @@ impl FromRow for Undelivered {
 
 /// Of what was reached the messages that others sent and that are not delivered yet; by user, conversation and seq.
 pub fn undelivered_among(reached: &[Reached<'_>]) -> Result<Vec<Undelivered>, SqlError> {
+    if reached.is_empty() {
+        return Ok(Vec::new());
+    }
     let sql = format!(
         concat!(
             "WITH reached (user_id, message_id) AS (VALUES {}) \
@@ -82,8 +85,11 @@ pub struct Step {
     pub to: u64,
 }
 
-/// Moves the watermarks, at least one, on from where they were seen, and notes when. False where one stands elsewhere by now.
+/// Moves the watermarks on from where they were seen, and notes when. False where one stands elsewhere by now.
 pub fn raise_all_delivered(tx: &Transaction, steps: &[Step], at: Timestamp) -> Result<bool, SqlError> {
+    if steps.is_empty() {
+        return Ok(true);
+    }
     let rows = row_placeholders(steps.len().next_power_of_two(), 4);
     let raised = tx.execute(
         &format!(
@@ -111,9 +117,10 @@ pub fn note_undelivered(tx: &Transaction, step: &Step, but: &[u64]) -> Result<()
          WHERE m.conversation_id = $1 AND m.seq > $3 AND m.seq < $4 AND m.sender_id <> $2 AND m.seq NOT IN ({}) \
          AND NOT EXISTS (SELECT 1 FROM hidden_messages h WHERE h.conversation_id = $1 AND h.user_id = $2 AND h.seq = m.seq \
          AND h.reason = 'blocked') ON CONFLICT DO NOTHING",
-        placeholders(5, but.len())
+        placeholders(5, but.len() + 1)
     );
-    let mut values = params![uuid(&step.conversation_id), uuid(&step.user_id), step.from, step.to];
+    // No message has the seq 0: a list of none is not empty either.
+    let mut values = params![uuid(&step.conversation_id), uuid(&step.user_id), step.from, step.to, 0];
     values.extend(but.iter().map(|seq| Value::from(*seq as i64)));
     tx.execute(&sql, values)?;
     Ok(())
@@ -236,3 +243,6 @@ pub fn recipients_of(conversation_id: &str, seq: u64, sender_id: &str) -> Result
         params![uuid(conversation_id), seq, uuid(sender_id)],
     )
 }
+
+#[cfg(test)]
+mod tests;
