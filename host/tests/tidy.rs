@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 #[path = "tidy/error_codes.rs"]
 mod error_codes;
+#[path = "tidy/store_tests.rs"]
+mod store_tests;
 
 /// `host/src/<module>` and what it may name of the others: dependencies point one way.
 const LAYERS: &[(&str, &[&str])] = &[
