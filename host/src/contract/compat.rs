@@ -426,9 +426,14 @@ mod tests {
             &["request.a"],
         );
         check(fixture::contract("location"), &[]);
-        for (importer, exporter) in
-            [("auth", "location"), ("user", "auth"), ("message", "user"), ("auth", "user"), ("message", "notification")]
-        {
+        for (importer, exporter) in [
+            ("auth", "location"),
+            ("user", "auth"),
+            ("message", "user"),
+            ("auth", "user"),
+            ("message", "notification"),
+            ("presence", "user"),
+        ] {
             assert_eq!(check_dependent(&fixture::contract(importer), &fixture::contract(exporter)), [], "{importer} {exporter}");
         }
     }

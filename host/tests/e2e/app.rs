@@ -20,6 +20,9 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 /// How long a test waits for something that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The services of the repository.
+pub const ALL: [&str; 6] = ["auth", "location", "message", "notification", "presence", "user"];
+
 /// A running `echod dev`. Dropping it kills it.
 pub struct TestApp {
     process: Child,
@@ -42,9 +45,9 @@ pub fn packed(name: &str) -> PathBuf {
 }
 
 impl TestApp {
-    /// All five services, in development mode.
+    /// All services, in development mode.
     pub async fn start() -> Self {
-        Self::with(&["auth", "location", "message", "notification", "user"], &[]).await
+        Self::with(&ALL, &[]).await
     }
 
     /// The host shared by tests that neither stop it nor need other settings, and that work beside other users. It runs as long as one of them.

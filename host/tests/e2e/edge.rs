@@ -10,9 +10,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::app::{PATIENCE, TestApp, until, unused_phone};
+use crate::app::{ALL, PATIENCE, TestApp, until, unused_phone};
 
-const ALL: [&str; 5] = ["auth", "location", "message", "notification", "user"];
 const LOOKUP: &str = "/api/v1/location/lookup?phone=%2B14155552671";
 
 /// The API page's routes of services, as far as they are built.
@@ -66,6 +65,10 @@ const ROUTES: &str = "
     POST /api/v1/messages/read
     POST /api/v1/messages/delivered
     POST /api/v1/messages/typing
+    GET /api/v1/presence
+    PUT /api/v1/presence
+    POST /api/v1/presence/heartbeat
+    GET /api/v1/presence/devices
     GET /api/v1/location/lookup
     GET /api/v1/notifications/devices
     POST /api/v1/notifications/devices

@@ -16,6 +16,7 @@ mod hostile;
 mod kill;
 mod load;
 mod operator;
+mod presence;
 mod process;
 mod protocol;
 mod rates;

@@ -154,6 +154,11 @@ impl user_events::Guest for Message {
     }
 
     /// Not subscribed to.
+    fn audience_changed(_key: String, _event: user_events::AudienceChange) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Not subscribed to.
     fn registered(_key: String, _event: user_events::Registration) -> Result<(), Error> {
         Ok(())
     }

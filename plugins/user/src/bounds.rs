@@ -1,5 +1,7 @@
 //! Every bound of this service that no contract states, with its unit.
 
+/// Viewers together in one question about several people's presence.
+pub const PRESENCE_PAIRS_MAX: usize = 4_096;
 /// Accounts asked for in one call because their profile is missing; an id beyond is taken for unknown until asked again.
 pub const HEALED_MAX: usize = 32;
 /// Tested numbers remembered of one person; the oldest go first.

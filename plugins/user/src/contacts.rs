@@ -1,5 +1,6 @@
 //! A user's contacts: people with an alias of one's own, and which numbers of an address book are users.
 
+use echo_sdk::sql::transaction;
 use echo_sdk::{Error, Id, Page, caller, time};
 
 use crate::bindings::exports::echo::user::api::{
@@ -7,7 +8,7 @@ use crate::bindings::exports::echo::user::api::{
 };
 use crate::bounds::CONTACTS_MAX;
 use crate::numbers::{self, Purpose};
-use crate::privacy::shown;
+use crate::privacy::{audience_changed, shown};
 use crate::{profiles, store};
 
 /// Sorts after everything that has a time and an id: the beginning of a list of the newest first.
@@ -56,9 +57,10 @@ pub fn remove(user_id: &str) -> Result<(), Error> {
     let me = caller()?.user_id;
     // Of their row, not of what is shown of it: a number that the caller may not see any more leaves the address book too.
     let phone = store::profile_seen_by(&me, user_id)?.and_then(|seen| seen.profile.phone);
-    if !store::delete_contact(&me, user_id)? {
-        return Err(no_contact());
-    }
+    transaction(|tx| match store::delete_contact(tx, &me, user_id)? {
+        true => audience_changed(&me),
+        false => Err(no_contact()),
+    })?;
     phone.map_or(Ok(()), |phone| numbers::take_out(&me, &phone))
 }
 

@@ -6,6 +6,7 @@ mod bounds;
 mod contacts;
 mod fold;
 mod numbers;
+mod presence;
 mod privacy;
 mod profiles;
 mod registration;
@@ -69,6 +70,10 @@ impl api::Guest for User {
         privacy::read_receipts_for(request.ids)
     }
 
+    fn who_sees_presence(request: api::PresenceAudienceRequest) -> Result<api::PresenceAudiences, Error> {
+        presence::audiences(request.items)
+    }
+
     fn search(request: api::SearchRequest) -> Result<api::Profiles, Error> {
         search::search(request)
     }
@@ -126,6 +131,11 @@ impl events::Guest for User {
 
     /// Published by this service itself; not subscribed to.
     fn unblocked(_key: String, _event: events::BlockChange) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Published by this service itself; not subscribed to.
+    fn audience_changed(_key: String, _event: events::AudienceChange) -> Result<(), Error> {
         Ok(())
     }
 }

@@ -1,7 +1,9 @@
 //! Who sees what of a profile. A blocked viewer is in nobody's audience, so that a block cannot be told from a choice of privacy.
 
+use echo_sdk::sql::transaction;
 use echo_sdk::{Error, caller, time};
 
+use crate::bindings::echo::user::events::{self, AudienceChange};
 use crate::bindings::exports::echo::user::api::{AddableUsers, Audience, Privacy, Profile, ReceiptAudience, UpdatePrivacyRequest};
 use crate::store::{self, Owner, PrivacyChange, Seen};
 use crate::{profiles, store::Privacy as Row};
@@ -22,7 +24,13 @@ pub fn update(request: &UpdatePrivacyRequest) -> Result<Privacy, Error> {
         read_receipts: request.read_receipts.map(name),
         added_by: request.groups.map(name),
     };
-    store::update_privacy(&me, &change, time::now_us())?;
+    transaction(|tx| {
+        store::update_privacy(tx, &me, &change, time::now_us())?;
+        match change.presence_visible.or(change.last_seen_visible) {
+            Some(_) => audience_changed(&me),
+            None => Ok(()),
+        }
+    })?;
     read(&me)
 }
 
@@ -38,6 +46,11 @@ fn read(me: &str) -> Result<Privacy, Error> {
         read_receipts: audience(&read_receipts),
         groups: audience(&added_by),
     })
+}
+
+/// Whoever shows others something of the user is to ask again to whom. In the transaction that makes the change.
+pub fn audience_changed(user_id: &str) -> Result<(), Error> {
+    events::audience_changed(user_id, &AudienceChange { user_id: user_id.to_owned() })
 }
 
 /// Whom of these the caller may add to a group. A block and a choice of privacy keep out alike.
@@ -88,7 +101,7 @@ pub fn shown(seen: Seen, viewer: &str) -> Profile {
     }
 }
 
-fn admits(audience: Audience, viewer_is_contact: bool, viewer_is_blocked: bool) -> bool {
+pub fn admits(audience: Audience, viewer_is_contact: bool, viewer_is_blocked: bool) -> bool {
     !viewer_is_blocked
         && match audience {
             Audience::Everyone => true,
@@ -106,7 +119,7 @@ fn name(audience: Audience) -> &'static str {
 }
 
 /// What the table's CHECK lets in; anything else shows nothing.
-fn audience(name: &str) -> Audience {
+pub fn audience(name: &str) -> Audience {
     match name {
         "everyone" => Audience::Everyone,
         "contacts" => Audience::Contacts,

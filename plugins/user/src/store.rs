@@ -326,8 +326,8 @@ pub struct PrivacyChange {
     pub added_by: Option<&'static str>,
 }
 
-pub fn update_privacy(id: &str, change: &PrivacyChange, at: Timestamp) -> Result<(), SqlError> {
-    Database.execute(
+pub fn update_privacy(tx: &Transaction, id: &str, change: &PrivacyChange, at: Timestamp) -> Result<(), SqlError> {
+    tx.execute(
         "UPDATE profiles SET phone_visible = COALESCE($2, phone_visible), profile_visible = COALESCE($3, profile_visible), \
          last_seen_visible = COALESCE($4, last_seen_visible), presence_visible = COALESCE($5, presence_visible), \
          read_receipts = COALESCE($6, read_receipts), added_by = COALESCE($7, added_by), updated_at = $8 WHERE id = $1",
@@ -436,9 +436,9 @@ pub fn set_alias(owner: &str, user_id: &str, alias: Option<&str>) -> Result<bool
 }
 
 /// Whether there was such a contact.
-pub fn delete_contact(owner: &str, user_id: &str) -> Result<bool, SqlError> {
+pub fn delete_contact(tx: &Transaction, owner: &str, user_id: &str) -> Result<bool, SqlError> {
     let sql = "DELETE FROM contacts WHERE owner_id = $1 AND user_id = $2";
-    Ok(Database.execute(sql, params![uuid(owner), uuid(user_id)])? == 1)
+    Ok(tx.execute(sql, params![uuid(owner), uuid(user_id)])? == 1)
 }
 
 // --- Blocks ------------------------------------------------------------------------------------------------------------------------
@@ -482,6 +482,38 @@ pub fn unblock(tx: &Transaction, user_id: &str, blocked: &str) -> Result<Option<
         params![uuid(user_id), uuid(blocked)],
     )?;
     Ok(revision.map(|(revision,)| revision))
+}
+
+// --- Presence -----------------------------------------------------------------------------------------------------------------------
+
+/// What somebody's presence has to do with somebody who wants to see it.
+pub struct Sight {
+    pub user_id: String,
+    pub viewer_id: String,
+    pub presence_visible: String,
+    pub last_seen_visible: String,
+    pub viewer_is_contact: bool,
+    pub viewer_is_blocked: bool,
+}
+
+from_row!(Sight { user_id, viewer_id, presence_visible, last_seen_visible, viewer_is_contact, viewer_is_blocked });
+
+/// Of each pair of a user and a viewer; none where there is no such user.
+pub fn sights_of(pairs: &[(&str, &str)]) -> Result<Vec<Sight>, SqlError> {
+    let mut sights = Vec::with_capacity(pairs.len());
+    for pairs in pairs.chunks(LIST_PARAMS_MAX / 2) {
+        let sql = format!(
+            "WITH pair (user_id, viewer_id) AS (VALUES {}) \
+             SELECT p.id, pair.viewer_id, p.presence_visible, p.last_seen_visible, \
+             EXISTS (SELECT 1 FROM contacts c WHERE c.owner_id = p.id AND c.user_id = pair.viewer_id), \
+             EXISTS (SELECT 1 FROM blocks b WHERE b.user_id = p.id AND b.blocked_user_id = pair.viewer_id AND b.active = TRUE) \
+             FROM pair CROSS JOIN profiles p WHERE p.id = pair.user_id",
+            row_placeholders(pairs.len(), 2)
+        );
+        let values = pairs.iter().flat_map(|(user, viewer)| [uuid(*user), uuid(*viewer)]).collect();
+        sights.extend(Database.rows::<Sight>(&sql, values)?);
+    }
+    Ok(sights)
 }
 
 /// What the question gives of the ids; it ends before their list and takes the owner as `$1`.

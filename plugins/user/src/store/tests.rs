@@ -54,7 +54,7 @@ fn profile(number: u32) -> Profile {
 }
 
 fn privacy(number: u32, change: PrivacyChange) {
-    update_privacy(&id(number), &change, 8).expect("updates");
+    committed(|tx| update_privacy(tx, &id(number), &change, 8));
 }
 
 const UNCHANGED: PrivacyChange = PrivacyChange {
@@ -628,7 +628,8 @@ mod update_privacy {
     fn takes_no_audience_that_there_is_not() {
         let _store = store();
         profiles([1]);
-        let error = update_privacy(&id(1), &PrivacyChange { added_by: Some("friends"), ..UNCHANGED }, 8).unwrap_err();
+        let change = PrivacyChange { added_by: Some("friends"), ..UNCHANGED };
+        let error = transaction(|tx| update_privacy(tx, &id(1), &change, 8)).unwrap_err();
         assert_eq!(error.class, echo_sdk::sql::ErrorClass::Check);
     }
 }
@@ -818,7 +819,7 @@ mod delete_contact {
         contact(9, 1);
         contact(8, 1);
         contact(1, 9);
-        assert_eq!([(); 2].map(|()| delete_contact(&id(9), &id(1)).unwrap()), [true, false]);
+        assert_eq!([(); 2].map(|()| committed(|tx| delete_contact(tx, &id(9), &id(1)))), [true, false]);
         assert_eq!([9, 8, 1].map(|owner| contact_count_of(&id(owner)).unwrap()), [0, 1, 1]);
     }
 }
@@ -927,5 +928,52 @@ mod unblock {
         assert_eq!(committed(|tx| unblock(tx, &id(9), &id(1))), Some(2));
         assert!(blocked_among(&id(9), &ids([1])).unwrap().is_empty());
         assert_eq!(committed(|tx| block(tx, &id(9), &id(1), 10)), Some(3));
+    }
+}
+
+// --- Presence ------------------------------------------------------------------------------------------------------------------------
+
+mod sights_of {
+    use super::*;
+
+    fn sights(pairs: &[(u32, u32)]) -> Vec<(String, String, bool, bool)> {
+        let ids: Vec<(String, String)> = pairs.iter().map(|(user, viewer)| (id(*user), id(*viewer))).collect();
+        let pairs: Vec<(&str, &str)> = ids.iter().map(|(user, viewer)| (user.as_str(), viewer.as_str())).collect();
+        let mut sights = sights_of(&pairs).unwrap();
+        sights.sort_by(|one, other| (&one.user_id, &one.viewer_id).cmp(&(&other.user_id, &other.viewer_id)));
+        sights.into_iter().map(|sight| (sight.user_id, sight.viewer_id, sight.viewer_is_contact, sight.viewer_is_blocked)).collect()
+    }
+
+    #[test]
+    fn says_of_each_pair_what_they_have_to_do_with_each_other() {
+        let _store = store();
+        profiles([1, 2]);
+        contact(1, 8);
+        contact(8, 2);
+        blocked(1, 9);
+        blocked(2, 8);
+        unblocked(2, 8);
+        let expect = [(1, 8, true, false), (1, 9, false, true), (2, 8, false, false)];
+        let expect: Vec<_> = expect.into_iter().map(|(user, viewer, contact, blocked)| (id(user), id(viewer), contact, blocked)).collect();
+        // Of a user whom nobody knows nothing is said.
+        assert_eq!(sights(&[(1, 8), (1, 9), (2, 8), (3, 8)]), expect);
+        assert_eq!(sights(&[]), []);
+    }
+
+    #[test]
+    fn gives_the_owners_choices() {
+        let _store = store();
+        profiles([1]);
+        privacy(1, PrivacyChange { presence_visible: Some("nobody"), last_seen_visible: Some("everyone"), ..UNCHANGED });
+        let sight = sights_of(&[(&id(1), &id(2))]).unwrap().remove(0);
+        assert_eq!((sight.presence_visible.as_str(), sight.last_seen_visible.as_str()), ("nobody", "everyone"));
+    }
+
+    #[test]
+    fn takes_more_pairs_than_one_statement_lists() {
+        let _store = store();
+        profiles([1]);
+        let pairs: Vec<(u32, u32)> = (0..MANY).map(|viewer| (1, viewer)).collect();
+        assert_eq!(sights(&pairs).len(), MANY as usize);
     }
 }
