@@ -10,7 +10,7 @@ use super::wit::{Contract, ContractError, Function, wit_text};
 pub mod component;
 
 /// The worlds of `wit/services.wit`.
-pub const WORLDS: [&str; 6] = ["location", "auth", "user", "message", "notification", "presence"];
+pub const WORLDS: [&str; 7] = ["location", "auth", "user", "message", "notification", "presence", "analytics"];
 
 pub fn wit_dir() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../wit")

@@ -10,6 +10,7 @@ mod password;
 mod policy;
 mod quotas;
 mod retention;
+mod roles;
 mod secret;
 mod sessions;
 mod settings;

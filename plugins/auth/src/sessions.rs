@@ -12,10 +12,10 @@ use echo_sdk::{Error, caller, ids, log, time, transaction};
 
 use crate::bindings::echo::auth::events::{self, SessionEnd};
 use crate::bindings::exports::echo::auth::api::{Device, RefreshRequest, Session, SessionRequest, Sessions, Tokens, WsTicket};
-use crate::clients;
 use crate::secret::{Kind, Secret};
 use crate::settings::Settings;
 use crate::store::{self, Account, Ending};
+use crate::{clients, roles};
 
 /// Of an account: devices, each with an address, that are known to have signed in.
 const DEVICES_REMEMBERED: u64 = 100;
@@ -61,7 +61,7 @@ pub fn open(tx: &Transaction, settings: &Settings, account: &Account, device: &D
     store::add_session(tx, &account.id, &session, ends_us)?;
     store::add_refresh_token(tx, &refresh.fingerprint, &session.id, None, ends_us)?;
     store::note_device(tx, &account.id, &device.id, &clients::address(), now_us, DEVICES_REMEMBERED)?;
-    let tokens = issue(settings, &account.id, &session.id, &device.id, refresh)?;
+    let tokens = issue(settings, account, &session.id, &device.id, refresh)?;
     Ok(Opened { tokens, replaced })
 }
 
@@ -86,7 +86,8 @@ pub fn refresh(request: RefreshRequest) -> Result<Tokens, Error> {
         store::add_refresh_token(tx, &next.fingerprint, &kept.session_id, Some(&given.fingerprint), ends_us)?;
         store::note_device(tx, &kept.account_id, &kept.device_id, &clients::address(), now_us, DEVICES_REMEMBERED)?;
         store::touch_session(tx, &kept.session_id, context::client_address(), now_us, ends_us)?;
-        Ok(Refreshed::Anew(issue(&settings, &kept.account_id, &kept.session_id, &kept.device_id, next)?))
+        let account = store::account_by_id(tx, &kept.account_id)?.ok_or_else(refresh_invalid)?;
+        Ok(Refreshed::Anew(issue(&settings, &account, &kept.session_id, &kept.device_id, next)?))
     })?;
     match outcome {
         Refreshed::Anew(tokens) => Ok(tokens),
@@ -168,8 +169,13 @@ enum Refreshed {
     Reused(String),
 }
 
-fn issue(settings: &Settings, user: &str, session: &str, device: &str, refresh: Secret) -> Result<Tokens, Error> {
-    let claims = Claims { user_id: user.to_owned(), device_id: device.to_owned(), session_id: session.to_owned(), roles: Vec::new() };
+fn issue(settings: &Settings, account: &Account, session: &str, device: &str, refresh: Secret) -> Result<Tokens, Error> {
+    let claims = Claims {
+        user_id: account.id.clone(),
+        device_id: device.to_owned(),
+        session_id: session.to_owned(),
+        roles: roles::of_number(&settings.roles, &account.phone),
+    };
     let access = tokens::sign(&claims)?;
     Ok(Tokens {
         access_token: access.token,
@@ -177,7 +183,7 @@ fn issue(settings: &Settings, user: &str, session: &str, device: &str, refresh: 
         token_type: "Bearer".to_owned(),
         expires_in: access.expires_in,
         refresh_expires_in: u32::try_from(settings.refresh_ttl_s).unwrap_or(u32::MAX),
-        user_id: user.to_owned(),
+        user_id: account.id.clone(),
         session_id: session.to_owned(),
         device_id: device.to_owned(),
     })

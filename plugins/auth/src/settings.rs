@@ -25,6 +25,8 @@ pub struct Settings {
     pub refresh_grace_s: u64,
     pub sessions_max: u64,
     pub refuse_unassigned_numbers: bool,
+    /// `NUMBER=ROLE`, separated by commas.
+    pub roles: String,
 }
 
 /// What a year has in seconds, the bound of every time here.
@@ -65,6 +67,7 @@ impl Settings {
             refresh_grace_s: seconds("refresh_grace_s", 10).min(REFRESH_GRACE_S_MAX),
             sessions_max: config::number("sessions_max", 20).clamp(1, 1_000),
             refuse_unassigned_numbers: config::flag("refuse_unassigned_numbers", true),
+            roles: config::text("roles").unwrap_or_default(),
         }
     }
 
@@ -92,6 +95,7 @@ impl Settings {
             refresh_grace_s: 10,
             sessions_max: 20,
             refuse_unassigned_numbers: true,
+            roles: String::new(),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::bindings::exports::echo::message::api::{Message, MessageStatus, SendR
 use crate::bounds::TRIES_MAX;
 use crate::store::conversations::{Roster, roster_for, who_may_see_typing};
 use crate::store::messages;
-use crate::{disappearing, drafts, payload, rules};
+use crate::{disappearing, drafts, names, payload, rules};
 
 /// Why a try came to nothing.
 enum Stopped {
@@ -128,6 +128,7 @@ fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), 
         recipient_ids,
         muted_ids,
         withheld_ids,
+        type_: Some(names::of_message(message.type_).to_owned()),
         at: message.created_at,
     };
     Ok(events::sent("all", &SentMessages { items: vec![event] })?)
