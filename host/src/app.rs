@@ -123,6 +123,7 @@ impl Host {
         let noting = announcer.clone();
         let registry = Registry::new(Some(Box::new(move |change| noting.note(change))));
         let relays_stop = CancellationToken::new();
+        Relay::continue_above(feed.as_ref(), queue.as_ref(), feed.as_ref()).await?;
         let relay_feed = Relay::spawn(feed.clone(), queue.clone(), feed.clone(), registry.clone(), relays_stop.clone());
         let backends = Arc::new(Backends {
             config: config.clone(),
@@ -504,6 +505,7 @@ impl Backends {
             return Ok(database.clone());
         }
         let database = self.sql.open(service).await.map_err(|error| error.to_string())?;
+        Relay::continue_above(database.as_ref(), self.queue.as_ref(), self.feed.as_ref()).await.map_err(|error| error.to_string())?;
         let outbox = database.clone();
         let relay = Relay::spawn(outbox, self.queue.clone(), self.feed.clone(), self.sockets.clone(), self.relays_stop.clone());
         self.relays.lock().push(relay);

@@ -232,7 +232,7 @@ impl Config {
             },
             passwords: PasswordsConfig { cost: PasswordCost::Production, fingerprint_key: Secret::default() },
             cache: CacheConfig { bytes_max: limits::CACHE_BYTES_MAX },
-            sql: SqlConfig { synchronous: Synchronous::Normal, service_bytes_max: limits::SQL_SERVICE_BYTES_MAX },
+            sql: SqlConfig { synchronous: Synchronous::Full, service_bytes_max: limits::SQL_SERVICE_BYTES_MAX },
             feed: FeedConfig { cursors_kept: Duration::from_secs(limits::FEED_CURSORS_KEPT_S) },
             queue: QueueConfig {
                 dead_letter_ttl: Duration::from_secs(limits::DEAD_LETTER_TTL_S),

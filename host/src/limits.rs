@@ -255,6 +255,13 @@ pub const SQL_SERVICE_BYTES_MIN: u64 = 4 * MIB_BYTES;
 pub const SQLITE_PAGE_BYTES: u64 = 4_096;
 /// Readers per SQLite file.
 pub const SQLITE_READERS: u32 = 2;
+/// Transactions that follow each other on a file's writer are committed together: when nobody waits for the writer, at the latest so many microseconds
+/// after the first of them began, and not more than so many.
+pub const SQLITE_GROUP_US: u64 = 2_000;
+pub const SQLITE_GROUP_TRANSACTIONS_MAX: usize = 64;
+/// Where the last flush of a file to the disk took longer, in microseconds, the next is waited for on a thread of its own: threads that serve do not
+/// stand still for a slow disk.
+pub const SQLITE_FLUSH_IN_PLACE_US: u64 = 1_000;
 /// Memory of all SQLite connections together, in bytes; an allocation above it fails and its statement with it.
 pub const SQLITE_HEAP_BYTES_MAX: u64 = 512 * MIB_BYTES;
 /// The write-ahead log is folded into its file this often while it is written to, in milliseconds; above the maximum of pages (of 4 KiB) the next
@@ -269,9 +276,6 @@ pub const SQLITE_LOG_KEPT_BYTES: i64 = SQLITE_LOG_PAGES * 4_096;
 pub const SQLITE_LOG_REST_WAIT_MS: u64 = 50;
 /// A log that was written to is emptied at the latest so many milliseconds later, unless somebody always reads: it holds what was deleted.
 pub const SQLITE_LOG_KEPT_MS: u64 = 20_000;
-/// Bytes of a commit that are written to the log at once, and a page more; a larger one takes more writes. SQLite's own file takes less than
-/// 128 KiB at a time.
-pub const SQLITE_LOG_HELD_BYTES_MAX: usize = 64 * 1024;
 /// Pages (of 4 KiB) that the connection of a file that writes keeps in memory.
 pub const SQLITE_WRITER_PAGES: i64 = 2_048;
 /// Prepared statements kept per connection, and the longest text that is kept, in bytes.
@@ -294,11 +298,10 @@ pub const SQLITE_THREAD_IDLE_MS: u64 = 10_000;
 pub const SQLITE_ANSWER_MARGIN_MS: u64 = 250;
 /// How long it waits for a thread that takes it, in milliseconds.
 pub const SQLITE_HANDOVER_MS: u64 = 100;
-/// A read of a service that took no longer, in checks (see `SQLITE_STEPS_PER_CHECK`) and in microseconds, may run on the connection that
-/// writes, for which it waits a little, in milliseconds; one that took longer runs on one that only reads for so many times.
+/// A statement of a service that took no longer, in checks (see `SQLITE_STEPS_PER_CHECK`) and in microseconds, runs where it is asked for the next
+/// time too; one that took longer runs elsewhere for so many times.
 pub const SQLITE_QUICK_CHECKS: u64 = 5;
 pub const SQLITE_QUICK_US: u64 = 20_000;
-pub const SQLITE_WRITER_WAIT_MS: u64 = 2;
 pub const SQLITE_MISTRUSTED_RUNS: u32 = 1_000;
 /// SQLite asks after this many steps of its machine whether the statement has run too long.
 pub const SQLITE_STEPS_PER_CHECK: i32 = 1_000;

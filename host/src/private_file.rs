@@ -17,9 +17,12 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_folder(path)
 }
 
-/// Mode 0700, its parents as they come; fine where it is there already.
+/// Mode 0700, for its parents too where they are missing; fine where it is there already. On the disk when it returns.
 pub fn create_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    // Also where it was there: whoever made it may have died before this.
+    std::iter::once(path).chain(missing).try_for_each(sync_folder)
 }
 
 const STICKY: u32 = 0o1000;
@@ -70,10 +73,11 @@ fn mend(path: &Path, mode: u32) -> io::Result<bool> {
 }
 
 /// A name in a folder is durable only when the folder is.
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub fn sync_folder(path: &Path) -> io::Result<()> {
     match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-        _ => Ok(()),
+        Some(folder) if folder.as_os_str().is_empty() => File::open(".")?.sync_all(),
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
     }
 }
 

@@ -49,11 +49,13 @@ struct Publication {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum RelayError {
+pub enum RelayError {
     #[error("outbox: {0}")]
     Outbox(#[from] crate::capabilities::sql::SqlError),
     #[error(transparent)]
     Feed(#[from] crate::capabilities::hub::FeedError),
+    #[error(transparent)]
+    Queue(#[from] crate::capabilities::events::QueueError),
 }
 
 /// One batch.
@@ -81,6 +83,17 @@ impl Moved {
 }
 
 impl Relay {
+    /// Before anything is committed: what leaves this outbox from now on is above all that its receivers have seen of it. A file that was restored, or
+    /// that lost its last commits with the power, would else give out positions again, and what is new under them would be passed over.
+    pub async fn continue_above(outbox: &dyn Outbox, queue: &dyn Queue, feed: &dyn Feed) -> Result<(), RelayError> {
+        let source = outbox.source();
+        let seen = feed.position(source).await?.max(queue.position(source).await?);
+        if let Some(position) = seen {
+            outbox.start_above(position);
+        }
+        Ok(())
+    }
+
     /// Runs until `shutdown`, and then until what is committed has left (or cannot, in which case it stays for the next start).
     pub fn spawn(
         outbox: Arc<dyn Outbox>,
@@ -422,6 +435,10 @@ mod tests {
             self.queue.publish(source, events).await
         }
 
+        async fn position(&self, source: &str) -> Result<Option<i64>, QueueError> {
+            self.queue.position(source).await
+        }
+
         async fn subscribe(&self, consumer: &ServiceName, topics: Vec<String>, handler: Arc<dyn Handler>) -> Result<(), QueueError> {
             self.queue.subscribe(consumer, topics, handler).await
         }
@@ -459,6 +476,7 @@ mod tests {
     }
 
     struct House {
+        backend: SqliteBackend,
         database: Arc<dyn Database>,
         /// Its lanes end with it.
         queue: Arc<dyn Queue>,
@@ -486,12 +504,24 @@ mod tests {
         let queue: Arc<dyn Queue> =
             Arc::new(FlakyQueue { queue, refusals: refusals.clone(), hangs: hangs.clone(), is_full: is_full.clone() });
         let shutdown = CancellationToken::new();
+        Relay::continue_above(database.as_ref(), queue.as_ref(), feed.as_ref()).await.expect("both answer");
         let relay = Relay {
             publish_timeout: Duration::from_millis(200),
             ..Relay::new(database.clone(), queue.clone(), feed.clone(), arrivals.clone())
         };
         let relay = tokio::spawn(relay.run(shutdown.clone()));
-        House { database, queue, feed, arrivals, refusals, hangs, is_full, shutdown, relay }
+        House { backend, database, queue, feed, arrivals, refusals, hangs, is_full, shutdown, relay }
+    }
+
+    impl House {
+        /// All has left, and the files are closed.
+        async fn end(self) {
+            self.shutdown.cancel();
+            tokio::time::timeout(Duration::from_secs(10), self.relay).await.expect("it ends").expect("no panic");
+            self.backend.close().await;
+            self.queue.stop().await;
+            self.feed.close().await;
+        }
     }
 
     fn event(payload: &str) -> Effect {
@@ -647,6 +677,37 @@ mod tests {
         assert_eq!(*house.arrivals.events.lock(), taken, "what was taken arrives once, what was refused never does");
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_restored_file_loses_nothing_that_comes_after_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let user = Uuid::now_v7();
+        let send = async |house: &House, numbers: std::ops::Range<usize>| {
+            for number in numbers {
+                let effects = vec![event(&number.to_string()), push(user, &number.to_string(), Class::Durable)];
+                house.database.emit(effects).await.expect("emits");
+            }
+        };
+        let (file, copy) = (folder.path().join("alpha.sqlite"), folder.path().join("copy"));
+        let first = house(folder.path(), 0, None).await;
+        send(&first, 0..5).await;
+        first.end().await;
+        std::fs::copy(&file, &copy).expect("a copy");
+        let second = house(folder.path(), 0, None).await;
+        send(&second, 5..20).await;
+        second.end().await;
+
+        std::fs::copy(&copy, &file).expect("restored");
+        let third = house(folder.path(), 0, None).await;
+        send(&third, 100..103).await;
+        until("the new events", || third.arrivals.events.lock().len() >= 3).await;
+        until("the new pushes", || third.arrivals.entries.lock().len() >= 3).await;
+        assert_eq!(*third.arrivals.events.lock(), ["100", "101", "102"]);
+        let entries: Vec<(u64, String)> =
+            third.arrivals.entries.lock().iter().map(|entry| (entry.seq, entry.payload.to_string())).collect();
+        assert_eq!(entries, [(21, "100".to_owned()), (22, "101".to_owned()), (23, "102".to_owned())]);
+        third.end().await;
+    }
+
     /// Has a batch ready whenever it is asked, of these sizes.
     struct Batches {
         sizes: Mutex<VecDeque<usize>>,
@@ -662,6 +723,8 @@ mod tests {
         fn signal(&self) -> Arc<Notify> {
             self.signal.clone()
         }
+
+        fn start_above(&self, _: i64) {}
 
         async fn peek(&self, after: i64, _: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
             let size = self.sizes.lock().pop_front().unwrap_or(0);

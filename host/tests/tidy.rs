@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("priority", &["limits"]),
     ("contract", &["json_text", "limits"]),
     ("capabilities", &["deadline", "limits", "names", "priority", "private_file"]),
-    ("runtime", &["capabilities", "contract", "deadline", "limits", "names", "priority"]),
+    ("runtime", &["capabilities", "contract", "deadline", "limits", "names", "priority", "private_file"]),
     ("relay", &["capabilities", "limits"]),
     ("problem", &["capabilities", "in_flight", "limits", "runtime"]),
     ("rates", &["limits", "runtime"]),

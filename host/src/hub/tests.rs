@@ -87,6 +87,7 @@ impl Outbox for MemoryFeed {
     fn signal(&self) -> Arc<Notify> {
         self.signal.clone()
     }
+    fn start_above(&self, _position: i64) {}
     async fn peek(&self, _after: i64, _limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
         Ok(Vec::new())
     }
@@ -106,6 +107,10 @@ impl Feed for MemoryFeed {
             entries.extend(push.users.iter().map(|user| self.add(*user, &push.event, &payload)));
         }
         Ok(entries)
+    }
+
+    async fn position(&self, _source: &str) -> Result<Option<i64>, FeedError> {
+        Ok(None)
     }
 
     async fn release(&self, _source: &str) -> Result<Vec<FeedEntry>, FeedError> {

@@ -14,7 +14,7 @@ use wasmtime::component::Component;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::long_calls;
-use crate::limits;
+use crate::{limits, private_file};
 
 /// Cheap to clone. The ticking thread ends with the last clone.
 #[derive(Clone)]
@@ -160,15 +160,14 @@ const KEY_FILE: &str = "key";
 
 impl CodeCache {
     fn open(folder: &Path) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
-        restrict(folder, 0o700)?;
+        private_file::create_folder(folder)?;
         let key_file = folder.join(KEY_FILE);
         let key = match fs::read(&key_file) {
             Ok(bytes) if bytes.len() == 32 => bytes.try_into().expect("32 bytes were checked"),
             _ => {
                 let key: [u8; 32] = rand::random();
-                fs::write(&key_file, key)?;
-                restrict(&key_file, 0o600)?;
+                // Whole or not at all: of a key that is half zeros, others could make code.
+                private_file::write(&key_file, &key)?;
                 key
             }
         };
@@ -223,11 +222,6 @@ impl CodeCache {
             tracing::warn!(%error, "compiled code cannot be kept on disk");
         }
     }
-}
-
-fn restrict(path: &Path, mode: u32) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
 #[cfg(test)]

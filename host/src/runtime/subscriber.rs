@@ -203,6 +203,9 @@ mod tests {
         async fn publish(&self, source: &str, events: &[(i64, Event)]) -> Result<(), QueueError> {
             self.queue.publish(source, events).await
         }
+        async fn position(&self, source: &str) -> Result<Option<i64>, QueueError> {
+            self.queue.position(source).await
+        }
         async fn subscribe(&self, consumer: &ServiceName, topics: Vec<String>, handler: Arc<dyn Handler>) -> Result<(), QueueError> {
             if self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
                 return Err(QueueError::Unavailable("not now".to_owned()));

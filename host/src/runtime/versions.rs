@@ -14,6 +14,7 @@ use super::artifact::Artifact;
 use super::permissions::Grant;
 use crate::limits;
 use crate::names::ServiceName;
+use crate::private_file;
 
 /// `<folder>/<service>/<version>.wasm` and `<folder>/<service>/state.json`.
 ///
@@ -77,7 +78,7 @@ pub struct HistoryEntry {
 impl VersionStore {
     /// Reads the folder. A version whose file cannot be read is left out, with a line in the log.
     pub fn open(folder: &Path, kept_max: usize) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
+        private_file::create_folder(folder)?;
         let mut services = BTreeMap::new();
         for entry in fs::read_dir(folder)? {
             let path = entry?.path();
@@ -116,9 +117,9 @@ impl VersionStore {
     /// Keeps a version; above the bound others are removed. Returns the SHA-256 of the removed ones.
     pub fn keep(&self, service: &ServiceName, version: &str, artifact: Arc<Artifact>) -> io::Result<Vec<String>> {
         let folder = self.folder.join(service.as_str());
-        fs::create_dir_all(&folder)?;
+        private_file::create_folder(&folder)?;
         // Megabytes, so written before the lock is taken.
-        write_whole(&folder.join(format!("{version}.wasm")), &artifact.bytes)?;
+        private_file::write(&folder.join(format!("{version}.wasm")), &artifact.bytes)?;
         let mut gone = Vec::new();
         self.change(service, |versions| {
             versions.artifacts.insert(version.to_owned(), artifact);
@@ -181,9 +182,9 @@ impl VersionStore {
 
     fn write_state(&self, service: &ServiceName, state: &State) -> io::Result<()> {
         let folder = self.folder.join(service.as_str());
-        fs::create_dir_all(&folder)?;
+        private_file::create_folder(&folder)?;
         let text = serde_json::to_vec_pretty(state).expect("strings and numbers always serialise");
-        write_whole(&folder.join("state.json"), &text)
+        private_file::write(&folder.join("state.json"), &text)
     }
 }
 
@@ -289,13 +290,6 @@ impl Versions {
         }
         forgotten
     }
-}
-
-/// A reader sees the old file or the new one, never half of one.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let unfinished = path.with_extension("unfinished");
-    fs::write(&unfinished, bytes)?;
-    fs::rename(&unfinished, path)
 }
 
 #[cfg(test)]

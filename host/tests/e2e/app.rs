@@ -72,7 +72,11 @@ impl TestApp {
 
     /// `mode`: `dev` or `serve`.
     pub async fn launch(mode: &str, services: &[&str], settings: &[(&str, &str)]) -> Self {
-        let data = TempDir::new().expect("a temporary folder");
+        Self::launch_on(TempDir::new().expect("a temporary folder"), mode, services, settings).await
+    }
+
+    /// `data`: what is there already below `data_folder` is its data.
+    pub async fn launch_on(data: TempDir, mode: &str, services: &[&str], settings: &[(&str, &str)]) -> Self {
         let plugins = data.path().join("packed");
         std::fs::create_dir(&plugins).expect("a folder in the temporary one");
         for service in services {
@@ -406,7 +410,8 @@ impl Drop for TestApp {
     }
 }
 
-fn data_folder(data: &TempDir) -> PathBuf {
+/// Where a host of this temporary folder has its data.
+pub fn data_folder(data: &TempDir) -> PathBuf {
     data.path().join("data")
 }
 

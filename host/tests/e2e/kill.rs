@@ -16,6 +16,10 @@ use workload::{Answered, Expected, Workload, name_of, set_up, start};
 
 mod workload;
 
+pub const SERVICES: [&str; 5] = ["auth", "location", "message", "notification", "user"];
+/// So soon that decisions fall due while the host is being killed.
+pub const SETTINGS: [(&str, &str); 1] = [("ECHO_SERVICES__NOTIFICATION__ACK_WAIT_S", "1")];
+
 const SEED: u64 = 20_260_913;
 const KILLS: usize = 50;
 const PEOPLE: usize = 20;
@@ -30,18 +34,26 @@ const EVENTUALLY_WITHIN: Duration = Duration::from_secs(60);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_kills_lose_nothing_and_double_nothing() {
     let begun = Instant::now();
-    println!("seed {SEED}");
-    let mut app = TestApp::with(
-        &["auth", "location", "message", "notification", "user"],
-        // Short, so that decisions are due while the host is being killed.
-        &[("ECHO_SERVICES__NOTIFICATION__ACK_WAIT_S", "1")],
-    )
-    .await;
+    let mut app = TestApp::with(&SERVICES, &SETTINGS).await;
     let (address, _) = watch::channel(Some(app.url.clone()));
-    let workload = Arc::new(set_up(&app, address.subscribe()).await);
+    people_write_while_the_host_is_killed(&mut app, &address, KILLS, |_| {}).await;
+    println!("all checks done after {:.1?}", begun.elapsed());
+}
+
+/// Kills the host so often while people write to each other, with whatever else happens when it is down, and looks whether something is missing then.
+/// `address`: where the host is while it is up.
+pub async fn people_write_while_the_host_is_killed(
+    app: &mut TestApp,
+    address: &watch::Sender<Option<String>>,
+    kills: usize,
+    when_down: impl FnMut(&mut StdRng),
+) {
+    let begun = Instant::now();
+    println!("seed {SEED}");
+    let workload = Arc::new(set_up(app, address.subscribe()).await);
 
     let mut tasks = start(&workload);
-    let restarts = kill_again_and_again(&mut app, &address, &workload).await;
+    let restarts = kill_again_and_again(app, address, &workload, kills, when_down).await;
 
     workload.stop.send_replace(true);
     finish(&mut tasks.writers).await;
@@ -58,39 +70,46 @@ async fn fifty_kills_lose_nothing_and_double_nothing() {
 
     let retries = workload.retries.load(Ordering::SeqCst);
     println!(
-        "{KILLS} kills in {:.1?}; {} messages answered, {retries} requests cut off and repeated, {} connections of devices; restart {}",
+        "{kills} kills in {:.1?}; {} messages answered, {retries} requests cut off and repeated, {} connections of devices; restart {}",
         begun.elapsed(),
         answered.len(),
         workload.connections.load(Ordering::SeqCst),
         summary(&restarts),
     );
     // Otherwise the kills interrupted nothing.
-    assert!(answered.len() > KILLS * PEOPLE, "only {} messages in {KILLS} lives of the host", answered.len());
-    assert!(retries > KILLS as u64 / 2, "only {retries} requests were cut off by {KILLS} kills");
+    assert!(answered.len() > kills * PEOPLE, "only {} messages in {kills} lives of the host", answered.len());
+    assert!(retries > kills as u64 / 2, "only {retries} requests were cut off by {kills} kills");
 
-    conversations_hold_what_was_answered(&app, &workload, &answered).await;
-    feeds_hold_what_devices_received(&app, &workload, &expected).await;
-    statuses_and_traces_are_there(&app, &workload, &answered).await;
-    the_queue_is_empty(&app).await;
-    println!("all checks done after {:.1?}", begun.elapsed());
+    conversations_hold_what_was_answered(app, &workload, &answered).await;
+    feeds_hold_what_devices_received(app, &workload, &expected).await;
+    statuses_and_traces_are_there(app, &workload, &answered).await;
+    the_queue_is_empty(app).await;
 }
 
 // --- Killing ---------------------------------------------------------------------------------------------------------------------------
 
 /// How long each start took until the host was ready.
-async fn kill_again_and_again(app: &mut TestApp, address: &watch::Sender<Option<String>>, workload: &Workload) -> Vec<Duration> {
+async fn kill_again_and_again(
+    app: &mut TestApp,
+    address: &watch::Sender<Option<String>>,
+    workload: &Workload,
+    kills: usize,
+    mut when_down: impl FnMut(&mut StdRng),
+) -> Vec<Duration> {
     let mut random = StdRng::seed_from_u64(SEED);
     let mut restarts = Vec::new();
-    for kill in 1..=KILLS {
+    for kill in 1..=kills {
         tokio::time::sleep(Duration::from_millis(random.random_range(LIFE_MS))).await;
         let before = workload.answered.lock().len();
         // A user that is cut off waits for the next address, because the old port may belong to another process by then.
         address.send_replace(None);
         app.kill();
+        when_down(&mut random);
         if kill.is_multiple_of(EARLY_KILL_EVERY) {
             app.begin_restart();
             tokio::time::sleep(Duration::from_millis(random.random_range(EARLY_LIFE_MS))).await;
             app.kill();
+            when_down(&mut random);
         }
         let started = Instant::now();
         app.restart().await;

@@ -17,6 +17,7 @@ mod hostile;
 mod kill;
 mod load;
 mod operator;
+mod power;
 mod presence;
 mod process;
 mod protocol;

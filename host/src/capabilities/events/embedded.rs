@@ -20,13 +20,14 @@ use tokio_util::task::TaskTracker;
 use self::backlog::{Backlog, Waiting, Weight, publisher_of};
 use self::lane::{Item, Lane, Next};
 use super::{ConsumerState, DeadLetter, Event, Handler, Outcome, Queue, QueueError, gathered};
-use crate::capabilities::sql::sqlite::lanes::{File, Lease};
+use crate::capabilities::sql::sqlite::pool::{File, PooledConnection};
 use crate::capabilities::sql::sqlite::script::Script;
 use crate::capabilities::sql::sqlite::values::{Params, Row};
 use crate::capabilities::sql::sqlite::{Durability, values};
 use crate::capabilities::sql::{ErrorClass, SqlError, Value};
 use crate::limits;
 use crate::names::ServiceName;
+use crate::private_file;
 
 mod backlog;
 mod lane;
@@ -60,7 +61,7 @@ pub struct EmbeddedQueue {
 
 /// What lanes and callers share.
 struct Core {
-    file: File,
+    file: Arc<File>,
     scripts: Scripts,
     /// Held over every publish: ids rise in the order of the commits.
     memory: tokio::sync::Mutex<Memory>,
@@ -76,14 +77,12 @@ struct Core {
 }
 
 struct Scripts {
-    begin: Script,
     put_entry: Script,
     put_source: Script,
     load: Script,
     done: Script,
     retry: Script,
     bury: Script,
-    commit: Script,
 }
 
 #[derive(Default)]
@@ -130,9 +129,9 @@ impl EmbeddedQueue {
 
     /// ... with so many dead letters per consumer, and so many events waiting of one publisher, at the most.
     pub async fn open_within(folder: &Path, durability: Durability, letters_max: usize, waiting_max: u64) -> Result<Self, QueueError> {
-        tokio::fs::create_dir_all(folder).await.map_err(|error| QueueError::Unavailable(format!("{}: {error}", folder.display())))?;
-        let file = File::open(&folder.join("queue.sqlite"), durability).await?;
-        let mut writer = file.writer().await?;
+        private_file::create_folder(folder).map_err(|error| QueueError::Unavailable(format!("{}: {error}", folder.display())))?;
+        let file = Arc::new(File::open(&folder.join("queue.sqlite"), durability).await?);
+        let mut writer = file.writer_alone().await?;
         writer.run(&Script::all(TABLES), Params::default()).await?;
         if !has_publishers(&mut writer).await? {
             writer.run(&Script::new(ADD_PUBLISHER).once(), Params::default()).await?;
@@ -142,7 +141,6 @@ impl EmbeddedQueue {
         writer.run(&repartition, values::bind([i64::from(limits::QUEUE_PARTITIONS).into()])?).await?;
         drop(writer);
         let scripts = Scripts {
-            begin: Script::new("BEGIN IMMEDIATE"),
             put_entry: Script::new(PUT_ENTRY),
             put_source: Script::new(PUT_SOURCE),
             load: Script::new(
@@ -157,7 +155,6 @@ impl EmbeddedQueue {
                 "DELETE FROM queue_letter WHERE consumer = $2
                     AND id <= (SELECT id FROM queue_letter WHERE consumer = $2 ORDER BY id DESC LIMIT 1 OFFSET $6)",
             ]),
-            commit: Script::new("COMMIT"),
         };
         let core = Arc::new(Core {
             file,
@@ -173,6 +170,10 @@ impl EmbeddedQueue {
         let (settler, closing) = (TaskTracker::new(), CancellationToken::new());
         settler.spawn(settle_for_ever(core.clone(), closing.clone()));
         Ok(Self { core, running: parking_lot::Mutex::default(), lanes: TaskTracker::new(), settler, closing })
+    }
+
+    pub fn file(&self) -> Arc<File> {
+        self.core.file.clone()
     }
 
     /// Stops handling, writes down what was handled and closes the file.
@@ -251,6 +252,12 @@ impl Queue for EmbeddedQueue {
             subscription.offer(partition, item);
         }
         Ok(())
+    }
+
+    async fn position(&self, source: &str) -> Result<Option<i64>, QueueError> {
+        let mut memory = self.core.memory.lock().await;
+        self.core.make_sound(&mut memory).await?;
+        Ok(memory.sources.get(source).copied())
     }
 
     async fn subscribe(&self, consumer: &ServiceName, topics: Vec<String>, handler: Arc<dyn Handler>) -> Result<(), QueueError> {
@@ -385,12 +392,10 @@ impl Queue for EmbeddedQueue {
         memory.sound = false;
         let row = entry_row(entry, &subscription, &event.key, &encode(&event), None)?;
         let mut writer = core.file.writer().await?;
-        writer.opened();
-        writer.run(&core.scripts.begin, Params::default()).await?;
+        writer.begin()?;
         writer.run(&core.scripts.put_entry, row).await?;
         writer.run(&Script::new("DELETE FROM queue_letter WHERE id = $1"), values::bind([id.into()])?).await?;
-        writer.run(&core.scripts.commit, Params::default()).await?;
-        writer.ended();
+        writer.commit(None).await?;
         memory.sound = true;
         let partition = partition_of(hash_of(&event.key));
         subscription.offer(partition, Item { id: entry, event: Arc::new(event), weight: Weight::default(), tries: 0, due: None });
@@ -399,7 +404,7 @@ impl Queue for EmbeddedQueue {
 
     async fn drop_letter(&self, id: i64) -> Result<(), QueueError> {
         let script = Script::new("DELETE FROM queue_letter WHERE id = $1");
-        let counts = self.core.file.writer().await?.run(&script, values::bind([id.into()])?).await?;
+        let counts = self.core.file.write(&script, values::bind([id.into()])?).await?;
         if counts == [0] { Err(QueueError::NoSuchLetter(id)) } else { Ok(()) }
     }
 
@@ -410,7 +415,7 @@ impl Queue for EmbeddedQueue {
         let mut expired = 0;
         loop {
             let params = values::bind([Value::Timestamp(before_us), (limits::DEAD_LETTER_SWEEP_BATCH as i64).into()])?;
-            let counts = self.core.file.writer().await?.run(&script, params).await?;
+            let counts = self.core.file.write(&script, params).await?;
             let count = counts.last().copied().unwrap_or(0);
             expired += count;
             if count < limits::DEAD_LETTER_SWEEP_BATCH as u64 {
@@ -452,8 +457,8 @@ impl Core {
         if memory.sound {
             return Ok(());
         }
-        // On the writer: a write whose future was dropped has come to its end before this lease is given.
-        let mut writer = self.file.writer().await?;
+        // A write whose future was dropped has come to its end before the writer is given.
+        let mut writer = self.file.writer_alone().await?;
         let next = Script::new("SELECT coalesce((SELECT max(id) FROM queue_entry), 0) + 1");
         each(&mut writer, &next, vec![], |row| {
             // The lanes in memory have seen the ids of before, though all of those may have been taken out since.
@@ -496,39 +501,29 @@ impl Core {
 
     async fn append(&self, rows: &[Params], source: &str, position: i64) -> Result<(), SqlError> {
         let mut writer = self.file.writer().await?;
-        writer.opened();
-        writer.run(&self.scripts.begin, Params::default()).await?;
+        writer.begin()?;
         writer.run_rows(&self.scripts.put_entry, rows).await?;
         writer.run(&self.scripts.put_source, values::bind([source.into(), position.into()])?).await?;
-        writer.run(&self.scripts.commit, Params::default()).await?;
-        writer.ended();
-        Ok(())
+        writer.commit(None).await
     }
 
     async fn add_subscription(&self, consumer: &str, topic: &str) -> Result<Subscription, SqlError> {
         let script = Script::new("INSERT INTO queue_subscription (consumer, topic) VALUES ($1, $2) RETURNING id");
         let mut id = 0;
         let mut writer = self.file.writer().await?;
+        writer.begin()?;
         each(&mut writer, &script, vec![consumer.into(), topic.into()], |row| {
             id = values::integer(row, 0)?;
             Ok(true)
         })
         .await?;
+        writer.commit(None).await?;
         Ok(Subscription::new(id, consumer.to_owned(), topic.to_owned()))
     }
 
     async fn remove_subscription(&self, subscription: &Subscription) -> Result<(), SqlError> {
-        let script = Script::all([
-            "BEGIN IMMEDIATE",
-            "DELETE FROM queue_entry WHERE subscription = $1",
-            "DELETE FROM queue_subscription WHERE id = $1",
-            "COMMIT",
-        ]);
-        let mut writer = self.file.writer().await?;
-        writer.opened();
-        writer.run(&script, values::bind([subscription.id.into()])?).await?;
-        writer.ended();
-        Ok(())
+        let script = Script::all(["DELETE FROM queue_entry WHERE subscription = $1", "DELETE FROM queue_subscription WHERE id = $1"]);
+        self.file.write(&script, values::bind([subscription.id.into()])?).await.map(drop)
     }
 
     async fn load(&self, subscription: i64, partition: usize, after: i64) -> Result<(Vec<Item>, bool), SqlError> {
@@ -577,8 +572,7 @@ impl Core {
         });
         let done = done.collect::<Result<Vec<_>, _>>()?;
         let mut writer = self.file.writer().await?;
-        writer.opened();
-        writer.run(&self.scripts.begin, Params::default()).await?;
+        writer.begin()?;
         writer.run_rows(&self.scripts.done, &done).await?;
         for settled in &taken.all {
             match settled {
@@ -604,8 +598,7 @@ impl Core {
                 }
             }
         }
-        writer.run(&self.scripts.commit, Params::default()).await?;
-        writer.ended();
+        writer.commit(None).await?;
         self.backlog.remove(taken.all.iter().filter_map(|settled| match settled {
             Settled::Done { weight, .. } | Settled::Dead { weight, .. } => Some(weight),
             Settled::Retry { .. } => None,
@@ -755,7 +748,7 @@ fn entry_row(id: i64, subscription: &Subscription, key: &str, event: &str, publi
     values::bind([id.into(), subscription.id.into(), i64::from(hash).into(), (partition_of(hash) as i64).into(), event.into(), publisher])
 }
 
-async fn has_publishers(writer: &mut Lease) -> Result<bool, SqlError> {
+async fn has_publishers(writer: &mut PooledConnection) -> Result<bool, SqlError> {
     let mut found = false;
     let script = Script::new("SELECT 1 FROM pragma_table_info('queue_entry') WHERE name = 'publisher'").once();
     each(writer, &script, vec![], |_| {
@@ -775,12 +768,12 @@ fn decode(event: &str) -> Result<Event, SqlError> {
 }
 
 async fn each(
-    lease: &mut Lease,
+    pooled: &mut PooledConnection,
     script: &Script,
     params: Vec<Value>,
     visit: impl FnMut(&Row<'_>) -> Result<bool, SqlError> + Send,
 ) -> Result<(), SqlError> {
-    lease.each(script, values::bind(params)?, visit).await.map(drop)
+    pooled.each(script, values::bind(params)?, visit).await.map(drop)
 }
 
 fn number(row: &Row<'_>, index: usize) -> Result<u64, SqlError> {

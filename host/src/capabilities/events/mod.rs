@@ -122,6 +122,8 @@ pub trait Queue: Send + Sync {
     /// source was appended before and is skipped, so that a batch can be handed over again after a crash. Of the rest, neighbours that
     /// gather become one. Errors: `Full` while so many events of the source's service wait; nothing is taken then.
     async fn publish(&self, source: &str, events: &[(i64, Event)]) -> Result<(), QueueError>;
+    /// The highest position that was appended of this source; none where nothing was.
+    async fn position(&self, source: &str) -> Result<Option<i64>, QueueError>;
     /// Makes the consumer known and starts (or replaces) its handling of these topics. A new consumer starts with what is published
     /// from now on. Topics it no longer names are no longer kept for it.
     async fn subscribe(&self, consumer: &ServiceName, topics: Vec<String>, handler: Arc<dyn Handler>) -> Result<(), QueueError>;

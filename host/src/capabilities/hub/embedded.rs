@@ -17,17 +17,18 @@ use self::reached::{Reached, Span};
 use self::states::States;
 use super::{Acknowledgement, DeviceCursor, Feed, FeedChange, FeedEntry, FeedError, FeedPage};
 use crate::capabilities::events::Event;
-use crate::capabilities::sql::sqlite::lanes::{File, Lease};
 use crate::capabilities::sql::sqlite::outbox::{self, Pending, SqliteOutbox};
+use crate::capabilities::sql::sqlite::pool::{File, PooledConnection};
 use crate::capabilities::sql::sqlite::script::Script;
 use crate::capabilities::sql::sqlite::values::{Params, Row};
 use crate::capabilities::sql::sqlite::{Durability, values};
 use crate::capabilities::sql::{Effect, ErrorClass, Outbox, SqlError, Value};
-use crate::limits;
+use crate::{limits, private_file};
 
 mod acknowledging;
 mod numbering;
 mod reached;
+mod restored;
 mod states;
 
 const TABLES: [&str; 8] = [
@@ -82,15 +83,14 @@ const PUT_GAP: &str = "INSERT INTO feed_gap (user, above, up_to, above_payload, 
     coalesce((SELECT payload FROM feed_entry WHERE user = $1 AND seq <= $3 ORDER BY seq DESC LIMIT 1), 0))";
 
 pub struct EmbeddedFeed {
-    file: File,
-    outbox: SqliteOutbox,
+    file: Arc<File>,
+    outbox: Arc<SqliteOutbox>,
     /// Held over every write: numbers are given out in the order of the commits.
     memory: Mutex<Memory>,
     scripts: Scripts,
 }
 
 struct Scripts {
-    begin: Script,
     put_user: Script,
     put_payload: Script,
     replace: Script,
@@ -105,7 +105,6 @@ struct Scripts {
     drop_gaps: Script,
     put_gap: Script,
     emit: Script,
-    commit: Script,
     read: Script,
     cursor: Script,
     acknowledged: Script,
@@ -138,11 +137,11 @@ impl User {
 impl EmbeddedFeed {
     /// `<folder>/feed.sqlite`.
     pub async fn open(folder: &Path, durability: Durability) -> Result<Self, FeedError> {
-        tokio::fs::create_dir_all(folder).await.map_err(|error| FeedError(format!("{}: {error}", folder.display())))?;
-        let file = File::open(&folder.join("feed.sqlite"), durability).await?;
+        private_file::create_folder(folder).map_err(|error| FeedError(format!("{}: {error}", folder.display())))?;
+        let file = Arc::new(File::open(&folder.join("feed.sqlite"), durability).await?);
         let outbox = SqliteOutbox::open(&file, "feed").await?;
         {
-            let mut writer = file.writer().await?;
+            let mut writer = file.writer_alone().await?;
             writer.run(&Script::all(TABLES), Params::default()).await?;
             for (table, column, addition) in COLUMNS {
                 if !has_column(&mut writer, table, column).await? {
@@ -155,7 +154,6 @@ impl EmbeddedFeed {
         }
         let reached = reached();
         let scripts = Scripts {
-            begin: Script::new("BEGIN IMMEDIATE"),
             put_user: Script::new(PUT_USER),
             put_payload: Script::new(PUT_PAYLOAD),
             replace: Script::new(REPLACE),
@@ -179,7 +177,6 @@ impl EmbeddedFeed {
             drop_gaps: Script::new("DELETE FROM feed_gap WHERE user = $1"),
             put_gap: Script::new(PUT_GAP),
             emit: Script::new(outbox::APPEND),
-            commit: Script::new("COMMIT"),
             read: Script::new(format!(
                 "SELECT {HEAD}, (SELECT min(seq) FROM feed_entry WHERE user = person.id),
                         entry.seq, payload.event, payload.body, payload.at_us
@@ -203,6 +200,10 @@ impl EmbeddedFeed {
         Ok(Self { file, outbox, memory: Mutex::new(Memory::default()), scripts })
     }
 
+    pub fn file(&self) -> Arc<File> {
+        self.file.clone()
+    }
+
     /// Flushes and closes the file.
     pub async fn close(&self) {
         self.file.close().await;
@@ -214,8 +215,8 @@ impl EmbeddedFeed {
             return Ok(());
         }
         *memory = Memory::default();
-        // On the writer: a write whose future was dropped has come to its end before this lease is given.
-        let mut writer = self.file.writer().await?;
+        // A write whose future was dropped has come to its end before the writer is given.
+        let mut writer = self.file.writer_alone().await?;
         // A payload's id is never given twice, even when all payloads have expired: `reached` remembers the highest that mattered.
         let sql = "SELECT coalesce((SELECT max(id) FROM feed_user), 0),
             max(coalesce((SELECT max(id) FROM feed_payload), 0), coalesce((SELECT max(reached) FROM feed_user), 0))";
@@ -275,8 +276,7 @@ impl EmbeddedFeed {
         let (put_waiting, drop_waiting) = waiting_rows(source, &numbered.waiting)?;
         let payloads = numbered.payloads.iter().map(Payload::row).collect::<Result<Vec<_>, _>>()?;
         let mut writer = self.file.writer().await?;
-        writer.opened();
-        writer.run(&scripts.begin, Params::default()).await?;
+        writer.begin()?;
         for (script, rows) in [
             // What came earlier in this batch has been replaced in memory, what comes later is not to be.
             (&scripts.replace, &numbered.replacements),
@@ -293,9 +293,7 @@ impl EmbeddedFeed {
         if let Some(position) = position {
             writer.run(&scripts.put_source, values::bind([source.into(), position.into()])?).await?;
         }
-        writer.run(&scripts.commit, Params::default()).await?;
-        writer.ended();
-        Ok(())
+        writer.commit(None).await
     }
 }
 
@@ -321,6 +319,12 @@ impl Feed for EmbeddedFeed {
         memory.sources.insert(source.to_owned(), position);
         memory.sound = true;
         Ok(numbered.delivered())
+    }
+
+    async fn position(&self, source: &str) -> Result<Option<i64>, FeedError> {
+        let mut memory = self.memory.lock().await;
+        self.make_sound(&mut memory).await?;
+        Ok(memory.sources.get(source).copied())
     }
 
     async fn release(&self, source: &str) -> Result<Vec<FeedEntry>, FeedError> {
@@ -374,8 +378,7 @@ impl Feed for EmbeddedFeed {
 
     async fn announce(&self, events: &[Event]) -> Result<(), FeedError> {
         let mut writer = self.file.writer().await?;
-        writer.opened();
-        writer.run(&self.scripts.begin, Params::default()).await?;
+        writer.begin()?;
         Ok(self.publish_and_commit(writer, events.to_vec()).await?)
     }
 
@@ -409,20 +412,17 @@ impl Feed for EmbeddedFeed {
         let write_down = write_down();
         let drop_entries = "DELETE FROM feed_entry WHERE user = $1 AND seq < $2";
         let drop_gaps = "DELETE FROM feed_gap WHERE user = $1 AND up_to < $2";
-        let drop_entries = Script::all(["BEGIN IMMEDIATE", &write_down, drop_entries, drop_gaps, "COMMIT"]);
+        let drop_entries = Script::all([&write_down, drop_entries, drop_gaps]);
         // User by user, so that no transaction is long.
         for (user, first_kept) in self.overfull(old).await? {
-            let mut writer = self.file.writer().await?;
-            writer.opened();
-            let counts = writer.run(&drop_entries, values::bind([user.into(), first_kept.into()])?).await?;
-            writer.ended();
-            dropped += counts.get(2).copied().unwrap_or(0);
+            let counts = self.file.write(&drop_entries, values::bind([user.into(), first_kept.into()])?).await?;
+            dropped += counts.get(1).copied().unwrap_or(0);
         }
         loop {
             let script =
                 Script::new("DELETE FROM feed_payload WHERE id IN (SELECT id FROM feed_payload WHERE id <= $1 ORDER BY id LIMIT $2)");
             let params = values::bind([old.into(), (limits::FEED_EXPIRE_BATCH as i64).into()])?;
-            let counts = self.file.writer().await?.run(&script, params).await?;
+            let counts = self.file.write(&script, params).await?;
             if counts.first().copied().unwrap_or(0) < limits::FEED_EXPIRE_BATCH {
                 return Ok(dropped);
             }
@@ -432,7 +432,7 @@ impl Feed for EmbeddedFeed {
 
 impl EmbeddedFeed {
     /// Ends the writer's transaction with these events in the outbox.
-    async fn publish_and_commit(&self, mut writer: Lease, events: Vec<Event>) -> Result<(), SqlError> {
+    async fn publish_and_commit(&self, mut writer: PooledConnection, events: Vec<Event>) -> Result<(), SqlError> {
         let mut pending = Pending::default();
         for event in events {
             let effect = Effect::Event(event);
@@ -443,13 +443,8 @@ impl EmbeddedFeed {
                 writer.run_rows(&self.scripts.emit, &pending.take(&self.outbox)?).await?;
             }
         }
-        let events = pending.take(&self.outbox)?;
-        let handover = self.outbox.handover(&mut pending);
-        writer.run_rows(&self.scripts.emit, &events).await?;
-        writer.run(&self.scripts.commit, Params::default()).await?;
-        writer.ended();
-        handover.committed();
-        Ok(())
+        writer.run_rows(&self.scripts.emit, &pending.take(&self.outbox)?).await?;
+        writer.commit(self.outbox.on_end(&mut pending)).await
     }
 
     /// Those of devices that have not been there since.
@@ -461,13 +456,9 @@ impl EmbeddedFeed {
             Ok(true)
         })
         .await?;
-        let drop_cursors =
-            Script::all(["BEGIN IMMEDIATE", &write_down(), "DELETE FROM feed_cursor WHERE user = $1 AND at_us < $2", "COMMIT"]);
+        let drop_cursors = Script::all([write_down().as_str(), "DELETE FROM feed_cursor WHERE user = $1 AND at_us < $2"]);
         for user in users {
-            let mut writer = self.file.writer().await?;
-            writer.opened();
-            writer.run(&drop_cursors, values::bind([user.into(), Value::Timestamp(before_us)])?).await?;
-            writer.ended();
+            self.file.write(&drop_cursors, values::bind([user.into(), Value::Timestamp(before_us)])?).await?;
         }
         Ok(())
     }
@@ -516,6 +507,10 @@ impl Outbox for EmbeddedFeed {
         self.outbox.signal()
     }
 
+    fn start_above(&self, position: i64) {
+        self.outbox.start_above(position);
+    }
+
     async fn peek(&self, after: i64, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
         self.outbox.peek(&self.file, after, limit).await
     }
@@ -546,7 +541,7 @@ fn reached() -> String {
     )
 }
 
-async fn has_column(writer: &mut Lease, table: &str, column: &str) -> Result<bool, SqlError> {
+async fn has_column(writer: &mut PooledConnection, table: &str, column: &str) -> Result<bool, SqlError> {
     let mut found = false;
     let script = Script::new("SELECT 1 FROM pragma_table_info($1) WHERE name = $2").once();
     each(writer, &script, vec![table.into(), column.into()], |_| {
@@ -558,12 +553,12 @@ async fn has_column(writer: &mut Lease, table: &str, column: &str) -> Result<boo
 }
 
 async fn each(
-    lease: &mut Lease,
+    pooled: &mut PooledConnection,
     script: &Script,
     params: Vec<Value>,
     visit: impl FnMut(&Row<'_>) -> Result<bool, SqlError> + Send,
 ) -> Result<(), SqlError> {
-    lease.each(script, values::bind(params)?, visit).await.map(drop)
+    pooled.each(script, values::bind(params)?, visit).await.map(drop)
 }
 
 fn encode(list: &impl serde::Serialize) -> Value {

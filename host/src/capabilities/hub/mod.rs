@@ -118,6 +118,8 @@ pub trait Feed: Outbox {
     /// `Queue::publish`). A replaced payload is overwritten, not only let go of. Of pushes with a state the first of a key is numbered; those that
     /// follow it closely are kept, the last for each user, until `release`.
     async fn apply(&self, source: &str, changes: &[(i64, FeedChange)]) -> Result<Vec<FeedEntry>, FeedError>;
+    /// The highest position that was seen of this source; none where nothing was.
+    async fn position(&self, source: &str) -> Result<Option<i64>, FeedError>;
     /// Numbers the pushes with a state that `apply` kept of this source. To be called `FEED_STATE_GATHER_MS` after the first of them, and at the
     /// start.
     async fn release(&self, source: &str) -> Result<Vec<FeedEntry>, FeedError>;

@@ -37,6 +37,7 @@ pub fn check(migrations: &[Migration]) -> Result<(), Vec<String>> {
 pub fn check_one(migration: &Migration) -> Result<(), String> {
     let mut made = BTreeSet::new();
     for statement in parse(migration)? {
+        checks_at_once(&statement)?;
         adds(&statement, &mut made)?;
         only_known_functions(&statement)?;
     }
@@ -151,6 +152,41 @@ fn fillable_columns(migration: &Migration, table: &str) -> Result<BTreeSet<Strin
         }
     }
     Ok(columns)
+}
+
+/// A constraint that is looked at when the commit comes fails for all transactions that share it.
+fn checks_at_once(statement: &Statement) -> Result<(), String> {
+    let columns = match statement {
+        Statement::CreateTable(table) => table.columns.iter().collect(),
+        Statement::AlterTable(table) => {
+            let added = table.operations.iter().filter_map(|operation| match operation {
+                AlterTableOperation::AddColumn { column_def, .. } => Some(column_def),
+                _ => None,
+            });
+            added.collect()
+        }
+        _ => Vec::new(),
+    };
+    let of_table = match statement {
+        Statement::CreateTable(table) => table.constraints.as_slice(),
+        _ => &[],
+    };
+    let of_columns = columns.into_iter().flat_map(|column| &column.options).filter_map(|option| match &option.option {
+        ColumnOption::ForeignKey(key) => key.characteristics.as_ref(),
+        ColumnOption::PrimaryKey(key) => key.characteristics.as_ref(),
+        ColumnOption::Unique(unique) => unique.characteristics.as_ref(),
+        _ => None,
+    });
+    let of_table = of_table.iter().filter_map(|constraint| match constraint {
+        TableConstraint::ForeignKey(key) => key.characteristics.as_ref(),
+        TableConstraint::PrimaryKey(key) => key.characteristics.as_ref(),
+        TableConstraint::Unique(unique) => unique.characteristics.as_ref(),
+        _ => None,
+    });
+    match of_columns.chain(of_table).next() {
+        Some(deferred) => Err(format!("{deferred}: a constraint is checked with each statement, not at the commit")),
+        None => Ok(()),
+    }
 }
 
 /// `made`: the tables that the migration has made so far.
@@ -409,6 +445,9 @@ mod tests {
             ("CREATE TABLE _echo_outbox (a TEXT)", "the host's"),
             ("CREATE TABLE \"_ECHO_outbox\" (a TEXT)", "the host's"),
             ("CREATE TABLE main.a (a TEXT)", "without a schema"),
+            ("CREATE TABLE x (a TEXT REFERENCES y (a) DEFERRABLE INITIALLY DEFERRED)", "at the commit"),
+            ("CREATE TABLE x (a TEXT, FOREIGN KEY (a) REFERENCES y (a) DEFERRABLE INITIALLY DEFERRED)", "at the commit"),
+            ("ALTER TABLE x ADD COLUMN b TEXT REFERENCES y (a) DEFERRABLE", "at the commit"),
             ("ALTER TABLE sqlite_master ADD COLUMN a TEXT", "the host's"),
             ("SELEC 1", ""),
         ] {

@@ -157,6 +157,8 @@ pub trait Outbox: Send + Sync {
     fn source(&self) -> &str;
     /// Rung after every commit that wrote an effect.
     fn signal(&self) -> Arc<Notify>;
+    /// What is committed from now on has positions above this one. To be called before anything is.
+    fn start_above(&self, position: i64);
     /// The oldest after this position, in order of their positions.
     async fn peek(&self, after: i64, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError>;
     /// The next `peek` may ask for what an earlier one has given.

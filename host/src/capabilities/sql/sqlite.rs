@@ -1,6 +1,7 @@
 //! SQL on SQLite: one file per service, one writer, a few readers. Knows no guests and no events' meaning.
 //!
-//! A transaction begins with its first statement, and its effects are written with the commit, so that the writer is held for little.
+//! A transaction begins with its first statement, and its effects are written at its end, so that the writer is held for little. It is answered, and
+//! its effects leave, when the commit that it shares with others is on the disk; a read outside a transaction sees nothing before that.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,9 +12,9 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify};
 
 use self::guard::{Checked, Guard};
-pub use self::lanes::Durability;
-use self::lanes::{File, Lease, Visit};
 use self::outbox::{Pending, SqliteOutbox};
+pub use self::pool::Durability;
+use self::pool::{File, PooledConnection, Visit};
 use self::script::Script;
 use self::values::Params;
 use super::migration::Backfill;
@@ -22,16 +23,15 @@ use super::{
 };
 use crate::limits;
 use crate::names::ServiceName;
+use crate::private_file;
 
 mod backfill;
 mod errors;
 mod functions;
 mod guard;
-mod keeper;
-pub(crate) mod lanes;
-mod log_file;
 mod migrate;
 pub(crate) mod outbox;
+pub(crate) mod pool;
 pub(crate) mod script;
 pub(crate) mod values;
 mod watch;
@@ -50,13 +50,18 @@ pub struct SqliteBackend {
 }
 
 impl SqliteBackend {
-    /// Commits survive the end of the process, by whatever signal (`Durability::Process`).
+    /// Commits survive a loss of power.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self::with_durability(folder, Durability::default())
     }
 
     pub fn with_durability(folder: impl Into<PathBuf>, durability: Durability) -> Self {
         Self { folder: folder.into(), durability, bytes_max: None, open: Mutex::new(HashMap::new()) }
+    }
+
+    /// Those that are open, by the service.
+    pub async fn files(&self) -> Vec<(ServiceName, Arc<File>)> {
+        self.open.lock().await.iter().map(|(service, database)| (service.clone(), database.0.file.clone())).collect()
     }
 
     /// No service's database grows beyond so many bytes.
@@ -73,20 +78,12 @@ impl SqlBackend for SqliteBackend {
             return Ok(database.clone());
         }
         let folder = &self.folder;
-        tokio::fs::create_dir_all(folder)
-            .await
+        private_file::create_folder(folder)
             .map_err(|error| SqlError::new(ErrorClass::Unavailable, format!("{}: {error}", folder.display())))?;
-        let file = File::open_within(&folder.join(format!("{service}.sqlite")), self.durability, self.bytes_max).await?;
+        let file = Arc::new(File::open_within(&folder.join(format!("{service}.sqlite")), self.durability, self.bytes_max).await?);
         let outbox = SqliteOutbox::open(&file, service.as_str()).await?;
-        let database = Arc::new(SqliteDatabase(Arc::new(Core {
-            file,
-            outbox,
-            guard: Guard::default(),
-            begin: Script::new("BEGIN IMMEDIATE"),
-            commit: Script::new("COMMIT"),
-            rollback: Script::new("ROLLBACK"),
-            append: Script::new(outbox::APPEND),
-        })));
+        let database =
+            Arc::new(SqliteDatabase(Arc::new(Core { file, outbox, guard: Guard::default(), append: Script::new(outbox::APPEND) })));
         open.insert(service.clone(), database.clone());
         Ok(database)
     }
@@ -108,12 +105,9 @@ struct SqliteDatabase(Arc<Core>);
 
 /// What its transactions hold on to.
 struct Core {
-    file: File,
-    outbox: SqliteOutbox,
+    file: Arc<File>,
+    outbox: Arc<SqliteOutbox>,
     guard: Guard,
-    begin: Script,
-    commit: Script,
-    rollback: Script,
     append: Script,
 }
 
@@ -127,16 +121,40 @@ impl Core {
         Ok(checked)
     }
 
-    /// A connection for a statement outside a transaction. Every commit takes a reader's cached pages from it, and the writer keeps its own: a
-    /// quick read is quickest there, also where it waits for a short transaction first.
-    async fn lease_for(&self, checked: &Checked) -> Result<Lease, SqlError> {
-        if !checked.reads {
-            return self.file.writer().await;
+    /// One statement outside a transaction.
+    async fn run(&self, sql: &str, params: Vec<Value>) -> Result<(Rows, u64), SqlError> {
+        let checked = self.check(sql, &params)?;
+        if checked.reads {
+            return collect(&mut self.file.reader().await?, &checked, params).await;
         }
-        let writer = if checked.haste.is_quick() { self.file.writer_soon().await? } else { None };
-        match writer {
-            Some(writer) => Ok(writer),
-            None => self.file.reader().await,
+        let mut writer = self.begin_for(&checked).await?;
+        let outcome = collect(&mut writer, &checked, params).await;
+        end(writer, outcome).await
+    }
+
+    /// The writer, with a transaction begun for this statement. One that may take long begins when all before it is committed: were it broken off,
+    /// what is open would be rolled back.
+    async fn begin_for(&self, checked: &Checked) -> Result<PooledConnection, SqlError> {
+        let mut writer = self.file.writer().await?;
+        begin_for(&mut writer, checked)?;
+        Ok(writer)
+    }
+}
+
+fn begin_for(writer: &mut PooledConnection, checked: &Checked) -> Result<(), SqlError> {
+    if !checked.haste.is_quick() {
+        writer.commit_others()?;
+    }
+    writer.begin()
+}
+
+/// Ends a transaction of one statement with its outcome.
+async fn end<T>(writer: PooledConnection, outcome: Result<T, SqlError>) -> Result<T, SqlError> {
+    match outcome {
+        Ok(value) => writer.commit(None).await.map(|()| value),
+        Err(error) => {
+            writer.rollback().await?;
+            Err(error)
         }
     }
 }
@@ -179,73 +197,68 @@ impl Visit for First {
     }
 }
 
-/// Rows and changed rows of one checked statement; `script` is the statement itself or its opening form.
-async fn collect(lease: &mut Lease, script: &Script, checked: &Checked, params: Params) -> Result<(Rows, u64), SqlError> {
-    let (collector, changed) = lease.run_checked::<Collector>(script, checked, params).await?;
+/// Rows and changed rows of one checked statement.
+async fn collect(pooled: &mut PooledConnection, checked: &Checked, params: Vec<Value>) -> Result<(Rows, u64), SqlError> {
+    let (collector, changed) = pooled.run_checked::<Collector>(checked, values::bind(params)?).await?;
     let changed = if checked.changes { changed.last().copied().unwrap_or(0) } else { 0 };
     Ok((collector.rows, changed))
 }
 
 /// The first row. A read ends there; a change is always run to its end.
-async fn first(lease: &mut Lease, script: &Script, checked: &Checked, params: Params) -> Result<Option<Row>, SqlError> {
+async fn first(pooled: &mut PooledConnection, checked: &Checked, params: Vec<Value>) -> Result<Option<Row>, SqlError> {
     if checked.changes {
-        let (rows, _) = collect(lease, script, checked, params).await?;
+        let (rows, _) = collect(pooled, checked, params).await?;
         return Ok(rows.rows.into_iter().next());
     }
-    let (First(mut collector), _) = lease.run_checked::<First>(script, checked, params).await?;
+    let (First(mut collector), _) = pooled.run_checked::<First>(checked, values::bind(params)?).await?;
     Ok(collector.rows.rows.pop())
 }
 
 #[async_trait]
 impl Database for SqliteDatabase {
     async fn query(&self, sql: &str, params: Vec<Value>) -> Result<Rows, SqlError> {
-        let checked = self.0.check(sql, &params)?;
-        let mut lease = self.0.lease_for(&checked).await?;
-        let (rows, _) = collect(&mut lease, &checked.script, &checked, values::bind(params)?).await?;
-        Ok(rows)
+        self.0.run(sql, params).await.map(|(rows, _)| rows)
     }
 
     async fn query_one(&self, sql: &str, params: Vec<Value>) -> Result<Option<Row>, SqlError> {
         let checked = self.0.check(sql, &params)?;
-        let mut lease = self.0.lease_for(&checked).await?;
-        first(&mut lease, &checked.script, &checked, values::bind(params)?).await
+        if checked.reads {
+            return first(&mut self.0.file.reader().await?, &checked, params).await;
+        }
+        let mut writer = self.0.begin_for(&checked).await?;
+        let outcome = first(&mut writer, &checked, params).await;
+        end(writer, outcome).await
     }
 
     async fn execute(&self, sql: &str, params: Vec<Value>) -> Result<u64, SqlError> {
-        let checked = self.0.check(sql, &params)?;
-        let mut lease = self.0.lease_for(&checked).await?;
-        let (_, changed) = collect(&mut lease, &checked.script, &checked, values::bind(params)?).await?;
-        Ok(changed)
+        self.0.run(sql, params).await.map(|(_, changed)| changed)
     }
 
     async fn batch(&self, statements: Vec<(String, Vec<Value>)>) -> Result<Vec<u64>, SqlError> {
         if statements.len() > limits::SQL_BATCH_MAX {
             return Err(SqlError::new(ErrorClass::TooLarge, format!("more than {} statements", limits::SQL_BATCH_MAX)));
         }
-        let mut checked = Vec::with_capacity(statements.len());
+        let mut all = Vec::with_capacity(statements.len());
         for (sql, params) in statements {
-            checked.push((self.0.check(&sql, &params)?, values::bind(params)?));
+            all.push((self.0.check(&sql, &params)?, params));
         }
-        let mut counts = Vec::with_capacity(checked.len());
-        if checked.is_empty() {
-            return Ok(counts);
-        }
-        let mut lease = self.0.file.writer().await?;
-        lease.opened();
-        for (index, (checked, params)) in checked.into_iter().enumerate() {
-            let script = checked.after(index > 0);
-            let (_, changed) = collect(&mut lease, script, &checked, params).await?;
-            counts.push(changed);
-        }
-        lease.run(&self.0.commit, Params::default()).await?;
-        lease.ended();
-        Ok(counts)
+        let Some((first, _)) = all.first() else { return Ok(Vec::new()) };
+        let mut writer = self.0.begin_for(first).await?;
+        let outcome = async {
+            let mut counts = Vec::with_capacity(all.len());
+            for (checked, params) in all {
+                counts.push(collect(&mut writer, &checked, params).await?.1);
+            }
+            Ok(counts)
+        };
+        let outcome = outcome.await;
+        end(writer, outcome).await
     }
 
     async fn begin(&self) -> Result<Box<dyn Transaction>, SqlError> {
         self.0.outbox.room().await;
-        let lease = self.0.file.writer().await?;
-        let transaction = SqliteTransaction { core: self.0.clone(), lease, begun: false, failed: false, pending: Pending::default() };
+        let writer = self.0.file.writer().await?;
+        let transaction = SqliteTransaction { core: self.0.clone(), writer, begun: false, failed: false, pending: Pending::default() };
         Ok(Box::new(transaction))
     }
 
@@ -305,6 +318,10 @@ impl Outbox for SqliteDatabase {
         self.0.outbox.signal()
     }
 
+    fn start_above(&self, position: i64) {
+        self.0.outbox.start_above(position);
+    }
+
     async fn peek(&self, after: i64, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
         self.0.outbox.peek(&self.0.file, after, limit).await
     }
@@ -325,7 +342,7 @@ impl Outbox for SqliteDatabase {
 /// Holds the writer. SQLite learns of it with the first statement.
 struct SqliteTransaction {
     core: Arc<Core>,
-    lease: Lease,
+    writer: PooledConnection,
     begun: bool,
     /// A statement failed, or its future was dropped while it ran.
     failed: bool,
@@ -333,7 +350,7 @@ struct SqliteTransaction {
 }
 
 impl SqliteTransaction {
-    /// Marks the transaction as failed until `succeeded`, so that a dropped future counts as a failure.
+    /// Marks the transaction as failed until it is said that it is not, so that a dropped future counts as a failure.
     fn enter(&mut self) -> Result<(), SqlError> {
         if self.failed {
             return Err(SqlError {
@@ -342,39 +359,49 @@ impl SqliteTransaction {
             });
         }
         self.failed = true;
-        self.lease.opened();
         Ok(())
     }
 
-    fn succeeded(&mut self) {
-        self.begun = true;
-        self.failed = false;
+    fn enter_with(&mut self, sql: &str, params: &[Value]) -> Result<Arc<Checked>, SqlError> {
+        self.enter()?;
+        let checked = self.core.check(sql, params)?;
+        if !self.begun {
+            begin_for(&mut self.writer, &checked)?;
+            self.begun = true;
+        }
+        Ok(checked)
+    }
+
+    /// Writes the effects that wait.
+    async fn append(&mut self) -> Result<(), SqlError> {
+        if !self.begun {
+            self.writer.begin()?;
+            self.begun = true;
+        }
+        self.writer.run_rows(&self.core.append, &self.pending.take(&self.core.outbox)?).await
     }
 }
 
 #[async_trait]
 impl Transaction for SqliteTransaction {
     async fn query(&mut self, sql: &str, params: Vec<Value>) -> Result<Rows, SqlError> {
-        self.enter()?;
-        let checked = self.core.check(sql, &params)?;
-        let (rows, _) = collect(&mut self.lease, checked.after(self.begun), &checked, values::bind(params)?).await?;
-        self.succeeded();
+        let checked = self.enter_with(sql, &params)?;
+        let (rows, _) = collect(&mut self.writer, &checked, params).await?;
+        self.failed = false;
         Ok(rows)
     }
 
     async fn query_one(&mut self, sql: &str, params: Vec<Value>) -> Result<Option<Row>, SqlError> {
-        self.enter()?;
-        let checked = self.core.check(sql, &params)?;
-        let row = first(&mut self.lease, checked.after(self.begun), &checked, values::bind(params)?).await?;
-        self.succeeded();
+        let checked = self.enter_with(sql, &params)?;
+        let row = first(&mut self.writer, &checked, params).await?;
+        self.failed = false;
         Ok(row)
     }
 
     async fn execute(&mut self, sql: &str, params: Vec<Value>) -> Result<u64, SqlError> {
-        self.enter()?;
-        let checked = self.core.check(sql, &params)?;
-        let (_, changed) = collect(&mut self.lease, checked.after(self.begun), &checked, values::bind(params)?).await?;
-        self.succeeded();
+        let checked = self.enter_with(sql, &params)?;
+        let (_, changed) = collect(&mut self.writer, &checked, params).await?;
+        self.failed = false;
         Ok(changed)
     }
 
@@ -382,44 +409,23 @@ impl Transaction for SqliteTransaction {
         self.core.outbox.check(&effect)?;
         if self.pending.is_full() {
             self.enter()?;
-            if !self.begun {
-                self.lease.run(&self.core.begin, Params::default()).await?;
-                self.begun = true;
-            }
-            self.lease.run_rows(&self.core.append, &self.pending.take(&self.core.outbox)?).await?;
-            self.succeeded();
+            self.append().await?;
+            self.failed = false;
         }
         self.pending.push(effect)
     }
 
     async fn commit(mut self: Box<Self>) -> Result<(), SqlError> {
         self.enter()?;
-        let Self { core, mut lease, begun, mut pending, .. } = *self;
-        if !begun && pending.is_empty() {
-            lease.ended();
-            return Ok(());
+        if !self.pending.is_empty() {
+            self.append().await?;
         }
-        if !begun {
-            lease.run(&core.begin, Params::default()).await?;
-        }
-        let effects = pending.take(&core.outbox)?;
-        let handover = core.outbox.handover(&mut pending);
-        if !effects.is_empty() {
-            lease.run_rows(&core.append, &effects).await?;
-        }
-        lease.run(&core.commit, Params::default()).await?;
-        lease.ended();
-        handover.committed();
-        Ok(())
+        let Self { core, writer, begun, mut pending, .. } = *self;
+        if begun { writer.commit(core.outbox.on_end(&mut pending)).await } else { Ok(()) }
     }
 
-    async fn rollback(mut self: Box<Self>) -> Result<(), SqlError> {
-        if self.begun && !self.failed {
-            self.failed = true;
-            self.lease.run(&self.core.rollback, Params::default()).await?;
-            self.lease.ended();
-        }
-        Ok(())
+    async fn rollback(self: Box<Self>) -> Result<(), SqlError> {
+        if self.begun { self.writer.rollback().await } else { Ok(()) }
     }
 }
 

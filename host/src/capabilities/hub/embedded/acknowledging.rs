@@ -9,7 +9,7 @@ use super::reached::{Reached, Span};
 use super::{EmbeddedFeed, User, each, integer, now_us};
 use crate::capabilities::events::Event;
 use crate::capabilities::hub::Acknowledgement;
-use crate::capabilities::sql::sqlite::values::{self, Params};
+use crate::capabilities::sql::sqlite::values;
 use crate::capabilities::sql::{SqlError, Value};
 use crate::limits;
 
@@ -61,6 +61,7 @@ impl EmbeddedFeed {
         }
         // All on the writer: a reader would have to fetch again the pages that every commit takes from it.
         let mut writer = self.file.writer().await?;
+        writer.begin()?;
         for (id, step) in &mut steps {
             step.fresh.sort_unstable_by_key(|span| span.above);
             for span in &step.fresh {
@@ -71,8 +72,6 @@ impl EmbeddedFeed {
                 .await?;
             }
         }
-        writer.opened();
-        writer.run(&self.scripts.begin, Params::default()).await?;
         writer.run_rows(&self.scripts.put_user, &users).await?;
         writer.run_rows(&self.scripts.put_cursor, &cursors).await?;
         for (id, step) in &steps {

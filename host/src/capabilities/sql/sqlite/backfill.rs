@@ -3,8 +3,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::lanes::{File, Lease};
 use super::migrate::{digest, quoted};
+use super::pool::{File, PooledConnection};
 use super::script::Script;
 use super::values::{self, Params};
 use crate::capabilities::sql::migration::Backfill;
@@ -16,17 +16,20 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS _echo_backfills (name TEXT PRIMA
 
 /// The next batch.
 pub async fn run(file: &File, backfill: &Backfill, rows_max: usize, time: Duration) -> Result<BackfillProgress, MigrateError> {
-    let mut writer = file.writer().await?;
-    writer.opened();
-    writer.run(&Script::new("BEGIN IMMEDIATE"), Params::default()).await?;
+    let mut writer = file.writer_alone().await?;
+    writer.begin()?;
     let progress = batch(&mut writer, backfill, rows_max, time).await?;
-    writer.run(&Script::new("COMMIT"), Params::default()).await?;
-    writer.ended();
+    writer.commit(None).await?;
     Ok(progress)
 }
 
 /// Within the transaction that is open.
-pub async fn batch(writer: &mut Lease, backfill: &Backfill, rows_max: usize, time: Duration) -> Result<BackfillProgress, MigrateError> {
+pub async fn batch(
+    writer: &mut PooledConnection,
+    backfill: &Backfill,
+    rows_max: usize,
+    time: Duration,
+) -> Result<BackfillProgress, MigrateError> {
     writer.run(&Script::new(TABLE), Params::default()).await?;
     let begin =
         Script::new("INSERT INTO _echo_backfills (name, sha256, began_us, rows) VALUES ($1, $2, $3, 0) ON CONFLICT (name) DO NOTHING");
@@ -59,7 +62,7 @@ pub async fn batch(writer: &mut Lease, backfill: &Backfill, rows_max: usize, tim
 
 /// The key of the last row of the batch, none where there are no more rows after it; and how many it changed.
 async fn fill(
-    writer: &mut Lease,
+    writer: &mut PooledConnection,
     backfill: &Backfill,
     position: Option<&str>,
     rows_max: usize,
@@ -109,7 +112,7 @@ async fn fill(
 }
 
 /// The columns in whose order the rows of a table stand, quoted.
-async fn key_of(lease: &mut Lease, table: &str) -> Result<Vec<String>, SqlError> {
+async fn key_of(lease: &mut PooledConnection, table: &str) -> Result<Vec<String>, SqlError> {
     let mut key = Vec::new();
     let script = Script::new(
         "SELECT c.name FROM pragma_table_list AS t, pragma_table_info(t.name) AS c
@@ -128,7 +131,7 @@ pub async fn progress(file: &File, name: &str) -> Result<Option<BackfillProgress
     progress_on(&mut file.reader().await?, name).await
 }
 
-async fn progress_on(lease: &mut Lease, name: &str) -> Result<Option<BackfillProgress>, SqlError> {
+async fn progress_on(lease: &mut PooledConnection, name: &str) -> Result<Option<BackfillProgress>, SqlError> {
     let mut found = None;
     if has_table(lease).await? {
         let script = Script::new("SELECT began_us, rows, done_us IS NOT NULL FROM _echo_backfills WHERE name = $1");
@@ -144,7 +147,7 @@ async fn progress_on(lease: &mut Lease, name: &str) -> Result<Option<BackfillPro
 }
 
 pub async fn restart(file: &File, name: &str) -> Result<(), SqlError> {
-    let mut writer = file.writer().await?;
+    let mut writer = file.writer_alone().await?;
     if has_table(&mut writer).await? {
         let script = Script::new("UPDATE _echo_backfills SET began_us = $2, position = NULL, done_us = NULL WHERE name = $1");
         writer.run(&script, values::bind([name.into(), Value::Timestamp(now_us())])?).await?;
@@ -152,7 +155,7 @@ pub async fn restart(file: &File, name: &str) -> Result<(), SqlError> {
     Ok(())
 }
 
-async fn has_table(lease: &mut Lease) -> Result<bool, SqlError> {
+async fn has_table(lease: &mut PooledConnection) -> Result<bool, SqlError> {
     let mut found = false;
     let script = Script::new("SELECT 1 FROM sqlite_schema WHERE name = '_echo_backfills'");
     lease

@@ -119,8 +119,6 @@ fn authorize(speaker: Speaker, action: &AuthAction<'_>) -> Authorization {
         // Row by row: emptying a table at once is one step, in which SQLite asks nobody.
         (_, AuthAction::Delete { table_name }) if !is_hosts(table_name) => return Authorization::Ignore,
         (_, AuthAction::Select) => true,
-        // The begin that the host puts before the first statement; a service's own was refused by its text.
-        (_, AuthAction::Transaction { .. }) => true,
         (speaker, AuthAction::Recursive) => speaker == Speaker::RecursiveService,
         (_, AuthAction::Function { function_name }) => is_allowed(function_name),
         (_, AuthAction::Read { table_name, .. } | AuthAction::Insert { table_name } | AuthAction::Update { table_name, .. }) => {

@@ -5,8 +5,8 @@
 //! hides a name. The kinds are a list of what is allowed, so that a new statement of SQLite is refused by itself.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -32,7 +32,6 @@ pub struct Checked {
     pub is_linear: bool,
     pub params: usize,
     pub haste: Haste,
-    opening: OnceLock<Script>,
 }
 
 /// What a run took. Work is counted by the checks of the time, which come with the steps. `took` is the time of the processor on a thread of the
@@ -62,19 +61,6 @@ impl Haste {
             self.mistrusted_runs.load(Ordering::Relaxed).saturating_sub(1)
         };
         self.mistrusted_runs.store(runs, Ordering::Relaxed);
-    }
-}
-
-impl Checked {
-    /// The statement inside a transaction; the first one brings the begin with it.
-    pub fn after(&self, begun: bool) -> &Script {
-        if begun {
-            return &self.script;
-        }
-        self.opening.get_or_init(|| {
-            let script = Script::all(["BEGIN IMMEDIATE", &self.sql]);
-            if self.keep { script } else { script.once() }
-        })
     }
 }
 
@@ -156,7 +142,6 @@ fn check(sql: &str) -> Result<Checked, String> {
         is_linear,
         params,
         haste: Haste { mistrusted_runs: AtomicU32::new(1) },
-        opening: OnceLock::new(),
     })
 }
 

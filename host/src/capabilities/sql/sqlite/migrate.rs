@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::backfill;
-use super::lanes::{File, Lease};
+use super::pool::{File, PooledConnection};
 use super::script::Script;
 use super::values::{self, Params};
 use crate::capabilities::sql::{ErrorClass, MigrateError, Migration, SqlError, migration as additive};
@@ -21,18 +21,16 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS _echo_migrations
 
 /// Applies what is missing, all or none, and gives its names. What an earlier deployment applied and did not make final is taken away first.
 pub async fn apply(file: &File, migrations: &[Migration], time: Duration) -> Result<Vec<String>, MigrateError> {
-    let mut writer = file.writer().await?;
+    let mut writer = file.writer_alone().await?;
     let names = within_transaction(&mut writer, migrations, time).await?;
-    writer.run(&Script::new("COMMIT"), Params::default()).await?;
-    writer.ended();
-    drop(writer);
+    writer.commit(None).await?;
     forget_statements(file).await;
     Ok(names)
 }
 
 /// As `apply`, on the data that is there, and rolls it back.
 pub async fn rehearse(file: &File, migrations: &[Migration], time: Duration) -> Result<Vec<String>, MigrateError> {
-    let mut writer = file.writer().await?;
+    let mut writer = file.writer_alone().await?;
     let names = match within_transaction(&mut writer, migrations, time).await {
         Ok(names) => rehearse_backfills(&mut writer, migrations, &names, time).await.map(|()| names),
         Err(error) => Err(error),
@@ -40,7 +38,7 @@ pub async fn rehearse(file: &File, migrations: &[Migration], time: Duration) -> 
     // Given back with the transaction open, the writer is rolled back.
     drop(writer);
     // A large transaction leaves a long log, whatever becomes of it.
-    if let Err(error) = file.writer().await?.shorten_log().await {
+    if let Err(error) = file.writer_alone().await?.shorten_log().await {
         tracing::warn!(%error, "the write-ahead log could not be cut");
     }
     names
@@ -48,26 +46,24 @@ pub async fn rehearse(file: &File, migrations: &[Migration], time: Duration) -> 
 
 /// Makes those of these names final that were applied.
 pub async fn confirm(file: &File, names: &[String]) -> Result<(), MigrateError> {
-    let mut writer = file.writer().await?;
+    let mut writer = file.writer_alone().await?;
     if !has_undo(&mut writer).await? {
         return Ok(());
     }
+    writer.begin()?;
     let script = Script::new("UPDATE _echo_migrations SET undo = NULL WHERE name = $1 AND undo IS NOT NULL");
     for name in names {
         writer.run(&script, values::bind([name.as_str().into()])?).await?;
     }
-    Ok(())
+    writer.commit(None).await.map_err(MigrateError::from)
 }
 
 /// Takes away what migrations added that are not final; their names.
 pub async fn undo(file: &File) -> Result<Vec<String>, MigrateError> {
-    let mut writer = file.writer().await?;
-    writer.opened();
-    writer.run(&Script::new("BEGIN IMMEDIATE"), Params::default()).await?;
+    let mut writer = file.writer_alone().await?;
+    writer.begin()?;
     let undone = undo_open(&mut writer).await?;
-    writer.run(&Script::new("COMMIT"), Params::default()).await?;
-    writer.ended();
-    drop(writer);
+    writer.commit(None).await?;
     forget_statements(file).await;
     Ok(undone)
 }
@@ -80,10 +76,9 @@ pub async fn pending(file: &File, migrations: &[Migration]) -> Result<Vec<String
     Ok(names(&missing(&known, migrations)?))
 }
 
-async fn within_transaction(writer: &mut Lease, migrations: &[Migration], time: Duration) -> Result<Vec<String>, MigrateError> {
+async fn within_transaction(writer: &mut PooledConnection, migrations: &[Migration], time: Duration) -> Result<Vec<String>, MigrateError> {
     let until = Instant::now() + time;
-    writer.opened();
-    writer.run(&Script::new("BEGIN IMMEDIATE"), Params::default()).await?;
+    writer.begin()?;
     writer.run(&Script::new(TABLE), Params::default()).await?;
     if !has_undo(writer).await? {
         writer.run(&Script::new("ALTER TABLE _echo_migrations ADD COLUMN undo TEXT"), Params::default()).await?;
@@ -102,7 +97,12 @@ async fn within_transaction(writer: &mut Lease, migrations: &[Migration], time: 
 }
 
 /// The first rows of each back-fill whose migration is new, within the transaction.
-async fn rehearse_backfills(writer: &mut Lease, all: &[Migration], fresh: &[String], time: Duration) -> Result<(), MigrateError> {
+async fn rehearse_backfills(
+    writer: &mut PooledConnection,
+    all: &[Migration],
+    fresh: &[String],
+    time: Duration,
+) -> Result<(), MigrateError> {
     for backfill in all.iter().filter(|migration| migration.dialect == "sqlite" && migration.is_backfill()) {
         if fresh.iter().any(|name| backfill.name.strip_suffix(Migration::BACKFILL) == Some(name)) {
             let refuses = |reason| MigrateError::NotAdditive { name: backfill.name.clone(), reason };
@@ -113,7 +113,7 @@ async fn rehearse_backfills(writer: &mut Lease, all: &[Migration], fresh: &[Stri
     Ok(())
 }
 
-async fn run(writer: &mut Lease, migration: &Migration, time: Duration) -> Result<(), SqlError> {
+async fn run(writer: &mut PooledConnection, migration: &Migration, time: Duration) -> Result<(), SqlError> {
     let before = Schema::read(writer).await?;
     writer.run_migration(&migration.sql, time).await?;
     let undo = before.back_from(&Schema::read(writer).await?);
@@ -124,7 +124,7 @@ async fn run(writer: &mut Lease, migration: &Migration, time: Duration) -> Resul
     writer.run(&record, params).await.map(drop)
 }
 
-async fn undo_open(writer: &mut Lease) -> Result<Vec<String>, SqlError> {
+async fn undo_open(writer: &mut PooledConnection) -> Result<Vec<String>, SqlError> {
     if !has_undo(writer).await? {
         return Ok(Vec::new());
     }
@@ -163,7 +163,7 @@ struct Schema {
 }
 
 impl Schema {
-    async fn read(lease: &mut Lease) -> Result<Self, SqlError> {
+    async fn read(lease: &mut PooledConnection) -> Result<Self, SqlError> {
         let mut schema = Self { objects: Vec::new(), columns: Vec::new() };
         let objects = Script::new(
             "SELECT type, name, coalesce(sql LIKE 'CREATE VIRTUAL %', 0) FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid",
@@ -227,12 +227,12 @@ fn names(migrations: &[&Migration]) -> Vec<String> {
     migrations.iter().map(|migration| migration.name.clone()).collect()
 }
 
-async fn has_undo(lease: &mut Lease) -> Result<bool, SqlError> {
+async fn has_undo(lease: &mut PooledConnection) -> Result<bool, SqlError> {
     has(lease, "SELECT 1 FROM pragma_table_info('_echo_migrations') WHERE name = 'undo'").await
 }
 
 /// Where an older host kept them; there all are final.
-async fn applied_before(lease: &mut Lease) -> Result<HashMap<String, String>, SqlError> {
+async fn applied_before(lease: &mut PooledConnection) -> Result<HashMap<String, String>, SqlError> {
     if has(lease, "SELECT 1 FROM sqlite_schema WHERE name = '_echo_migrations'").await? {
         applied(lease, "true").await
     } else {
@@ -240,7 +240,7 @@ async fn applied_before(lease: &mut Lease) -> Result<HashMap<String, String>, Sq
     }
 }
 
-async fn has(lease: &mut Lease, sql: &'static str) -> Result<bool, SqlError> {
+async fn has(lease: &mut PooledConnection, sql: &'static str) -> Result<bool, SqlError> {
     let mut found = false;
     lease
         .each(&Script::new(sql), Params::default(), |_| {
@@ -252,7 +252,7 @@ async fn has(lease: &mut Lease, sql: &'static str) -> Result<bool, SqlError> {
 }
 
 /// By name, the digest of the text.
-async fn applied(lease: &mut Lease, which: &'static str) -> Result<HashMap<String, String>, SqlError> {
+async fn applied(lease: &mut PooledConnection, which: &'static str) -> Result<HashMap<String, String>, SqlError> {
     let mut known = HashMap::new();
     let script = Script::new(format!("SELECT name, sha256 FROM _echo_migrations WHERE {which}"));
     lease

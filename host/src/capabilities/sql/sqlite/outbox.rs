@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::lanes::{File, Lease};
+use super::pool::{File, OnEnd, PooledConnection};
 use super::script::Script;
 use super::values::{self, Params};
 use crate::capabilities::sql::{Effect, ErrorClass, SqlError};
@@ -105,8 +105,8 @@ impl Batch {
 
 impl SqliteOutbox {
     /// Makes the tables where they are missing; the source's name is given once and for ever.
-    pub async fn open(file: &File, label: &str) -> Result<Self, SqlError> {
-        let mut writer = file.writer().await?;
+    pub async fn open(file: &File, label: &str) -> Result<Arc<Self>, SqlError> {
+        let mut writer = file.writer_alone().await?;
         let fresh = format!("{label}:{}", Uuid::new_v4().simple());
         writer.run(&Script::all(TABLES), values::bind([fresh.into()])?).await?;
         if is_there(&mut writer, "sqlite_sequence").await? {
@@ -128,7 +128,7 @@ impl SqliteOutbox {
                 Ok(true)
             })
             .await?;
-        Ok(Self {
+        Ok(Arc::new(Self {
             source,
             signal: Arc::new(Notify::new()),
             next: AtomicI64::new(next),
@@ -139,12 +139,10 @@ impl SqliteOutbox {
             refuses_events: AtomicBool::new(false),
             peek: Script::new("SELECT position, effect FROM _echo_outbox WHERE position > $1 ORDER BY position LIMIT $2"),
             remove: Script::all([
-                "BEGIN IMMEDIATE",
                 "DELETE FROM _echo_outbox WHERE position <= $1",
                 "UPDATE _echo_meta SET value = $1 WHERE name = 'left' AND CAST(value AS INTEGER) < $1",
-                "COMMIT",
             ]),
-        })
+        }))
     }
 
     pub fn source(&self) -> &str {
@@ -153,6 +151,12 @@ impl SqliteOutbox {
 
     pub fn signal(&self) -> Arc<Notify> {
         self.signal.clone()
+    }
+
+    /// What is given out from now on is above this position.
+    pub fn start_above(&self, position: i64) {
+        self.next.fetch_max(position.saturating_add(1), Ordering::Relaxed);
+        self.taken.fetch_max(position, Ordering::Relaxed);
     }
 
     /// Before a transaction begins: while many effects wait to leave, until some have, so that who makes them is no faster than
@@ -177,9 +181,18 @@ impl SqliteOutbox {
         self.next.load(Ordering::Relaxed) - self.taken.load(Ordering::Relaxed) <= limits::OUTBOX_ROOM
     }
 
-    /// For whoever is about to commit what `Pending::take` gave out. Dropped without `committed`, the file is asked what took place.
-    pub fn handover(&self, pending: &mut Pending) -> Handover<'_> {
-        Handover { outbox: self, written: std::mem::take(&mut pending.written), spilled: pending.spilled, is_over: false }
+    /// For whoever is about to commit what `Pending::take` gave out: what the commit is to call. None where nothing was given out.
+    pub fn on_end(self: &Arc<Self>, pending: &mut Pending) -> Option<OnEnd> {
+        let written = std::mem::take(&mut pending.written);
+        if written.is_empty() && !pending.spilled {
+            return None;
+        }
+        let handover = Handover { outbox: self.clone(), written, spilled: pending.spilled, is_over: false };
+        Some(Box::new(move |outcome| {
+            if outcome.is_ok() {
+                handover.committed();
+            }
+        }))
     }
 
     /// At most `limit`, no more than the relay takes at once, but always one where there is one.
@@ -233,10 +246,10 @@ impl SqliteOutbox {
             }
             newest.gaps
         };
-        // On the writer: a commit whose future was dropped has come to its end before this lease is given.
-        let mut writer = file.writer().await?;
+        // On a connection that reads: it sees what is committed and nothing else.
+        let mut reader = file.reader().await?;
         let rows_max = i64::try_from(limit).unwrap_or(i64::MAX);
-        writer
+        reader
             .each(&self.peek, values::bind([after.into(), rows_max.into()])?, |row| {
                 let text = values::text(row, 1)?;
                 let effect = serde_json::from_str(&text).map_err(|error| SqlError::new(ErrorClass::Other, error.to_string()))?;
@@ -254,15 +267,11 @@ impl SqliteOutbox {
 
     pub async fn remove_up_to(&self, file: &File, position: i64) -> Result<(), SqlError> {
         self.newest.lock().pop_up_to(position);
-        let mut writer = file.writer().await?;
-        writer.opened();
-        writer.run(&self.remove, values::bind([position.into()])?).await?;
-        writer.ended();
-        Ok(())
+        file.write(&self.remove, values::bind([position.into()])?).await.map(drop)
     }
 }
 
-async fn is_there(writer: &mut Lease, table: &str) -> Result<bool, SqlError> {
+async fn is_there(writer: &mut PooledConnection, table: &str) -> Result<bool, SqlError> {
     let mut is_there = false;
     let script = Script::new("SELECT 1 FROM sqlite_master WHERE name = $1").once();
     writer
@@ -275,21 +284,18 @@ async fn is_there(writer: &mut Lease, table: &str) -> Result<bool, SqlError> {
 }
 
 /// Effects on their way from a transaction to the relay.
-pub struct Handover<'a> {
-    outbox: &'a SqliteOutbox,
+struct Handover {
+    outbox: Arc<SqliteOutbox>,
     written: Vec<(i64, Effect)>,
     /// Some are in the file alone.
     spilled: bool,
     is_over: bool,
 }
 
-impl Handover<'_> {
+impl Handover {
     /// The commit took place. To be said before the writer is given back, so that effects come in the order of the commits.
-    pub fn committed(mut self) {
+    fn committed(mut self) {
         self.is_over = true;
-        if self.written.is_empty() && !self.spilled {
-            return;
-        }
         {
             let mut newest = self.outbox.newest.lock();
             if self.spilled {
@@ -304,9 +310,10 @@ impl Handover<'_> {
     }
 }
 
-impl Drop for Handover<'_> {
+/// Without `committed`, the file is asked what took place.
+impl Drop for Handover {
     fn drop(&mut self) {
-        if !self.is_over && (self.spilled || !self.written.is_empty()) {
+        if !self.is_over {
             self.outbox.newest.lock().missed();
             self.outbox.signal.notify_one();
         }
@@ -377,12 +384,12 @@ mod tests {
 
     use crate::capabilities::events::Event;
     use crate::capabilities::hub::{Class, Push};
-    use crate::capabilities::sql::sqlite::lanes::Durability;
+    use crate::capabilities::sql::sqlite::pool::Durability;
 
     struct House {
         _folder: tempfile::TempDir,
         file: File,
-        outbox: SqliteOutbox,
+        outbox: Arc<SqliteOutbox>,
     }
 
     impl House {
@@ -403,11 +410,10 @@ mod tests {
             let mut pending = Pending::default();
             pending.push(effect).expect("small enough");
             let rows = pending.take(&self.outbox).expect("binds");
-            let handover = self.outbox.handover(&mut pending);
-            writer.run_rows(&Script::new(APPEND), &rows).await.expect("commits");
-            if told {
-                handover.committed();
-            }
+            let on_end = self.outbox.on_end(&mut pending);
+            writer.begin().expect("begins");
+            writer.run_rows(&Script::new(APPEND), &rows).await.expect("appends");
+            writer.commit(on_end.filter(|_| told)).await.expect("commits");
         }
 
         async fn peek(&self, after: i64) -> Vec<(i64, Effect)> {
@@ -549,7 +555,7 @@ mod tests {
         let mut pending = Pending::default();
         pending.push(effect(7)).expect("small enough");
         pending.take(&house.outbox).expect("binds");
-        drop(house.outbox.handover(&mut pending));
+        drop(house.outbox.on_end(&mut pending));
         house.commit(0, true).await;
         assert_eq!(house.peek(i64::MIN).await.into_iter().map(|(_, effect)| effect).collect::<Vec<_>>(), effects(0..1));
     }

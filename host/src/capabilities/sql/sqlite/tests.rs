@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use super::*;
+use crate::capabilities::hub::{Class, Push};
 
 /// Far above what a statement may take and a busy machine adds, and far below what one function of SQLite's own could take.
 const ENDS_WITHIN: Duration = Duration::from_millis(limits::SQL_TIMEOUT_MS + limits::SQLITE_ANSWER_MARGIN_MS + 3_000);
@@ -189,4 +191,57 @@ async fn a_database_does_not_grow_beyond_its_share_and_can_be_emptied_then() {
     assert!(size <= limits::SQL_SERVICE_BYTES_MIN, "{size}");
     database.execute("DELETE FROM t WHERE id < 10", vec![]).await.expect("what is there can go");
     insert(taken).await.expect("and there is room again");
+}
+
+#[tokio::test]
+async fn effects_leave_and_reads_see_what_is_committed_with_others_not_before() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let database = database(&folder).await;
+    let push = |number: i64| {
+        let (users, event, payload) = (vec![uuid::Uuid::nil()], "e".to_owned(), number.to_string());
+        Effect::Push(Push { users, event, payload, class: Class::Durable, receipt: None, subject: None, state: None })
+    };
+    let insert = "INSERT INTO t (id) VALUES ($1)";
+    // Known to be quick: it shares a commit with others.
+    for id in 100..102 {
+        database.execute(insert, vec![Value::S64(id)]).await.expect("inserts");
+    }
+    let mut one = database.begin().await.expect("begins");
+    let mut two = database.begin();
+    assert!((&mut two).now_or_never().is_none());
+    one.execute(insert, vec![Value::S64(1)]).await.expect("inserts");
+    one.emit(push(1)).await.expect("emits");
+    let mut one = one.commit();
+    assert!((&mut one).now_or_never().is_none(), "it is not on the disk yet");
+    let mut two = two.await.expect("begins");
+    two.execute(insert, vec![Value::S64(2)]).await.expect("inserts");
+    assert_eq!(database.peek(i64::MIN, 10).await.expect("peeks"), []);
+    let count = "SELECT count(*) FROM t WHERE id < 100";
+    assert_eq!(database.query_one(count, vec![]).await.expect("reads"), Some(vec![Value::S64(0)]));
+    two.emit(push(2)).await.expect("emits");
+    two.commit().await.expect("commits");
+    one.await.expect("commits");
+    let effects: Vec<_> = database.peek(i64::MIN, 10).await.expect("peeks").into_iter().map(|(_, effect)| effect).collect();
+    assert_eq!(effects, [push(1), push(2)]);
+    assert_eq!(database.query_one(count, vec![]).await.expect("reads"), Some(vec![Value::S64(2)]));
+}
+
+#[tokio::test]
+async fn a_conflict_with_what_is_not_committed_yet_is_answered_after_that_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let database = database(&folder).await;
+    let insert = "INSERT INTO t (id) VALUES ($1)";
+    database.execute(insert, vec![Value::S64(100)]).await.expect("inserts");
+    database.execute(insert, vec![Value::S64(101)]).await.expect("inserts");
+    let mut one = database.begin().await.expect("begins");
+    let (mut same, mut last) = (database.execute(insert, vec![Value::S64(1)]), database.begin());
+    assert!((&mut same).now_or_never().is_none() && (&mut last).now_or_never().is_none());
+    one.execute(insert, vec![Value::S64(1)]).await.expect("inserts");
+    let mut one = one.commit();
+    assert!((&mut one).now_or_never().is_none() && (&mut same).now_or_never().is_none());
+    let last = last.await.expect("begins");
+    assert!((&mut same).now_or_never().is_none(), "it would be the answer to what may never have been");
+    drop(last);
+    one.await.expect("commits");
+    assert_eq!(same.await.expect_err("it is there already").class, ErrorClass::UniqueViolation);
 }
