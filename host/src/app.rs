@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ use crate::runtime::permissions::Permissions;
 use crate::runtime::{CapabilitySource, Runtime, RuntimeSettings};
 use crate::telemetry;
 use crate::watch::{self, SourceTree};
+
+pub mod backup;
 
 /// Runs a host until `shutdown`, and ends it in order: no new connections, then the open ones, the queue, the stores.
 /// Errors: what keeps it from starting, in words for the operator.
@@ -339,7 +341,19 @@ impl Host {
 
     fn admin_state(&self, admin_token: &str, ready: ReadyAnswer, shutdown: CancellationToken) -> AdminState {
         let (registry, breakers) = (self.registry.clone(), self.breakers.clone());
+        let (config, backends, feed, queue) = (self.config.clone(), self.backends.clone(), self.feed.clone(), self.queue.clone());
+        let back_up: admin::BackUp = Box::new(move |to| {
+            let (config, backends, feed, queue) = (config.clone(), backends.clone(), feed.clone(), queue.clone());
+            Box::pin(async move {
+                let mut databases = vec![(PathBuf::from("feed.sqlite"), feed.file()), (PathBuf::from("queue.sqlite"), queue.file())];
+                let services = backends.sql.files().await.into_iter();
+                databases.extend(services.map(|(service, file)| (PathBuf::from(format!("services/{service}.sqlite")), file)));
+                let report = backup::write(&config.data.dir, databases, Path::new("tokens.sqlite"), &to).await;
+                report.map_err(admin::BackupRefusal::from).map(|report| serde_json::json!(report))
+            })
+        });
         AdminState {
+            back_up,
             runtime: self.runtime.clone(),
             queue: self.queue.clone(),
             token_sha256: admin::token_sha256(admin_token),

@@ -25,6 +25,16 @@ pub enum Command {
     Dev(Dev),
     /// Ask a host on this machine whether it is ready; the exit status says so too
     Ready(Ready),
+    /// Copy all that a running host keeps, as it is at one moment, into a folder that is new or empty
+    Backup {
+        /// On the host's machine
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Check a backup and put it back as the data folder, on which no host runs. Devices load their state anew
+    Restore(Restore),
     /// Pack, look at, deploy and roll back services
     #[command(after_help = PLUGIN_EXAMPLES)]
     Plugin {
@@ -100,9 +110,22 @@ impl Command {
         match self {
             Command::Serve(serve) => Some((Mode::Serve, &serve.host)),
             Command::Dev(dev) => Some((Mode::Dev, &dev.host)),
-            Command::Ready(_) | Command::Plugin { .. } => None,
+            Command::Ready(_) | Command::Backup { .. } | Command::Restore(_) | Command::Plugin { .. } => None,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// What `echod backup` wrote
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Where it is put back
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    pub data: PathBuf,
+    /// Where there is data already, put that aside: it is kept beside, as <DATA>.before-<time>
+    #[arg(long)]
+    pub replace: bool,
 }
 
 /// For what starts and watches a host: a unit, a container.
@@ -239,6 +262,8 @@ Examples:
   echod dev                                          run everything on this machine; addresses are printed
   echod serve --config /etc/echo/echo.toml           run in production
   echod plugin deploy target/plugins/message.wasm    replace a service while people talk
+  echod backup /backups/monday                       copy what a running host keeps
+  echod restore /backups/monday --data /var/lib/echo put it back, with the host ended
 
 echo.toml explains every setting.";
 

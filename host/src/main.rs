@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use echod::admin::client::{self, AdminClient, read_packed};
+use echod::app::backup;
 use echod::cli::{Admin, Cli, Command, Host, Plugin};
 use echod::config::{Config, Mode, Overrides};
 use echod::names::ServiceName;
@@ -47,6 +48,16 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Ready(ready) => {
             let wait = Duration::from_secs(ready.wait);
             println!("{}", wait_for(client::ready(ready.url.as_deref(), &ready.data, wait))??);
+            Ok(())
+        }
+        Command::Backup { folder, admin } => {
+            let folder = std::path::absolute(&folder).with_context(|| format!("{}", folder.display()))?;
+            ask(&admin, async |client| Ok(client.back_up(&folder).await?))
+        }
+        Command::Restore(restore) => {
+            rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+            let report = wait_for(backup::restore(&restore.folder, &restore.data, restore.replace))??;
+            println!("{} files, {} bytes are back in {}", report.files, report.bytes, report.folder.display());
             Ok(())
         }
         Command::Plugin { command } => run_plugin(command),

@@ -173,6 +173,15 @@ impl AdminClient {
         Ok(format!("{report}\n{service} {version} is live"))
     }
 
+    /// The host writes it, into a folder on its own machine that is new or empty.
+    pub async fn back_up(&self, folder: &Path) -> Result<String, ClientError> {
+        // Gigabytes may take longer than an answer otherwise does.
+        let request = self.request(Method::POST, "backup").timeout(Duration::from_secs(limits::BACKUP_FILE_S_MAX));
+        let report = self.send(request.json(&json!({ "folder": folder }))).await?;
+        let number = |key: &str| report[key].as_u64().unwrap_or_default();
+        Ok(format!("{} files, {} bytes in {}", number("files"), number("bytes"), folder.display()))
+    }
+
     pub async fn list(&self) -> Result<String, ClientError> {
         let services = self.send(self.request(Method::GET, "plugins")).await?;
         Ok(table(&LIST_COLUMNS, &services).unwrap_or_else(|| "no services".to_owned()))

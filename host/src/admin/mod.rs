@@ -1,6 +1,7 @@
 //! The operator API: a listener of its own, a bearer token, versions of the services, the queue, the connections. Knows no backends and
 //! no wasmtime.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -39,10 +40,23 @@ pub struct AdminState {
     pub is_breaker_open: Box<dyn Fn(&ServiceName) -> bool + Send + Sync>,
     pub connections: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// Copies all that the host keeps into this folder.
+    pub back_up: BackUp,
     /// The answer of the public listener to GET /ready.
     pub ready: Box<dyn Fn() -> BoxFuture<'static, Response> + Send + Sync>,
     /// Cancelled to begin the drain.
     pub shutdown: CancellationToken,
+}
+
+/// What was copied, as it is answered.
+pub type BackUp = Box<dyn Fn(PathBuf) -> BoxFuture<'static, Result<serde_json::Value, BackupRefusal>> + Send + Sync>;
+
+/// Why there is no backup, each with the reason in words.
+#[derive(Debug)]
+pub enum BackupRefusal {
+    FolderNotEmpty(String),
+    FolderInvalid(String),
+    Failed(String),
 }
 
 pub fn token_sha256(token: &str) -> [u8; 32] {
@@ -63,6 +77,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/v1/queue/dead-letters", get(dead_letters))
         .route("/admin/v1/queue/dead-letters/{id}", delete(drop_letter))
         .route("/admin/v1/queue/dead-letters/{id}/replay", post(replay_letter))
+        .route("/admin/v1/backup", post(back_up))
         .route("/admin/v1/connections", get(connections))
         .route("/admin/v1/drain", post(drain))
         .route_layer(middleware::from_fn_with_state(state.clone(), only_operators))
@@ -288,6 +303,25 @@ async fn drop_letter(State(state): State<Arc<AdminState>>, Path(id): Path<i64>) 
 
 async fn connections(State(state): State<Arc<AdminState>>) -> Response {
     Json((state.connections)()).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackupRequest {
+    /// On the host's machine, from its root.
+    folder: PathBuf,
+}
+
+async fn back_up(State(state): State<Arc<AdminState>>, Json(request): Json<BackupRequest>) -> Result<Response, AdminError> {
+    let report = (state.back_up)(request.folder).await.map_err(|refusal| {
+        let (status, code, detail) = match refusal {
+            BackupRefusal::FolderNotEmpty(detail) => (StatusCode::CONFLICT, "folder_not_empty", detail),
+            BackupRefusal::FolderInvalid(detail) => (StatusCode::UNPROCESSABLE_ENTITY, "folder_invalid", detail),
+            BackupRefusal::Failed(detail) => (StatusCode::SERVICE_UNAVAILABLE, "backup_failed", detail),
+        };
+        AdminError(Problem::new(status, code, detail))
+    })?;
+    Ok((StatusCode::CREATED, Json(report)).into_response())
 }
 
 async fn drain(State(state): State<Arc<AdminState>>) -> Response {

@@ -5,6 +5,7 @@ mod analytics;
 mod app;
 mod attacks;
 mod author;
+mod backup;
 mod bad_input;
 mod candidate;
 mod cursors;

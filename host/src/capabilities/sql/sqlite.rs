@@ -33,6 +33,7 @@ mod migrate;
 pub(crate) mod outbox;
 pub(crate) mod pool;
 pub(crate) mod script;
+pub use self::pool::snapshot;
 pub(crate) mod values;
 mod watch;
 mod workers;

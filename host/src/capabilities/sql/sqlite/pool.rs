@@ -12,6 +12,7 @@ mod connection;
 mod group;
 mod log;
 mod pooled;
+pub mod snapshot;
 
 use std::collections::VecDeque;
 use std::path::Path;
