@@ -3,6 +3,7 @@
 mod bench;
 mod dist;
 mod flake;
+mod fuzz;
 mod plugins;
 mod run;
 mod sbom;
@@ -38,6 +39,7 @@ enum Command {
     Run(run::Run),
     Test(test::Test),
     Bench(bench::Bench),
+    Fuzz(fuzz::Fuzz),
     Dist(dist::Dist),
     Flake(flake::Flake),
 }
@@ -62,6 +64,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Run(run) => run.run(&workspace),
         Command::Test(test) => test.run(&workspace),
         Command::Bench(bench) => bench.run(&workspace),
+        Command::Fuzz(fuzz) => fuzz.run(&workspace),
         Command::Dist(dist) => dist.run(&workspace),
         Command::Flake(flake) => flake.run(&workspace),
     }
