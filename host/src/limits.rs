@@ -419,6 +419,11 @@ pub const FEED_EVENTS_MAX: u64 = 10_000;
 pub const FEED_SENDER_EVENTS_BURST: u64 = 1_000;
 pub const FEED_SENDER_EVENTS_PER_DAY: u64 = 8_000;
 pub const FEED_SENDER_PAIRS_MAX: usize = 1_000_000;
+/// Durable events that one service may cause in one user's feed in a day, whoever caused them, times `gateway.rate_scale`: so many, unless its manifest
+/// says more (`feed_events_per_day`); and this part of them at once. What a service pushes beyond is refused, so that it cannot push out of the feed what
+/// others have put there.
+pub const FEED_SERVICE_EVENTS_PER_DAY: u32 = 1_000;
+pub const FEED_SERVICE_BURST_SHARE: u64 = 10;
 /// Pushes that say how something is now: those of one key that come within so many milliseconds of the last numbered one make one event.
 pub const FEED_STATE_GATHER_MS: u64 = 500;
 /// Keys of which it is remembered when they were last numbered; above it the quiet ones are forgotten.

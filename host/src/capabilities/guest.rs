@@ -41,6 +41,8 @@ pub struct Guest {
     pub capabilities: Arc<Capabilities>,
     /// The types of the frames that it may push: its manifest's.
     pub pushes: Arc<[String]>,
+    /// How much of each user's feed is its service's.
+    pub feed_share: Arc<Senders>,
     /// At most one open transaction per call.
     pub transaction: Option<Box<dyn Transaction>>,
     /// Rises with every transaction, so that a stale handle cannot reach a newer one.
@@ -52,7 +54,13 @@ pub struct Guest {
 }
 
 impl Guest {
-    pub fn new(service: ServiceName, context: Arc<CallContext>, capabilities: Arc<Capabilities>, pushes: Arc<[String]>) -> Self {
+    pub fn new(
+        service: ServiceName,
+        context: Arc<CallContext>,
+        capabilities: Arc<Capabilities>,
+        pushes: Arc<[String]>,
+        feed_share: Arc<Senders>,
+    ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits::GUEST_RESOURCES_MAX);
         Self {
@@ -60,6 +68,7 @@ impl Guest {
             context: Some(context),
             capabilities,
             pushes,
+            feed_share,
             transaction: None,
             transaction_number: 0,
             table,

@@ -1,4 +1,4 @@
-//! How many durable events one person may cause in another's feed. A feed keeps the newest `FEED_EVENTS_MAX`: without a bound a stranger could
+//! How many durable events one person may cause in another's feed, and one service in anybody's. A feed keeps the newest `FEED_EVENTS_MAX`: without a bound a stranger could
 //! push out what others wrote. A leaky bucket for each two of them (ITU-T I.371, generic cell rate algorithm).
 
 use std::collections::HashMap;
@@ -12,9 +12,11 @@ use crate::limits;
 const SHARDS: usize = 16;
 const DAY_US: u64 = 24 * 60 * 60 * 1_000_000;
 
-/// Of all services together.
+/// Persons, of all services together; or one service.
 pub struct Senders {
     began: Instant,
+    /// What multiplies that which is allowed.
+    scale: u32,
     /// An event a person may cause in another's feed comes free after so long, in microseconds; and so many may be caused at once.
     interval_us: u64,
     burst: u64,
@@ -26,14 +28,24 @@ pub struct Senders {
 impl Senders {
     /// `scale` multiplies what is allowed.
     pub fn new(scale: u32) -> Self {
-        Self::with_pairs_max(scale, limits::FEED_SENDER_PAIRS_MAX)
+        Self::with_pairs_max(limits::FEED_SENDER_EVENTS_PER_DAY, limits::FEED_SENDER_EVENTS_BURST, scale, limits::FEED_SENDER_PAIRS_MAX)
     }
 
-    fn with_pairs_max(scale: u32, pairs_max: usize) -> Self {
+    /// One service, whose manifest says how many a day in the feed of one user. The scale is that of the persons.
+    pub fn of_service(per_day: u32, persons: &Senders) -> Self {
+        let per_day = u64::from(per_day.max(1));
+        // All of its pairs are in one of the shards.
+        let burst = (per_day / limits::FEED_SERVICE_BURST_SHARE).max(1);
+        Self::with_pairs_max(per_day, burst, persons.scale, limits::FEED_SENDER_PAIRS_MAX)
+    }
+
+    fn with_pairs_max(per_day: u64, burst: u64, scale: u32, pairs_max: usize) -> Self {
+        let scale = scale.max(1);
         Self {
             began: Instant::now(),
-            interval_us: (DAY_US / limits::FEED_SENDER_EVENTS_PER_DAY / u64::from(scale.max(1))).max(1),
-            burst: limits::FEED_SENDER_EVENTS_BURST * u64::from(scale.max(1)),
+            scale,
+            interval_us: (DAY_US / per_day / u64::from(scale)).max(1),
+            burst: burst * u64::from(scale),
             shards: std::array::from_fn(|_| Mutex::default()),
             pairs_per_shard_max: pairs_max / SHARDS,
         }
@@ -43,6 +55,11 @@ impl Senders {
     /// nothing is counted then.
     pub fn take(&self, sender: Uuid, users: &[Uuid]) -> Result<(), Duration> {
         self.take_at(sender, users, u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// As `take`, for what the service itself pushes, whoever caused it.
+    pub fn take_of_service(&self, users: &[Uuid]) -> Result<(), Duration> {
+        self.take(Uuid::nil(), users)
     }
 
     fn take_at(&self, sender: Uuid, users: &[Uuid], now_us: u64) -> Result<(), Duration> {
@@ -113,7 +130,7 @@ mod tests {
 
     #[test]
     fn who_floods_is_remembered_though_there_are_many() {
-        let senders = Senders::with_pairs_max(1, SHARDS * 1_000);
+        let senders = Senders::with_pairs_max(limits::FEED_SENDER_EVENTS_PER_DAY, BURST, 1, SHARDS * 1_000);
         let [sender, victim] = [(); 2].map(|()| Uuid::now_v7());
         for _ in 0..BURST {
             senders.take_at(sender, &[victim], 0).expect("within the burst");

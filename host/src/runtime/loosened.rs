@@ -58,6 +58,10 @@ pub fn changes(old: &Version<'_>, new: &Version<'_>, allowed: &BTreeSet<String>)
     for import in imports(new.contract).difference(&had) {
         add("grant", import, "it imports what the running version does not".to_owned());
     }
+    let (was, is) = (old.manifest.limits.feed_events_per_day, new.manifest.limits.feed_events_per_day);
+    if is > was {
+        add("feed-events", "per-day", format!("it pushed at most {was} events a day into one user's feed, and pushes at most {is}"));
+    }
     for host in new.manifest.grants.http.iter().filter(|host| !old.manifest.grants.http.contains(host)) {
         add("grant", &format!("http:{host}"), "it asks for outgoing HTTP to this host".to_owned());
     }
@@ -170,6 +174,7 @@ http = ["a.example:443"]
         let added = format!("[[route]]\nhttp = \"GET /c\"\ncall = \"more\"\naccess = \"public\"\n{rate}\n[[socket]]");
         check(&[("[[socket]]", &added)], &[]);
         check(&[("[\"a.example:443\"]", "[]")], &[]);
+        check(&[("[grants]", "[limits]\nfeed_events_per_day = 999\n[grants]")], &[]);
     }
 
     #[test]
@@ -188,6 +193,7 @@ http = ["a.example:443"]
         check(&[("access = \"user\"", "access = \"user\"\nstatus = 201")], &[&format!("route-status:{a}")]);
         check(&[("access = \"user\"", "access = \"user\"\ndev_only = true")], &[&format!("route-removed:{a}")]);
         check(&[("event = \"where\"", "event = \"whence\"")], &["frame-removed:where"]);
+        check(&[("[grants]", "[limits]\nfeed_events_per_day = 1001\n[grants]")], &["feed-events:per-day"]);
         check(&[("[\"a.example:443\"]", "[\"a.example:443\", \"b.example:443\"]")], &["grant:http:b.example:443"]);
     }
 

@@ -215,6 +215,8 @@ pub struct Limits {
     pub concurrency: u32,
     /// `reuse` (pooled instances) or `call` (a new instance for each call).
     pub isolation: Isolation,
+    /// Durable pushes of the service in one user's feed in a day; a tenth of them at once. A feed keeps 10,000 events of all services together.
+    pub feed_events_per_day: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -232,6 +234,7 @@ impl Default for Limits {
             wall: Duration::from_secs(5),
             concurrency: 64,
             isolation: Isolation::Reuse,
+            feed_events_per_day: limits::FEED_SERVICE_EVENTS_PER_DAY,
         }
     }
 }

@@ -13,6 +13,7 @@ use super::instance::{InstanceState, new_store};
 use super::manifest::{Isolation, Limits};
 use crate::capabilities::context::CallContext;
 use crate::capabilities::guest::{Capabilities, Guest};
+use crate::capabilities::senders::Senders;
 use crate::limits;
 use crate::names::ServiceName;
 
@@ -23,6 +24,8 @@ pub struct Pool {
     capabilities: Arc<Capabilities>,
     /// The types of the frames that its instances may push.
     pushes: Arc<[String]>,
+    /// How much of each user's feed is theirs.
+    feed_share: Arc<Senders>,
     limits: Limits,
     idle: Mutex<Vec<PooledInstance>>,
     /// One permit per concurrent call.
@@ -66,8 +69,9 @@ impl Pool {
             service,
             instance,
             exports,
-            capabilities,
             pushes,
+            feed_share: Arc::new(Senders::of_service(limits.feed_events_per_day, &capabilities.senders)),
+            capabilities,
             slots: Semaphore::new(limits.concurrency as usize),
             limits,
             idle: Mutex::new(Vec::new()),
@@ -94,7 +98,7 @@ impl Pool {
 
     /// A new instance, 40 µs and more. The guest's own start code is metered like a call.
     pub async fn make(&self, context: Arc<CallContext>) -> wasmtime::Result<PooledInstance> {
-        let guest = Guest::new(self.service.clone(), context, self.capabilities.clone(), self.pushes.clone());
+        let guest = Guest::new(self.service.clone(), context, self.capabilities.clone(), self.pushes.clone(), self.feed_share.clone());
         let mut store = new_store(self.instance.engine(), guest, self.limits.memory);
         store.data_mut().cpu.begin(self.limits.cpu);
         store.set_epoch_deadline(1);

@@ -62,6 +62,11 @@ impl wit::Host for Guest {
             self.keep_pace().await;
             return Ok(Ok(()));
         }
+        if push.class == Class::Durable && self.feed_share.take_of_service(&push.users).is_err() {
+            metrics::counter!("echo_hub_pushes_refused_total").increment(1);
+            tracing::warn!(service = %self.service, event = push.event, "a push beyond the service's share of a user's feed (feed_events_per_day)");
+            return Ok(Err(wit::HubError::RateLimited));
+        }
         if push.class == Class::Durable
             && let Some(caller) = &self.context().caller
             && self.capabilities.senders.take(caller.user_id, &push.users).is_err()
@@ -178,6 +183,7 @@ mod tests {
 
     use super::*;
     use crate::capabilities::context::{CallContext, Caller};
+    use crate::capabilities::senders::Senders;
     use crate::capabilities::sql::host::tests::{Screen, context, two_guests};
 
     fn push() -> wit::PushRequest {
@@ -285,6 +291,30 @@ mod tests {
         assert_eq!(said_by(None, 1).await, 0, "a service of its own accord");
         let recipient = push().users[0].parse().expect("an id");
         assert_eq!(said_by(Some(recipient), flood).await, 0, "one's own feed");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_service_has_its_share_of_a_users_feed_and_no_more() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [mut noisy, mut quiet] = two_guests(folder.path(), Arc::new(Screen::default())).await;
+        let share = |per_day| Arc::new(Senders::of_service(per_day, &Senders::new(1)));
+        (noisy.feed_share, quiet.feed_share) = (share(100), share(100));
+        let mut pushed = 0;
+        for _ in 0..20 {
+            // Of its own accord: nobody's own share is used up by it.
+            noisy.begin_call(context(Duration::from_secs(5)).into());
+            match wit::Host::push(&mut noisy, push()).await.expect("no trap") {
+                Ok(()) => pushed += 1,
+                Err(error) => assert_eq!(error as u8, wit::HubError::RateLimited as u8),
+            }
+        }
+        assert_eq!(pushed, 100 / limits::FEED_SERVICE_BURST_SHARE);
+        let other = wit::PushRequest { users: vec!["018f2b1e-0000-7000-8000-000000000002".to_owned()], ..push() };
+        wit::Host::push(&mut noisy, other).await.expect("no trap").expect("another user's feed");
+        let passing = wit::PushRequest { class: wit::Class::Ephemeral, ..push() };
+        wit::Host::push(&mut noisy, passing).await.expect("no trap").expect("what is not kept has no share");
+        quiet.begin_call(context(Duration::from_secs(5)).into());
+        wit::Host::push(&mut quiet, push()).await.expect("no trap").expect("another service has its own");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -46,7 +46,14 @@ pub(crate) async fn two_guests(folder: &Path, sockets: Arc<dyn Sockets>) -> [Gue
         senders: Arc::new(Senders::new(1)),
     });
     [(); 2].map(|()| {
-        Guest::new(service.clone(), context(Duration::from_secs(30)).into(), capabilities.clone(), ["message_status".to_owned()].into())
+        let feed_share = Arc::new(Senders::of_service(1_000_000, &capabilities.senders));
+        Guest::new(
+            service.clone(),
+            context(Duration::from_secs(30)).into(),
+            capabilities.clone(),
+            ["message_status".to_owned()].into(),
+            feed_share,
+        )
     })
 }
 
