@@ -17,8 +17,12 @@ pub struct Quota {
 /// A code that confirms a registration of this number.
 pub fn of_registration(settings: &Settings, phone: &str, address: &str) -> Vec<Quota> {
     vec![
-        of_number(settings, format!("verify {phone}")),
-        quota(format!("verify {phone} {address}"), 0, settings.otp_per_client_day.min(settings.otp_per_day)),
+        // The pause is between codes that this client asks for: what a stranger asks for does not make the owner wait.
+        quota(format!("verify {phone}"), 0, settings.otp_per_day),
+        Quota {
+            per_day: settings.otp_per_client_day.min(settings.otp_per_day),
+            ..of_number(settings, format!("verify {phone} {address}"))
+        },
         of_address(settings, address),
         of_host(settings),
     ]
@@ -113,6 +117,18 @@ mod tests {
         let quota = Quota { key: String::new(), pause_us: 0, per_day: 2 };
         let later = CodeCount { sent_at: 10 * DAY_US + 5, day_started_at: 10 * DAY_US, sent_count: 1 };
         assert!(refusal(&quota, &later, 10 * DAY_US).is_none());
+    }
+
+    #[test]
+    fn a_pause_is_one_clients_own() {
+        let settings = Settings::for_tests();
+        let paused = |address| {
+            let quotas = of_registration(&settings, "+14155552671", address);
+            let paused: Vec<String> = quotas.into_iter().filter(|quota| quota.pause_us > 0).map(|quota| quota.key).collect();
+            paused
+        };
+        let (here, there) = (paused("192.0.2.7"), paused("192.0.2.8"));
+        assert!(here.len() == 1 && there.len() == 1 && here != there, "{here:?} {there:?}");
     }
 
     #[test]

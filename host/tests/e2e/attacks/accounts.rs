@@ -77,6 +77,32 @@ async fn register_within_the_pause_answers_the_same_whatever_the_password() {
 }
 
 #[tokio::test]
+async fn a_strangers_registration_makes_the_owner_wait_for_nothing() {
+    let app = TestApp::with(&SERVICES, &[PROXY]).await;
+    let phone = unused_phone();
+    let register = |address: &str| {
+        let body = json!({ "phone": phone, "password": OWNERS, "name": "Ada" });
+        app.post("/api/v1/auth/register", body).header(FROM, address)
+    };
+    register(AWAY).send().await.expect(StatusCode::CREATED);
+    register(AWAY).send().await.expect_problem(429, "too_soon");
+    let owners = register(HOME).send().await.expect(StatusCode::CREATED);
+    register(HOME).send().await.expect_problem(429, "too_soon");
+    let again = json!({ "registration_id": owners["registration_id"], "phone": phone });
+    app.post("/api/v1/auth/resend-otp", again).header(FROM, HOME).send().await.expect_problem(429, "too_soon");
+}
+
+#[tokio::test]
+async fn a_name_of_white_space_is_refused_and_an_empty_one_is_none() {
+    let app = TestApp::shared().await;
+    let register = |name: &str| app.post("/api/v1/auth/register", json!({ "phone": unused_phone(), "password": OWNERS, "name": name }));
+    for name in [" ", "\u{3000}", "\u{a0} "] {
+        register(name).send().await.expect_problem(422, "unreadable_text");
+    }
+    register("").send().await.expect(StatusCode::CREATED);
+}
+
+#[tokio::test]
 async fn open_registrations_of_a_number_are_bounded_and_those_that_are_open_stay() {
     let app = TestApp::with(&SERVICES, &[NO_PAUSE, ("ECHO_SERVICES__AUTH__REGISTRATIONS_PER_PHONE", "2")]).await;
     let phone = unused_phone();
