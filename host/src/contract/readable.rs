@@ -9,7 +9,7 @@
 pub enum Readable {
     /// The text of a message: no control characters but newline and tab.
     Content,
-    /// A text of several lines (a bio, a description): nor bidirectional embeddings, overrides and isolates, nor nothing visible at all.
+    /// A text of several lines (a bio, a description): nor bidirectional embeddings, overrides and isolates, nor interlinear annotations, nor nothing visible at all.
     Prose,
     /// One line (a display name, a title, an alias, a device's name): nor tabs and line breaks.
     Name,
@@ -45,6 +45,8 @@ impl Readable {
         }
         if text.chars().any(is_bidi_control) {
             Some("no bidirectional embeddings, overrides or isolates")
+        } else if text.chars().any(is_annotation) {
+            Some("no interlinear annotations")
         } else if !text.is_empty() && !text.chars().any(is_visible) {
             Some("something to see")
         } else {
@@ -60,7 +62,7 @@ impl Readable {
             Readable::Prose => CONTROLS_OF_TEXT,
             Readable::Name => CONTROLS_OF_NAMES,
         };
-        let allowed = format!(r"[^{no_control}\u202A-\u202E\u2066-\u206F{NONCHARACTERS}]");
+        let allowed = format!(r"[^{no_control}\u202A-\u202E\u2066-\u206F\uFFF9-\uFFFB{NONCHARACTERS}]");
         format!("^(?:{allowed}*[^{INVISIBLE}{NONCHARACTERS}]{allowed}*)?$")
     }
 }
@@ -73,17 +75,17 @@ pub fn plain_pattern() -> String {
 const NONCHARACTERS: &str = r"\uFDD0-\uFDEF\uFFFE\uFFFF";
 const CONTROLS_OF_TEXT: &str = r"\u0000-\u0008\u000B-\u001F\u007F-\u009F";
 const CONTROLS_OF_NAMES: &str = r"\u0000-\u001F\u007F-\u009F\u2028\u2029";
-/// Control characters, white space, bidirectional controls, `is_ignorable` and `is_blank`; those beyond U+FFFF as themselves, since readers
+/// Control characters, white space, bidirectional controls, annotations, `is_ignorable` and `is_blank`; those beyond U+FFFF as themselves, since readers
 /// differ in how they are escaped.
 const INVISIBLE: &str = concat!(
     r"\u0000-\u0020\u007F-\u00A0\u00AD\u034F\u061C\u115F\u1160\u1680\u17B4\u17B5\u180B-\u180F\u2000-\u200F\u2028-\u202F\u205F-\u206F\u2800",
-    r"\u3000\u3164\uFE00-\uFE0F\uFEFF\uFFA0\uFFF0-\uFFF8",
+    r"\u3000\u3164\uFE00-\uFE0F\uFEFF\uFFA0\uFFF0-\uFFFB",
     "\u{13441}\u{13442}\u{16FE4}\u{1BCA0}-\u{1BCA3}\u{1D159}\u{1D173}-\u{1D17A}\u{E0000}-\u{E0FFF}"
 );
 
 /// Not white space, fillers and default ignorables.
 fn is_visible(c: char) -> bool {
-    !c.is_whitespace() && !is_control(c) && !is_ignorable(c) && !is_blank(c)
+    !c.is_whitespace() && !is_control(c) && !is_ignorable(c) && !is_blank(c) && !is_annotation(c)
 }
 
 /// C0, C1 and DEL, and the code points that are no characters (RFC 7493 section 2.1).
@@ -94,6 +96,11 @@ fn is_control(c: char) -> bool {
 /// Embeddings, overrides and isolates (UAX 9 sections 2.1 to 2.5), and the deprecated controls beside them.
 fn is_bidi_control(c: char) -> bool {
     matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{206F}')
+}
+
+/// Who does not know them shows the text and its annotation as one (Unicode 17, section 23.8).
+fn is_annotation(c: char) -> bool {
+    matches!(c, '\u{FFF9}'..='\u{FFFB}')
 }
 
 /// `Default_Ignorable_Code_Point` (Unicode 17, DerivedCoreProperties.txt).
@@ -172,6 +179,13 @@ mod tests {
         for control in ('\u{202A}'..='\u{202E}').chain('\u{2066}'..='\u{2069}') {
             // A message is kept as it was written.
             assert_eq!(refusals(&format!("abc{control}txt.exe")), [false, true, true], "{control:?}");
+        }
+    }
+
+    #[test]
+    fn names_have_no_text_between_the_lines() {
+        for text in ["a\u{FFF9}b", "a\u{FFFA}b", "a\u{FFFB}b"] {
+            assert_eq!(refusals(text), [false, true, true], "{text:?}");
         }
     }
 

@@ -6,8 +6,19 @@ use serde_json::{Value, json};
 use crate::app::{Ask, TestApp, until, unused_phone};
 
 const CONVERSATIONS: &str = "/api/v1/messages/conversations";
-const UNREADABLE: [&str; 9] =
-    ["abc\u{202E}txt.exe", "abc\u{2066}txt", "\u{200B}", "\u{3164}", "\u{2800}", "\u{115F}", "a\0b", "a\u{1B}[31mb", "a\u{85}b"];
+const UNREADABLE: [&str; 11] = [
+    "abc\u{202E}txt.exe",
+    "abc\u{2066}txt",
+    "\u{200B}",
+    "\u{3164}",
+    "\u{2800}",
+    "\u{115F}",
+    "a\0b",
+    "a\u{1B}[31mb",
+    "a\u{85}b",
+    "a\u{FFF9}b",
+    " \u{3000}",
+];
 const READABLE: [&str; 5] = ["👨\u{200D}👩\u{200D}👧\u{200D}👦", "می\u{200C}خواهم", "क्\u{200D}ष", "❤\u{FE0F}", "שלום\u{200F} 42"];
 
 async fn refused(what: &str, given: Ask, field: &str) {
@@ -103,6 +114,8 @@ async fn metadata_that_readers_would_not_agree_about_is_refused_and_not_rounded(
         (r#"{"a":"b\u0000"}"#, "unreadable_text"),
         (r#"{"a":"\ud800"}"#, "unreadable_text"),
         (r#"{"a":"\ufffe"}"#, "unreadable_text"),
+        (r#"{"a":"\u001b[31m"}"#, "unreadable_text"),
+        (r#"{"a\u202eb":1}"#, "unreadable_text"),
     ] {
         let reply = send(metadata).send().await;
         assert_eq!(reply.status, StatusCode::UNPROCESSABLE_ENTITY, "{metadata}: {}", reply.body);

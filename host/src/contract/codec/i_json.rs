@@ -1,12 +1,13 @@
 //! What every reader of a JSON value must understand alike (I-JSON, RFC 7493): names once in an object, numbers that a double holds as they
 //! are written, no halves of surrogate pairs and no noncharacters; and no NUL, which databases end texts at. What a client gives as `json` is
-//! kept as text and read by others, so it is refused here rather than understood in two ways there.
+//! kept as text and read by others, so it is refused here rather than understood in two ways there. Clients may show it: its strings are held to what the
+//! text of a message is (no control characters but newline and tab), its names to what names are (nor bidirectional controls).
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::json::{Broken, Kind, Reader};
-use super::text::has_no_character;
+use super::text::{has_control, has_no_character};
 use crate::contract::UNREADABLE_TEXT;
 
 /// The first thing in a value that readers may disagree about.
@@ -40,6 +41,9 @@ fn walk(reader: &mut Reader<'_>, flaw: &mut Option<Flaw>) -> Result<(), Broken> 
         Kind::Text => {
             let content = reader.string()?;
             check_text(reader, &content, flaw);
+            if has_control(&content) {
+                note(flaw, UNREADABLE_TEXT, "no control characters but newline and tab in a string".to_owned());
+            }
         }
         Kind::Array => {
             reader.open_array()?;
@@ -52,6 +56,10 @@ fn walk(reader: &mut Reader<'_>, flaw: &mut Option<Flaw>) -> Result<(), Broken> 
             let mut names: HashSet<Cow<'_, str>> = HashSet::new();
             while let Some(name) = reader.next_key(&mut first)? {
                 check_text(reader, &name, flaw);
+                if has_control(&name) || name.chars().any(|c| matches!(c, '\n' | '\t' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{206F}'))
+                {
+                    note(flaw, UNREADABLE_TEXT, "no control characters and no bidirectional ones in a name".to_owned());
+                }
                 if names.contains(&name) {
                     note(flaw, "duplicate_field", format!("the name {} stands twice in one object", shown(&name)));
                 } else {
@@ -177,10 +185,23 @@ mod tests {
 
     #[test]
     fn texts_have_only_characters() {
-        for bad in [r#""a\u0000b""#, r#"{"a\u0000":1}"#, r#""\ud800""#, r#""\udc00x""#, r#"{"\ud800\u0041":1}"#, r#"["\ufffe"]"#] {
+        for bad in [
+            r#""a\u0000b""#,
+            r#"{"a\u0000":1}"#,
+            r#""\ud800""#,
+            r#""\udc00x""#,
+            r#"{"\ud800\u0041":1}"#,
+            r#"["\ufffe"]"#,
+            r#""\u0001""#,
+            r#"["a\u009bb"]"#,
+            r#""a\rb""#,
+            r#"{"a\u202eb":1}"#,
+            r#"{"a\nb":1}"#,
+            r#"{"a":{"\u2066":1}}"#,
+        ] {
             assert_eq!(flaw_of(bad), Some("unreadable_text"), "{bad}");
         }
-        for good in [r#""\ud83d\ude00""#, r#""\u0001\u202e\u200d""#, r#""\ufffd""#] {
+        for good in [r#""\ud83d\ude00""#, r#""\u202e\u200d""#, r#"{"a\u200db":"two\nlines\tand a tab"}"#, r#""\ufffd""#] {
             assert_eq!(flaw_of(good), None, "{good}");
         }
     }

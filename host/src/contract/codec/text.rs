@@ -51,6 +51,13 @@ pub fn has_no_character(text: &str) -> bool {
     suspicious && text.chars().any(|c| c == '\0' || matches!(c, '\u{FDD0}'..='\u{FDEF}') || u32::from(c) & 0xFFFE == 0xFFFE)
 }
 
+/// Whether a text has control characters other than newline and tab.
+pub fn has_control(text: &str) -> bool {
+    // Those of C1 begin with this byte in UTF-8.
+    let suspicious = text.bytes().any(|byte| byte < b' ' || byte == 0x7F || byte == 0xC2);
+    suspicious && text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t'))
+}
+
 /// RFC 3339, any offset, as microseconds since 1970; further digits are cut. None for what is no point in time or lies before 1970.
 pub fn timestamp(text: &str) -> Option<u64> {
     let bytes = text.as_bytes();
