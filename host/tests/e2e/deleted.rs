@@ -157,6 +157,72 @@ async fn what_is_deleted_is_readable_nowhere() {
 }
 
 #[tokio::test]
+async fn what_was_said_in_a_group_that_was_ended_is_in_no_file_and_no_feed() {
+    let app = TestApp::start().await;
+    let (ada, bala) = app.two().await;
+    let group = app.group(&ada, &[&bala]).await;
+    // More than are emptied at once.
+    let words: Vec<String> = (0..60).map(|number| format!("ended-{number}-c0ffee")).collect();
+    let mut last = Value::Null;
+    for word in &words {
+        last = app.say(&ada, &group, word).await;
+    }
+    app.patch(&path_of(&last), json!({ "content": "reworded-c0ffee" })).by(&ada).send().await.expect(StatusCode::OK);
+    let talk = app.conversation(&ada, &bala).await;
+    app.say(&ada, &talk, "another-c0ffee").await;
+    app.delete(&format!("{MESSAGES}/conversations/{group}")).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+    until("the feed says so", async || {
+        let feed = Value::Array(feed_of(&app, &bala).await).to_string();
+        (!feed.contains("ended-") && !feed.contains("reworded-")).then_some(())
+    })
+    .await;
+    assert!(Value::Array(feed_of(&app, &bala).await).to_string().contains("another-c0ffee"), "of no other conversation");
+    let (since, data) = (Instant::now(), app.data_folder());
+    loop {
+        let left: Vec<PathBuf> = ["ended-", "reworded-c0ffee"].iter().flat_map(|text| holding(&data, text)).collect();
+        if left.is_empty() {
+            break;
+        }
+        assert!(since.elapsed() < A_MINUTE, "still in {left:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(!holding(&data, "another-c0ffee").is_empty());
+}
+
+#[tokio::test]
+async fn a_retry_is_answered_with_the_message_as_it_is_now() {
+    let app = TestApp::start().await;
+    let (ada, bala) = app.two().await;
+    let talk = app.conversation(&ada, &bala).await;
+    let first = app.text(&ada, &talk, "retried", "first").send().await.expect(StatusCode::CREATED);
+    let again = async |content: &str| app.text(&ada, &talk, "retried", content).send().await;
+    assert_eq!(again("first").await.expect(StatusCode::CREATED), first, "nothing has changed");
+    app.patch(&path_of(&first), json!({ "content": "second" })).by(&ada).send().await.expect(StatusCode::OK);
+    let edited = again("first").await.expect(StatusCode::CREATED);
+    assert_eq!((&edited["id"], &edited["seq"], &edited["content"]), (&first["id"], &first["seq"], &json!("second")));
+    assert!(edited["edited_at"].is_string(), "{edited}");
+    // What was sent is what the id stands for, not what became of it.
+    again("second").await.expect_problem(409, "client_message_id_reused");
+    app.delete(&format!("{}?for=everyone", path_of(&first))).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+    let deleted = again("first").await.expect(StatusCode::CREATED);
+    assert_eq!((&deleted["id"], &deleted["seq"], &deleted["content"]), (&first["id"], &first["seq"], &Value::Null));
+    assert!(deleted["deleted_at"].is_string(), "{deleted}");
+    again("second").await.expect_problem(409, "client_message_id_reused");
+
+    // Hidden from its sender alone, and over with its conversation.
+    let hidden = app.text(&ada, &talk, "hidden", "hidden").send().await.expect(StatusCode::CREATED);
+    app.delete(&format!("{}?for=me", path_of(&hidden))).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+    let group = app.group(&ada, &[&bala]).await;
+    let over = app.text(&ada, &group, "over", "over").send().await.expect(StatusCode::CREATED);
+    app.delete(&format!("{MESSAGES}/conversations/{group}")).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+    until("it says nothing any more", async || {
+        let seen = app.text(&ada, &group, "over", "over").send().await.expect(StatusCode::CREATED);
+        (seen["id"] == over["id"] && seen["content"].is_null() && seen["deleted_at"].is_string()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_was_deleted_stays_so_though_the_host_is_killed_at_once() {
     let mut app = TestApp::start().await;
     let (ada, bala) = app.two().await;

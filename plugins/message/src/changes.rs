@@ -103,6 +103,18 @@ pub fn announce_deleted(tx: &Transaction, emptied: &[Emptied], undisturbed: &[St
         push::replace(&message.id, Some("message_deleted"), payload.clone())?;
         push::durable(&users, "message_deleted", payload, None)?;
     }
+    publish_deleted(emptied, at)
+}
+
+/// As `announce_deleted`, of a conversation that was ended: devices know that it is over, and no feed is filled with its messages one by one.
+pub fn announce_ended(_: &Transaction, emptied: &[Emptied], at: Timestamp) -> Result<(), Error> {
+    for message in emptied {
+        push::replace(&message.id, Some("message_deleted"), payload::deleted(message, at))?;
+    }
+    publish_deleted(emptied, at)
+}
+
+fn publish_deleted(emptied: &[Emptied], at: Timestamp) -> Result<(), Error> {
     for of_one in emptied.chunk_by(|one, next| one.conversation_id == next.conversation_id) {
         let items = of_one.iter().map(|message| changed(&message.id, &message.conversation_id, message.seq, &message.sender_id, at));
         events::deleted(&of_one[0].conversation_id, &ChangedMessages { items: items.collect() })?;

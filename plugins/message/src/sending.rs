@@ -134,7 +134,8 @@ fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), 
     Ok(events::sent("all", &SentMessages { items: vec![event] })?)
 }
 
-/// Whether the client id was used before; then the message becomes what was answered that time: the content is the same, and so is the rest.
+/// Whether the client id was used before; then the message becomes what was answered that time: the content is the same, and so is the rest. One that was
+/// changed or taken away since is what it is now.
 /// Errors: 409 for another content.
 fn sent_before(message: &mut Message, fingerprint: &[u8]) -> Result<bool, Error> {
     let Some(before) = messages::sent_before(&message.sender_id, &message.client_message_id)? else {
@@ -143,8 +144,34 @@ fn sent_before(message: &mut Message, fingerprint: &[u8]) -> Result<bool, Error>
     if before.content_hash != fingerprint {
         return Err(Error::conflict("client_message_id_reused", "this client_message_id was used for another message"));
     }
+    let now = time::now_us();
+    if before.edited_at.is_some() || before.deleted_at.is_some() || before.expires_at.is_some_and(|at| at <= now) {
+        match messages::visible_to(&Database, &message.sender_id, &before.id, now)? {
+            Some(seen) => *message = seen,
+            None => gone(message, &before, now),
+        }
+        return Ok(true);
+    }
     (message.id, message.seq, message.created_at) = (before.id, before.seq, before.created_at);
     Ok(true)
+}
+
+/// What is left of a message that its sender does not see any more: it has disappeared, or its conversation is over.
+fn gone(message: &mut Message, before: &messages::SentBefore, now: Timestamp) {
+    let ended_at = before.deleted_at.or(before.expires_at).map_or(now, |at| at.min(now));
+    *message = Message {
+        id: before.id.clone(),
+        seq: before.seq,
+        created_at: before.created_at,
+        deleted_at: Some(ended_at),
+        content: None,
+        media_id: None,
+        location: None,
+        contact: None,
+        mentions: Vec::new(),
+        metadata: None,
+        ..message.clone()
+    };
 }
 
 fn new_message(draft: SendRequest, sender_id: String) -> Message {

@@ -72,13 +72,16 @@ pub struct SentBefore {
     pub id: String,
     pub seq: u64,
     pub created_at: Timestamp,
+    pub edited_at: Option<Timestamp>,
+    pub deleted_at: Option<Timestamp>,
+    pub expires_at: Option<Timestamp>,
 }
 
-from_row!(SentBefore { content_hash, id, seq, created_at });
+from_row!(SentBefore { content_hash, id, seq, created_at, edited_at, deleted_at, expires_at });
 
 pub fn sent_before(sender_id: &str, client_message_id: &str) -> Result<Option<SentBefore>, SqlError> {
     Database.row(
-        "SELECT content_hash, id, seq, created_at FROM messages WHERE sender_id = $1 AND client_message_id = $2",
+        "SELECT content_hash, id, seq, created_at, edited_at, deleted_at, expires_at FROM messages WHERE sender_id = $1 AND client_message_id = $2",
         params![uuid(sender_id), client_message_id],
     )
 }
@@ -339,6 +342,39 @@ pub fn take_expired(tx: &Transaction, now: Timestamp, limit: i64) -> Result<Vec<
     tx.execute(&format!("DELETE FROM edits WHERE message_id IN ({ids})"), all())?;
     tx.execute(&format!("DELETE FROM withheld_edits WHERE message_id IN ({ids})"), all())?;
     Ok(expired)
+}
+
+/// As `take_expired`, of a conversation that was ended: the next of its messages, and its title and description when none is left. None where no
+/// conversation waits for that.
+pub fn take_ended(tx: &Transaction, now: Timestamp, limit: i64) -> Result<Option<Vec<Emptied>>, SqlError> {
+    let next: Option<(String, u64)> = tx.row(
+        "SELECT id, emptied_seq FROM conversations WHERE ended_at IS NOT NULL AND emptied_at IS NULL ORDER BY ended_at LIMIT 1",
+        Vec::new(),
+    )?;
+    let Some((conversation_id, emptied_seq)) = next else { return Ok(None) };
+    let ended: Vec<Emptied> = tx.rows(
+        "SELECT id, conversation_id, seq, sender_id FROM messages WHERE conversation_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+        params![uuid(&conversation_id), emptied_seq, limit],
+    )?;
+    let Some(last) = ended.last() else {
+        tx.execute(
+            "UPDATE conversations SET emptied_at = $2, title = NULL, description = NULL WHERE id = $1",
+            params![uuid(&conversation_id), timestamp(now)],
+        )?;
+        return Ok(Some(ended));
+    };
+    let sql = concat!(
+        "UPDATE messages SET deleted_at = COALESCE(deleted_at, $4), ",
+        emptied!(),
+        " WHERE conversation_id = $1 AND seq > $2 AND seq <= $3"
+    );
+    tx.execute(sql, params![uuid(&conversation_id), emptied_seq, last.seq, timestamp(now)])?;
+    for table in ["edits", "withheld_edits"] {
+        let sql = format!("DELETE FROM {table} WHERE message_id IN ({})", placeholders(1, ended.len()));
+        tx.execute(&sql, ended.iter().map(|message| uuid(&message.id)).collect())?;
+    }
+    tx.execute("UPDATE conversations SET emptied_seq = $2 WHERE id = $1", params![uuid(&conversation_id), last.seq])?;
+    Ok(Some(ended))
 }
 
 /// The contents of those of the messages that are there at this time.

@@ -690,6 +690,37 @@ mod take_expired {
     }
 }
 
+mod take_ended {
+    use super::*;
+
+    fn taken(limit: i64) -> Option<Vec<u64>> {
+        committed(|tx| take_ended(tx, 900, limit)).map(|ended| ended.into_iter().map(|one| one.seq).collect())
+    }
+
+    #[test]
+    fn takes_those_of_an_ended_conversation_by_seq_and_each_once() {
+        let _store = store();
+        group(91, [1]);
+        group(92, [1]);
+        for conversation in [91, 91, 91, 92] {
+            said(conversation, 1, 100, None);
+        }
+        assert_eq!(taken(2), None, "none is ended");
+        ended(91);
+        assert_eq!([taken(2), taken(2), taken(2), taken(2)], [Some(vec![1, 2]), Some(vec![3]), Some(vec![]), None]);
+    }
+
+    #[test]
+    fn leaves_nothing_of_what_they_said() {
+        let _store = store();
+        group(91, [1, 2]);
+        let message = full(1, None);
+        ended(91);
+        assert_eq!(taken(9), Some(vec![1]));
+        assert_eq!((what_it_says(&message), kept_edits(&message), count("withheld_edits")), (vec![], vec![], 0));
+    }
+}
+
 mod contents_of {
     use super::*;
 
