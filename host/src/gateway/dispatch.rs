@@ -10,8 +10,8 @@ use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
+use http::header::{ACCEPT, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request};
 use http_body_util::{BodyExt, LengthLimitError};
 use tokio_util::task::TaskTracker;
 
@@ -79,12 +79,13 @@ impl<B: Backend> Gateway<B> {
             )
             .into_response();
         }
+        let (seen, version) = (info.clone(), request.version());
         let answer = pin!(async move {
             match self.host_routes.find(request.uri().path()) {
                 Some(route) => {
                     info.serve(Served::Host(route.path));
                     let (parts, body) = request.into_parts();
-                    let body = match json_only(&parts.headers, body).await {
+                    let body = match json_only(&parts.headers, body, &info).await {
                         Ok(body) => body,
                         Err(problem) => return problem.into_response(),
                     };
@@ -101,7 +102,10 @@ impl<B: Backend> Gateway<B> {
             }
         });
         // Reading the body and the whole call are in it; an upgraded socket is not, its answer is the 101.
-        timeout_at(deadline, answer).await.unwrap_or_else(|Elapsed| StatusCode::GATEWAY_TIMEOUT.into_response())
+        timeout_at(deadline, answer).await.unwrap_or_else(|Elapsed| match seen.is_receiving() {
+            true => body_late(version).into_response(),
+            false => StatusCode::GATEWAY_TIMEOUT.into_response(),
+        })
     }
 
     async fn route(self: Arc<Self>, request: Request, info: Arc<RequestInfo>) -> Result<Response, Problem> {
@@ -158,7 +162,7 @@ struct Done {
 
 impl<B: Backend> Call<B> {
     async fn answer(mut self: Box<Self>, body: Body) -> Result<Response, Problem> {
-        let body = json_only(&self.request.headers, body).await?;
+        let body = json_only(&self.request.headers, body, &self.info).await?;
         if self.route.has_body && !body.is_end_stream() {
             let user = self.caller.as_ref().map(|caller| Subject::User(caller.user_id));
             let held = self.held.insert(self.gateway.in_flight.hold(Subject::of_address(self.info.client_address), user));
@@ -169,7 +173,9 @@ impl<B: Backend> Call<B> {
         {
             let key: Arc<str> = key.into();
             // In a task of its own: should the client's connection break now, its next try finds the answer.
+            self.info.receives(true);
             let done = self.gateway.background.clone().spawn(self.answer_once(key)).await;
+            self.info.receives(false);
             return done.unwrap_or_else(|error| match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => Err(Problem::unavailable("shutting_down", "this host is shutting down", Duration::from_secs(1))),
@@ -372,7 +378,7 @@ fn decode_values(values: Values<'_>) -> Result<Vec<String>, Problem> {
 
 /// The body, if it is plain JSON or none; whether the route reads it or not, what is no JSON is nobody's form or file that went astray.
 /// Errors: 415.
-async fn json_only(headers: &HeaderMap, mut body: Body) -> Result<Body, Problem> {
+async fn json_only(headers: &HeaderMap, mut body: Body, info: &RequestInfo) -> Result<Body, Problem> {
     if body.is_end_stream() || (headers.get(CONTENT_TYPE).is_some_and(is_json) && !headers.contains_key(CONTENT_ENCODING)) {
         return Ok(body);
     }
@@ -383,6 +389,7 @@ async fn json_only(headers: &HeaderMap, mut body: Body) -> Result<Body, Problem>
                 Some(Ok(frame)) => frame.data_ref().is_none_or(Bytes::is_empty),
                 Some(Err(error)) => return Err(broken(&error)),
                 None => break,
+    info.receives(true);
             };
         if !is_empty {
             let detail = "send the body as plain application/json";
@@ -397,9 +404,17 @@ async fn json_only(headers: &HeaderMap, mut body: Body) -> Result<Body, Problem>
 async fn read_body(mut body: Body, held: &mut Held) -> Result<Bytes, Problem> {
     // Most bodies come in one piece, which is taken as it is.
     let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
+    info.receives(false);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
         held.take(data.len())?;
+/// The client did not send all of its request in time, and the connection is not to be used again (RFC 9110 section 15.5.9).
+fn body_late(version: Version) -> Problem {
+    let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timed_out", "the request's body did not arrive in time");
+    // HTTP/2 knows no such header (RFC 9113 section 8.2.2).
+    if version < Version::HTTP_2 { problem.with(CONNECTION, HeaderValue::from_static("close")) } else { problem }
+}
+
         if first.is_empty() {
             first = data;
         } else {
@@ -422,7 +437,16 @@ fn broken(error: &(dyn std::error::Error + 'static)) -> Problem {
 
 fn is_json(content_type: &HeaderValue) -> bool {
     let text = content_type.to_str().unwrap_or_default();
-    text.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
+    let mut parts = text.split(';').map(str::trim);
+    let is_json = parts.next().is_some_and(|media| media.eq_ignore_ascii_case("application/json"));
+    // JSON is UTF-8 (RFC 8259 section 8.1): what says that it is something else is not read as if it were.
+    is_json
+        && parts.all(|parameter| match parameter.split_once('=') {
+            Some((name, value)) if name.trim_end().eq_ignore_ascii_case("charset") => {
+                value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+            }
+            _ => true,
+        })
 }
 
 fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {

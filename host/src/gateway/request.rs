@@ -1,6 +1,7 @@
 //! What the edge knows of a request from its first byte on: its ids, when it came, from where, and, once found, which route serves it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
@@ -25,6 +26,8 @@ pub struct RequestInfo {
     /// The client, seen through as many proxies as the settings trust.
     pub client_address: Option<IpAddr>,
     served: OnceLock<Served>,
+    /// Its body is waited for.
+    is_receiving: AtomicBool,
 }
 
 /// Who answers.
@@ -44,12 +47,21 @@ impl RequestInfo {
             received_at: Instant::now(),
             client_address: client_address(headers, peer, trusted_proxies_count),
             served: OnceLock::new(),
+            is_receiving: AtomicBool::new(false),
         }
     }
 
     /// Once per request, when it is known who answers.
     pub(super) fn serve(&self, served: Served) {
         let _ = self.served.set(served);
+    }
+
+    pub(super) fn receives(&self, is_receiving: bool) {
+        self.is_receiving.store(is_receiving, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_receiving(&self) -> bool {
+        self.is_receiving.load(Ordering::Relaxed)
     }
 
     pub(super) fn served(&self) -> Option<&Served> {

@@ -221,7 +221,14 @@ async fn bad_requests_have_their_status_and_code() {
         assert_problem(&answer, 415, "unsupported_media_type");
         assert_eq!(text(&answer.1, "accept"), "application/json");
     }
-    assert_eq!(gateway.send("POST /x", &["content-type: Application/JSON; charset=utf-8"], "{}").await.0, 200);
+    for charset in ["utf-8", "\"UTF-8\"", "utf-8; v=1"] {
+        let content_type = format!("content-type: Application/JSON; charset={charset}");
+        assert_eq!(gateway.send("POST /x", &[&content_type], "{}").await.0, 200, "{charset}");
+    }
+    for charset in ["latin1", "iso-8859-1", "utf-16"] {
+        let content_type = format!("content-type: application/json; charset={charset}");
+        assert_problem(&gateway.send("POST /x", &[&content_type], "{}").await, 415, "unsupported_media_type");
+    }
     assert_eq!(gateway.send("POST /x", &["content-type: text/plain"], "").await.0, 200, "no body, no type");
     // Also where nobody reads it.
     for line in ["GET /x/1", "GET /health", "POST /health"] {
@@ -327,7 +334,12 @@ async fn a_request_that_takes_too_long_is_answered() {
     let gateway = TestGateway::with(settings, [], routes, async |_| std::future::pending().await);
     assert_problem(&gateway.send("POST /x", &[JSON], "{}").await, 504, "timed_out");
     let never = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
-    assert_problem(&gateway.send("POST /x", &[JSON], never).await, 504, "timed_out");
+    // Whoever does not send all of it was the one who was late.
+    let late = gateway.send("POST /x", &[JSON], never).await;
+    assert_problem(&late, 408, "body_timed_out");
+    assert_eq!(text(&late.1, "connection"), "close");
+    let chunked = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
+    assert_problem(&gateway.send("POST /x", &[], chunked).await, 408, "body_timed_out");
     assert_eq!(gateway.calls_count(), 1, "without its body a request reaches no service");
 }
 
