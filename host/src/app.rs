@@ -214,7 +214,9 @@ impl Host {
     fn server_settings(&self, descriptors: Option<u64>, tls: Option<Arc<Tls>>) -> ServerSettings {
         let server = &self.config.server;
         let connections_max = descriptors::connections_within(descriptors, server.connections_max);
-        if connections_max < server.connections_max {
+        // Whoever tries Echo out asked for no number.
+        let is_asked_for = self.config.mode == Mode::Serve || server.connections_max != limits::CONNECTIONS_MAX;
+        if connections_max < server.connections_max && is_asked_for {
             tracing::warn!(
                 connections_max,
                 configured = server.connections_max,

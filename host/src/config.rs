@@ -55,6 +55,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
     pub admin_token: Secret,
+    /// Hosts that share it take each other's cursors.
+    pub cursor_key: Secret,
     pub metrics_token: Secret,
     pub public_metrics: bool,
     pub docs: bool,
@@ -205,6 +207,7 @@ impl Config {
                 listen: if dev { SocketAddr::from(([127, 0, 0, 1], 8080)) } else { SocketAddr::from(([0, 0, 0, 0], 8080)) },
                 admin_listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
                 admin_token: Secret::default(),
+                cursor_key: Secret::default(),
                 metrics_token: Secret::default(),
                 public_metrics: dev,
                 docs: true,
@@ -279,9 +282,9 @@ impl Config {
         Ok(Sha256::digest(text.as_bytes()).into())
     }
 
-    /// The key that cursors are sealed with: made once and kept in the data folder, so that clients go on with theirs after a restart.
+    /// The key that cursors are sealed with: the configured one, else one made once and kept in the data folder, so that clients go on with theirs after a restart.
     pub fn cursor_key(&self) -> Result<[u8; 32], ConfigError> {
-        let text = self.kept(&Secret::default(), "cursor.key")?;
+        let text = self.kept(&self.server.cursor_key, "cursor.key")?;
         Ok(Sha256::digest(text.as_bytes()).into())
     }
 
@@ -435,7 +438,8 @@ struct Reading {
 }
 
 const SERVICES: &str = "services";
-const SECRETS: [(&str, &str); 3] = [("server", "admin_token"), ("server", "metrics_token"), ("passwords", "fingerprint_key")];
+const SECRETS: [(&str, &str); 4] =
+    [("server", "admin_token"), ("server", "cursor_key"), ("server", "metrics_token"), ("passwords", "fingerprint_key")];
 
 impl Reading {
     fn new(mode: Mode, environment: BTreeMap<String, String>) -> Self {
@@ -808,6 +812,9 @@ mod tests {
         assert_eq!(token.len(), 64);
         assert_eq!((config.admin_token().unwrap(), config.fingerprint_key().unwrap()), (token.clone(), key));
         let cursor_key = config.cursor_key().unwrap();
+        let given = read(Mode::Serve, "[server]\ncursor_key = \"env:PATH\"\n", &[]).unwrap().cursor_key().unwrap();
+        assert_ne!(given, cursor_key);
+        refused("[server]\ncursor_key = \"secret\"\n", &[], &["env:NAME"]);
         assert_eq!(config.cursor_key().unwrap(), cursor_key);
         assert_ne!(cursor_key, key);
         let path = folder.path().join("data/secrets/admin.token");

@@ -165,6 +165,8 @@ pub const INSTANCE_IDLE_MS: u64 = 60_000;
 pub const SLOT_WAIT_MS: u64 = 1_000;
 /// How long a swap waits for the old generation's calls, in milliseconds; then it is left to end by its own deadlines.
 pub const SWAP_DRAIN_MS: u64 = 30_000;
+/// Compiling one version, in milliseconds; it runs on beside, and its deployment is refused.
+pub const COMPILE_TIMEOUT_MS: u64 = 60_000;
 /// How long a deployment waits for another one of the same service, in milliseconds.
 pub const SWAP_GATE_WAIT_MS: u64 = 60_000;
 /// How long a rollback waits for its subscriptions to follow, in milliseconds; then they follow by themselves.
@@ -515,6 +517,8 @@ pub const RENEWALS_PER_MINUTE: u32 = 60;
 /// Sockets that one user may open, and pages of the feed that one user may read over REST, in a minute.
 pub const SOCKETS_PER_MINUTE: u32 = 120;
 pub const SYNC_PAGES_PER_MINUTE: u32 = 600;
+/// Requests and sockets of one address with a token that is no good, in a minute; beyond, 429 instead of 401.
+pub const BAD_TOKENS_PER_MINUTE: u32 = 300;
 /// Requests of one address for one of the host's own paths (`/health`, `/docs` …) in a minute.
 pub const HOST_REQUESTS_PER_MINUTE: u32 = 6_000;
 /// Requests of one socket that are accepted and not answered; further frames wait unread. They are served one after another.

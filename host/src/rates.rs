@@ -67,6 +67,9 @@ impl Limit {
     }
 }
 
+/// Tokens that are no good, of one address on all edges. Its number is that of no function, which are hashes.
+const BAD_TOKENS: (Rate, u64) = (Rate::per_minute(RateSubject::Ip, limits::BAD_TOKENS_PER_MINUTE), 6);
+
 /// What became of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowance {
@@ -105,6 +108,14 @@ impl RateLimiter {
     /// Counts one request. `counter` is a function's number (see `manifest::rate_counter`): whatever has the same one is counted together.
     pub fn check(&self, limit: &Limit, counter: u64, subject: Subject, at: Instant) -> Allowance {
         self.check_at(limit, counter, subject, at.saturating_duration_since(self.started_at).as_millis() as u64)
+    }
+
+    /// Counts a token that is no good. Errors: how long to wait, where this address gave too many of them.
+    pub fn count_bad_token(&self, scale: u32, address: Option<IpAddr>, at: Instant) -> Result<(), Duration> {
+        let (rate, counter) = &BAD_TOKENS;
+        let limit = Limit::new(rate, scale);
+        let allowance = self.check(&limit, *counter, limit.subject_of(None, address), at);
+        if allowance.is_allowed { Ok(()) } else { Err(allowance.reset) }
     }
 
     /// `now_ms` never goes back by much.
@@ -294,6 +305,15 @@ mod tests {
         let shards = limiter.shards.iter().map(|shard| shard.lock());
         let kept: usize = shards.map(|shard| shard.young.len() + shard.old.len()).sum();
         assert!(kept <= keys_max, "{kept} counters");
+    }
+
+    #[test]
+    fn an_address_may_give_so_many_bad_tokens() {
+        let (limiter, now) = (RateLimiter::default(), Instant::now());
+        let (one, other) = (Some("192.0.2.1".parse().unwrap()), Some("192.0.2.2".parse().unwrap()));
+        let taken = (0..2 * limits::BAD_TOKENS_PER_MINUTE).filter(|_| limiter.count_bad_token(1, one, now).is_ok()).count();
+        assert_eq!(taken, limits::BAD_TOKENS_PER_MINUTE as usize);
+        limiter.count_bad_token(1, other, now).expect("another address");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
@@ -229,13 +229,23 @@ async fn activate(
     State(state): State<Arc<AdminState>>,
     Path(name): Path<String>,
     Query(query): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, AdminError> {
+    if !headers.get(header::CONTENT_TYPE).is_some_and(is_json) {
+        let detail = "Send the body as application/json.";
+        return Err(AdminError(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)));
+    }
     let wanted: Activate = serde_json::from_slice(&body).map_err(|error| {
         AdminError(Problem::new(StatusCode::BAD_REQUEST, "unreadable", format!("The body is {{\"version\": \"…\"}}: {error}.")))
     })?;
     let activation = state.runtime.activate(&service_name(&name)?, &wanted.version, &Options::read(query)?.decisions).await?;
     Ok(Json(activation).into_response())
+}
+
+fn is_json(content_type: &HeaderValue) -> bool {
+    let text = content_type.to_str().unwrap_or_default();
+    text.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
 }
 
 async fn roll_back(

@@ -119,7 +119,14 @@ impl<B: Backend> Gateway<B> {
         };
         info.serve(Served::Service(route.clone()));
 
-        let caller = identity::caller(&route.route.access, &*self.tokens, &parts.headers)?;
+        let caller = identity::caller(&route.route.access, &*self.tokens, &parts.headers).map_err(|problem| {
+            let is_bad_token = problem.status == StatusCode::UNAUTHORIZED && identity::bearer(&parts.headers).is_some();
+            let scale = self.live.settings.rate_scale;
+            match is_bad_token.then(|| self.rates.count_bad_token(scale, info.client_address, info.received_at)) {
+                Some(Err(wait)) => Problem::rate_limited(wait),
+                _ => problem,
+            }
+        })?;
         let limit = &route.rate.limit;
         let subject = limit.subject_of(caller.as_ref().map(|caller| caller.user_id), info.client_address);
         let allowance = self.rates.check(limit, route.rate_counter, subject, info.received_at);
@@ -166,16 +173,16 @@ impl<B: Backend> Call<B> {
         if self.route.has_body && !body.is_end_stream() {
             let user = self.caller.as_ref().map(|caller| Subject::User(caller.user_id));
             let held = self.held.insert(self.gateway.in_flight.hold(Subject::of_address(self.info.client_address), user));
+            self.info.receives(true);
             self.body = read_body(body, held).await?;
+            self.info.receives(false);
         }
         if self.request.method == Method::POST
             && let Some(key) = idempotency::key_of(&self.request.headers)?
         {
             let key: Arc<str> = key.into();
             // In a task of its own: should the client's connection break now, its next try finds the answer.
-            self.info.receives(true);
             let done = self.gateway.background.clone().spawn(self.answer_once(key)).await;
-            self.info.receives(false);
             return done.unwrap_or_else(|error| match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => Err(Problem::unavailable("shutting_down", "this host is shutting down", Duration::from_secs(1))),
@@ -382,6 +389,7 @@ async fn json_only(headers: &HeaderMap, mut body: Body, info: &RequestInfo) -> R
     if body.is_end_stream() || (headers.get(CONTENT_TYPE).is_some_and(is_json) && !headers.contains_key(CONTENT_ENCODING)) {
         return Ok(body);
     }
+    info.receives(true);
     // HTTP/2 and chunked bodies may say only at their end that they are empty.
     while !body.is_end_stream() {
         let is_empty = body.size_hint().lower() == 0
@@ -389,7 +397,6 @@ async fn json_only(headers: &HeaderMap, mut body: Body, info: &RequestInfo) -> R
                 Some(Ok(frame)) => frame.data_ref().is_none_or(Bytes::is_empty),
                 Some(Err(error)) => return Err(broken(&error)),
                 None => break,
-    info.receives(true);
             };
         if !is_empty {
             let detail = "send the body as plain application/json";
@@ -397,17 +404,10 @@ async fn json_only(headers: &HeaderMap, mut body: Body, info: &RequestInfo) -> R
             return Err(problem.with(ACCEPT, APPLICATION_JSON));
         }
     }
+    info.receives(false);
     Ok(Body::empty())
 }
 
-/// Errors: 413 over the bound, 429 and 503 where too many bytes are held already, 400 for a body that breaks off.
-async fn read_body(mut body: Body, held: &mut Held) -> Result<Bytes, Problem> {
-    // Most bodies come in one piece, which is taken as it is.
-    let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
-    info.receives(false);
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
-        held.take(data.len())?;
 /// The client did not send all of its request in time, and the connection is not to be used again (RFC 9110 section 15.5.9).
 fn body_late(version: Version) -> Problem {
     let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timed_out", "the request's body did not arrive in time");
@@ -415,6 +415,13 @@ fn body_late(version: Version) -> Problem {
     if version < Version::HTTP_2 { problem.with(CONNECTION, HeaderValue::from_static("close")) } else { problem }
 }
 
+/// Errors: 413 over the bound, 429 and 503 where too many bytes are held already, 400 for a body that breaks off.
+async fn read_body(mut body: Body, held: &mut Held) -> Result<Bytes, Problem> {
+    // Most bodies come in one piece, which is taken as it is.
+    let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
+        held.take(data.len())?;
         if first.is_empty() {
             first = data;
         } else {

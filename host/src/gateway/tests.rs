@@ -344,6 +344,24 @@ async fn a_request_that_takes_too_long_is_answered() {
 }
 
 #[tokio::test]
+async fn an_address_that_gives_too_many_bad_tokens_is_told_to_wait() {
+    let settings = GatewaySettings { trusted_proxies_count: 1, ..GatewaySettings::default() };
+    let gateway = with_settings(settings, &[("GET /x", "user", "")]);
+    let ask = async |authorization: &str, address: &str| {
+        let headers = [&*format!("authorization: {authorization}"), &*format!("x-forwarded-for: {address}")];
+        gateway.send("GET /x", &headers, "").await
+    };
+    for _ in 0..limits::BAD_TOKENS_PER_MINUTE {
+        assert_eq!(ask("Bearer nonsense", "192.0.2.1").await.0, 401);
+    }
+    let refused = ask("Bearer nonsense", "192.0.2.1").await;
+    assert_problem(&refused, 429, "rate_limited");
+    assert!(text(&refused.1, "retry-after").parse::<u64>().is_ok_and(|wait| wait >= 1));
+    assert_eq!(ask("Bearer nonsense", "192.0.2.2").await.0, 401, "another address");
+    assert_eq!(ask("Bearer alice", "192.0.2.1").await.0, 200, "a good token is a good token");
+}
+
+#[tokio::test]
 async fn rate_limits_are_told_and_held() {
     let rate = "rate = { per = \"user\", strategy = \"fixed-window\", limit = 2, window = \"1m\" }";
     let gateway = gateway(&[("GET /x", "user", rate)]);

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::sync::broadcast;
@@ -24,7 +24,7 @@ use super::connection::Connection;
 use super::registry::{Refused, Registration};
 use super::resume::{Delivery, Start};
 use super::socket::Socket;
-use crate::capabilities::context::Caller;
+use crate::capabilities::context::{Caller, ClientAddress};
 use crate::capabilities::hub::{Acknowledgement, FeedPage};
 use crate::capabilities::tokens::{Revocation, TokenError, Tokens};
 use crate::limits;
@@ -59,7 +59,8 @@ impl Hub {
             .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the query cannot be read"))?;
         // Listened to from before the token is looked at: a revocation in between must not slip through.
         let revocations = self.tokens.revocations();
-        let (caller, ticket) = self.identify(request.headers(), parameters.ticket.as_deref())?;
+        let identified = self.identify(request.headers(), parameters.ticket.as_deref());
+        let (caller, ticket) = identified.map_err(|problem| self.count_refused(problem, request.extensions()))?;
         self.count(super::SOCKETS, caller.user_id, None)?;
         let mut response = create_response_with_body(&request, Body::empty)
             .map_err(|error| Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", format!("open a WebSocket here: {error}")))
@@ -93,6 +94,19 @@ impl Hub {
             Socket::new(hub, registration, caller, client, stream, Delivery::new(start, page)).run(start).await;
         });
         Ok(response)
+    }
+
+    /// A token or ticket that is no good counts for its address; where there were too many, that is the answer.
+    pub(super) fn count_refused(&self, problem: Problem, extensions: &Extensions) -> Problem {
+        let address = extensions.get::<ClientAddress>().map(|address| address.0);
+        let is_missing = problem.code == Problem::token_missing().code;
+        if problem.status != StatusCode::UNAUTHORIZED || is_missing {
+            return problem;
+        }
+        match self.rates.count_bad_token(self.settings.rate_scale, address, Instant::now()) {
+            Ok(()) => problem,
+            Err(wait) => Problem::rate_limited(wait),
+        }
     }
 
     fn websocket_config(&self) -> WebSocketConfig {

@@ -6,12 +6,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
+use wasmtime::component::Component;
 
 use super::artifact::Artifact;
 use super::bindings::Bindings;
 use super::call::{self, CallFrame, Stats};
 use super::catalogue::{Generation, Unfit};
-use super::engine::EngineError;
+use super::engine::{Engine, EngineError};
 use super::linking::{self, Role, role_of};
 use super::long_calls::Origin;
 use super::loosened::{self, Change};
@@ -239,13 +240,8 @@ impl Runtime {
         };
         let backfills = backfills.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?;
 
-        let component = {
-            let (engine, artifact) = (self.engine.clone(), artifact.clone());
-            tokio::task::spawn_blocking(move || engine.compile(&artifact.bytes, &artifact.sha256))
-                .await
-                .unwrap_or_else(|error| Err(EngineError::Compile(error.to_string())))
-                .map_err(|error| Gate::Compilation.refuses(vec![error.to_string()]))?
-        };
+        let compiled = compile(&self.engine, artifact, Duration::from_millis(limits::COMPILE_TIMEOUT_MS)).await;
+        let component = compiled.map_err(|error| Gate::Compilation.refuses(vec![error.to_string()]))?;
 
         let fails = |error: wasmtime::Error| Gate::Instantiation.refuses(vec![format!("{error:#}")]);
         let linker = linking::linker(self.engine.wasmtime(), &service, &contract).map_err(fails)?;
@@ -342,6 +338,16 @@ impl Runtime {
     }
 }
 
+/// Off the async threads. What takes longer is left to end by itself.
+async fn compile(engine: &Engine, artifact: &Arc<Artifact>, time: Duration) -> Result<Component, EngineError> {
+    let (engine, artifact) = (engine.clone(), artifact.clone());
+    let compiling = tokio::task::spawn_blocking(move || engine.compile(&artifact.bytes, &artifact.sha256));
+    match tokio::time::timeout(time, compiling).await {
+        Ok(compiled) => compiled.unwrap_or_else(|error| Err(EngineError::Compile(error.to_string()))),
+        Err(_) => Err(EngineError::Compile(format!("it takes longer than {} ms", time.as_millis()))),
+    }
+}
+
 pub async fn read(bytes: Vec<u8>) -> Result<Arc<Artifact>, Refusal> {
     // Hashing and parsing megabytes takes milliseconds, so not on an async thread.
     let artifact = tokio::task::spawn_blocking(move || Artifact::read(bytes))
@@ -359,4 +365,22 @@ fn refuse_unconfirmed(Change { name, detail, .. }: &Change) -> String {
 
 pub fn refuse_unfit(unfit: &[Unfit]) -> Refusal {
     Gate::Compatibility.refuses(unfit.iter().map(ToString::to_string).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::fixture;
+    use crate::runtime::artifact::pack;
+
+    #[tokio::test]
+    async fn compiling_has_a_time_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::start(folder.path()).unwrap();
+        let packed = pack(&fixture::component("location"), "name = \"location\"\nversion = \"0.1.0\"\n", "", &[]).unwrap();
+        let artifact = read(packed).await.unwrap();
+        let late = compile(&engine, &artifact, Duration::ZERO).await.map(drop);
+        assert!(matches!(&late, Err(EngineError::Compile(reason)) if reason.contains("longer than 0 ms")), "{late:?}");
+        compile(&engine, &artifact, Duration::from_secs(60)).await.expect("it is good");
+    }
 }
