@@ -12,6 +12,7 @@ use wasmtime::component::Val;
 
 pub use self::check::ParamBounds;
 use self::json::{Broken, Kind, Reader};
+pub use self::push::PushCodec;
 use self::read::{Decoder, Path, Problems, Slots, Unknown, from_text};
 pub use self::seal::{CursorKey, CursorScope};
 use self::shape::{FieldShape, RecordShape, Shape};
@@ -25,6 +26,7 @@ use crate::limits;
 mod check;
 mod i_json;
 mod json;
+mod push;
 mod query;
 mod read;
 mod seal;

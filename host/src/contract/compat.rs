@@ -28,6 +28,18 @@ pub fn check_exports(old: &Contract, new: &Contract) -> Vec<Incompatible> {
             None => reasons.push(whole(old_interface, "it is not exported any more")),
         }
     }
+    // Clients receive what the service pushes: to them it is a reply.
+    for pushed in old.imports().iter().filter(|interface| interface.namespace == "echo" && interface.name == "pushes") {
+        let Some(newer) = new.imports().iter().find(|interface| interface.same_track(pushed)) else { continue };
+        for function in &pushed.functions {
+            let (Some(old), Some(new)) = (function.params.last(), newer.function(&function.name).and_then(|newer| newer.params.last()))
+            else {
+                continue;
+            };
+            let mut found = Reasons { interface: &pushed.id, function: &function.name, with_bounds: true, found: &mut reasons };
+            compare_types(&mut found, "push", (&old.ty, &NONE), (&new.ty, &NONE), Direction::Reply);
+        }
+    }
     reasons
 }
 
@@ -348,6 +360,23 @@ mod tests {
         check(&[("/// @length 1..=10", "")], &["reply.name may be more than was promised"]);
         check(&[("@range 1..=9", "@range 2..=8")], &["request.inner.a takes less: its range was 1..=9 and is 2..=8"]);
         check(&[("record reply { name: name", "record reply { /// @length ..=5\n name: name")], &[]);
+    }
+
+    #[test]
+    fn what_is_pushed_goes_on_saying_what_it_said() {
+        let world = |fields: &str| {
+            fixture::contract_of(
+                &format!(
+                    "package echo:services@0.1.0; world t {{ import echo:thing/pushes@0.1.0; }}
+                     package echo:thing@0.1.0 {{ interface pushes {{ record telling {{ {fields} }} told: func(users: list<string>, push: telling); }} }}"
+                ),
+                "t",
+            )
+        };
+        let old = world("a: u8, b: string");
+        assert_eq!(check_exports(&old, &world("a: u8, b: string, c: u8")), []);
+        assert!(check_exports(&old, &world("a: u8"))[0].to_string().contains("told: push.b of record telling is not there any more"));
+        assert!(check_exports(&old, &world("a: u16, b: string"))[0].to_string().contains("push.a was u8 and is u16"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 pub mod adapt;
+pub mod asyncapi;
 pub mod bounds;
 pub mod codec;
 pub mod compat;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::bounds::Bounds;
 use super::codec::shape::snake_case;
 use super::first_sentence;
-use super::schema::{Schemas, Side, is_option};
+use super::schema::{Schemas, Side, is_option, problem};
 use super::wit::{Contract, Field, Function, Meaning, Record, Type};
 
 /// One route.
@@ -215,35 +215,6 @@ fn reason(status: u16) -> &'static str {
         204 => "Done",
         _ => "OK",
     }
-}
-
-fn problem() -> Value {
-    json!({
-        "type": "object",
-        "description": "Why it was not done (RFC 9457).",
-        "properties": {
-            "type": { "type": "string" },
-            "title": { "type": "string" },
-            "status": { "type": "integer" },
-            "code": { "type": "string", "description": "Stable, for programs, e.g. `phone_taken`." },
-            "detail": { "type": "string", "description": "For people." },
-            "request_id": { "type": "string" },
-            "errors": {
-                "type": "array",
-                "description": "Every wrong field.",
-                "items": {
-                    "type": "object",
-                    "properties": {
-                        "field": { "type": "string", "description": "The field's path, e.g. `device.id` or `participant_ids[3]`." },
-                        "code": { "type": "string" },
-                        "detail": { "type": "string" },
-                    },
-                    "required": ["field", "code", "detail"],
-                },
-            },
-        },
-        "required": ["type", "title", "status", "code"],
-    })
 }
 
 #[cfg(test)]

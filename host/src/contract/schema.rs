@@ -259,11 +259,11 @@ pub fn documented(mut schema: Value, docs: Option<&str>) -> Value {
     schema
 }
 
-/// `MessageSendRequest` for `send-request` of `echo:message/api`; other interfaces than `api` are in the name too.
+/// `MessageSendRequest` for `send-request` of `echo:message/api`; other interfaces than `api` and `model` are in the name too.
 fn schema_name(interface: &str, name: &str) -> String {
     let path = interface.split_once(':').map_or(interface, |(_, path)| path);
     let path = path.split_once('@').map_or(path, |(path, _)| path);
-    let words = path.split('/').filter(|part| *part != "api").chain([name]).flat_map(|part| part.split('-'));
+    let words = path.split('/').filter(|part| !matches!(*part, "api" | "model")).chain([name]).flat_map(|part| part.split('-'));
     let mut named = String::new();
     for word in words {
         let mut letters = word.chars();
@@ -271,6 +271,36 @@ fn schema_name(interface: &str, name: &str) -> String {
         named.push_str(letters.as_str());
     }
     named
+}
+
+/// A failure's document.
+pub fn problem() -> Value {
+    json!({
+        "type": "object",
+        "description": "Why it was not done (RFC 9457).",
+        "properties": {
+            "type": { "type": "string" },
+            "title": { "type": "string" },
+            "status": { "type": "integer" },
+            "code": { "type": "string", "description": "Stable, for programs, e.g. `phone_taken`." },
+            "detail": { "type": "string", "description": "For people." },
+            "request_id": { "type": "string" },
+            "errors": {
+                "type": "array",
+                "description": "Every wrong field.",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "field": { "type": "string", "description": "The field's path, e.g. `device.id` or `participant_ids[3]`." },
+                        "code": { "type": "string" },
+                        "detail": { "type": "string" },
+                    },
+                    "required": ["field", "code", "detail"],
+                },
+            },
+        },
+        "required": ["type", "title", "status", "code"],
+    })
 }
 
 #[cfg(test)]

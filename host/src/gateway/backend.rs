@@ -30,6 +30,7 @@ pub trait Snapshot: Send + Sync + 'static {
     fn number(&self) -> u64;
     fn routes(&self) -> &[RouteEntry];
     fn openapi(&self) -> Bytes;
+    fn asyncapi(&self) -> Bytes;
     fn services(&self) -> Vec<ServiceName>;
 }
 
@@ -62,6 +63,10 @@ impl Snapshot for Catalogue {
 
     fn openapi(&self) -> Bytes {
         Catalogue::openapi(self)
+    }
+
+    fn asyncapi(&self) -> Bytes {
+        Catalogue::asyncapi(self)
     }
 
     fn services(&self) -> Vec<ServiceName> {

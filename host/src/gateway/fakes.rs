@@ -76,6 +76,10 @@ impl Snapshot for FakeSnapshot {
         json!({ "openapi": "3.1.0", "info": { "title": "Echo", "version": self.number.to_string() } }).to_string().into()
     }
 
+    fn asyncapi(&self) -> Bytes {
+        json!({ "asyncapi": "3.0.0", "info": { "title": "Echo", "version": self.number.to_string() } }).to_string().into()
+    }
+
     fn services(&self) -> Vec<ServiceName> {
         let mut names: Vec<_> = self.routes.iter().map(|route| route.target.service.clone()).collect();
         names.sort();

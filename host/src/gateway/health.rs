@@ -1,4 +1,4 @@
-//! How the host is: `/health`, `/ready`, `/metrics`; and what it says of itself: `/openapi.json`, `/docs`, `/.well-known/jwks.json`.
+//! How the host is: `/health`, `/ready`, `/metrics`; and what it says of itself: `/openapi.json`, `/asyncapi.json`, `/docs`, `/.well-known/jwks.json`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -138,6 +139,7 @@ pub(super) fn add_routes<B: Backend>(routes: &mut HostRoutes, state: &GatewaySta
     if settings.docs {
         add("/docs", get(docs::page));
         add("/openapi.json", get(openapi::<B>).with_state(live.clone()));
+        add("/asyncapi.json", get(asyncapi::<B>).with_state(live.clone()));
     }
     add("/ready", get(move || ready(readiness.clone(), live.clone())));
     add("/.well-known/jwks.json", get(async move || jwks(&*tokens)));
@@ -184,7 +186,17 @@ async fn ready<B: Backend>(readiness: Arc<Readiness>, live: Arc<Live<B>>) -> Res
 async fn openapi<B: Backend>(State(live): State<Arc<Live<B>>>, headers: HeaderMap) -> Response {
     let (snapshot, table) = live.pin();
     let (document, etag) = table.openapi(&*snapshot);
-    let mut response = if response_cache::matches(&headers, etag) {
+    description(&headers, document, etag)
+}
+
+async fn asyncapi<B: Backend>(State(live): State<Arc<Live<B>>>, headers: HeaderMap) -> Response {
+    let (snapshot, table) = live.pin();
+    let (document, etag) = table.asyncapi(&*snapshot);
+    description(&headers, document, etag)
+}
+
+fn description(headers: &HeaderMap, document: &Bytes, etag: &HeaderValue) -> Response {
+    let mut response = if response_cache::matches(headers, etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         ([(CONTENT_TYPE, "application/json")], document.clone()).into_response()

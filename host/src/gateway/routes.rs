@@ -59,6 +59,7 @@ pub struct RouteTable {
     paths: matchit::Router<Methods>,
     services: HashMap<ServiceName, ServiceRoutes>,
     openapi: OnceLock<(Bytes, HeaderValue)>,
+    asyncapi: OnceLock<(Bytes, HeaderValue)>,
 }
 
 /// The live services with the table of their routes.
@@ -160,7 +161,7 @@ impl RouteTable {
                 tracing::error!(%path, %error, "a path that cannot be told from another is left out");
             }
         }
-        Self { number: snapshot.number(), paths, services, openapi: OnceLock::new() }
+        Self { number: snapshot.number(), paths, services, openapi: OnceLock::new(), asyncapi: OnceLock::new() }
     }
 
     pub fn find<'t, 'p>(&'t self, method: &Method, path: &'p str) -> Found<'t, 'p> {
@@ -182,6 +183,15 @@ impl RouteTable {
     pub fn openapi(&self, snapshot: &impl Snapshot) -> &(Bytes, HeaderValue) {
         self.openapi.get_or_init(|| {
             let document = snapshot.openapi();
+            let etag = etag_of(&document);
+            (document, etag)
+        })
+    }
+
+    /// The AsyncAPI document with its ETag.
+    pub fn asyncapi(&self, snapshot: &impl Snapshot) -> &(Bytes, HeaderValue) {
+        self.asyncapi.get_or_init(|| {
+            let document = snapshot.asyncapi();
             let etag = etag_of(&document);
             (document, etag)
         })

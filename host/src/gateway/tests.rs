@@ -177,7 +177,7 @@ async fn head_has_the_headers_of_get() {
         TestGateway::new(vec![route("test", "GET /x", "public", "etag = true"), route("test", "POST /x", "public", "")], async |_| {
             reply(json!({ "text": "x".repeat(2_000) }))
         });
-    for path in ["/x", "/health", "/ready", "/metrics", "/openapi.json", "/docs", "/nothing"] {
+    for path in ["/x", "/health", "/ready", "/metrics", "/openapi.json", "/asyncapi.json", "/docs", "/nothing"] {
         for encoding in ["identity", "gzip"] {
             let (get, head) = (format!("GET {path}"), format!("HEAD {path}"));
             let headers = ["x-request-id: r", &format!("accept-encoding: {encoding}")];
@@ -733,6 +733,8 @@ async fn the_host_describes_itself() {
     assert_eq!((status, &body["openapi"]), (200, &json!("3.1.0")));
     let etag = format!("if-none-match: {}", text(&headers, "etag"));
     assert_eq!(gateway.send("GET /openapi.json", &[&etag], "").await.0, 304);
+    let (status, _, body) = gateway.send("GET /asyncapi.json", &[], "").await;
+    assert_eq!((status, &body["asyncapi"]), (200, &json!("3.0.0")));
     gateway.services.snapshot.store(Arc::new(FakeSnapshot::new(2, Vec::new())));
     assert_eq!(gateway.send("GET /openapi.json", &[&etag], "").await.0, 200, "another snapshot, another document");
 

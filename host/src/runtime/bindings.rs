@@ -1,10 +1,11 @@
 //! The functions that a manifest binds to routes, frames, schedules, topics and the probe, found among a component's exports and with their
 //! codecs compiled. Knows no engine and no other services.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::catalogue::{Call, Export, Subscription};
+use super::frames::FrameBinding;
 use super::linking::{Role, role_of};
 use super::manifest::{Manifest, Route, Schedule, Socket};
 use crate::contract::codec::{EventCodec, ReplyCodec, RequestCodec, Source};
@@ -22,6 +23,8 @@ pub struct Bindings {
     pub schedules: Vec<(Schedule, usize)>,
     pub topics: HashMap<String, Subscription>,
     pub probe: Option<(usize, ReplyCodec)>,
+    /// By interface and function: `echo:message/pushes@0.1.0`, `typing`.
+    pub frames: HashMap<(String, String), Arc<FrameBinding>>,
 }
 
 impl Bindings {
@@ -37,6 +40,7 @@ impl Bindings {
             schedules: Vec::new(),
             topics: HashMap::new(),
             probe: None,
+            frames: HashMap::new(),
         };
         let api = contract.exports().iter().find(|export| role_of(export) == Role::ServiceApi && export.package == service.as_str());
         let Some(api) = api else {
@@ -47,6 +51,7 @@ impl Bindings {
             found.exports.push(Export::new(&api.id, function));
         }
         found.bind_topics(manifest, contract, &mut reasons);
+        found.bind_frames(manifest, contract, &mut reasons);
         for route in &manifest.routes {
             let source = if matches!(route.method(), "GET" | "DELETE") { Source::Query } else { Source::Body };
             let flag = route.status_unless.as_ref().map(|unless| unless.field.as_str());
@@ -95,6 +100,28 @@ impl Bindings {
             return Err(format!("{name} takes a parameter, and the host has none to give"));
         }
         Ok((self.api[name], ReplyCodec::compile(function, None).map_err(|error| error.to_string())?))
+    }
+
+    /// A frame for every function of the imported `pushes` interfaces.
+    fn bind_frames(&mut self, manifest: &Manifest, contract: &Contract, reasons: &mut Vec<String>) {
+        let mut bound = HashSet::new();
+        for interface in contract.imports().iter().filter(|import| role_of(import) == Role::ServicePushes) {
+            for function in &interface.functions {
+                let Some(frame) = manifest.frames.iter().find(|frame| frame.call == function.name) else {
+                    reasons.push(format!("{} {}: the manifest has no [[push]] with this call", interface.id, function.name));
+                    continue;
+                };
+                bound.insert(frame.call.as_str());
+                match FrameBinding::find(frame, function) {
+                    Ok(binding) => {
+                        self.frames.insert((interface.id.clone(), function.name.clone()), Arc::new(binding));
+                    }
+                    Err(reason) => reasons.push(format!("push {:?}: {reason}", frame.call)),
+                }
+            }
+        }
+        let unbound = manifest.frames.iter().filter(|frame| !bound.contains(frame.call.as_str()));
+        reasons.extend(unbound.map(|frame| format!("push {:?}: no imported pushes interface has this function", frame.call)));
     }
 
     /// A topic for every function of the exported `events` interfaces, or for those that the manifest names.

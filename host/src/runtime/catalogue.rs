@@ -12,12 +12,12 @@ use super::artifact::Artifact;
 use super::call::Stats;
 use super::linking::{Role, role_of};
 use super::long_calls::Predictor;
-use super::manifest::{self, Access, Rate, Schedule, rate_counter};
+use super::manifest::{self, Access, PushFrame, Rate, Schedule, rate_counter};
 use super::pool::Pool;
 use crate::contract::adapt::Adapter;
 use crate::contract::codec::{EventCodec, ParamBounds, ReplyCodec, RequestCodec};
 use crate::contract::wit::{Contract, Function};
-use crate::contract::{compat, openapi};
+use crate::contract::{asyncapi, compat, openapi};
 use crate::names::ServiceName;
 
 /// One version of one service, ready to be called. Ends when the last request that pinned it is done.
@@ -121,6 +121,7 @@ pub struct Catalogue {
     /// How one service's calls are made to fit another's types; only where they differ.
     adapters: HashMap<ServiceName, HashMap<String, Fit>>,
     openapi: OnceLock<Bytes>,
+    asyncapi: OnceLock<Bytes>,
 }
 
 /// How a call of one service reaches a function of another whose types differ.
@@ -162,7 +163,7 @@ impl Catalogue {
         let mut reasons = Vec::new();
         let mut catalogue = Self { number, ..Self::default() };
         let mut taken: HashMap<(String, String), ServiceName> = HashMap::new();
-        let mut pushed: HashMap<&str, &ServiceName> = HashMap::new();
+        let mut pushed: HashMap<String, &ServiceName> = HashMap::new();
         for (service, generation) in &generations {
             for (route, binding) in &generation.routes {
                 let path = route.full_path(&generation.artifact.manifest.prefix);
@@ -173,8 +174,9 @@ impl Catalogue {
                 let target = CallTarget { service: service.clone(), binding: *binding };
                 catalogue.routes.push(RouteEntry { target, path, route: route.clone() });
             }
-            for event in &generation.artifact.manifest.pushes {
-                if let Some(other) = pushed.insert(event, service).filter(|other| *other != service) {
+            let manifest = &generation.artifact.manifest;
+            for event in manifest.pushes.iter().cloned().chain(manifest.frames.iter().filter_map(PushFrame::event)) {
+                if let Some(other) = pushed.insert(event.clone(), service).filter(|other| *other != service) {
                     reasons.push(format!("frames of type {event} are pushed by {other} and by {service}"));
                 }
             }
@@ -251,6 +253,33 @@ impl Catalogue {
     /// The OpenAPI 3.1 document of all live services; made once per catalogue.
     pub fn openapi(&self) -> Bytes {
         self.openapi.get_or_init(|| Bytes::from(self.openapi_document().to_string())).clone()
+    }
+
+    /// The AsyncAPI 3.0 document of the frames of all live services; made once per catalogue.
+    pub fn asyncapi(&self) -> Bytes {
+        self.asyncapi.get_or_init(|| Bytes::from(self.asyncapi_document().to_string())).clone()
+    }
+
+    fn asyncapi_document(&self) -> serde_json::Value {
+        let mut client = Vec::new();
+        for (event, entry) in self.sockets.iter().collect::<BTreeMap<_, _>>() {
+            let generation = &self.generations[&entry.target.service];
+            let export = &generation.exports[generation.calls[entry.target.binding].export];
+            let interface = generation.contract.exports().iter().find(|interface| interface.id == export.interface);
+            let function = interface.and_then(|interface| interface.function(&export.name));
+            client.extend(function.map(|function| asyncapi::ClientFrame { event, function }));
+        }
+        let mut pushed = Vec::new();
+        for generation in self.generations.values() {
+            let pushes = generation.contract.imports().iter().filter(|import| role_of(import) == Role::ServicePushes);
+            for function in pushes.flat_map(|interface| &interface.functions) {
+                let frame = generation.artifact.manifest.frames.iter().find(|frame| frame.call == function.name);
+                let Some((frame, event)) = frame.and_then(|frame| Some((frame, frame.event()?))) else { continue };
+                let durable = frame.class != Some(manifest::PushClass::Ephemeral);
+                pushed.push(asyncapi::PushedFrame { event, durable, function });
+            }
+        }
+        asyncapi::document("Echo", env!("CARGO_PKG_VERSION"), &client, &pushed)
     }
 
     fn openapi_document(&self) -> serde_json::Value {

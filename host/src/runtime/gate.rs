@@ -244,7 +244,7 @@ impl Runtime {
         let component = compiled.map_err(|error| Gate::Compilation.refuses(vec![error.to_string()]))?;
 
         let fails = |error: wasmtime::Error| Gate::Instantiation.refuses(vec![format!("{error:#}")]);
-        let linker = linking::linker(self.engine.wasmtime(), &service, &contract).map_err(fails)?;
+        let linker = linking::linker(self.engine.wasmtime(), &service, &contract, &parts.frames).map_err(fails)?;
         let instance = linker.instantiate_pre(&component).map_err(fails)?;
         let mut indices = Vec::new();
         for export in &parts.exports {

@@ -1,6 +1,7 @@
 //! Connects a component's imports: the capabilities, an empty WASI, the other services' `api`, and topics to publish to. The list of
 //! capabilities that can be granted comes first.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,14 +11,18 @@ use wasmtime::component::{Linker, Val};
 
 use super::call::{self, as_service_error, error_value};
 use super::catalogue::Fit;
+use super::frames::FrameBinding;
 use super::instance::InstanceState;
+use super::manifest::PushClass;
 use super::{CallError, ErrorKind, FieldError, ServiceError};
 use crate::capabilities::events::Event;
 use crate::capabilities::guest::Guest;
+use crate::capabilities::hub::host::PushError;
 use crate::capabilities::sql::Effect;
 use crate::capabilities::{cache, config, context, hub, log, passwords, sql, tokens};
 use crate::contract::codec::EventCodec;
 use crate::contract::wit::{Contract, Interface};
+use crate::limits;
 use crate::names::ServiceName;
 
 type Link = fn(&mut Linker<InstanceState>, fn(&mut InstanceState) -> &mut Guest) -> wasmtime::Result<()>;
@@ -45,6 +50,8 @@ pub enum Role {
     ServiceApi,
     /// Topics of a service.
     ServiceEvents,
+    /// Frames that a service sends to devices.
+    ServicePushes,
     /// Types alone, nothing to connect.
     Types,
     Wasi,
@@ -58,6 +65,7 @@ pub fn role_of(interface: &Interface) -> Role {
     match (interface.namespace.as_str(), interface.name.as_str()) {
         ("echo", "api") => Role::ServiceApi,
         ("echo", "events") => Role::ServiceEvents,
+        ("echo", "pushes") => Role::ServicePushes,
         ("echo", _) if interface.functions.is_empty() => Role::Types,
         ("wasi", _) if WASI_PACKAGES.iter().any(|package| interface.id.starts_with(package)) => Role::Wasi,
         _ => Role::Unknown,
@@ -68,8 +76,13 @@ pub fn without_version(id: &str) -> &str {
     id.split_once('@').map_or(id, |(name, _)| name)
 }
 
-/// Connects what the component imports. The gate has checked that all of it is known and granted.
-pub fn linker(engine: &wasmtime::Engine, service: &ServiceName, contract: &Contract) -> wasmtime::Result<Linker<InstanceState>> {
+/// Connects just what the component imports. The gate has checked that all of it is known and granted.
+pub fn linker(
+    engine: &wasmtime::Engine,
+    service: &ServiceName,
+    contract: &Contract,
+    frames: &HashMap<(String, String), Arc<FrameBinding>>,
+) -> wasmtime::Result<Linker<InstanceState>> {
     let mut linker = Linker::new(engine);
     for (name, link) in CAPABILITIES {
         if contract.imports().iter().any(|import| without_version(&import.id) == name) {
@@ -83,6 +96,7 @@ pub fn linker(engine: &wasmtime::Engine, service: &ServiceName, contract: &Contr
         match role_of(import) {
             Role::ServiceApi => forward_to_service(&mut linker, import)?,
             Role::ServiceEvents => publish_to_topics(&mut linker, import)?,
+            Role::ServicePushes => push_frames(&mut linker, import, frames)?,
             Role::Types => {
                 linker.instance(&import.id)?;
             }
@@ -178,6 +192,77 @@ fn publish_to_topics(linker: &mut Linker<InstanceState>, import: &Interface) -> 
     Ok(())
 }
 
+/// Frames for devices, encoded as replies are: into the outbox inside the open transaction, else at once.
+fn push_frames(
+    linker: &mut Linker<InstanceState>,
+    import: &Interface,
+    frames: &HashMap<(String, String), Arc<FrameBinding>>,
+) -> wasmtime::Result<()> {
+    let mut instance = linker.instance(&import.id)?;
+    for function in &import.functions {
+        let Some(frame) = frames.get(&(import.id.clone(), function.name.clone())) else {
+            return Err(wasmtime::Error::msg(format!("{} {} has no [[push]]", import.id, function.name)));
+        };
+        let frame = frame.clone();
+        instance.func_new_async(&function.name, move |mut store, _, params, results| {
+            let frame = frame.clone();
+            Box::new(async move {
+                results[0] = match push(&mut store.data_mut().guest, &frame, params).await {
+                    Ok(()) => Val::Result(Ok(None)),
+                    Err(error) => error_value(&error),
+                };
+                Ok(())
+            })
+        })?;
+    }
+    Ok(())
+}
+
+async fn push(guest: &mut Guest, frame: &FrameBinding, params: &[Val]) -> Result<(), ServiceError> {
+    let refused = |kind, code: &str, message: String, retry_after| ServiceError {
+        kind,
+        code: code.to_owned(),
+        message,
+        fields: Vec::new(),
+        retry_after,
+    };
+    let encoded =
+        frame.codec.encode(params).map_err(|error| refused(ErrorKind::Internal, "service_failed", format!("a push: {error}"), None))?;
+    let key = |index: Option<usize>| index.and_then(|index| frame.codec.key(params, index));
+    let sent = match frame.replaces {
+        Some(index) => {
+            let subject = frame.codec.key(params, index).unwrap_or_default();
+            guest.replace(hub::Replacement { subject, event: frame.event.clone(), payload: encoded.payload }).await
+        }
+        None => {
+            let class = match frame.class {
+                PushClass::Durable => hub::Class::Durable,
+                PushClass::Ephemeral => hub::Class::Ephemeral,
+            };
+            let state: Option<Vec<String>> = frame.state.iter().map(|index| frame.codec.key(params, *index)).collect();
+            let state = state.filter(|keys| !keys.is_empty()).map(|keys| keys.join(" "));
+            let event = frame.event.clone().unwrap_or_default();
+            let (receipt, subject, users) = (key(frame.receipt), key(frame.subject), Vec::new());
+            guest.push(&encoded.users, hub::Push { users, event, payload: encoded.payload, class, receipt, subject, state }).await
+        }
+    };
+    sent.map_err(|error| match error {
+        PushError::Unavailable => refused(ErrorKind::Unavailable, "unavailable", error.to_string(), Some(UNAVAILABLE_RETRY)),
+        PushError::TooLarge | PushError::Invalid => refused(ErrorKind::Internal, "service_failed", error.to_string(), None),
+        PushError::RateLimited => refused(
+            ErrorKind::RateLimited,
+            "too_many_events",
+            "you have sent more to one of these people than they can be sent".to_owned(),
+            Some(FEED_RETRY),
+        ),
+    })
+}
+
+/// After how long another try is worth it.
+const UNAVAILABLE_RETRY: Duration = Duration::from_millis(500);
+/// After how long there is room for one more event of a person in another's feed.
+const FEED_RETRY: Duration = Duration::from_secs(24 * 60 * 60 / limits::FEED_SENDER_EVENTS_PER_DAY + 1);
+
 async fn publish(
     mut store: StoreContextMut<'_, InstanceState>,
     codec: &EventCodec,
@@ -187,12 +272,8 @@ async fn publish(
     let refused =
         |kind, code: &str, message: String| ServiceError { kind, code: code.to_owned(), message, fields: Vec::new(), retry_after: None };
     let (key, payload) = codec.encode(params).map_err(|error| refused(ErrorKind::Invalid, "invalid_event", error.to_string()))?;
-    if payload.len() > crate::limits::EVENT_BYTES_MAX {
-        return Err(refused(
-            ErrorKind::TooLarge,
-            "event_too_large",
-            format!("an event has at most {} bytes", crate::limits::EVENT_BYTES_MAX),
-        ));
+    if payload.len() > limits::EVENT_BYTES_MAX {
+        return Err(refused(ErrorKind::TooLarge, "event_too_large", format!("an event has at most {} bytes", limits::EVENT_BYTES_MAX)));
     }
     let guest = &mut store.data_mut().guest;
     let event = Event {

@@ -2,6 +2,7 @@
 
 mod bytes;
 pub mod duration;
+mod push;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use self::push::{PushClass, PushFrame};
 use crate::limits;
 use crate::names::ServiceName;
 
@@ -42,6 +44,9 @@ pub struct Manifest {
     /// The types of the frames that the service pushes to devices, snake_case. Two services cannot have the same.
     #[serde(default)]
     pub pushes: Vec<String>,
+    /// How the functions of the service's `pushes` interface send their frames, one each.
+    #[serde(default, rename = "push")]
+    pub frames: Vec<PushFrame>,
     /// What one call and one instance may use.
     #[serde(default)]
     pub limits: Limits,
@@ -334,6 +339,9 @@ impl Manifest {
             {
                 return Err(format!("pushes: {event:?} is no snake_case name"));
             }
+        }
+        for frame in &self.frames {
+            frame.check().map_err(|reason| format!("push {:?}: {reason}", frame.call))?;
         }
         for schedule in &self.schedules {
             if schedule.every < Duration::from_millis(100) {

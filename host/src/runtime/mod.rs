@@ -26,6 +26,7 @@ mod call;
 mod catalogue;
 mod cpu;
 pub mod engine;
+mod frames;
 mod gate;
 pub mod inspect;
 mod instance;

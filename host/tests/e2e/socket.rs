@@ -305,3 +305,27 @@ async fn hears(app: &TestApp, devices: [&str; 2]) {
     })
     .await;
 }
+
+#[tokio::test]
+async fn every_frame_of_the_socket_is_described() {
+    let app = TestApp::shared().await;
+    let described = app.get("/asyncapi.json").send().await.expect(StatusCode::OK);
+    assert_eq!(described["asyncapi"], "3.0.0");
+    let messages = described["components"]["messages"].as_object().expect("messages");
+    for name in
+        ["client_message", "client_ack", "reply_message", "message", "message_status", "conversation", "typing", "connection_ack", "error"]
+    {
+        assert!(messages.contains_key(name), "{name} is not in {:?}", messages.keys().collect::<Vec<_>>());
+    }
+    let mut todo: Vec<&Value> = vec![&described];
+    while let Some(value) = todo.pop() {
+        if let Some(reference) = value.get("$ref").and_then(Value::as_str) {
+            assert!(described.pointer(&reference[1..]).is_some(), "{reference} leads nowhere");
+        }
+        match value {
+            Value::Object(fields) => todo.extend(fields.values()),
+            Value::Array(items) => todo.extend(items),
+            _ => {}
+        }
+    }
+}

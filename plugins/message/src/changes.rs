@@ -1,9 +1,10 @@
 //! Editing and deleting messages.
 
 use echo_sdk::sql::{Database, Transaction, transaction};
-use echo_sdk::{Error, Timestamp, caller, config, push, time};
+use echo_sdk::{Error, Timestamp, caller, config, time};
 
 use crate::bindings::echo::message::events::{self, ChangedMessage, ChangedMessages};
+use crate::bindings::echo::message::pushes::{self, MessageView};
 use crate::bindings::exports::echo::message::api::{DeleteRequest, DeleteScope, EditRequest, Message};
 use crate::bounds::EDITS_MAX;
 use crate::history::seen_by;
@@ -41,8 +42,8 @@ pub fn edit(request: &EditRequest) -> Result<Message, Error> {
         // Who blocks the sender by now goes on seeing what was written before, but no feed holds it.
         users.retain(|user| !blockers.contains(user));
         messages::withhold_edit(tx, &message.id, number, &blockers)?;
-        push::replace(&message.id, None, replayed(&message, !blockers.is_empty()))?;
-        push::durable_about(&message.id, &users, "message_edited", payload::message(&message), None)?;
+        pushes::message_replaced(&replayed(&message, !blockers.is_empty()))?;
+        pushes::message_edited(&users, &payload::message(&message))?;
         let items = vec![changed(&message.id, &message.conversation_id, message.seq, &message.sender_id, now)];
         events::edited(&message.conversation_id, &ChangedMessages { items })
     })?;
@@ -51,7 +52,7 @@ pub fn edit(request: &EditRequest) -> Result<Message, Error> {
 
 /// What feeds say from now on where they said something of this message. All who are told of the edit find the new text in the event that
 /// follows; where somebody is not told, the feeds, which say the same to all, hold neither text.
-fn replayed(message: &Message, withheld_from_somebody: bool) -> String {
+fn replayed(message: &Message, withheld_from_somebody: bool) -> MessageView {
     if withheld_from_somebody {
         return payload::message(&Message { content: None, edited_at: None, ..message.clone() });
     }
@@ -100,8 +101,8 @@ pub fn announce_deleted(tx: &Transaction, emptied: &[Emptied], undisturbed: &[St
         let payload = payload::deleted(message, at);
         let mut users = messages::audience_of(tx, &message.conversation_id, message.seq)?;
         users.retain(|user| !undisturbed.contains(user));
-        push::replace(&message.id, Some("message_deleted"), payload.clone())?;
-        push::durable(&users, "message_deleted", payload, None)?;
+        pushes::message_withdrawn(&payload)?;
+        pushes::message_deleted(&users, &payload)?;
     }
     publish_deleted(emptied, at)
 }
@@ -109,7 +110,7 @@ pub fn announce_deleted(tx: &Transaction, emptied: &[Emptied], undisturbed: &[St
 /// As `announce_deleted`, of a conversation that was ended: devices know that it is over, and no feed is filled with its messages one by one.
 pub fn announce_ended(_: &Transaction, emptied: &[Emptied], at: Timestamp) -> Result<(), Error> {
     for message in emptied {
-        push::replace(&message.id, Some("message_deleted"), payload::deleted(message, at))?;
+        pushes::message_withdrawn(&payload::deleted(message, at))?;
     }
     publish_deleted(emptied, at)
 }

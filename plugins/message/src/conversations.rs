@@ -4,15 +4,16 @@ use std::collections::HashMap;
 
 use echo_sdk::checks::Checks;
 use echo_sdk::sql::{Database, SqlError, Transaction, transaction};
-use echo_sdk::{Error, FieldError, Id, Page, Timestamp, caller, ids, push, time};
+use echo_sdk::{Error, FieldError, Id, Page, Timestamp, caller, ids, time};
 
+use crate::bindings::echo::message::pushes::{self, ConversationState};
 use crate::bindings::echo::user::api as users;
 use crate::bindings::exports::echo::message::api::{
     Conversation, ConversationType, Conversations, Message, NotAdded, NotAddedReason, OpenConversationRequest, OpenedConversation,
     PageRequest, Role, UpdateConversationRequest, UpdateSettingsRequest,
 };
 use crate::bounds::PARTICIPANTS_SHOWN;
-use crate::payload::{self, Shared};
+use crate::payload;
 use crate::store::conversations::{self as store, Listed, NewConversation, Roster, SettingsChange};
 use crate::store::messages;
 use crate::{names, rules};
@@ -251,7 +252,7 @@ pub fn delete(id: &str) -> Result<(), Error> {
         let roster = roster(tx, id, &me)?;
         store::end(tx, id, time::now_us())?;
         let everybody: Vec<String> = roster.members.into_iter().map(|member| member.user_id).collect();
-        push::state(id, &everybody, "conversation", payload::conversation_left(id))
+        pushes::conversation_left(&everybody, &payload::conversation_left(id))
     })
 }
 
@@ -291,20 +292,21 @@ pub fn announce(tx: &Transaction, id: &str, roster: &Roster) -> Result<(), Error
     let told = all.clone().filter(|member| !member.blocks);
     let told: Vec<String> = told.map(|member| member.user_id.clone()).collect();
     let shown: Vec<String> = all.take(PARTICIPANTS_SHOWN as usize).map(|member| member.user_id.clone()).collect();
-    let shared = Shared {
-        id,
-        kind: names::conversation(&head.kind),
-        title: head.title.as_deref(),
-        description: head.description.as_deref(),
-        participant_ids: &shown,
+    let state = ConversationState {
+        id: id.to_owned(),
+        type_: names::conversation(&head.kind),
+        title: head.title,
+        description: head.description,
+        participant_ids: shown,
         participant_count: roster.members.len() as u64,
-        created_by: &head.created_by,
+        created_by: head.created_by,
         created_at: head.created_at,
         updated_at: head.updated_at,
         last_seq: head.last_seq,
         disappearing_after: head.disappearing_after,
+        member: true,
     };
-    push::state(id, &told, "conversation", payload::conversation(&shared))
+    pushes::conversation(&told, &state)
 }
 
 /// An empty text is none.
@@ -324,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_direct_conversation_is_with_one_other() {
-        use ConversationType::{Direct, Group};
+        use crate::bindings::echo::message::model::ConversationType::{Direct, Group};
         assert_eq!(check(Direct, &["a"], None).unwrap(), ["a"]);
         assert_eq!(check(Direct, &["a", "a"], None).unwrap(), ["a"]);
         assert_eq!(check(Direct, &["a", "b"], None).unwrap_err(), "participant_ids too_many");

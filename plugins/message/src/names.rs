@@ -1,6 +1,6 @@
-//! The enums of the contract as they stand in the database and in pushes.
+//! The enums of the contract as they stand in the database.
 
-use crate::bindings::exports::echo::message::api::{ConversationType, MessageStatus, MessageType, Role};
+use crate::bindings::exports::echo::message::api::{ConversationType, MessageType, Role};
 
 pub fn of_conversation(kind: ConversationType) -> &'static str {
     match kind {
@@ -61,14 +61,6 @@ pub fn message(name: &str) -> MessageType {
     }
 }
 
-pub fn of_status(status: MessageStatus) -> &'static str {
-    match status {
-        MessageStatus::Sent => "sent",
-        MessageStatus::Delivered => "delivered",
-        MessageStatus::Read => "read",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,7 +73,7 @@ mod tests {
         for own in [Role::Owner, Role::Admin, Role::Member] {
             assert_eq!(role(of_role(own)), own);
         }
-        use MessageType::*;
+        use crate::bindings::echo::message::model::MessageType::*;
         for kind in [Text, Image, Video, Audio, Document, Location, Contact] {
             assert_eq!(message(of_message(kind)), kind);
         }

@@ -1,8 +1,9 @@
 //! Who takes part in groups and channels, and in which role. Every change locks the conversation first, so that two at once see each other.
 
 use echo_sdk::sql::{Database, Transaction, transaction};
-use echo_sdk::{Error, Id, Page, caller, push, time};
+use echo_sdk::{Error, Id, Page, caller, time};
 
+use crate::bindings::echo::message::pushes;
 use crate::bindings::exports::echo::message::api::{
     AddParticipantsRequest, AddedParticipants, ListParticipantsRequest, Membership, MembershipRequest, Participant, ParticipantRequest,
     Participants, Role, UpdateParticipantRequest,
@@ -96,7 +97,7 @@ pub fn remove(request: &ParticipantRequest) -> Result<(), Error> {
             None if role == Role::Owner => store::end(tx, &request.id, time::now_us())?,
             _ => {}
         }
-        push::state(&request.id, std::slice::from_ref(&request.user_id), "conversation", payload::conversation_left(&request.id))?;
+        pushes::conversation_left(std::slice::from_ref(&request.user_id), &payload::conversation_left(&request.id))?;
         if others.is_empty() { Ok(()) } else { announce(tx, &request.id, &roster(tx, &request.id, &me)?) }
     })
 }

@@ -5,17 +5,18 @@
 
 use echo_sdk::sql::{Database, SqlError, Transaction, transaction};
 use echo_sdk::time::SECOND_US;
-use echo_sdk::{Error, Timestamp, caller, config, push, time};
+use echo_sdk::{Error, Timestamp, caller, config, time};
 
+use crate::bindings::echo::message::pushes;
 use crate::bindings::echo::user::api as users;
 use crate::bindings::exports::echo::hub::events::Acknowledgements;
 use crate::bindings::exports::echo::message::api::{MessageStatus, ReadRequest, ReadState, RecipientStatus, Statuses};
 use crate::bounds::{MARKS_CLEARED_PER_RUN, RECEIPTS_AT_ONCE, TRIES_MAX};
 use crate::history::seen_by;
+use crate::payload;
 use crate::rules::{self, Shown};
 use crate::store::conversations::{membership, unread_count};
 use crate::store::receipts::{self, Marked, Reached, Step, Undelivered};
-use crate::{names, payload};
 
 /// Why a receipt came to nothing.
 enum Stopped {
@@ -225,8 +226,7 @@ fn tell(message: &Marked, recipient: &str, status: MessageStatus, at: Timestamp)
         return Ok(());
     }
     let payload = payload::status(&message.conversation_id, &message.id, recipient, status, Some(message.seq), at);
-    let state = format!("{} {recipient} {}", message.conversation_id, names::of_status(status));
-    push::state(&state, std::slice::from_ref(&message.sender_id), "message_status", payload)
+    pushes::message_status(std::slice::from_ref(&message.sender_id), &payload)
 }
 
 /// Of one message, and of no other. Nothing to a sender whom the recipient blocks.
@@ -235,7 +235,7 @@ fn tell_alone(message: &Marked, recipient: &str, status: MessageStatus, at: Time
         return Ok(());
     }
     let payload = payload::status(&message.conversation_id, &message.id, recipient, status, None, at);
-    push::durable(std::slice::from_ref(&message.sender_id), "message_status", payload, None)
+    pushes::message_status_alone(std::slice::from_ref(&message.sender_id), &payload)
 }
 
 /// Where the setting is missing, in seconds: 90 days.

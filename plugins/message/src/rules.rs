@@ -155,8 +155,8 @@ pub fn successor(others: &[(String, Role)]) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ConversationType::{Channel, Direct, Group};
-    use Role::{Admin, Member, Owner};
+    use crate::bindings::echo::message::model::ConversationType::{Channel, Direct, Group};
+    use crate::bindings::echo::message::model::Role::{Admin, Member, Owner};
 
     fn code(result: Result<impl Sized, Error>) -> String {
         result.err().map_or_else(String::new, |error| error.code)
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn status_follows_the_watermarks() {
-        use MessageStatus::{Delivered, Read, Sent};
+        use crate::bindings::echo::message::model::MessageStatus::{Delivered, Read, Sent};
         for (delivered, read, kept_back, expect) in [
             (0, 0, false, Sent),
             (4, 0, false, Sent),

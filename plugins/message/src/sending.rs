@@ -5,9 +5,10 @@
 //! where the seq is taken, so that nothing is sent by an old roster.
 
 use echo_sdk::sql::{Database, SqlError, Transaction, transaction};
-use echo_sdk::{Error, FieldError, Timestamp, caller, ids, push, time};
+use echo_sdk::{Error, FieldError, Timestamp, caller, ids, time};
 
 use crate::bindings::echo::message::events::{self, SentMessage, SentMessages};
+use crate::bindings::echo::message::pushes;
 use crate::bindings::exports::echo::message::api::{Message, MessageStatus, SendRequest, TypingRequest};
 use crate::bounds::TRIES_MAX;
 use crate::store::conversations::{Roster, roster_for, who_may_see_typing};
@@ -119,7 +120,7 @@ fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), 
     }
     // One push for all, so that it is kept once: the receipts of the sender's own devices are passed over when they come.
     let everyone: Vec<String> = recipient_ids.iter().chain([&message.sender_id]).cloned().collect();
-    push::durable_about(&message.id, &everyone, "message", payload::message(message), Some(&message.id))?;
+    pushes::message(&everyone, &payload::message(message))?;
     let event = SentMessage {
         message_id: message.id.clone(),
         conversation_id: message.conversation_id.clone(),
@@ -209,5 +210,5 @@ pub fn typing(request: &TypingRequest) -> Result<(), Error> {
         return Err(rules::no_conversation());
     }
     others.retain(|user| *user != me);
-    push::ephemeral(&others, "typing", payload::typing(&request.conversation_id, &me, request.is_typing))
+    pushes::typing(&others, &payload::typing(&request.conversation_id, &me, request.is_typing))
 }

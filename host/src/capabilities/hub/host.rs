@@ -35,6 +35,91 @@ pub fn add_to_linker<T: Send + 'static>(linker: &mut Linker<T>, get: fn(&mut T) 
 
 type Answer<T> = wasmtime::Result<Result<T, wit::HubError>>;
 
+/// Why a push or a replacement is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PushError {
+    #[error("the hub cannot be reached")]
+    Unavailable,
+    #[error("the push is larger than the hub takes")]
+    TooLarge,
+    #[error("the push is not well formed")]
+    Invalid,
+    #[error("the caller has caused too many durable events in the feed of one of the users")]
+    RateLimited,
+}
+
+impl Guest {
+    /// Sends a frame of a type that this service may push: at once, or inside an open transaction with its commit. Receipt, subject and state are
+    /// the service's own names.
+    pub async fn push(&mut self, users: &[String], push: Push) -> Result<(), PushError> {
+        let users = identifiers(users)?;
+        let mut seen = HashSet::with_capacity(users.len());
+        let users = users.into_iter().filter(|user| seen.insert(*user)).collect();
+        let names = [&push.receipt, &push.subject, &push.state];
+        if !names.into_iter().flatten().all(|name| is_name(name)) {
+            return Err(PushError::Invalid);
+        }
+        let name = |name: Option<String>| name.map(|name| own(&self.service, &name));
+        let push = Push { users, subject: name(push.subject), state: name(push.state), ..push };
+        self.send(push).await
+    }
+
+    async fn send(&mut self, push: Push) -> Result<(), PushError> {
+        if push.users.is_empty() {
+            return Ok(());
+        }
+        // What is not tied to a transaction and not kept need not touch the disk.
+        if push.class == Class::Ephemeral && self.transaction.is_none() {
+            self.made.add(push.bytes(), push.users.len())?;
+            self.capabilities.sockets.deliver_ephemeral(&push);
+            self.keep_pace().await;
+            return Ok(());
+        }
+        if push.class == Class::Durable && self.feed_share.take_of_service(&push.users).is_err() {
+            metrics::counter!("echo_hub_pushes_refused_total").increment(1);
+            tracing::warn!(service = %self.service, event = push.event, "a push beyond the service's share of a user's feed (feed_events_per_day)");
+            return Err(PushError::RateLimited);
+        }
+        if push.class == Class::Durable
+            && let Some(caller) = &self.context().caller
+            && self.capabilities.senders.take(caller.user_id, &push.users).is_err()
+        {
+            metrics::counter!("echo_hub_pushes_refused_total").increment(1);
+            return Err(PushError::RateLimited);
+        }
+        Ok(self.emit(Effect::Push(push)).await?)
+    }
+
+    /// What this service pushed about the subject says this from now on.
+    pub async fn replace(&mut self, replacement: Replacement) -> Result<(), PushError> {
+        if !is_name(&replacement.subject) {
+            return Err(PushError::Invalid);
+        }
+        let subject = own(&self.service, &replacement.subject);
+        Ok(self.emit(Effect::Replace(Replacement { subject, ..replacement })).await?)
+    }
+}
+
+impl From<SqlError> for PushError {
+    fn from(error: SqlError) -> Self {
+        match error.class {
+            ErrorClass::TooLarge => PushError::TooLarge,
+            _ => PushError::Unavailable,
+        }
+    }
+}
+
+impl From<PushError> for wit::HubError {
+    fn from(error: PushError) -> Self {
+        match error {
+            PushError::Unavailable => wit::HubError::Unavailable,
+            PushError::TooLarge => wit::HubError::TooLarge,
+            PushError::Invalid => wit::HubError::Invalid,
+            PushError::RateLimited => wit::HubError::RateLimited,
+        }
+    }
+}
+
 impl wit::Host for Guest {
     async fn push(&mut self, push: wit::PushRequest) -> Answer<()> {
         let push = match checked(push) {
@@ -50,31 +135,7 @@ impl wit::Host for Guest {
             tracing::warn!(service = %self.service, event = push.event, "a push of a type that the manifest does not name (pushes = […])");
             return Ok(Err(wit::HubError::Invalid));
         }
-        if push.users.is_empty() {
-            return Ok(Ok(()));
-        }
-        // What is not tied to a transaction and not kept need not touch the disk.
-        if push.class == Class::Ephemeral && self.transaction.is_none() {
-            if let Err(error) = self.made.add(push.bytes(), push.users.len()) {
-                return Ok(Err(error.into()));
-            }
-            self.capabilities.sockets.deliver_ephemeral(&push);
-            self.keep_pace().await;
-            return Ok(Ok(()));
-        }
-        if push.class == Class::Durable && self.feed_share.take_of_service(&push.users).is_err() {
-            metrics::counter!("echo_hub_pushes_refused_total").increment(1);
-            tracing::warn!(service = %self.service, event = push.event, "a push beyond the service's share of a user's feed (feed_events_per_day)");
-            return Ok(Err(wit::HubError::RateLimited));
-        }
-        if push.class == Class::Durable
-            && let Some(caller) = &self.context().caller
-            && self.capabilities.senders.take(caller.user_id, &push.users).is_err()
-        {
-            metrics::counter!("echo_hub_pushes_refused_total").increment(1);
-            return Ok(Err(wit::HubError::RateLimited));
-        }
-        Ok(self.emit(Effect::Push(push)).await.map_err(wit::HubError::from))
+        Ok(self.send(push).await.map_err(wit::HubError::from))
     }
 
     async fn replace(&mut self, replacement: wit::Replacement) -> Answer<()> {
@@ -85,21 +146,18 @@ impl wit::Host for Guest {
         if !is_name(&subject) || !is_json(&payload) || !event.as_ref().is_none_or(|event| self.pushes.contains(event)) {
             return Ok(Err(wit::HubError::Invalid));
         }
-        Ok(self
-            .emit(Effect::Replace(Replacement { subject: own(&self.service, &subject), event, payload }))
-            .await
-            .map_err(wit::HubError::from))
+        Ok(Guest::replace(self, Replacement { subject, event, payload }).await.map_err(wit::HubError::from))
     }
 
     async fn online(&mut self, users: Vec<String>) -> Answer<Vec<String>> {
-        Ok(identifiers(&users).map(|users| texts(self.capabilities.sockets.online(&users))))
+        Ok(identifiers(&users).map(|users| texts(self.capabilities.sockets.online(&users))).map_err(wit::HubError::from))
     }
 
     async fn unacknowledged(&mut self, receipt: String, users: Vec<String>) -> Answer<Vec<String>> {
         let users = match identifiers(&users) {
             Ok(users) if is_name(&receipt) => users,
             Ok(_) => return Ok(Err(wit::HubError::Invalid)),
-            Err(error) => return Ok(Err(error)),
+            Err(error) => return Ok(Err(error.into())),
         };
         let feed = self.capabilities.feed.clone();
         Ok(match feed.unacknowledged(&receipt, &users).await {
@@ -156,24 +214,15 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= limits::PUSH_NAME_BYTES_MAX
 }
 
-fn identifiers(texts: &[String]) -> Result<Vec<Uuid>, wit::HubError> {
+fn identifiers(texts: &[String]) -> Result<Vec<Uuid>, PushError> {
     if texts.len() > limits::PUSH_USERS_MAX {
-        return Err(wit::HubError::TooLarge);
+        return Err(PushError::TooLarge);
     }
-    texts.iter().map(|text| text.parse().map_err(|_| wit::HubError::Invalid)).collect()
+    texts.iter().map(|text| text.parse().map_err(|_| PushError::Invalid)).collect()
 }
 
 fn texts(users: Vec<Uuid>) -> Vec<String> {
     users.into_iter().map(|user| user.hyphenated().to_string()).collect()
-}
-
-impl From<SqlError> for wit::HubError {
-    fn from(error: SqlError) -> Self {
-        match error.class {
-            ErrorClass::TooLarge => wit::HubError::TooLarge,
-            _ => wit::HubError::Unavailable,
-        }
-    }
 }
 
 #[cfg(test)]
