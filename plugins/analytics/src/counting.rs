@@ -93,7 +93,7 @@ pub fn add_deliveries(additions: &mut Additions, delivered: &[(Timestamp, u64)])
 }
 
 /// Adds what the work adds, once for each event.
-pub fn count(work: impl FnOnce(&Transaction, &mut Additions) -> Result<(), SqlError>) -> Result<(), Error> {
+pub fn count(work: impl Fn(&Transaction, &mut Additions) -> Result<(), SqlError>) -> Result<(), Error> {
     let id = once::event_id()?;
     transaction(|tx| {
         if !once(tx, &id)? {

@@ -3,6 +3,8 @@
 pub use crate::value::{FromValue, decimal, json, timestamp, uuid};
 pub use crate::wit::sql::{ErrorClass, SqlError, Statement, Value};
 
+use std::cell::Cell;
+
 use crate::wit::sql as raw;
 
 /// Parameters, each by `Into<Value>`: `params![uuid(&id), "text", 5, timestamp(now)]`.
@@ -58,37 +60,85 @@ impl Sql for Database {
 }
 
 /// An open transaction. Events emitted and durable pushes made meanwhile are part of it.
-pub struct Transaction(raw::Transaction);
+pub struct Transaction {
+    raw: raw::Transaction,
+    /// A statement of it collided with another transaction: all of it may be tried again.
+    has_collided: Cell<bool>,
+}
 
-impl Sql for Transaction {
-    fn rows<T: FromRow>(&self, sql: &str, params: Vec<Value>) -> Result<Vec<T>, SqlError> {
-        read_all(self.0.query(sql, &params)?)
-    }
-
-    fn row<T: FromRow>(&self, sql: &str, params: Vec<Value>) -> Result<Option<T>, SqlError> {
-        self.0.query_one(sql, &params)?.map(read).transpose()
-    }
-
-    fn execute(&self, sql: &str, params: Vec<Value>) -> Result<u64, SqlError> {
-        self.0.execute(sql, &params)
+impl Transaction {
+    fn noted<T>(&self, outcome: Result<T, SqlError>) -> Result<T, SqlError> {
+        if outcome.as_ref().is_err_and(collided) {
+            self.has_collided.set(true);
+        }
+        outcome
     }
 }
 
+impl Sql for Transaction {
+    fn rows<T: FromRow>(&self, sql: &str, params: Vec<Value>) -> Result<Vec<T>, SqlError> {
+        read_all(self.noted(self.raw.query(sql, &params))?)
+    }
+
+    fn row<T: FromRow>(&self, sql: &str, params: Vec<Value>) -> Result<Option<T>, SqlError> {
+        self.noted(self.raw.query_one(sql, &params))?.map(read).transpose()
+    }
+
+    fn execute(&self, sql: &str, params: Vec<Value>) -> Result<u64, SqlError> {
+        self.noted(self.raw.execute(sql, &params))
+    }
+}
+
+/// How often a transaction is tried that collides with others.
+pub const TRANSACTION_ATTEMPTS_MAX: u32 = 5;
+
 /// Runs the work in a transaction: `Ok` commits, `Err` rolls back. One at a time per call; never hash a password or call another service
 /// in it. To commit and still decline, give `Ok(Err(error))` and write `transaction(…)??`.
-pub fn transaction<T, E: From<SqlError>>(work: impl FnOnce(&Transaction) -> Result<T, E>) -> Result<T, E> {
-    let tx = Transaction(raw::Transaction::begin()?);
-    match work(&tx) {
-        Ok(value) => {
-            raw::Transaction::commit(tx.0)?;
-            Ok(value)
-        }
-        Err(error) => {
-            // The work's own error says more than a failed rollback would; dropping it rolls back anyway.
-            let _ = raw::Transaction::rollback(tx.0);
-            Err(error)
+///
+/// A transaction that collides with another (`serialization`: a conflict, a deadlock, a shared commit that failed) has changed nothing; the work
+/// runs again from its beginning, at most `TRANSACTION_ATTEMPTS_MAX` times in all. So it changes nothing outside of the transaction but what the
+/// next attempt overwrites.
+pub fn transaction<T, E: From<SqlError>>(mut work: impl FnMut(&Transaction) -> Result<T, E>) -> Result<T, E> {
+    for _ in 1..TRANSACTION_ATTEMPTS_MAX {
+        if let Attempt::Ended(result) = attempt(&mut work) {
+            return result;
         }
     }
+    match attempt(&mut work) {
+        Attempt::Ended(result) => result,
+        Attempt::Collided(error) => Err(error),
+    }
+}
+
+enum Attempt<T, E> {
+    Ended(Result<T, E>),
+    /// Nothing was changed.
+    Collided(E),
+}
+
+fn attempt<T, E: From<SqlError>>(work: &mut impl FnMut(&Transaction) -> Result<T, E>) -> Attempt<T, E> {
+    let failed = |error: SqlError| if collided(&error) { Attempt::Collided(error.into()) } else { Attempt::Ended(Err(error.into())) };
+    let tx = match raw::Transaction::begin() {
+        Ok(raw) => Transaction { raw, has_collided: Cell::new(false) },
+        Err(error) => return failed(error),
+    };
+    match work(&tx) {
+        Ok(value) => match raw::Transaction::commit(tx.raw) {
+            Ok(()) => Attempt::Ended(Ok(value)),
+            Err(error) => failed(error),
+        },
+        Err(error) => match raw::Transaction::rollback(tx.raw) {
+            // What it has read was never committed: the error may follow from what is not there.
+            Err(rollback) if collided(&rollback) => Attempt::Collided(error),
+            _ if tx.has_collided.get() => Attempt::Collided(error),
+            // The work's own error says more than a failed rollback would; the host rolls back anyway.
+            _ => Attempt::Ended(Err(error)),
+        },
+    }
+}
+
+fn collided(error: &SqlError) -> bool {
+    error.class == ErrorClass::Serialization
 }
 
 /// All statements or none, in one trip; the changed rows of each.
@@ -176,6 +226,10 @@ fn read_all<T: FromRow>(rows: raw::Rows) -> Result<Vec<T>, SqlError> {
 mod tests {
     use super::*;
 
+    use std::rc::Rc;
+
+    use crate::native;
+
     struct Account {
         id: String,
         name: Option<String>,
@@ -219,5 +273,112 @@ mod tests {
         assert_eq!(placeholders(2, 3), "$2, $3, $4");
         assert_eq!(row_placeholders(2, 2), "($1, $2), ($3, $4)");
         assert_eq!(escape_like("50%_a\\"), "50\\%\\_a\\\\");
+    }
+
+    /// Where a transaction collides with another one.
+    #[derive(Clone, Copy, PartialEq)]
+    enum Step {
+        Begin,
+        Statement,
+        Commit,
+        Rollback,
+    }
+
+    /// Every transaction collides at this step, until it has done so a number of times.
+    #[derive(Clone)]
+    struct Colliding {
+        at: Step,
+        times_left: Rc<Cell<u32>>,
+        begun: Rc<Cell<u32>>,
+    }
+
+    impl Colliding {
+        fn step(&self, step: Step) -> Result<(), SqlError> {
+            if step != self.at || self.times_left.get() == 0 {
+                return Ok(());
+            }
+            self.times_left.set(self.times_left.get() - 1);
+            Err(SqlError { class: ErrorClass::Serialization, constraint: None, sqlstate: None, message: "try again".to_owned() })
+        }
+    }
+
+    impl native::Database for Colliding {
+        fn query(&self, _: &str, _: &[Value]) -> Result<raw::Rows, SqlError> {
+            unreachable!("only transactions are tried")
+        }
+
+        fn query_one(&self, _: &str, _: &[Value]) -> Result<Option<Vec<Value>>, SqlError> {
+            unreachable!("only transactions are tried")
+        }
+
+        fn execute(&self, _: &str, _: &[Value]) -> Result<u64, SqlError> {
+            unreachable!("only transactions are tried")
+        }
+
+        fn batch(&self, _: &[Statement]) -> Result<Vec<u64>, SqlError> {
+            unreachable!("only transactions are tried")
+        }
+
+        fn begin(&self) -> Result<Box<dyn native::Transaction>, SqlError> {
+            self.begun.set(self.begun.get() + 1);
+            self.step(Step::Begin)?;
+            Ok(Box::new(self.clone()))
+        }
+    }
+
+    impl native::Transaction for Colliding {
+        fn query(&self, _: &str, _: &[Value]) -> Result<raw::Rows, SqlError> {
+            self.step(Step::Statement).map(|()| raw::Rows { columns: Vec::new(), rows: Vec::new() })
+        }
+
+        fn query_one(&self, _: &str, _: &[Value]) -> Result<Option<Vec<Value>>, SqlError> {
+            self.step(Step::Statement).map(|()| None)
+        }
+
+        fn execute(&self, _: &str, _: &[Value]) -> Result<u64, SqlError> {
+            self.step(Step::Statement).map(|()| 1)
+        }
+
+        fn commit(self: Box<Self>) -> Result<(), SqlError> {
+            self.step(Step::Commit)
+        }
+
+        fn rollback(self: Box<Self>) -> Result<(), SqlError> {
+            self.step(Step::Rollback)
+        }
+    }
+
+    /// How often the work ran, how many transactions were begun, and what came of it.
+    fn colliding(at: Step, times: u32, declines: bool) -> (u32, u32, Result<(), SqlError>) {
+        let database = Colliding { at, times_left: Rc::new(Cell::new(times)), begun: Rc::default() };
+        native::set_database(Some(Rc::new(database.clone())));
+        let mut ran = 0;
+        let result = transaction(|tx| {
+            ran += 1;
+            tx.execute("UPDATE a SET b = 1", Vec::new())?;
+            if declines { Err(SqlError::shape("declined".to_owned())) } else { Ok(()) }
+        });
+        native::set_database(None);
+        (ran, database.begun.get(), result)
+    }
+
+    #[test]
+    fn a_transaction_that_collides_runs_again_from_its_beginning() {
+        for (at, ran) in [(Step::Begin, 1), (Step::Statement, 3), (Step::Commit, 3)] {
+            assert!(matches!(colliding(at, 2, false), (times, 3, Ok(())) if times == ran));
+        }
+        // Declined over what it had read of a commit that failed: asked again.
+        let (ran, begun, result) = colliding(Step::Rollback, 1, true);
+        assert_eq!((ran, begun, result.unwrap_err().class), (2, 2, ErrorClass::Other));
+        let (ran, begun, result) = colliding(Step::Commit, 0, true);
+        assert_eq!((ran, begun, result.unwrap_err().class), (1, 1, ErrorClass::Other), "what the work declines is not tried again");
+    }
+
+    #[test]
+    fn a_transaction_that_goes_on_colliding_is_given_up() {
+        for at in [Step::Begin, Step::Statement, Step::Commit] {
+            let (_, begun, result) = colliding(at, u32::MAX, false);
+            assert_eq!((begun, result.unwrap_err().class), (TRANSACTION_ATTEMPTS_MAX, ErrorClass::Serialization));
+        }
     }
 }
