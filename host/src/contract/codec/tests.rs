@@ -446,7 +446,7 @@ fn events_go_through_the_queue_and_come_back() {
     let contract = fixture::contract("notification");
     let codec = EventCodec::compile(fixture::function(&contract, "events", "sent")).unwrap();
     let json = format!(
-        "{{\"items\":[{{\"message_id\":\"{ID}\",\"conversation_id\":\"{ID}\",\"seq\":3,\"sender_id\":\"{ID}\",\"recipient_ids\":[\"{ID}\"],\"muted_ids\":[],\"withheld_ids\":[],\"at\":\"2026-01-31T12:00:00.000001Z\"}}]}}"
+        "{{\"items\":[{{\"message_id\":\"{ID}\",\"conversation_id\":\"{ID}\",\"seq\":3,\"sender_id\":\"{ID}\",\"recipient_ids\":[\"{ID}\"],\"muted_ids\":[],\"withheld_ids\":[],\"type\":null,\"at\":\"2026-01-31T12:00:00.000001Z\"}}]}}"
     );
     let params = codec.decode("key", &json).unwrap();
     assert_eq!(params[0], Val::String("key".to_owned()));
