@@ -123,7 +123,7 @@ pub fn most_of(metric: Metric, step: Step, from: Timestamp, to: Timestamp) -> Re
     Database.one(sql, params![steps::name(step), metrics::name(metric), timestamp(from), timestamp(to)]).map(|(count,)| count)
 }
 
-/// In order of time; where no label is given one row for all labels, unless they are wanted apart.
+/// In order of time: of one label, or of all together where none is given.
 pub fn series(
     metric: Metric,
     step: Step,
@@ -138,7 +138,7 @@ pub fn series(
     )
 }
 
-/// The same with the labels apart, at most as many rows as the host gives.
+/// The same with the labels apart. Errors: `too-large` where there are more rows than the host gives.
 pub fn labelled_series(metric: Metric, step: Step, from: Timestamp, to: Timestamp) -> Result<Vec<(Timestamp, String, u64, u64)>, SqlError> {
     Database.rows(
         "SELECT at, label, events, total FROM rollups WHERE step = $1 AND metric = $2 AND at >= $3 AND at < $4 ORDER BY at, label",
@@ -186,3 +186,6 @@ pub fn forget_handled(before: Timestamp, rows_max: u32) -> Result<(), SqlError> 
     )?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
