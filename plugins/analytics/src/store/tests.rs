@@ -6,7 +6,7 @@ use echo_sdk::transaction;
 use echo_testing::Store;
 
 use super::*;
-use crate::metrics::Sum;
+use crate::bounds::SUMMED_ROWS_MAX;
 
 /// More than two statements list.
 const MANY: u32 = 2 * LIST_PARAMS_MAX as u32 + 1;
@@ -102,6 +102,34 @@ mod add {
             committed(|tx| add(tx, &labelled(Step::Day, 0, 0..MANY_ROWS)));
         }
         assert_eq!(sums(), vec![(2, 4); MANY_ROWS as usize]);
+    }
+
+    #[test]
+    fn stops_at_the_largest_total_and_goes_on_counting_events() {
+        let _store = store();
+        for (total, kept) in [(TOTAL_MAX - 3, TOTAL_MAX - 3), (2, TOTAL_MAX - 1), (1, TOTAL_MAX), (1, TOTAL_MAX), (u64::MAX, TOTAL_MAX)] {
+            counted(Step::Day, Metric::ClientEvents, "large", 0, 1, total);
+            assert_eq!(sums().last().unwrap().1, kept, "with {total}");
+        }
+        counted(Step::Day, Metric::ClientEvents, "large at once", 0, 9, u64::MAX);
+        assert_eq!(sums(), [(5, TOTAL_MAX), (9, TOTAL_MAX)]);
+    }
+
+    #[test]
+    fn leaves_totals_that_a_report_can_add_up() {
+        let _store = store();
+        let mut additions = Additions::default();
+        for number in 0..SUMMED_ROWS_MAX {
+            let sum = Sum { events: 1, total: i64::MAX as u64 };
+            additions.add_to(Step::Day, Metric::ClientEvents, "large", days(1 + number), sum);
+            additions.add_to(Step::Day, Metric::ClientEvents, &format!("l{number}"), 0, sum);
+        }
+        for _ in 0..2 {
+            committed(|tx| add(tx, &additions));
+        }
+        let (metric, step, events, total) = (Metric::ClientEvents, Step::Day, 2 * SUMMED_ROWS_MAX, SUMMED_ROWS_MAX * TOTAL_MAX);
+        assert_eq!(top(metric, step, 0, days(1 + SUMMED_ROWS_MAX), 1).unwrap(), [("large".to_owned(), events, total)]);
+        assert_eq!(series(metric, step, 0, days(1), None).unwrap(), [(0, events, total)]);
     }
 }
 
