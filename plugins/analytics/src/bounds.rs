@@ -9,6 +9,9 @@ pub const CLOCK_AHEAD_MAX_US: u64 = 5 * MINUTE_US;
 pub const LABELS_MAX: u64 = 300;
 /// Points of one series.
 pub const POINTS_MAX: u64 = 1_500;
+/// Rows whose totals a report adds up: the labels of one step, or the steps of one label. A row's total stops where that many fit into 63 bits.
+pub const SUMMED_ROWS_MAX: u64 = 2_048;
+pub const TOTAL_MAX: u64 = i64::MAX as u64 / SUMMED_ROWS_MAX;
 /// The most frequent labels, where the request says no number.
 pub const TOP_DEFAULT: u32 = 10;
 /// The longest range of a report, in microseconds.
@@ -34,3 +37,6 @@ pub const CLEARED_PER_RUN: u32 = 2_000;
 pub const HANDLED_KEPT_US: u64 = 30 * DAY_US;
 
 const _: () = assert!(LATE_STEPS * LATE_STEP_US < LATE_KEPT_US);
+// The labels and `OTHER`; a day in minutes and the longest range in days, each with the steps at both ends.
+const _: () = assert!(LABELS_MAX + 1 < SUMMED_ROWS_MAX);
+const _: () = assert!(DAY_US / MINUTE_US + 2 < SUMMED_ROWS_MAX && RANGE_MAX_US / DAY_US + 2 < SUMMED_ROWS_MAX);

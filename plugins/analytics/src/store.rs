@@ -4,24 +4,26 @@ use echo_sdk::sql::{Database, Sql, SqlError, Transaction, placeholders, row_plac
 use echo_sdk::{Timestamp, from_row, params};
 
 use crate::bindings::exports::echo::analytics::api::{Metric, Step};
-use crate::bounds::{INSERT_ROWS_MAX, LIST_PARAMS_MAX};
-use crate::metrics::{self, Additions};
+use crate::bounds::{INSERT_ROWS_MAX, LIST_PARAMS_MAX, TOTAL_MAX};
+use crate::metrics::{self, Additions, Key, Sum};
 use crate::steps;
 
 // --- Counting ------------------------------------------------------------------------------------------------------------------------
 
+/// A total stops at `TOTAL_MAX`: the values are the clients' own.
 pub fn add(tx: &Transaction, additions: &Additions) -> Result<(), SqlError> {
     let rows: Vec<_> = additions.rows().collect();
     for rows in rows.chunks(INSERT_ROWS_MAX) {
         let sql = format!(
-            "INSERT INTO rollups (step, metric, at, label, events, total) VALUES {} \
-             ON CONFLICT (step, metric, at, label) DO UPDATE SET events = rollups.events + excluded.events, total = rollups.total + excluded.total",
-            row_placeholders(rows.len(), 6)
+            "INSERT INTO rollups (step, metric, at, label, events, total) VALUES {values} \
+             ON CONFLICT (step, metric, at, label) DO UPDATE SET events = rollups.events + excluded.events, \
+             total = CASE WHEN rollups.total + excluded.total < {most} THEN rollups.total + excluded.total ELSE {most} END",
+            values = row_placeholders(rows.len(), 6),
+            most = placeholders(6 * rows.len() + 1, 1),
         );
-        let values = rows
-            .iter()
-            .flat_map(|(key, sum)| params![key.step, key.metric, timestamp(key.at), &key.label, sum.events, sum.total])
-            .collect();
+        let row =
+            |(key, sum): &(&Key, &Sum)| params![key.step, key.metric, timestamp(key.at), &key.label, sum.events, sum.total.min(TOTAL_MAX)];
+        let values = rows.iter().flat_map(row).chain(params![TOTAL_MAX]).collect();
         tx.execute(&sql, values)?;
     }
     Ok(())
@@ -123,7 +125,7 @@ pub fn most_of(metric: Metric, step: Step, from: Timestamp, to: Timestamp) -> Re
     Database.one(sql, params![steps::name(step), metrics::name(metric), timestamp(from), timestamp(to)]).map(|(count,)| count)
 }
 
-/// In order of time; where no label is given one row for all labels, unless they are wanted apart.
+/// In order of time: of one label, or of all together where none is given.
 pub fn series(
     metric: Metric,
     step: Step,
@@ -138,7 +140,7 @@ pub fn series(
     )
 }
 
-/// The same with the labels apart, at most as many rows as the host gives.
+/// The same with the labels apart. Errors: `too-large` where there are more rows than the host gives.
 pub fn labelled_series(metric: Metric, step: Step, from: Timestamp, to: Timestamp) -> Result<Vec<(Timestamp, String, u64, u64)>, SqlError> {
     Database.rows(
         "SELECT at, label, events, total FROM rollups WHERE step = $1 AND metric = $2 AND at >= $3 AND at < $4 ORDER BY at, label",
@@ -186,3 +188,6 @@ pub fn forget_handled(before: Timestamp, rows_max: u32) -> Result<(), SqlError> 
     )?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
