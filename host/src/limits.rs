@@ -331,8 +331,6 @@ pub const RELAY_CLEAR_EFFECTS: usize = 1_024;
 pub const BACKUP_HOLD_MS: u64 = 250;
 pub const BACKUP_TRIES_MAX: u32 = 40;
 pub const BACKUP_FILE_S_MAX: u64 = 24 * 3_600;
-/// How far every feed's numbers go on above those of a backup that is restored: no device has seen as many since it was made.
-pub const FEED_RESTORED_NUMBERS: u64 = 1_000_000_000;
 /// Bytes of effects that the relay takes at once, and users into whose feeds they go (one effect may be larger): nobody else writes a feed meanwhile.
 pub const RELAY_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const RELAY_USERS_MAX: usize = 1_024;

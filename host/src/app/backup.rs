@@ -16,7 +16,7 @@ use crate::capabilities::hub::embedded::EmbeddedFeed;
 use crate::capabilities::sql::SqlError;
 use crate::capabilities::sql::sqlite::pool::File;
 use crate::capabilities::sql::sqlite::{Durability, snapshot};
-use crate::{limits, private_file};
+use crate::private_file;
 
 /// What is in a backup, and that it is whole: it is written last.
 const INDEX: &str = "backup.json";
@@ -155,7 +155,9 @@ pub async fn restore(from: &Path, data: &Path, replace: bool) -> Result<Report, 
         private_file::write(&to, &content).map_err(|source| BackupError::File { path: to, source })?;
     }
     let feed = EmbeddedFeed::open(&restored, Durability::Power).await?;
-    feed.skip_numbers(limits::FEED_RESTORED_NUMBERS).await?;
+    // The time in milliseconds: above all that a device has seen, also after the restore before this one, unless a person is sent more than a
+    // thousand events a second for as long as the host is there.
+    feed.continue_above(jiff::Timestamp::now().as_millisecond().unsigned_abs()).await?;
     feed.close().await;
     if has_data {
         rename(data, &beside(data, &format!("before-{}", jiff::Timestamp::now().as_second())))?;

@@ -206,6 +206,11 @@ impl<B: Backend> Call<B> {
         let slot = match idempotency.begin(owner, &self.route.key, &key, fingerprint).await? {
             Begin::Run(slot) => Some(slot),
             Begin::Unkept => None,
+            Begin::Replay(answer) if self.route.route.replay_calls && (200..300).contains(&answer.status) => {
+                let mut response = self.run(Some(key)).await?.into_response();
+                response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+                return Ok(response);
+            }
             Begin::Replay(answer) => return Ok(replay(answer)),
         };
         let result = self.run(Some(key)).await;
@@ -215,6 +220,7 @@ impl<B: Backend> Call<B> {
                 return result.map(Done::into_response);
             }
             let answer = match &result {
+                Ok(done) if self.route.route.replay_calls => Answer { status: done.status.as_u16(), body: Bytes::new() },
                 Ok(done) => Answer { status: done.status.as_u16(), body: done.body.clone().unwrap_or_default() },
                 Err(problem) => Answer { status: problem.status.as_u16(), body: problem.render(Some(&self.info.request_id)).into() },
             };

@@ -467,6 +467,21 @@ async fn an_answer_with_a_secret_is_given_to_nobody_twice() {
 }
 
 #[tokio::test]
+async fn a_replay_that_calls_says_what_is_so_now() {
+    let made = Arc::new(AtomicUsize::new(0));
+    let gateway = TestGateway::new(vec![route("test", "POST /m", "user", "status = 201\nreplay_calls = true")], move |_| {
+        let number = made.fetch_add(1, Ordering::Relaxed);
+        async move { reply(json!({ "number": number })) }
+    });
+    let headers = [JSON, "authorization: Bearer alice", "idempotency-key: k-1"];
+    for (number, replayed) in [(0, ""), (1, "true"), (2, "true")] {
+        let answer = gateway.send("POST /m", &headers, "{}").await;
+        assert_eq!((answer.0, &answer.2["number"], text(&answer.1, "idempotent-replayed")), (201, &json!(number), replayed));
+    }
+    assert_problem(&gateway.send("POST /m", &headers, "{\"a\":1}").await, 422, "idempotency_key_reused");
+}
+
+#[tokio::test]
 async fn a_post_with_a_key_is_done_once() {
     let made = Arc::new(AtomicUsize::new(0));
     let routes = vec![route("test", "POST /x", "user", "status = 201"), route("test", "POST /y", "public", "")];

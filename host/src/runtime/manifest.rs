@@ -89,6 +89,10 @@ pub struct Route {
     /// Whether the reply holds a secret, such as a token, and is never stored. Required for a POST whose reply has a field named like one.
     #[serde(default)]
     pub secret_answer: Option<bool>,
+    /// A request that is repeated under its `Idempotency-Key` calls the function again, instead of being given what was answered then: for a
+    /// function that does nothing twice (its request has a client's id) and whose answer may have to be forgotten, such as a message's text.
+    #[serde(default)]
+    pub replay_calls: bool,
     /// The path is used as written, without the prefix.
     #[serde(default)]
     pub absolute: bool,
@@ -443,6 +447,9 @@ impl Route {
         }
         if (self.etag || self.cache.is_some()) && self.method() != "GET" {
             return Err("etag and cache are for GET".to_owned());
+        }
+        if self.replay_calls && self.method() != "POST" {
+            return Err("replay_calls is for POST, which alone takes an Idempotency-Key".to_owned());
         }
         if self.has_secret_answer() && self.cache.is_some() {
             return Err("a secret answer is kept in no cache".to_owned());

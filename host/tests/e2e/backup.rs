@@ -141,6 +141,21 @@ async fn a_backup_of_a_host_at_work_is_whole_and_the_story_goes_on_after_it() {
         (status["items"][0]["status"] == "delivered").then_some(())
     })
     .await;
+
+    // The same backup again: what was seen after the first time has other numbers than what comes now.
+    let cursor = phone.cursor();
+    app.kill();
+    assert_done(&restore(&folder, &data, &["--replace"]));
+    app.restart().await;
+    let mut phone = app.socket(&bala, Some(cursor)).await;
+    phone.next_of("resync_required").await;
+    let newer = app.say(&ada, &talk, "newer").await;
+    until("the newer message", async || {
+        let frame = phone.next_of("message").await;
+        (frame["payload"]["id"] == newer["id"]).then_some(())
+    })
+    .await;
+    assert!(phone.cursor() > cursor);
 }
 
 #[tokio::test]

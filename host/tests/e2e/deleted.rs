@@ -196,6 +196,15 @@ async fn a_retry_is_answered_with_the_message_as_it_is_now() {
     let talk = app.conversation(&ada, &bala).await;
     let first = app.text(&ada, &talk, "retried", "first").send().await.expect(StatusCode::CREATED);
     let again = async |content: &str| app.text(&ada, &talk, "retried", content).send().await;
+    // With a key of the request itself too.
+    let keyed = async || app.text(&ada, &talk, "keyed", "by key").header("idempotency-key", "k").send().await;
+    let by_key = keyed().await.expect(StatusCode::CREATED);
+    app.delete(&format!("{}?for=everyone", path_of(&by_key))).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+    let replayed = keyed().await;
+    assert_eq!(replayed.header("idempotent-replayed"), "true");
+    let replayed = replayed.expect(StatusCode::CREATED);
+    assert_eq!((&replayed["id"], &replayed["content"]), (&by_key["id"], &Value::Null), "{replayed}");
+
     assert_eq!(again("first").await.expect(StatusCode::CREATED), first, "nothing has changed");
     app.patch(&path_of(&first), json!({ "content": "second" })).by(&ada).send().await.expect(StatusCode::OK);
     let edited = again("first").await.expect(StatusCode::CREATED);

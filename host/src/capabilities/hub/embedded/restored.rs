@@ -6,18 +6,18 @@ use crate::capabilities::sql::sqlite::script::Script;
 use crate::capabilities::sql::sqlite::values;
 
 impl EmbeddedFeed {
-    /// Everybody's next number is so much higher, and nothing of what was before is given out: each device loads its state anew. For a file of the
+    /// Everybody's next number is above this one, and nothing of what was before is given out: each device loads its state anew. For a file of the
     /// past, whose next numbers devices may have seen already.
-    pub async fn skip_numbers(&self, count: u64) -> Result<(), FeedError> {
+    pub async fn continue_above(&self, number: u64) -> Result<(), FeedError> {
         let mut memory = self.memory.lock().await;
         memory.sound = false;
         let skip = Script::all([
-            format!("UPDATE feed_user AS person SET head = {HEAD} + $1, acked = {ACKED}, reached = {}", reached()).as_str(),
+            format!("UPDATE feed_user AS person SET head = max({HEAD} + 1, $1), acked = {ACKED}, reached = {}", reached()).as_str(),
             "DELETE FROM feed_entry",
             "DELETE FROM feed_cursor",
             "DELETE FROM feed_gap",
         ]);
-        self.file.write(&skip, values::bind([integer(count)])?).await?;
+        self.file.write(&skip, values::bind([integer(number)])?).await?;
         Ok(())
     }
 }
