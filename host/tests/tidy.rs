@@ -125,7 +125,6 @@ const CIRCLES: &[(&str, &str)] = &[
     ("capabilities::hub capabilities::sql", "an outbox holds pushes, and the feed has an outbox of its own"),
     ("capabilities::sql::migration capabilities::sql::sqlite", "which functions a migration may call, the engine knows"),
     ("capabilities::sql::sqlite::backfill capabilities::sql::sqlite::migrate", "a migration that is applied declares its back-fill"),
-    ("capabilities::sql::sqlite::keeper capabilities::sql::sqlite::lanes", "the writer stops for the last pass of a checkpoint"),
     ("contract::bounds contract::wit", "a field's bounds are read for its type, and the type holds them"),
     ("contract::codec::check contract::codec::read contract::codec::shape", "a shape holds its bounds, and both name fields alike"),
     (

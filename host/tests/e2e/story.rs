@@ -188,11 +188,11 @@ async fn a_message_is_sent_once_however_often_it_is_asked_for() {
     assert_eq!(app.text(&ada, &talk, "one", "once").send().await.expect(StatusCode::CREATED), first);
     app.text(&ada, &talk, "one", "twice").send().await.expect_problem(409, "client_message_id_reused");
 
-    // Over the socket as well, and after an edit too: the answer is the one of that time.
-    app.patch(&path_of(&first), json!({ "content": "changed" })).by(&ada).send().await.expect(StatusCode::OK);
+    // Over the socket as well, and after an edit too: the answer is the message as it is now.
+    let edited = app.patch(&path_of(&first), json!({ "content": "changed" })).by(&ada).send().await.expect(StatusCode::OK);
     let mut of_ada = app.socket(&ada, None).await;
     let draft = |content: &str| json!({ "conversation_id": talk, "client_message_id": "one", "type": "text", "content": content });
-    assert_eq!(of_ada.call("message", draft("once")).await, first);
+    assert_eq!(of_ada.call("message", draft("once")).await, edited);
     assert_eq!(of_ada.ask("message", draft("twice")).await["payload"]["code"], "client_message_id_reused");
 
     // The same id of another sender is another message.
