@@ -395,7 +395,13 @@ impl Config {
         must((1..=10_000_000).contains(&self.queue.waiting_max), "queue.waiting_max must be between 1 and 10000000");
         must(!self.data.dir.as_os_str().is_empty(), "data.dir must not be empty");
         let level = tracing_subscriber::EnvFilter::try_new(&self.log.level);
-        must(level.is_ok(), &format!("log.level: {:?} is no filter; write info, or info,service=debug", self.log.level));
+        // A word without a level would be taken for the name of a module, and everything else would be silent.
+        let is_level = |word: &str| word.contains('=') || word.trim().parse::<tracing_subscriber::filter::LevelFilter>().is_ok();
+        let good = level.is_ok() && self.log.level.split(',').all(is_level);
+        must(good, &format!("log.level: {:?} is no filter; write info, or info,service=debug", self.log.level));
+        if let (Mode::Serve, Some(folder)) = (self.mode, self.plugins_folder()) {
+            must(folder.is_dir(), &format!("data.plugins: there is no folder {}", folder.display()));
+        }
         problems
     }
 }
@@ -771,6 +777,9 @@ mod tests {
             ("[gateway]\nrate_scale = 0\n", "gateway.rate_scale"),
             ("[passwords]\ncost = \"light\"\n", "dev mode only"),
             ("[log]\nlevel = \"info,=,\"\n", "log.level"),
+            ("[log]\nlevel = \"loud\"\n", "log.level"),
+            ("[log]\nlevel = \"info,loud\"\n", "log.level"),
+            ("[data]\nplugins = \"/no/such/folder\"\n", "there is no folder /no/such/folder"),
             ("[data]\ndir = \"\"\n", "data.dir"),
             ("[plugins]\nmigration_timeout = \"5m\"\n", "plugins.migration_timeout"),
             ("[plugins]\nversions_kept = 1\n", "plugins.versions_kept"),

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use crate::admin::BackupRefusal;
 use crate::capabilities::hub::FeedError;
@@ -23,6 +25,10 @@ const INDEX: &str = "backup.json";
 const FORMAT: u32 = 1;
 /// Folders of files that are replaced whole, below the data folder.
 const FOLDERS: [&str; 3] = ["keys", "secrets", "plugins"];
+/// What every data folder has: without one of them a backup is not whole, whatever its index says.
+const NEEDED: [&str; 3] = ["feed.sqlite", "queue.sqlite", "tokens.sqlite"];
+/// Read at once, in bytes: databases may be larger than the memory.
+const CHUNK_BYTES: usize = 256 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
@@ -40,6 +46,12 @@ pub enum BackupError {
     NoBackup { folder: PathBuf, reason: String },
     #[error("{} was made by echod {made_by}, and this is {own}: restore it with that version or a later one", folder.display())]
     Newer { folder: PathBuf, made_by: String, own: String },
+    #[error("{} has format {format}, and this echod reads {FORMAT}: restore it with a later version", folder.display())]
+    Format { folder: PathBuf, format: u32 },
+    #[error("{} and {} lie in each other; name a folder outside", .0.display(), .1.display())]
+    Nested(PathBuf, PathBuf),
+    #[error("{} is a mount point, which cannot be replaced; name a folder below it with --data", .0.display())]
+    MountPoint(PathBuf),
     #[error("{} has data already; with --replace it is put aside, beside it", .0.display())]
     HasData(PathBuf),
     #[error("a host runs on {}: end it first", .0.display())]
@@ -55,7 +67,7 @@ impl From<BackupError> for BackupRefusal {
         let detail = error.to_string();
         match error {
             BackupError::NotEmpty(_) => Self::FolderNotEmpty(detail),
-            BackupError::Path(_) => Self::FolderInvalid(detail),
+            BackupError::Path(_) | BackupError::Nested(..) => Self::FolderInvalid(detail),
             _ => Self::Failed(detail),
         }
     }
@@ -89,24 +101,24 @@ pub async fn write(data: &Path, databases: Vec<(PathBuf, Arc<File>)>, tokens: &P
     if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(BackupError::NotEmpty(to.to_owned()));
     }
-    let unfinished = to.with_extension("unfinished");
+    refuse_nested(data, to)?;
+    let unfinished = Unfinished::beside(to);
     let (data, tokens, to) = (data.to_owned(), tokens.to_owned(), to.to_owned());
     let (paths, files): (Vec<PathBuf>, Vec<Arc<File>>) = databases.into_iter().unzip();
-    remove_folder(&unfinished)?;
     // What names a version is copied before the databases: a version that is deployed meanwhile adds to them and takes nothing away.
     for folder in FOLDERS {
-        copy_folder(&data.join(folder), &unfinished.join(folder))?;
+        copy_folder(&data.join(folder), &unfinished.0.join(folder))?;
     }
     let snapshots = snapshot::at_one_moment(&files).await.map_err(BackupError::Busy)?;
     let work = move || {
         for (path, snapshot) in paths.iter().zip(snapshots) {
-            let to = unfinished.join(path);
+            let to = unfinished.0.join(path);
             create_parent(&to)?;
             snapshot.write_to(&to).map_err(|source| BackupError::Database { path: path.clone(), source })?;
         }
-        let copied = snapshot::copy_file(&data.join(&tokens), &unfinished.join(&tokens));
+        let copied = snapshot::copy_file(&data.join(&tokens), &unfinished.0.join(&tokens));
         copied.map_err(|source| BackupError::Database { path: tokens, source })?;
-        finish(&unfinished, &to)
+        finish(&unfinished.0, &to)
     };
     tokio::task::spawn_blocking(work).await.map_err(|broken| BackupError::Broken(broken.to_string()))?
 }
@@ -116,10 +128,10 @@ fn finish(unfinished: &Path, to: &Path) -> Result<Report, BackupError> {
     let (mut files, mut bytes) = (BTreeMap::new(), 0);
     for path in files_below(unfinished)? {
         let full = unfinished.join(&path);
-        let content = read(&full)?;
-        bytes += content.len() as u64;
+        let (sha256, size) = digest(&full)?;
+        bytes += size;
         flush(&full)?;
-        files.insert(path, digest(&content));
+        files.insert(path, sha256);
     }
     let count = files.len();
     let at_us = jiff::Timestamp::now().as_microsecond().max(0) as u64;
@@ -134,7 +146,13 @@ fn finish(unfinished: &Path, to: &Path) -> Result<Report, BackupError> {
 /// Checks a backup and puts it back as a data folder, on which no host runs. With `replace`, what is there is put aside, beside it.
 /// Everybody's feed goes on above all numbers that a device may have seen of it, so that each loads its state anew.
 pub async fn restore(from: &Path, data: &Path, replace: bool) -> Result<Report, BackupError> {
+    // Where a link or a relative path leads, that is put aside and replaced, and not the link.
+    let data = &fs::canonicalize(data).unwrap_or_else(|_| data.to_owned());
+    refuse_nested(from, data)?;
     let index = checked(from)?;
+    if is_mount_point(data) {
+        return Err(BackupError::MountPoint(data.to_owned()));
+    }
     let has_data = fs::read_dir(data).is_ok_and(|mut entries| entries.next().is_some());
     if has_data {
         if is_in_use(data) {
@@ -144,17 +162,15 @@ pub async fn restore(from: &Path, data: &Path, replace: bool) -> Result<Report, 
             return Err(BackupError::HasData(data.to_owned()));
         }
     }
-    let restored = beside(data, "restored");
-    remove_folder(&restored)?;
+    let unfinished = Unfinished::beside(data);
+    let restored = &unfinished.0;
     let mut bytes = 0;
     for path in index.files.keys() {
         let to = restored.join(path);
         create_parent(&to)?;
-        let content = read(&from.join(path))?;
-        bytes += content.len() as u64;
-        private_file::write(&to, &content).map_err(|source| BackupError::File { path: to, source })?;
+        bytes += copy_file(&from.join(path), &to)?;
     }
-    let feed = EmbeddedFeed::open(&restored, Durability::Power).await?;
+    let feed = EmbeddedFeed::open(restored, Durability::Power).await?;
     // The time in milliseconds: above all that a device has seen, also after the restore before this one, unless a person is sent more than a
     // thousand events a second for as long as the host is there.
     feed.continue_above(jiff::Timestamp::now().as_millisecond().unsigned_abs()).await?;
@@ -162,7 +178,7 @@ pub async fn restore(from: &Path, data: &Path, replace: bool) -> Result<Report, 
     if has_data {
         rename(data, &beside(data, &format!("before-{}", jiff::Timestamp::now().as_second())))?;
     }
-    rename(&restored, data)?;
+    rename(restored, data)?;
     Ok(Report { folder: data.to_owned(), files: index.files.len(), bytes })
 }
 
@@ -178,15 +194,21 @@ fn checked(folder: &Path) -> Result<Index, BackupError> {
     let text = fs::read(folder.join(INDEX)).map_err(|error| no_backup(format!("{INDEX}: {error}")))?;
     let index: Index = serde_json::from_slice(&text).map_err(|error| no_backup(format!("{INDEX}: {error}")))?;
     let own = env!("CARGO_PKG_VERSION");
-    if index.format > FORMAT || minor_of(&index.version) > minor_of(own) {
+    if index.format > FORMAT {
+        return Err(BackupError::Format { folder: folder.to_owned(), format: index.format });
+    }
+    if minor_of(&index.version) > minor_of(own) {
         return Err(BackupError::Newer { folder: folder.to_owned(), made_by: index.version, own: own.to_owned() });
+    }
+    if let Some(missing) = NEEDED.iter().find(|needed| !index.files.contains_key(Path::new(needed))) {
+        return Err(no_backup(format!("{INDEX} does not name {missing}")));
     }
     for (path, sha256) in &index.files {
         if path.is_absolute() || path.components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
             return Err(no_backup(format!("{} lies outside of it", path.display())));
         }
-        let content = fs::read(folder.join(path)).map_err(|error| no_backup(format!("{}: {error}", path.display())))?;
-        if digest(&content) != *sha256 {
+        let (found, _) = digest(&folder.join(path)).map_err(|error| no_backup(error.to_string()))?;
+        if found != *sha256 {
             return Err(no_backup(format!("{} was changed", path.display())));
         }
         if path.extension().is_some_and(|extension| extension == "sqlite") {
@@ -199,6 +221,46 @@ fn checked(folder: &Path) -> Result<Index, BackupError> {
 /// What decides whether the older of two versions can read what the other wrote.
 fn minor_of(version: &str) -> Vec<u64> {
     version.split('.').take(2).map(|part| part.parse().unwrap_or(u64::MAX)).collect()
+}
+
+/// A folder that is being filled, beside the one that it becomes. What is left of it is removed when it is dropped.
+struct Unfinished(PathBuf);
+
+impl Unfinished {
+    /// Under a name that nobody else has.
+    fn beside(folder: &Path) -> Self {
+        Self(beside(folder, &format!("{}.unfinished", Uuid::now_v7().simple())))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(folder = %self.0.display(), %error, "what is left of a copy cannot be removed");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Errors: one of the folders is the other or lies in it.
+fn refuse_nested(one: &Path, other: &Path) -> Result<(), BackupError> {
+    let resolved = |path: &Path| {
+        let there = path.ancestors().find_map(|folder| Some((folder, fs::canonicalize(folder).ok()?)));
+        there.map_or_else(|| path.to_owned(), |(folder, real)| real.join(path.strip_prefix(folder).expect("an ancestor of it")))
+    };
+    let (resolved_one, resolved_other) = (resolved(one), resolved(other));
+    if resolved_one.starts_with(&resolved_other) || resolved_other.starts_with(&resolved_one) {
+        return Err(BackupError::Nested(one.to_owned(), other.to_owned()));
+    }
+    Ok(())
+}
+
+/// On another file system than the folder that it is in.
+fn is_mount_point(folder: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+    device(folder).zip(folder.parent().and_then(device)).is_some_and(|(own, outer)| own != outer)
 }
 
 /// `<folder>.<word>`.
@@ -236,8 +298,7 @@ fn copy_folder(from: &Path, to: &Path) -> Result<(), BackupError> {
         }
         let to = to.join(&path);
         create_parent(&to)?;
-        let content = read(&from.join(&path))?;
-        private_file::write(&to, &content).map_err(|source| BackupError::File { path: to, source })?;
+        copy_file(&from.join(&path), &to)?;
     }
     Ok(())
 }
@@ -247,20 +308,13 @@ fn create_parent(path: &Path) -> Result<(), BackupError> {
     private_file::create_folder(folder).map_err(|source| BackupError::File { path: folder.to_owned(), source })
 }
 
-fn remove_folder(path: &Path) -> Result<(), BackupError> {
-    match fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(BackupError::File { path: path.to_owned(), source }),
-        _ => Ok(()),
-    }
-}
-
 /// An empty folder may be there.
 fn rename(from: &Path, to: &Path) -> Result<(), BackupError> {
-    fs::rename(from, to).and_then(|()| private_file::sync_folder(to)).map_err(|source| BackupError::File { path: to.to_owned(), source })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, BackupError> {
-    fs::read(path).map_err(|source| BackupError::File { path: path.to_owned(), source })
+    fs::rename(from, to).and_then(|()| private_file::sync_folder(to)).map_err(|source| match source.kind() {
+        // Another backup was there first.
+        io::ErrorKind::DirectoryNotEmpty => BackupError::NotEmpty(to.to_owned()),
+        _ => BackupError::File { path: to.to_owned(), source },
+    })
 }
 
 fn flush(path: &Path) -> Result<(), BackupError> {
@@ -268,6 +322,39 @@ fn flush(path: &Path) -> Result<(), BackupError> {
     flushed.map_err(|source| BackupError::File { path: path.to_owned(), source })
 }
 
-fn digest(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+/// The SHA-256 of a file, in hexadecimal digits, and its size in bytes.
+fn digest(path: &Path) -> Result<(String, u64), BackupError> {
+    let (mut hash, mut size) = (Sha256::new(), 0);
+    each_chunk(path, |chunk| {
+        hash.update(chunk);
+        size += chunk.len() as u64;
+        Ok(())
+    })?;
+    Ok((hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), size))
+}
+
+/// Into a new file of mode 0600, which is on the disk when it returns; its size in bytes.
+fn copy_file(from: &Path, to: &Path) -> Result<u64, BackupError> {
+    let failed = |source| BackupError::File { path: to.to_owned(), source };
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(failed)?;
+    let mut size = 0;
+    each_chunk(from, |chunk| {
+        size += chunk.len() as u64;
+        file.write_all(chunk)
+    })?;
+    file.sync_all().and_then(|()| private_file::sync_folder(to)).map_err(failed)?;
+    Ok(size)
+}
+
+fn each_chunk(path: &Path, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), BackupError> {
+    let mut read = || {
+        let (mut file, mut chunk) = (fs::File::open(path)?, vec![0; CHUNK_BYTES]);
+        loop {
+            match file.read(&mut chunk)? {
+                0 => return Ok(()),
+                count => take(&chunk[..count])?,
+            }
+        }
+    };
+    read().map_err(|source| BackupError::File { path: path.to_owned(), source })
 }

@@ -167,6 +167,18 @@ async fn what_is_no_whole_backup_of_this_version_is_not_put_back() {
     assert_refused(&back_up(&app, &folder), "is not empty");
     let relative = app.admin(Method::POST, "/admin/v1/backup").json(json!({ "folder": "backup" })).send().await;
     relative.expect_problem(422, "folder_invalid");
+    assert_refused(&back_up(&app, &app.data_folder().join("backup")), "lie in each other");
+    // Of two at once into one folder one is there, whole, and what lies beside them is nobody's to remove.
+    let (twice, precious) = (app.data.path().join("twice.of-today"), app.data.path().join("twice.unfinished/precious"));
+    std::fs::create_dir_all(&precious).expect("a folder");
+    let done = std::thread::scope(|scope| {
+        let both = [(); 2].map(|()| scope.spawn(|| back_up(&app, &twice)));
+        both.map(|one| one.join().expect("no panic")).iter().filter(|one| one.status.success()).count()
+    });
+    assert_eq!(done, 1);
+    assert!(precious.exists());
+    let beside: Vec<_> = std::fs::read_dir(app.data.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name()).collect();
+    assert!(!beside.iter().any(|name| name.to_string_lossy().starts_with("twice.of-today.")), "{beside:?}");
 
     let change = |file: &str, change: &dyn Fn(Vec<u8>) -> Vec<u8>, expect: &str| {
         let path = folder.join(file);
@@ -190,9 +202,24 @@ async fn what_is_no_whole_backup_of_this_version_is_not_put_back() {
         index.to_string().into_bytes()
     };
     change("backup.json", &later, "99.0.0");
+    let other_format = |bytes: Vec<u8>| String::from_utf8(bytes).expect("JSON").replace("\"format\": 1", "\"format\": 2").into_bytes();
+    change("backup.json", &other_format, "has format 2, and this echod reads 1");
+    let without_feed = |bytes: Vec<u8>| {
+        let mut index: Value = serde_json::from_slice(&bytes).expect("JSON");
+        index["files"].as_object_mut().expect("files").remove("feed.sqlite");
+        index.to_string().into_bytes()
+    };
+    change("backup.json", &without_feed, "does not name feed.sqlite");
+    assert_refused(&restore(&folder, &folder, &["--replace"]), "lie in each other");
+    assert_refused(&restore(&folder, &folder.join("below"), &[]), "lie in each other");
     std::fs::rename(folder.join("keys"), folder.join("gone")).expect("renamed");
     assert_refused(&restore(&folder, &data, &[]), "is no backup");
     std::fs::rename(folder.join("gone"), folder.join("keys")).expect("renamed back");
     assert!(!data.exists(), "nothing was put anywhere");
     assert_done(&restore(&folder, &data, &[]));
+    // A link stays one.
+    let link = app.data.path().join("link");
+    std::os::unix::fs::symlink(&data, &link).expect("a link");
+    assert_done(&restore(&folder, &link, &["--replace"]));
+    assert!(link.is_symlink() && data.join("feed.sqlite").exists());
 }
