@@ -65,6 +65,16 @@ const ROUTES: &str = "
     POST /api/v1/messages/read
     POST /api/v1/messages/delivered
     POST /api/v1/messages/typing
+    PUT /api/v1/messages/{id}/reactions/{emoji}
+    DELETE /api/v1/messages/{id}/reactions/{emoji}
+    GET /api/v1/messages/{id}/reactions
+    PUT /api/v1/messages/{id}/star
+    DELETE /api/v1/messages/{id}/star
+    GET /api/v1/messages/starred
+    GET /api/v1/messages/conversations/{id}/draft
+    PUT /api/v1/messages/conversations/{id}/draft
+    DELETE /api/v1/messages/conversations/{id}/draft
+    PUT /api/v1/messages/conversations/{id}/unread
     POST /api/v1/analytics/events
     GET /api/v1/analytics/summary
     GET /api/v1/analytics/timeseries
@@ -213,7 +223,11 @@ async fn every_route_is_served_and_only_the_public_ones_to_anybody() {
     for route in routes() {
         let (method, path) = route.split_once(' ').expect("a method and a path");
         let method: Method = method.parse().expect("a method");
-        let path = path.replace("{id}", "01890000-0000-7000-8000-000000000000").replace("{user_id}", "x").replace("{message_id}", "x");
+        let path = path
+            .replace("{id}", "01890000-0000-7000-8000-000000000000")
+            .replace("{user_id}", "x")
+            .replace("{message_id}", "x")
+            .replace("{emoji}", "x");
         let reply = app.request(method, &path).send().await;
         if route == "GET /dev/outbox" {
             reply.expect(StatusCode::OK);

@@ -17,6 +17,7 @@ mod gate;
 mod hostile;
 mod kill;
 mod load;
+mod marks;
 mod operator;
 mod power;
 mod presence;

@@ -312,9 +312,20 @@ async fn every_frame_of_the_socket_is_described() {
     let described = app.get("/asyncapi.json").send().await.expect(StatusCode::OK);
     assert_eq!(described["asyncapi"], "3.0.0");
     let messages = described["components"]["messages"].as_object().expect("messages");
-    for name in
-        ["client_message", "client_ack", "reply_message", "message", "message_status", "conversation", "typing", "connection_ack", "error"]
-    {
+    for name in [
+        "client_message",
+        "client_ack",
+        "reply_message",
+        "message",
+        "message_status",
+        "reaction",
+        "conversation",
+        "unread",
+        "typing",
+        "draft",
+        "connection_ack",
+        "error",
+    ] {
         assert!(messages.contains_key(name), "{name} is not in {:?}", messages.keys().collect::<Vec<_>>());
     }
     let mut todo: Vec<&Value> = vec![&described];

@@ -8,6 +8,12 @@ pub const PARTICIPANTS_SHOWN: u32 = 100;
 pub const PARTICIPANT_ROWS_MAX: usize = 500;
 /// Versions kept of one message beside the present one.
 pub const EDITS_MAX: u64 = 100;
+/// The longest emoji, in bytes: the families of four with their joiners have some 40, and it stands in the key of a push with two ids.
+pub const EMOJI_BYTES_MAX: usize = 48;
+/// Different reactions of one person under one message.
+pub const REACTIONS_OF_ONE_MAX: u64 = 20;
+/// Starred messages of one person.
+pub const STARRED_MAX: u64 = 10_000;
 /// Unread messages are counted up to here.
 pub const UNREAD_COUNT_MAX: i64 = 10_000;
 /// Characters of a message that a notification may show.

@@ -90,7 +90,7 @@ fn delete_for_everyone(me: &str, message: &Message) -> Result<(), Error> {
 }
 
 /// The participants who block this one.
-fn blockers_of(user_id: &str, conversation_id: &str) -> Result<Vec<String>, Error> {
+pub fn blockers_of(user_id: &str, conversation_id: &str) -> Result<Vec<String>, Error> {
     let roster = roster_for(&Database, conversation_id, user_id)?.ok_or_else(rules::no_message)?;
     Ok(roster.members.into_iter().filter(|member| member.blocks).map(|member| member.user_id).collect())
 }
@@ -128,6 +128,6 @@ fn changed(id: &str, conversation_id: &str, seq: u64, sender_id: &str, at: Times
     ChangedMessage { message_id, conversation_id, seq, sender_id, at }
 }
 
-fn deleted() -> Error {
+pub fn deleted() -> Error {
     Error::conflict("message_deleted", "the message is deleted")
 }

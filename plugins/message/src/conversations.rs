@@ -103,6 +103,7 @@ fn opened(me: &str, id: &str, created: bool, not_added: Vec<NotAdded>) -> Result
         muted_until: conversation.muted_until,
         archived: conversation.archived,
         pinned: conversation.pinned,
+        marked_unread: conversation.marked_unread,
         disappearing_after: conversation.disappearing_after,
         role: conversation.role,
         created,
@@ -222,6 +223,7 @@ fn views(me: &str, listed: Vec<Listed>, now: Timestamp) -> Result<Vec<Conversati
         unread_count: listed.unread_count,
         archived: listed.archived,
         pinned: listed.pinned,
+        marked_unread: listed.marked_unread,
         disappearing_after: listed.disappearing_after,
     });
     Ok(views.collect())

@@ -7,13 +7,17 @@ mod changes;
 mod conversations;
 mod disappearing;
 mod drafts;
+mod emoji;
 mod history;
 mod names;
+mod own;
 mod participants;
 mod payload;
+mod reactions;
 mod receipts;
 mod rules;
 mod sending;
+mod stars;
 mod store;
 
 #[allow(clippy::all)]
@@ -137,6 +141,46 @@ impl api::Guest for Message {
 
     fn mark_read(request: api::ReadRequest) -> Result<api::ReadState, Error> {
         receipts::mark_read(&request)
+    }
+
+    fn add_reaction(request: api::ReactionRequest) -> Result<(), Error> {
+        reactions::add(&request)
+    }
+
+    fn remove_reaction(request: api::ReactionRequest) -> Result<(), Error> {
+        reactions::remove(&request)
+    }
+
+    fn list_reactions(request: api::ReactionsRequest) -> Result<api::Reactions, Error> {
+        reactions::list(&request)
+    }
+
+    fn star_message(request: api::MessageRequest) -> Result<(), Error> {
+        stars::star(&request.id)
+    }
+
+    fn unstar_message(request: api::MessageRequest) -> Result<(), Error> {
+        stars::unstar(&request.id)
+    }
+
+    fn list_starred(request: api::PageRequest) -> Result<api::Messages, Error> {
+        stars::list(&request)
+    }
+
+    fn get_draft(request: api::ConversationRequest) -> Result<api::Draft, Error> {
+        own::draft(&request.id)
+    }
+
+    fn set_draft(request: api::SetDraftRequest) -> Result<api::Draft, Error> {
+        own::set_draft(request)
+    }
+
+    fn delete_draft(request: api::ConversationRequest) -> Result<(), Error> {
+        own::delete_draft(&request.id)
+    }
+
+    fn set_unread(request: api::SetUnreadRequest) -> Result<(), Error> {
+        own::set_unread(&request)
     }
 
     fn mark_delivered(request: api::ReadRequest) -> Result<(), Error> {

@@ -2,8 +2,10 @@
 
 use echo_sdk::Timestamp;
 
-use crate::bindings::echo::message::pushes::{DeletedMessage, LeftConversation, MessageView, StatusChange, TypingState};
-use crate::bindings::exports::echo::message::api::{Message, MessageStatus};
+use crate::bindings::echo::message::pushes::{
+    DeletedMessage, DraftState, LeftConversation, MessageView, StatusChange, TypingState, UnreadMark,
+};
+use crate::bindings::exports::echo::message::api::{Draft, Message, MessageStatus};
 use crate::store::messages::Emptied;
 
 /// As GET /{id} gives it to who did not send it.
@@ -30,6 +32,19 @@ pub fn status(
 
 pub fn typing(conversation_id: &str, user_id: &str, is_typing: bool) -> TypingState {
     TypingState { conversation_id: conversation_id.to_owned(), user_id: user_id.to_owned(), is_typing }
+}
+
+pub fn unread(conversation_id: &str, unread: bool) -> UnreadMark {
+    UnreadMark { conversation_id: conversation_id.to_owned(), unread }
+}
+
+pub fn draft(draft: &Draft) -> DraftState {
+    let Draft { conversation_id, content, reply_to, updated_at } = draft.clone();
+    DraftState { conversation_id, content: Some(content), reply_to, updated_at }
+}
+
+pub fn no_draft(conversation_id: &str, at: Timestamp) -> DraftState {
+    DraftState { conversation_id: conversation_id.to_owned(), content: None, reply_to: None, updated_at: at }
 }
 
 /// To who takes no part any more.

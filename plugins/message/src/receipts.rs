@@ -10,13 +10,13 @@ use echo_sdk::{Error, Timestamp, caller, config, time};
 use crate::bindings::echo::message::pushes;
 use crate::bindings::echo::user::api as users;
 use crate::bindings::exports::echo::hub::events::Acknowledgements;
-use crate::bindings::exports::echo::message::api::{MessageStatus, ReadRequest, ReadState, RecipientStatus, Statuses};
+use crate::bindings::exports::echo::message::api::{MessageStatus, ReadRequest, ReadState, RecipientStatus, SetUnreadRequest, Statuses};
 use crate::bounds::{MARKS_CLEARED_PER_RUN, RECEIPTS_AT_ONCE, TRIES_MAX};
 use crate::history::seen_by;
-use crate::payload;
 use crate::rules::{self, Shown};
 use crate::store::conversations::{membership, unread_count};
 use crate::store::receipts::{self, Marked, Reached, Step, Undelivered};
+use crate::{own, payload};
 
 /// Why a receipt came to nothing.
 enum Stopped {
@@ -149,6 +149,9 @@ pub fn mark_read(request: &ReadRequest) -> Result<ReadState, Error> {
     let id = &request.conversation_id;
     let read_seq = until_it_holds(|| {
         let place = membership(&Database, id, &me)?.ok_or_else(rules::no_conversation)?;
+        if place.marked_unread {
+            own::set_unread(&SetUnreadRequest { id: id.clone(), unread: false })?;
+        }
         let to = request.up_to_seq.min(place.last_seq);
         if to <= place.read_seq {
             return Ok(place.read_seq);

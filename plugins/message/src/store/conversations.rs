@@ -73,18 +73,19 @@ pub struct Membership {
     pub last_seq: u64,
     pub delivered_seq: u64,
     pub read_seq: u64,
+    pub marked_unread: bool,
 }
 
 impl FromRow for Membership {
     fn from_row(row: &mut Row) -> Result<Self, SqlError> {
         let (kind, role) = (names::conversation(&row.take::<String>()?), names::role(&row.take::<String>()?));
-        Ok(Self { kind, role, last_seq: row.take()?, delivered_seq: row.take()?, read_seq: row.take()? })
+        Ok(Self { kind, role, last_seq: row.take()?, delivered_seq: row.take()?, read_seq: row.take()?, marked_unread: row.take()? })
     }
 }
 
 pub fn membership(db: &impl Sql, conversation_id: &str, user_id: &str) -> Result<Option<Membership>, SqlError> {
     db.row(
-        "SELECT c.kind, p.role, c.last_seq, p.delivered_seq, p.read_seq FROM participants p JOIN conversations c ON c.id = p.conversation_id \
+        "SELECT c.kind, p.role, c.last_seq, p.delivered_seq, p.read_seq, p.marked_unread FROM participants p JOIN conversations c ON c.id = p.conversation_id \
          WHERE p.conversation_id = $1 AND p.user_id = $2 AND c.ended_at IS NULL",
         params![uuid(conversation_id), uuid(user_id)],
     )
@@ -108,6 +109,7 @@ pub struct Listed {
     pub muted_until: Option<Timestamp>,
     pub archived: bool,
     pub pinned: bool,
+    pub marked_unread: bool,
     pub participant_count: u32,
     pub unread_count: u64,
 }
@@ -128,6 +130,7 @@ from_row!(Listed {
     muted_until,
     archived,
     pinned,
+    marked_unread,
     participant_count,
     unread_count,
 });
@@ -172,7 +175,7 @@ macro_rules! listed {
             ", ",
             shown!("shown_seq", "me", "c", "last_seq"),
             ", \
-             c.disappearing_after, me.role, me.read_seq, me.muted_until, me.archived, me.pinned, \
+             c.disappearing_after, me.role, me.read_seq, me.muted_until, me.archived, me.pinned, me.marked_unread, \
              (SELECT COUNT(*) FROM participants n WHERE n.conversation_id = c.id), ",
             unread!(),
             $from
@@ -337,6 +340,7 @@ pub fn set_role(tx: &Transaction, conversation_id: &str, user_id: &str, role: Ro
 }
 
 pub fn delete_participant(tx: &Transaction, conversation_id: &str, user_id: &str) -> Result<(), SqlError> {
+    tx.execute("DELETE FROM drafts WHERE conversation_id = $1 AND user_id = $2", params![uuid(conversation_id), uuid(user_id)])?;
     tx.execute("DELETE FROM participants WHERE conversation_id = $1 AND user_id = $2", params![uuid(conversation_id), uuid(user_id)])?;
     Ok(())
 }

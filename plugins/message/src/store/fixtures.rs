@@ -5,9 +5,10 @@ use echo_sdk::{Timestamp, params, transaction};
 use echo_testing::Store;
 
 use super::conversations::{self, NewConversation, roster_for};
+use super::marks;
 use super::messages::{self, take_seq};
 use super::receipts;
-use crate::bindings::exports::echo::message::api::{ConversationType, Message, MessageStatus, MessageType, Role};
+use crate::bindings::exports::echo::message::api::{ConversationType, Draft, Message, MessageStatus, MessageType, Role};
 use crate::rules::Shown;
 
 /// After everything in time and id: where a list of the newest begins.
@@ -161,4 +162,14 @@ pub fn delivered(conversation: u32, user: u32, to: u64) {
 pub fn read(conversation: u32, user: u32, to: u64, shown: Shown) {
     let (_, from) = watermarks(conversation, user);
     assert!(committed(|tx| receipts::raise_read(tx, &id(conversation), &id(user), from, to, shown)));
+}
+
+/// With an emoji of one code point, which has one spelling.
+pub fn reacted(message: &Message, user: u32, emoji: &str, at: Timestamp) {
+    assert!(committed(|tx| marks::add_reaction(tx, &message.id, &id(user), emoji, emoji, at)));
+}
+
+pub fn drafted(conversation: u32, user: u32, content: &str) {
+    let draft = Draft { conversation_id: id(conversation), content: content.to_owned(), reply_to: None, updated_at: 100 };
+    marks::set_draft(&id(user), &draft).expect("keeps a draft");
 }

@@ -196,6 +196,17 @@ pub fn visible_to(db: &impl Sql, user_id: &str, id: &str, now: Timestamp) -> Res
     db.row(concat!("SELECT ", message!(), visible!(), "AND m.id = $3"), params![uuid(user_id), timestamp(now), uuid(id)])
 }
 
+/// Those of the messages that the user sees, in no order.
+pub fn visible_among(user_id: &str, ids: &[String], now: Timestamp) -> Result<Vec<Message>, SqlError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(concat!("SELECT ", message!(), visible!(), "AND m.id IN ({})"), placeholders(3, ids.len()));
+    let mut values = params![uuid(user_id), timestamp(now)];
+    values.extend(ids.iter().map(uuid));
+    Database.rows(&sql, values)
+}
+
 /// The messages between the two seqs, both left out.
 pub struct Span<'a> {
     pub conversation_id: &'a str,
@@ -307,10 +318,23 @@ pub fn delete_for_everyone(tx: &Transaction, id: &str, at: Timestamp) -> Result<
     let sql = concat!("UPDATE messages SET deleted_at = $2, ", emptied!(), " WHERE id = $1 AND deleted_at IS NULL");
     let deleted = tx.execute(sql, params![uuid(id), timestamp(at)])? == 1;
     if deleted {
-        tx.execute("DELETE FROM edits WHERE message_id = $1", params![uuid(id)])?;
-        tx.execute("DELETE FROM withheld_edits WHERE message_id = $1", params![uuid(id)])?;
+        delete_what_belongs_to(tx, &[id])?;
     }
     Ok(deleted)
+}
+
+/// What goes with a message that is emptied: by its id.
+const GOES_WITH_A_MESSAGE: [&str; 4] = ["edits", "withheld_edits", "reactions", "starred"];
+
+fn delete_what_belongs_to(tx: &Transaction, ids: &[&str]) -> Result<(), SqlError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    for table in GOES_WITH_A_MESSAGE {
+        let sql = format!("DELETE FROM {table} WHERE message_id IN ({})", placeholders(1, ids.len()));
+        tx.execute(&sql, ids.iter().copied().map(uuid).collect())?;
+    }
+    Ok(())
 }
 
 /// A message that says nothing any more.
@@ -319,6 +343,10 @@ pub struct Emptied {
     pub conversation_id: String,
     pub seq: u64,
     pub sender_id: String,
+}
+
+fn ids_of(emptied: &[Emptied]) -> Vec<&str> {
+    emptied.iter().map(|message| message.id.as_str()).collect()
 }
 
 from_row!(Emptied { id, conversation_id, seq, sender_id });
@@ -338,9 +366,7 @@ pub fn take_expired(tx: &Transaction, now: Timestamp, limit: i64) -> Result<Vec<
     let mut values = params![timestamp(now)];
     values.extend(expired.iter().map(|message| uuid(&message.id)));
     tx.execute(&format!(concat!("UPDATE messages SET deleted_at = $1, ", emptied!(), " WHERE id IN ({})"), ids), values)?;
-    let (ids, all) = (placeholders(1, expired.len()), || expired.iter().map(|message| uuid(&message.id)).collect());
-    tx.execute(&format!("DELETE FROM edits WHERE message_id IN ({ids})"), all())?;
-    tx.execute(&format!("DELETE FROM withheld_edits WHERE message_id IN ({ids})"), all())?;
+    delete_what_belongs_to(tx, &ids_of(&expired))?;
     Ok(expired)
 }
 
@@ -361,6 +387,7 @@ pub fn take_ended(tx: &Transaction, now: Timestamp, limit: i64) -> Result<Option
             "UPDATE conversations SET emptied_at = $2, title = NULL, description = NULL WHERE id = $1",
             params![uuid(&conversation_id), timestamp(now)],
         )?;
+        tx.execute("DELETE FROM drafts WHERE conversation_id = $1", params![uuid(&conversation_id)])?;
         return Ok(Some(ended));
     };
     let sql = concat!(
@@ -369,10 +396,7 @@ pub fn take_ended(tx: &Transaction, now: Timestamp, limit: i64) -> Result<Option
         " WHERE conversation_id = $1 AND seq > $2 AND seq <= $3"
     );
     tx.execute(sql, params![uuid(&conversation_id), emptied_seq, last.seq, timestamp(now)])?;
-    for table in ["edits", "withheld_edits"] {
-        let sql = format!("DELETE FROM {table} WHERE message_id IN ({})", placeholders(1, ended.len()));
-        tx.execute(&sql, ended.iter().map(|message| uuid(&message.id)).collect())?;
-    }
+    delete_what_belongs_to(tx, &ids_of(&ended))?;
     tx.execute("UPDATE conversations SET emptied_seq = $2 WHERE id = $1", params![uuid(&conversation_id), last.seq])?;
     Ok(Some(ended))
 }

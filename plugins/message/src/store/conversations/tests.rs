@@ -6,6 +6,7 @@ use echo_sdk::transaction;
 use super::*;
 use crate::rules::Shown;
 use crate::store::fixtures::*;
+use crate::store::marks::set_unread;
 use crate::store::messages::{delete_for, delete_for_everyone, keep_back, take_seq};
 use crate::store::receipts::show_to;
 
@@ -127,7 +128,10 @@ mod membership {
         committed(|tx| set_role(tx, &id(91), &id(1), Role::Admin));
         let place = membership(&Database, &id(91), &id(1)).unwrap().unwrap();
         assert_eq!((place.kind, place.role), (ConversationType::Group, Role::Admin));
-        assert_eq!((place.last_seq, place.delivered_seq, place.read_seq), (3, 3, 2));
+        assert_eq!((place.last_seq, place.delivered_seq, place.read_seq, place.marked_unread), (3, 3, 2, false));
+        committed(|tx| set_unread(tx, &id(91), &id(1), true));
+        let marked = |user| membership(&Database, &id(91), &id(user)).unwrap().unwrap().marked_unread;
+        assert_eq!([marked(1), marked(2)], [true, false]);
     }
 
     #[test]
@@ -526,6 +530,19 @@ mod delete_participant {
             committed(|tx| delete_participant(tx, &id(91), &id(user)));
         }
         assert_eq!((users_of(91), users_of(92)), (ids([2]), ids([1, 2])));
+    }
+
+    #[test]
+    fn takes_what_the_user_had_begun_to_write_along() {
+        let _store = store();
+        group(91, [1, 2]);
+        group(92, [1]);
+        for (conversation, user) in [(91, 1), (91, 2), (92, 1)] {
+            drafted(conversation, user, "words");
+        }
+        committed(|tx| delete_participant(tx, &id(91), &id(1)));
+        let has = |(conversation, user)| crate::store::marks::draft(&id(conversation), &id(user)).unwrap().is_some();
+        assert_eq!([(91, 1), (91, 2), (92, 1)].map(has), [false, true, true]);
     }
 }
 

@@ -8,6 +8,7 @@ use crate::bindings::exports::echo::message::api::MessageType;
 use crate::rules::Shown;
 use crate::store::conversations::{begin_roster_change, hide, listed_for, one_for, roster_for};
 use crate::store::fixtures::*;
+use crate::store::marks::star;
 use crate::store::receipts::{Step, note_undelivered, show_to};
 
 /// Before every message's expiry but those that say so.
@@ -397,6 +398,29 @@ fn five() {
     delete_for(&id(1), &text(91, 3, 2, 100)).unwrap();
 }
 
+mod visible_among {
+    use super::*;
+
+    #[test]
+    fn gives_those_that_the_user_sees() {
+        let _store = store();
+        group(91, [1, 2]);
+        group(92, [2]);
+        let over = said(91, 2, 100, Some(NOW));
+        let [one, other] = [1, 2].map(|sender| said(91, sender, 100, None));
+        let elsewhere = said(92, 2, 100, None);
+        let all: Vec<String> = [&other, &one, &over, &elsewhere].map(|message| message.id.clone()).into();
+        let seen_by = |user| {
+            let mut seqs = seqs(&visible_among(&id(user), &all, NOW).unwrap());
+            seqs.sort_unstable();
+            seqs
+        };
+        assert_eq!((seen_by(1), seen_by(2), seen_by(3)), (vec![2, 3], vec![1, 2, 3], vec![]));
+        assert!(visible_among(&id(1), &[], NOW).unwrap().is_empty());
+        assert_eq!(seqs(&visible_among(&id(1), &all[..1], NOW).unwrap()), [3]);
+    }
+}
+
 mod newest_first {
     use super::*;
 
@@ -609,8 +633,19 @@ fn full(seq: u64, expires_at: Option<Timestamp>) -> Message {
     };
     assert!(committed(|tx| insert(tx, &message, vec![1], expires_at)));
     edited(&message, "second", 200, &[2]);
-    assert_eq!(what_it_says(&message).len(), 11);
+    reacted(&message, 2, "👍", 200);
+    star(&id(2), &message.id, 200).unwrap();
+    assert_eq!((what_it_says(&message).len(), rows_beside(&message)), (11, 4));
     message
+}
+
+/// In the tables of what belongs to a message.
+fn rows_beside(message: &Message) -> i64 {
+    let count = |table: &str| {
+        let sql = format!("SELECT COUNT(*) FROM {table} WHERE message_id = $1");
+        Database.one::<(i64,)>(&sql, params![uuid(&message.id)]).unwrap().0
+    };
+    GOES_WITH_A_MESSAGE.into_iter().map(count).sum()
 }
 
 mod delete_for_everyone {
@@ -622,8 +657,8 @@ mod delete_for_everyone {
         group(91, [1, 2]);
         let [message, other] = [1, 2].map(|seq| full(seq, None));
         assert!(committed(|tx| delete_for_everyone(tx, &message.id, 300)));
-        assert_eq!((what_it_says(&message), kept_edits(&message)), (vec![], vec![]));
-        assert_eq!((what_it_says(&other).len(), kept_edits(&other).len(), count("withheld_edits")), (11, 1, 1));
+        assert_eq!((what_it_says(&message), rows_beside(&message)), (vec![], 0));
+        assert_eq!((what_it_says(&other).len(), rows_beside(&other)), (11, 4));
     }
 
     #[test]
@@ -685,8 +720,8 @@ mod take_expired {
         let [message, other] = [(1, Some(500)), (2, None)].map(|(seq, expires_at)| full(seq, expires_at));
         let expired = committed(|tx| take_expired(tx, 900, 9));
         assert_eq!((expired.len(), &expired[0].id, &expired[0].sender_id), (1, &message.id, &id(1)));
-        assert_eq!((what_it_says(&message), kept_edits(&message)), (vec![], vec![]));
-        assert_eq!((what_it_says(&other).len(), kept_edits(&other).len(), count("withheld_edits")), (11, 1, 1));
+        assert_eq!((what_it_says(&message), rows_beside(&message)), (vec![], 0));
+        assert_eq!((what_it_says(&other).len(), rows_beside(&other)), (11, 4));
     }
 }
 
@@ -717,7 +752,19 @@ mod take_ended {
         let message = full(1, None);
         ended(91);
         assert_eq!(taken(9), Some(vec![1]));
-        assert_eq!((what_it_says(&message), kept_edits(&message), count("withheld_edits")), (vec![], vec![], 0));
+        assert_eq!((what_it_says(&message), rows_beside(&message)), (vec![], 0));
+    }
+
+    #[test]
+    fn leaves_nothing_of_what_was_begun_to_be_written() {
+        let _store = store();
+        group(91, [1]);
+        group(92, [1]);
+        for conversation in [91, 92] {
+            drafted(conversation, 1, "words");
+        }
+        ended(91);
+        assert_eq!((taken(9), count("drafts")), (Some(vec![]), 1));
     }
 }
 
