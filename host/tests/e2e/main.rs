@@ -29,4 +29,5 @@ mod socket;
 mod story;
 mod swap;
 mod texts;
+mod threads;
 mod watch;

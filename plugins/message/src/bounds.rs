@@ -12,6 +12,8 @@ pub const EDITS_MAX: u64 = 100;
 pub const EMOJI_BYTES_MAX: usize = 48;
 /// Different reactions of one person under one message.
 pub const REACTIONS_OF_ONE_MAX: u64 = 20;
+/// Pinned messages of one conversation.
+pub const PINS_MAX: u64 = 20;
 /// Starred messages of one person.
 pub const STARRED_MAX: u64 = 10_000;
 /// Unread messages are counted up to here.

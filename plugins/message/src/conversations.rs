@@ -15,7 +15,7 @@ use crate::bindings::exports::echo::message::api::{
 use crate::bounds::PARTICIPANTS_SHOWN;
 use crate::payload;
 use crate::store::conversations::{self as store, Listed, NewConversation, Roster, SettingsChange};
-use crate::store::messages;
+use crate::store::{marks, messages};
 use crate::{names, rules};
 
 /// Sorts after everything that has a time and an id: the beginning of a list of the newest first.
@@ -104,6 +104,7 @@ fn opened(me: &str, id: &str, created: bool, not_added: Vec<NotAdded>) -> Result
         archived: conversation.archived,
         pinned: conversation.pinned,
         marked_unread: conversation.marked_unread,
+        pinned_message_ids: conversation.pinned_message_ids,
         disappearing_after: conversation.disappearing_after,
         role: conversation.role,
         created,
@@ -194,12 +195,16 @@ pub fn list(request: &PageRequest) -> Result<Conversations, Error> {
     Ok(Conversations { items: views(&me, listed, now)?, next_cursor })
 }
 
-/// With their participants and last messages, in two questions for all.
+/// With their participants, pins and last messages, in three questions for all.
 fn views(me: &str, listed: Vec<Listed>, now: Timestamp) -> Result<Vec<Conversation>, SqlError> {
     let ids: Vec<String> = listed.iter().map(|listed| listed.id.clone()).collect();
     let mut participants: HashMap<String, Vec<String>> = HashMap::new();
     for (conversation, user) in store::first_participants(&ids)? {
         participants.entry(conversation).or_default().push(user);
+    }
+    let mut pinned: HashMap<String, Vec<String>> = HashMap::new();
+    for (conversation, message) in marks::pins_seen_by(me, &ids, now)? {
+        pinned.entry(conversation).or_default().push(message);
     }
     let mut last: HashMap<String, Message> = HashMap::new();
     for message in messages::last_of_each(me, &ids, now)? {
@@ -208,6 +213,7 @@ fn views(me: &str, listed: Vec<Listed>, now: Timestamp) -> Result<Vec<Conversati
     let views = listed.into_iter().map(|listed| Conversation {
         participant_ids: participants.remove(&listed.id).unwrap_or_default(),
         last_message: last.remove(&listed.id),
+        pinned_message_ids: pinned.remove(&listed.id).unwrap_or_default(),
         type_: names::conversation(&listed.kind),
         role: names::role(&listed.role),
         muted_until: listed.muted_until.filter(|until| *until > now),
@@ -306,6 +312,7 @@ pub fn announce(tx: &Transaction, id: &str, roster: &Roster) -> Result<(), Error
         updated_at: head.updated_at,
         last_seq: head.last_seq,
         disappearing_after: head.disappearing_after,
+        pinned_message_ids: marks::pins_of(tx, id)?,
         member: true,
     };
     pushes::conversation(&told, &state)

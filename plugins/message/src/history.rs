@@ -3,7 +3,9 @@
 use echo_sdk::sql::Database;
 use echo_sdk::{Error, Page, caller, time};
 
-use crate::bindings::exports::echo::message::api::{Edits, ListMessagesRequest, Message, Messages, Preview, Previews, PreviewsRequest};
+use crate::bindings::exports::echo::message::api::{
+    Edits, ListMessagesRequest, Message, Messages, Preview, Previews, PreviewsRequest, ThreadRequest,
+};
 use crate::store::conversations::membership;
 use crate::store::messages::{self, Span};
 use crate::{drafts, rules};
@@ -40,6 +42,17 @@ pub fn get(id: &str) -> Result<Message, Error> {
 
 pub fn seen_by(user_id: &str, id: &str) -> Result<Message, Error> {
     messages::visible_to(&Database, user_id, id, time::now_us())?.ok_or_else(rules::no_message)
+}
+
+/// Of the thread that the message begins, or that it is in.
+pub fn thread(request: &ThreadRequest) -> Result<Messages, Error> {
+    let me = caller()?.user_id;
+    let page = Page::<u64>::new(request.limit, request.cursor.as_deref())?;
+    let message = seen_by(&me, &request.id)?;
+    let first_id = message.thread_id.as_deref().unwrap_or(&message.id);
+    let items = messages::thread_of(&me, first_id, page.after.unwrap_or(0), page.fetch(), time::now_us())?;
+    let (items, next_cursor) = page.finish(items, |message| message.seq);
+    Ok(Messages { items, next_cursor })
 }
 
 pub fn edits(id: &str) -> Result<Edits, Error> {

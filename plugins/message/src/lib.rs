@@ -13,6 +13,7 @@ mod names;
 mod own;
 mod participants;
 mod payload;
+mod pins;
 mod reactions;
 mod receipts;
 mod rules;
@@ -109,6 +110,18 @@ impl api::Guest for Message {
 
     fn list_edits(request: api::MessageRequest) -> Result<api::Edits, Error> {
         history::edits(&request.id)
+    }
+
+    fn list_thread(request: api::ThreadRequest) -> Result<api::Messages, Error> {
+        history::thread(&request)
+    }
+
+    fn pin_message(request: api::MessageRequest) -> Result<(), Error> {
+        pins::pin(&request.id)
+    }
+
+    fn unpin_message(request: api::MessageRequest) -> Result<(), Error> {
+        pins::unpin(&request.id)
     }
 
     fn edit_message(request: api::EditRequest) -> Result<api::Message, Error> {

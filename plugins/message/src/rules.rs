@@ -39,6 +39,11 @@ pub fn may_set_disappearing(kind: ConversationType, role: Role) -> Result<(), Er
     if kind == ConversationType::Direct { Ok(()) } else { may_manage(kind, role) }
 }
 
+/// In a direct conversation either of the two pins.
+pub fn may_pin(kind: ConversationType, role: Role) -> Result<(), Error> {
+    if kind == ConversationType::Direct { Ok(()) } else { may_manage(kind, role) }
+}
+
 pub fn may_end(role: Role) -> Result<(), Error> {
     if role == Role::Owner { Ok(()) } else { Err(not_allowed("only the owner may end the conversation")) }
 }
@@ -184,6 +189,8 @@ mod tests {
         }
         assert_eq!(code(may_set_disappearing(Direct, Member)), "");
         assert_eq!(code(may_set_disappearing(Group, Member)), "not_allowed");
+        assert_eq!(code(may_pin(Direct, Member)), "");
+        assert_eq!([code(may_pin(Group, Member)), code(may_pin(Channel, Admin))], ["not_allowed", ""]);
         assert_eq!(code(may_end(Admin)), "not_allowed");
     }
 

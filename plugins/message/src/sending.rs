@@ -84,8 +84,12 @@ fn admit(message: &Message, roster: &Roster) -> Result<(), Error> {
     for (field, id) in [("reply_to", &message.reply_to), ("thread_id", &message.thread_id)] {
         if let Some(id) = id {
             let there = messages::visible_to(&Database, &message.sender_id, id, time::now_us())?;
-            if there.is_none_or(|there| there.conversation_id != message.conversation_id) {
-                fields.push(wrong(field.to_owned(), "unknown_message", "no message of this conversation"));
+            match there.filter(|there| there.conversation_id == message.conversation_id) {
+                None => fields.push(wrong(field.to_owned(), "unknown_message", "no message of this conversation")),
+                Some(there) if field == "thread_id" && there.thread_id.is_some() => {
+                    fields.push(wrong(field.to_owned(), "in_a_thread", "a message of a thread begins none"));
+                }
+                Some(_) => {}
             }
         }
     }
@@ -121,6 +125,7 @@ fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), 
     // One push for all, so that it is kept once: the receipts of the sender's own devices are passed over when they come.
     let everyone: Vec<String> = recipient_ids.iter().chain([&message.sender_id]).cloned().collect();
     pushes::message(&everyone, &payload::message(message))?;
+    let mentioned_ids = message.mentions.iter().filter(|mention| recipient_ids.contains(mention)).cloned().collect();
     let event = SentMessage {
         message_id: message.id.clone(),
         conversation_id: message.conversation_id.clone(),
@@ -128,6 +133,7 @@ fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), 
         sender_id: message.sender_id.clone(),
         recipient_ids,
         muted_ids,
+        mentioned_ids: Some(mentioned_ids),
         withheld_ids,
         type_: Some(names::of_message(message.type_).to_owned()),
         at: message.created_at,

@@ -299,6 +299,12 @@ pub fn begin_roster_change(tx: &Transaction, conversation_id: &str, at: Timestam
     Ok(last_seq.map(|(last_seq,)| last_seq))
 }
 
+/// Locks the conversation, so that two changes at once see each other; false where it is gone.
+pub fn lock(tx: &Transaction, conversation_id: &str) -> Result<bool, SqlError> {
+    let sql = "UPDATE conversations SET updated_at = updated_at WHERE id = $1 AND ended_at IS NULL";
+    Ok(tx.execute(sql, params![uuid(conversation_id)])? == 1)
+}
+
 /// What is none stays; an empty text removes.
 pub fn update_texts(
     tx: &Transaction,

@@ -103,12 +103,21 @@ pub fn text(conversation: u32, seq: u64, sender: u32, at: Timestamp) -> Message 
     }
 }
 
+/// The next message of the conversation, in the thread that another begins.
+pub fn said_in_thread(conversation: u32, sender: u32, first: &Message, expires_at: Option<Timestamp>) -> Message {
+    said_as(conversation, sender, 100, expires_at, |message| Message { thread_id: Some(first.id.clone()), ..message })
+}
+
 /// The next message of the conversation.
 pub fn said(conversation: u32, sender: u32, at: Timestamp, expires_at: Option<Timestamp>) -> Message {
+    said_as(conversation, sender, at, expires_at, |message| message)
+}
+
+fn said_as(conversation: u32, sender: u32, at: Timestamp, expires_at: Option<Timestamp>, change: impl Fn(Message) -> Message) -> Message {
     committed(|tx| {
         let roster = roster_for(tx, &id(conversation), &id(sender))?.expect("a conversation");
         let seq = take_seq(tx, &id(conversation), &roster, at)?.expect("the roster of now");
-        let message = text(conversation, seq, sender, at);
+        let message = change(text(conversation, seq, sender, at));
         assert!(messages::insert(tx, &message, vec![1, 2, 3], expires_at)?);
         Ok(message)
     })

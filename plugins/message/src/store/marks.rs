@@ -1,9 +1,9 @@
-//! What people put on messages and conversations: reactions, stars, drafts, marks.
+//! What people put on messages and conversations: reactions, stars, pins, drafts, marks.
 
-use echo_sdk::sql::{Database, Sql, SqlError, Transaction, timestamp, uuid};
+use echo_sdk::sql::{Database, Sql, SqlError, Transaction, placeholders, timestamp, uuid};
 use echo_sdk::{Timestamp, from_row, params};
 
-use crate::bindings::exports::echo::message::api::{Draft, Reaction};
+use crate::bindings::exports::echo::message::api::{Draft, Message, Reaction};
 
 // --- Reactions -------------------------------------------------------------------------------------------------------------------------
 
@@ -96,6 +96,47 @@ pub fn starred(user_id: &str, before: &(u64, String), limit: i64) -> Result<Vec<
          ORDER BY starred_at DESC, message_id DESC LIMIT $4",
         params![uuid(user_id), timestamp(before.0), uuid(&before.1), limit],
     )
+}
+
+// --- Pins ------------------------------------------------------------------------------------------------------------------------------
+
+/// False where it is pinned already, or deleted by now.
+pub fn pin(tx: &Transaction, message: &Message, user_id: &str, at: Timestamp) -> Result<bool, SqlError> {
+    let sql = "INSERT INTO pins (message_id, conversation_id, pinned_by, pinned_at) \
+        SELECT m.id, m.conversation_id, $2, $3 FROM messages m WHERE m.id = $1 AND m.deleted_at IS NULL ON CONFLICT (message_id) DO NOTHING";
+    Ok(tx.execute(sql, params![uuid(&message.id), uuid(user_id), timestamp(at)])? == 1)
+}
+
+/// Whether it was pinned.
+pub fn unpin(tx: &Transaction, message_id: &str) -> Result<bool, SqlError> {
+    Ok(tx.execute("DELETE FROM pins WHERE message_id = $1", params![uuid(message_id)])? == 1)
+}
+
+/// Of a conversation, the one pinned last first.
+pub fn pins_of(tx: &Transaction, conversation_id: &str) -> Result<Vec<String>, SqlError> {
+    let pins: Vec<(String,)> = tx.rows(
+        "SELECT message_id FROM pins WHERE conversation_id = $1 ORDER BY pinned_at DESC, message_id DESC",
+        params![uuid(conversation_id)],
+    )?;
+    Ok(pins.into_iter().map(|(id,)| id).collect())
+}
+
+/// Of each of these conversations what the user sees of it: `(conversation, message)`, the one pinned last first.
+pub fn pins_seen_by(user_id: &str, conversation_ids: &[String], now: Timestamp) -> Result<Vec<(String, String)>, SqlError> {
+    if conversation_ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT p.conversation_id, p.message_id FROM pins p JOIN messages m ON m.id = p.message_id \
+         JOIN participants me ON me.conversation_id = p.conversation_id AND me.user_id = $1 \
+         WHERE p.conversation_id IN ({}) AND m.seq > me.joined_seq AND (m.expires_at IS NULL OR m.expires_at > $2) \
+         AND NOT EXISTS (SELECT 1 FROM hidden_messages h WHERE h.conversation_id = m.conversation_id AND h.user_id = $1 AND h.seq = m.seq) \
+         ORDER BY p.conversation_id, p.pinned_at DESC, p.message_id DESC",
+        placeholders(3, conversation_ids.len())
+    );
+    let mut values = params![uuid(user_id), timestamp(now)];
+    values.extend(conversation_ids.iter().map(uuid));
+    Database.rows(&sql, values)
 }
 
 // --- Drafts and marks -------------------------------------------------------------------------------------------------------------------

@@ -227,6 +227,12 @@ pub fn oldest_first(user_id: &str, span: &Span<'_>, now: Timestamp) -> Result<Ve
     Database.rows(sql, span.params(user_id, now))
 }
 
+/// The messages of the thread that begins with this one, above the seq.
+pub fn thread_of(user_id: &str, first_id: &str, above: u64, limit: i64, now: Timestamp) -> Result<Vec<Message>, SqlError> {
+    let sql = concat!("SELECT ", message!(), visible!(), "AND m.thread_id = $3 AND m.seq > $4 ORDER BY m.seq LIMIT $5");
+    Database.rows(sql, params![uuid(user_id), timestamp(now), uuid(first_id), above, limit])
+}
+
 impl Span<'_> {
     fn params(&self, user_id: &str, now: Timestamp) -> Vec<Value> {
         params![uuid(user_id), timestamp(now), uuid(self.conversation_id), self.above, self.below, self.limit]
@@ -324,7 +330,7 @@ pub fn delete_for_everyone(tx: &Transaction, id: &str, at: Timestamp) -> Result<
 }
 
 /// What goes with a message that is emptied: by its id.
-const GOES_WITH_A_MESSAGE: [&str; 4] = ["edits", "withheld_edits", "reactions", "starred"];
+const GOES_WITH_A_MESSAGE: [&str; 5] = ["edits", "withheld_edits", "reactions", "starred", "pins"];
 
 fn delete_what_belongs_to(tx: &Transaction, ids: &[&str]) -> Result<(), SqlError> {
     if ids.is_empty() {

@@ -449,6 +449,20 @@ mod begin_roster_change {
     }
 }
 
+mod lock {
+    use super::*;
+
+    #[test]
+    fn is_false_where_the_conversation_is_gone() {
+        let _store = store();
+        group(91, [1]);
+        group(92, [1]);
+        ended(92);
+        assert_eq!([91, 92, 93].map(|conversation| committed(|tx| lock(tx, &id(conversation)))), [true, false, false]);
+        assert_eq!(committed(|tx| head(tx, &id(91))).updated_at, 50, "it changes nothing");
+    }
+}
+
 mod update_texts {
     use super::*;
 

@@ -1,7 +1,6 @@
 //! Each store function by itself, in a module of its name, on a real database with the service's tables: reactions, stars, drafts, marks.
 
 use super::*;
-use crate::bindings::exports::echo::message::api::Message;
 use crate::store::conversations::membership;
 use crate::store::fixtures::*;
 use crate::store::messages::delete_for_everyone;
@@ -192,6 +191,91 @@ mod starred {
         assert_eq!(page(&first, 9), [row(3, 300), row(1, 300), row(2, 200)]);
         assert_eq!(page(&first, 1), [row(3, 300)]);
         assert_eq!(page(&(300, message_id(91, 3)), 9), [row(1, 300), row(2, 200)]);
+    }
+}
+
+fn pinned(message: &Message, at: Timestamp) -> bool {
+    committed(|tx| pin(tx, message, &id(1), at))
+}
+
+fn pins(conversation: u32) -> Vec<String> {
+    committed(|tx| pins_of(tx, &id(conversation)))
+}
+
+mod pin {
+    use super::*;
+
+    #[test]
+    fn pins_a_message_once() {
+        let _store = store();
+        let message = message();
+        assert_eq!([200, 300].map(|at| pinned(&message, at)), [true, false]);
+        assert_eq!(pins(91), [message.id]);
+        let by: (String, Timestamp) = Database.one("SELECT pinned_by, pinned_at FROM pins", params![]).unwrap();
+        assert_eq!(by, (id(1), 200));
+    }
+
+    #[test]
+    fn pins_none_that_is_deleted_or_not_there() {
+        let _store = store();
+        let message = message();
+        committed(|tx| delete_for_everyone(tx, &message.id, 200));
+        assert!(!pinned(&message, 300) && !pinned(&text(91, 7, 1, 100), 300));
+    }
+}
+
+mod unpin {
+    use super::*;
+
+    #[test]
+    fn says_whether_it_was_pinned() {
+        let _store = store();
+        let message = message();
+        pinned(&message, 200);
+        assert_eq!([1, 2].map(|_| committed(|tx| unpin(tx, &message.id))), [true, false]);
+        assert!(pins(91).is_empty());
+    }
+}
+
+mod pins_of {
+    use super::*;
+
+    #[test]
+    fn gives_those_of_the_conversation_the_one_pinned_last_first() {
+        let _store = store();
+        let first = message();
+        let second = said(91, 1, 100, None);
+        group(92, [1]);
+        let elsewhere = said(92, 1, 100, None);
+        for (message, at) in [(&second, 200), (&first, 300), (&elsewhere, 400)] {
+            pinned(message, at);
+        }
+        assert_eq!((pins(91), pins(92), pins(93)), (vec![first.id, second.id], vec![elsewhere.id], vec![]));
+    }
+}
+
+mod pins_seen_by {
+    use super::*;
+
+    #[test]
+    fn gives_those_that_the_user_sees_of_each_conversation() {
+        let _store = store();
+        let first = message();
+        joined(91, 3, 1);
+        let over = said(91, 1, 100, Some(500));
+        let second = said(91, 1, 100, None);
+        group(92, [1, 3]);
+        let elsewhere = said(92, 1, 100, None);
+        for (message, at) in [(&first, 200), (&over, 300), (&second, 400), (&elsewhere, 500)] {
+            pinned(message, at);
+        }
+        let pair = |conversation, message: &Message| (id(conversation), message.id.clone());
+        let seen = |user, conversations: &[u32]| pins_seen_by(&id(user), &ids(conversations.iter().copied()), 500).unwrap();
+        assert_eq!(seen(1, &[91, 92]), [pair(91, &second), pair(91, &first), pair(92, &elsewhere)]);
+        assert_eq!(seen(3, &[91, 92]), [pair(91, &second), pair(92, &elsewhere)]);
+        assert_eq!((seen(2, &[92]), seen(1, &[])), (vec![], vec![]));
+        crate::store::messages::delete_for(&id(1), &second).unwrap();
+        assert_eq!(seen(1, &[91]), [pair(91, &first)]);
     }
 }
 

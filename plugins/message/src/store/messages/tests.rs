@@ -8,7 +8,7 @@ use crate::bindings::exports::echo::message::api::MessageType;
 use crate::rules::Shown;
 use crate::store::conversations::{begin_roster_change, hide, listed_for, one_for, roster_for};
 use crate::store::fixtures::*;
-use crate::store::marks::star;
+use crate::store::marks::{pin, star};
 use crate::store::receipts::{Step, note_undelivered, show_to};
 
 /// Before every message's expiry but those that say so.
@@ -452,6 +452,27 @@ mod oldest_first {
     }
 }
 
+mod thread_of {
+    use super::*;
+
+    #[test]
+    fn gives_what_the_user_sees_of_it_oldest_first_above_the_seq() {
+        let _store = store();
+        group(91, [1, 2]);
+        let first = said(91, 1, 100, None);
+        said_in_thread(91, 2, &first, None);
+        let other = said(91, 2, 100, None);
+        said_in_thread(91, 2, &other, None);
+        said_in_thread(91, 2, &first, Some(NOW));
+        said_in_thread(91, 1, &first, None);
+        let deleted = said_in_thread(91, 1, &first, None);
+        delete_for(&id(2), &deleted).unwrap();
+        let thread = |user, above, limit| seqs(&thread_of(&id(user), &first.id, above, limit, NOW).unwrap());
+        assert_eq!((thread(1, 0, 9), thread(2, 0, 9), thread(3, 0, 9)), (vec![2, 6, 7], vec![2, 6], vec![]));
+        assert_eq!((thread(1, 0, 2), thread(1, 6, 9)), (vec![2, 6], vec![7]));
+    }
+}
+
 mod last_of_each {
     use super::*;
 
@@ -635,7 +656,8 @@ fn full(seq: u64, expires_at: Option<Timestamp>) -> Message {
     edited(&message, "second", 200, &[2]);
     reacted(&message, 2, "👍", 200);
     star(&id(2), &message.id, 200).unwrap();
-    assert_eq!((what_it_says(&message).len(), rows_beside(&message)), (11, 4));
+    committed(|tx| pin(tx, &message, &id(1), 200));
+    assert_eq!((what_it_says(&message).len(), rows_beside(&message)), (11, 5));
     message
 }
 
@@ -658,7 +680,7 @@ mod delete_for_everyone {
         let [message, other] = [1, 2].map(|seq| full(seq, None));
         assert!(committed(|tx| delete_for_everyone(tx, &message.id, 300)));
         assert_eq!((what_it_says(&message), rows_beside(&message)), (vec![], 0));
-        assert_eq!((what_it_says(&other).len(), rows_beside(&other)), (11, 4));
+        assert_eq!((what_it_says(&other).len(), rows_beside(&other)), (11, 5));
     }
 
     #[test]
@@ -721,7 +743,7 @@ mod take_expired {
         let expired = committed(|tx| take_expired(tx, 900, 9));
         assert_eq!((expired.len(), &expired[0].id, &expired[0].sender_id), (1, &message.id, &id(1)));
         assert_eq!((what_it_says(&message), rows_beside(&message)), (vec![], 0));
-        assert_eq!((what_it_says(&other).len(), rows_beside(&other)), (11, 4));
+        assert_eq!((what_it_says(&other).len(), rows_beside(&other)), (11, 5));
     }
 }
 

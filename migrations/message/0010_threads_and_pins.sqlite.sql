@@ -1,0 +1,12 @@
+-- The messages of a thread, and what is pinned in a conversation.
+
+CREATE INDEX messages_by_thread ON messages (thread_id, seq) WHERE thread_id IS NOT NULL;
+
+CREATE TABLE pins (
+    message_id TEXT PRIMARY KEY REFERENCES messages (id),
+    conversation_id TEXT NOT NULL,
+    pinned_by TEXT NOT NULL,
+    pinned_at INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE INDEX pins_by_conversation ON pins (conversation_id, pinned_at, message_id);
