@@ -75,13 +75,20 @@ async fn what_is_deleted_is_readable_nowhere() {
     app.post("/api/v1/notifications/devices", device).by(&bala).send().await.expect(StatusCode::CREATED);
     let talk = app.conversation(&ada, &bala).await;
     let [taken_back, reworded, second, fleeting] =
-        ["takenback", "reworded", "secondwording", "fleeting"].map(|word| format!("{word}-c0ffee"));
+        ["takenback", "reworded", "secondwording", "fleeting"].map(|word| format!("{word}c0ffee"));
 
     let deleted = app.say(&ada, &talk, &taken_back).await;
     let edited = app.say(&ada, &talk, &reworded).await;
     for text in [&taken_back, &reworded] {
         until("the push", async || outbox_holds(&app, text).await.then_some(())).await;
     }
+    // A word each, so that the files are looked through for the index of words too.
+    let found = async |text: &str| {
+        let path = format!("{MESSAGES}/search?q={text}");
+        let list = app.get(&path).by(&bala).send().await.expect(StatusCode::OK);
+        list["items"].as_array().expect("items").iter().map(|message| message["content"].clone()).collect::<Vec<_>>()
+    };
+    until("they are found", async || (found(&taken_back).await.len() + found(&reworded).await.len() == 2).then_some(())).await;
     let quote =
         json!({ "conversation_id": talk, "client_message_id": "quote", "type": "text", "content": "see above", "reply_to": deleted["id"] });
     let quote = app.post(MESSAGES, quote).by(&ada).send().await.expect(StatusCode::CREATED);
@@ -121,6 +128,10 @@ async fn what_is_deleted_is_readable_nowhere() {
         let seen = app.get(&path).by(&bala).send().await.expect(StatusCode::OK).to_string();
         assert!(![&taken_back, &reworded, &fleeting].into_iter().any(|secret| seen.contains(secret.as_str())), "{path}: {seen}");
     }
+    for text in [&taken_back, &reworded, &fleeting] {
+        assert_eq!(found(text).await, [] as [Value; 0], "{text}");
+    }
+    until("the new wording is found", async || (found(&second).await == [json!(second)]).then_some(())).await;
     app.get(&path_of(&gone)).by(&bala).send().await.expect_problem(404, "not_found");
     // Pushes that have not left.
     for text in [&taken_back, &reworded, &fleeting] {
@@ -162,7 +173,7 @@ async fn what_was_said_in_a_group_that_was_ended_is_in_no_file_and_no_feed() {
     let (ada, bala) = app.two().await;
     let group = app.group(&ada, &[&bala]).await;
     // More than are emptied at once.
-    let words: Vec<String> = (0..60).map(|number| format!("ended-{number}-c0ffee")).collect();
+    let words: Vec<String> = (0..60).map(|number| format!("ended{number}c0ffee")).collect();
     let mut last = Value::Null;
     for word in &words {
         last = app.say(&ada, &group, word).await;

@@ -65,6 +65,7 @@ const ROUTES: &str = "
     POST /api/v1/messages/read
     POST /api/v1/messages/delivered
     POST /api/v1/messages/typing
+    GET /api/v1/messages/search
     GET /api/v1/messages/{id}/thread
     PUT /api/v1/messages/{id}/pin
     DELETE /api/v1/messages/{id}/pin

@@ -25,6 +25,7 @@ mod process;
 mod protocol;
 mod rates;
 mod schedules;
+mod search;
 mod socket;
 mod story;
 mod swap;

@@ -29,5 +29,21 @@ pub const RECEIPTS_AT_ONCE: usize = 64;
 /// Disappearing messages that are emptied in one transaction, and the time that must be left to begin another, in milliseconds.
 pub const EXPIRED_AT_ONCE: i64 = 50;
 pub const EXPIRING_TIME_LEFT_MS: u64 = 5_000;
+/// Messages of one conversation that are indexed in one transaction, and about how many bytes of their contents.
+pub const INDEXED_AT_ONCE: u64 = 64;
+pub const INDEXED_BYTES_AT_ONCE: usize = 32 * 1024;
+/// About how many bytes of contents one run of the schedule indexes, and for how many conversations it looks at once.
+pub const INDEXED_BYTES_PER_RUN: usize = 256 * 1024;
+pub const CONVERSATIONS_INDEXED_AT_ONCE: i64 = 64;
+/// Different words of one message that it is found by, and the bytes of a word that stand in the index.
+pub const WORDS_MAX: usize = 1_000;
+pub const WORD_BYTES_MAX: usize = 64;
+/// Words of one INSERT.
+pub const WORD_ROWS_MAX: usize = 500;
+/// Words of what is searched for that are looked up in the index; the others are looked for in the messages found.
+pub const WORDS_LOOKED_UP_MAX: usize = 6;
+/// Messages that one search looks at in a step, and its steps: beyond them the page ends where it is.
+pub const CANDIDATES_AT_ONCE: i64 = 100;
+pub const CANDIDATE_STEPS_MAX: usize = 5;
 /// Marks of receipts that one run of the schedule clears away.
 pub const MARKS_CLEARED_PER_RUN: i64 = 5_000;

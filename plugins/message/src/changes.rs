@@ -10,6 +10,8 @@ use crate::bounds::EDITS_MAX;
 use crate::history::seen_by;
 use crate::store::conversations::{membership, roster_for};
 use crate::store::messages::{self, Emptied};
+use crate::store::words;
+use crate::words::words_of;
 use crate::{drafts, payload, rules};
 
 /// Where the settings are missing, in seconds: 15 minutes and two days.
@@ -36,6 +38,8 @@ pub fn edit(request: &EditRequest) -> Result<Message, Error> {
         }
         messages::keep_edit(tx, &message.id, number, content.as_deref().unwrap_or_default(), written_at)?;
         messages::set_content(tx, &message.id, &request.content, now)?;
+        words::delete(tx, &message.id)?;
+        words::insert(tx, &message.conversation_id, &message.id, &words_of(&request.content))?;
         message.content = Some(request.content.clone());
         message.edited_at = Some(now);
         let mut users = messages::audience_of(tx, &message.conversation_id, message.seq)?;

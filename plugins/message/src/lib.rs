@@ -17,9 +17,11 @@ mod pins;
 mod reactions;
 mod receipts;
 mod rules;
+mod search;
 mod sending;
 mod stars;
 mod store;
+mod words;
 
 #[allow(clippy::all)]
 mod bindings {
@@ -110,6 +112,14 @@ impl api::Guest for Message {
 
     fn list_edits(request: api::MessageRequest) -> Result<api::Edits, Error> {
         history::edits(&request.id)
+    }
+
+    fn search_messages(request: api::SearchRequest) -> Result<api::Messages, Error> {
+        search::search(&request)
+    }
+
+    fn index_messages() -> Result<(), Error> {
+        search::index()
     }
 
     fn list_thread(request: api::ThreadRequest) -> Result<api::Messages, Error> {

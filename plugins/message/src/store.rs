@@ -74,6 +74,7 @@ pub mod conversations;
 pub mod marks;
 pub mod messages;
 pub mod receipts;
+pub mod words;
 
 /// Keeps the newest revision of what one user has to do with another.
 pub fn record_block(tx: &Transaction, user_id: &str, blocked: &str, active: bool, revision: u64) -> Result<(), SqlError> {

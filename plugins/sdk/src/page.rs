@@ -42,6 +42,11 @@ impl<K: CursorKey> Page<K> {
         i64::from(self.limit) + 1
     }
 
+    /// Of a page that starts after this key: for a list that looks at more than it shows.
+    pub fn cursor(&self, key: &K) -> Cursor {
+        encode(key)
+    }
+
     /// Cuts the extra row off; the next page starts after the key of the last one kept.
     pub fn finish<T>(&self, mut items: Vec<T>, key: impl Fn(&T) -> K) -> (Vec<T>, Option<Cursor>) {
         let limit = self.limit as usize;

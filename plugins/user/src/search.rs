@@ -1,9 +1,10 @@
 //! Finding people: by the beginning of a name or of a word in it, or by a whole number where its owner lets the viewer find it.
 
+use echo_sdk::text::fold;
 use echo_sdk::{Error, Id, Page, caller};
 
 use crate::bindings::exports::echo::user::api::{Profiles, SearchRequest};
-use crate::fold::{fold, prefix_range};
+use crate::fold::prefix_range;
 use crate::numbers::{self, Purpose};
 use crate::privacy::shown;
 use crate::store;

@@ -330,7 +330,7 @@ pub fn delete_for_everyone(tx: &Transaction, id: &str, at: Timestamp) -> Result<
 }
 
 /// What goes with a message that is emptied: by its id.
-const GOES_WITH_A_MESSAGE: [&str; 5] = ["edits", "withheld_edits", "reactions", "starred", "pins"];
+const GOES_WITH_A_MESSAGE: [&str; 6] = ["edits", "withheld_edits", "message_words", "reactions", "starred", "pins"];
 
 fn delete_what_belongs_to(tx: &Transaction, ids: &[&str]) -> Result<(), SqlError> {
     if ids.is_empty() {
