@@ -21,36 +21,36 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::client::Addresses;
 use crate::admin::{self, AdminState};
-use crate::capabilities::cache::Cache;
-use crate::capabilities::cache::memory::MemoryCache;
-use crate::capabilities::events::Queue;
-use crate::capabilities::events::embedded::EmbeddedQueue;
-use crate::capabilities::guest::Capabilities;
-use crate::capabilities::hub::embedded::EmbeddedFeed;
-use crate::capabilities::hub::{Feed, Sockets};
-use crate::capabilities::pace::Pace;
-use crate::capabilities::passwords::Passwords;
-use crate::capabilities::passwords::native::{Cost, NativePasswords};
-use crate::capabilities::senders::Senders;
-use crate::capabilities::sql::sqlite::{Durability, SqliteBackend};
-use crate::capabilities::sql::{Database, SqlBackend};
-use crate::capabilities::tokens::embedded::EmbeddedTokens;
-use crate::capabilities::tokens::{TokenSettings, Tokens};
 use crate::config::{Config, Mode, PasswordCost, Synchronous};
 use crate::descriptors;
-use crate::gateway::{self, Answering, Breakers, CheckState, GatewaySettings, GatewayState, Need, Readiness, ServerSettings, Tls};
-use crate::hub::{self, Announcer, Hub, HubSettings, Registry};
-use crate::in_flight::{InFlight, InFlightBounds};
-use crate::limits;
-use crate::names::ServiceName;
-use crate::private_file;
-use crate::rates::RateLimiter;
-use crate::relay::Relay;
-use crate::runtime::engine::Engine;
-use crate::runtime::permissions::Permissions;
-use crate::runtime::{CapabilitySource, Runtime, RuntimeSettings};
 use crate::telemetry;
 use crate::watch::{self, SourceTree};
+use echo_base::limits;
+use echo_base::names::ServiceName;
+use echo_base::private_file;
+use echo_capabilities::cache::Cache;
+use echo_capabilities::cache::memory::MemoryCache;
+use echo_capabilities::events::Queue;
+use echo_capabilities::events::embedded::EmbeddedQueue;
+use echo_capabilities::guest::Capabilities;
+use echo_capabilities::hub::embedded::EmbeddedFeed;
+use echo_capabilities::hub::{Feed, Sockets};
+use echo_capabilities::pace::Pace;
+use echo_capabilities::passwords::Passwords;
+use echo_capabilities::passwords::native::{Cost, NativePasswords};
+use echo_capabilities::senders::Senders;
+use echo_capabilities::sql::sqlite::{Durability, SqliteBackend};
+use echo_capabilities::sql::{Database, SqlBackend};
+use echo_capabilities::tokens::embedded::EmbeddedTokens;
+use echo_capabilities::tokens::{TokenSettings, Tokens};
+use echo_edge::in_flight::{InFlight, InFlightBounds};
+use echo_edge::rates::RateLimiter;
+use echo_gateway::{self, Answering, Breakers, CheckState, GatewaySettings, GatewayState, Need, Readiness, ServerSettings, Tls};
+use echo_hub::{self, Announcer, Hub, HubSettings, Registry};
+use echo_relay::Relay;
+use echo_runtime::engine::Engine;
+use echo_runtime::permissions::Permissions;
+use echo_runtime::{CapabilitySource, Runtime, RuntimeSettings};
 
 pub mod backup;
 
@@ -245,10 +245,10 @@ impl Host {
         let (public, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
         let admin_token = self.config.admin_token()?;
         let background = TaskTracker::new();
-        let router = gateway::router(self.gateway_state(background.clone()), hub::routes(self.hub.clone()));
+        let router = echo_gateway::router(self.gateway_state(background.clone()), echo_hub::routes(self.hub.clone()));
         let ready = ready_of(router.clone());
         let admin_router = admin::router(self.admin_state(&admin_token, ready, shutdown.clone()));
-        let admin_router = admin_router.layer(axum::middleware::from_fn(gateway::check_host));
+        let admin_router = admin_router.layer(axum::middleware::from_fn(echo_gateway::check_host));
 
         let addresses = Addresses {
             public: public.to_string(),
@@ -273,8 +273,8 @@ impl Host {
         if let Some(tls) = settings.tls.clone() {
             self.upkeep.spawn(tls.watch(self.upkeep_stop.clone()));
         }
-        let admin_server = tokio::spawn(gateway::serve(admin_listener, admin_router, admin_settings, admin_shutdown.clone()));
-        let public_server = tokio::spawn(gateway::serve(listener, router, settings, shutdown.clone()));
+        let admin_server = tokio::spawn(echo_gateway::serve(admin_listener, admin_router, admin_settings, admin_shutdown.clone()));
+        let public_server = tokio::spawn(echo_gateway::serve(listener, router, settings, shutdown.clone()));
 
         shutdown.cancelled().await;
         tracing::info!(connections = self.registry.count(), "ending: no new connections, the open ones are drained");

@@ -12,11 +12,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
-use crate::capabilities::config::ServiceSettings;
-use crate::limits;
-use crate::names::ServiceName;
-use crate::private_file;
-use crate::runtime::manifest::duration;
+use echo_base::limits;
+use echo_base::names::ServiceName;
+use echo_base::private_file;
+use echo_capabilities::config::ServiceSettings;
+use echo_runtime::manifest::duration;
 
 /// For whom the host runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::limits;
+use echo_base::limits;
 
 /// Raises the soft limit to the hard one. The limit that holds then; none for no limit.
 pub fn raise() -> Option<u64> {

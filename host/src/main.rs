@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use echo_base::names::ServiceName;
+use echo_runtime::artifact::{Artifact, pack_directory};
+use echo_runtime::manifest::Manifest;
+use echo_runtime::manifest_reference;
 use echod::admin::client::{self, AdminClient, read_packed};
 use echod::app::backup;
 use echod::cli::{Admin, Cli, Command, Host, Plugin};
 use echod::config::{Config, Mode, Overrides};
-use echod::names::ServiceName;
-use echod::runtime::artifact::{Artifact, pack_directory};
-use echod::runtime::manifest::Manifest;
-use echod::runtime::manifest_reference;
 use echod::{app, new_plugin, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -138,7 +138,7 @@ fn run_plugin(command: Plugin) -> anyhow::Result<()> {
         }
         Plugin::Inspect { file } => {
             let artifact = Artifact::read(read_packed(&file)?)?;
-            print!("{}", echod::runtime::inspect::describe(&artifact)?);
+            print!("{}", echo_runtime::inspect::describe(&artifact)?);
             Ok(())
         }
         Plugin::Deploy { file, dry_run, allow, grant, admin } => {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::names::ServiceName;
+use echo_base::names::ServiceName;
 
 /// Path and text of each file; `SERVICE` stands for the service's name, `MODULE` for the same as a Rust module, `SDK` for the SDK's folder.
 const FILES: [(&str, &str); 9] = [
@@ -81,9 +81,9 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), NewPluginError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::wit::wit_text;
-    use crate::runtime::artifact::read_migrations;
-    use crate::runtime::manifest::Manifest;
+    use echo_contract::wit::wit_text;
+    use echo_runtime::artifact::read_migrations;
+    use echo_runtime::manifest::Manifest;
 
     fn sdk() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/sdk")

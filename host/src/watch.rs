@@ -11,8 +11,8 @@ use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::limits;
-use crate::runtime::Runtime;
+use echo_base::limits;
+use echo_runtime::Runtime;
 
 /// Watches the packed files and, where there is a source tree, the sources, until `shutdown`.
 /// Errors: the folder of packed files cannot be watched.

@@ -10,70 +10,44 @@ mod error_codes;
 #[path = "tidy/store_tests.rs"]
 mod store_tests;
 
-/// `host/src/<module>` and what it may name of the others: dependencies point one way.
+/// Modules of one crate and what they may name of each other. Which crate may know which, cargo holds: see the `Cargo.toml` of each.
 const LAYERS: &[(&str, &[&str])] = &[
+    // host/crates/base
     ("deadline", &[]),
-    ("descriptors", &["limits"]),
     ("json_text", &[]),
     ("limits", &[]),
     ("names", &[]),
     ("private_file", &[]),
     ("priority", &["limits"]),
-    ("contract", &["json_text", "limits"]),
-    ("capabilities", &["deadline", "limits", "names", "priority", "private_file"]),
-    ("runtime", &["capabilities", "contract", "deadline", "limits", "names", "priority", "private_file"]),
-    ("relay", &["capabilities", "limits"]),
-    ("problem", &["capabilities", "in_flight", "limits", "runtime"]),
-    ("rates", &["limits", "runtime"]),
-    ("in_flight", &["limits", "rates"]),
-    // The three edges never know each other.
-    ("gateway", &["capabilities", "deadline", "in_flight", "limits", "names", "problem", "rates", "runtime"]),
-    ("hub", &["capabilities", "in_flight", "limits", "problem", "rates", "runtime"]),
-    ("admin", &["capabilities", "contract", "limits", "names", "problem", "runtime"]),
-    ("config", &["capabilities", "limits", "names", "private_file", "runtime"]),
-    ("telemetry", &["config", "json_text", "limits"]),
-    ("watch", &["limits", "runtime"]),
-    ("new_plugin", &["names"]),
+    // host/crates/edge
+    ("problem", &["in_flight"]),
+    ("rates", &[]),
+    ("in_flight", &["rates"]),
+    // host/src
+    ("descriptors", &[]),
+    ("admin", &[]),
+    ("config", &[]),
+    ("telemetry", &["config"]),
+    ("watch", &[]),
+    ("new_plugin", &[]),
     // The one place that joins layers, and what is above it.
-    (
-        "app",
-        &[
-            "admin",
-            "capabilities",
-            "config",
-            "descriptors",
-            "gateway",
-            "hub",
-            "in_flight",
-            "limits",
-            "names",
-            "private_file",
-            "rates",
-            "relay",
-            "runtime",
-            "telemetry",
-            "watch",
-        ],
-    ),
-    ("cli", &["admin", "app", "config", "limits", "names", "new_plugin", "runtime", "telemetry"]),
+    ("app", &["admin", "config", "descriptors", "telemetry", "watch"]),
+    ("cli", &["admin", "app", "config", "new_plugin", "telemetry"]),
 ];
 
-/// A library and the only places that may name it, below `host/src`.
+/// Crates whose modules lie in the crate's root, and have no name of the crate before theirs.
+const WITHOUT_A_NAME: &[&str] = &["base", "edge"];
+
+/// The crate that only tests know.
+const FOR_TESTS: &str = "fixture";
+
+/// A library and the only places that may name it, where a crate uses it in a part of itself only: `capabilities/…` is `host/crates/capabilities/src/…`.
 const LIBRARIES: &[(&str, &[&str])] = &[
     // `contract` knows a component's types and values and nothing that runs; `host.rs` is where a capability meets its guests.
     ("wasmtime", &["runtime/", "contract/", "capabilities/guest.rs", "*/host.rs"]),
-    ("wasmtime_wasi", &["runtime/"]),
-    ("wit_parser", &["contract/", "runtime/"]),
-    ("wit_component", &["contract/", "runtime/"]),
     ("axum", &["gateway/", "hub/", "admin/", "problem.rs", "app.rs"]),
-    ("hyper", &["gateway/", "hub/", "admin/", "app.rs"]),
-    ("hyper_util", &["gateway/", "hub/", "admin/", "app.rs"]),
-    ("tower", &["gateway/", "hub/", "admin/", "app.rs"]),
-    ("tower_http", &["gateway/", "app.rs"]),
     // `config` reads an origin with it.
     ("http", &["gateway/", "hub/", "admin/", "problem.rs", "app.rs", "config.rs"]),
-    ("tokio_tungstenite", &["hub/"]),
-    ("sqlx", &["capabilities/"]),
     ("rusqlite", &["capabilities/sql/sqlite/"]),
     ("sqlparser", &["capabilities/sql/migration.rs"]),
     ("percent_encoding", &["gateway/routes.rs"]),
@@ -114,10 +88,10 @@ const WITHOUT_HOST_RS: &[&str] = &["events"];
 /// Sources over `LINES_MAX` and why they stay whole. Tests may be as long as there are cases.
 const LINES_MAX: usize = 600;
 const LONG_FILES: &[(&str, &str)] = &[
-    ("host/src/capabilities/events/embedded.rs", "the queue's tables, its memory and its lanes' life belong together"),
+    ("host/crates/capabilities/src/events/embedded.rs", "the queue's tables, its memory and its lanes' life belong together"),
     ("host/src/config.rs", "every setting with its reading and its checks, and their tests"),
-    ("host/src/hub/socket.rs", "one socket's loop, from the first frame to the close"),
-    ("host/src/relay.rs", "the relay of one outbox, with the tests that take away what it hands over to"),
+    ("host/crates/hub/src/socket.rs", "one socket's loop, from the first frame to the close"),
+    ("host/crates/relay/src/lib.rs", "the relay of one outbox, with the tests that take away what it hands over to"),
 ];
 
 /// Modules that know each other, and why they cannot do otherwise.
@@ -136,9 +110,12 @@ const CIRCLES: &[(&str, &str)] = &[
 #[test]
 fn dependencies_point_one_way() {
     let layers: BTreeMap<&str, &[&str]> = LAYERS.iter().copied().collect();
+    let sources: Vec<Source> = host_sources().into_iter().filter(|source| source.within.is_none()).collect();
+    let of_crate = |source: &Source| source.path.split("/src/").next().unwrap_or_default().to_owned();
+    let crates: BTreeMap<&str, String> = sources.iter().map(|source| (source.module[0].as_str(), of_crate(source))).collect();
     let mut wrong = Vec::new();
     let mut used: BTreeSet<(String, String)> = BTreeSet::new();
-    for source in host_sources() {
+    for source in &sources {
         let own = source.module[0].as_str();
         if matches!(own, "lib" | "main") {
             continue;
@@ -149,7 +126,7 @@ fn dependencies_point_one_way() {
         };
         for path in source.paths() {
             let other = path[0].as_str();
-            if other == own || !layers.contains_key(other) {
+            if other == own || !layers.contains_key(other) || crates.get(other) != crates.get(own) {
                 continue;
             }
             used.insert((own.to_owned(), other.to_owned()));
@@ -159,10 +136,27 @@ fn dependencies_point_one_way() {
         }
     }
     // A permission that nobody uses would only wait to be misused.
-    let present: BTreeSet<String> = host_sources().into_iter().map(|source| source.module[0].clone()).collect();
-    for (own, others) in LAYERS.iter().filter(|(own, _)| present.contains(*own) && *own != "app" && *own != "cli") {
+    let present: BTreeSet<&String> = sources.iter().map(|source| &source.module[0]).collect();
+    for (own, others) in LAYERS.iter().filter(|(own, _)| present.contains(&own.to_string()) && *own != "app" && *own != "cli") {
         for other in others.iter().filter(|other| !used.contains(&(own.to_string(), other.to_string()))) {
             wrong.push(format!("LAYERS allows {own} to know {other}, which it does not"));
+        }
+    }
+    none(wrong);
+}
+
+#[test]
+fn crates_depend_on_no_crate_of_the_host_that_they_do_not_use() {
+    let mut wrong = Vec::new();
+    for folder in folders("host/crates").into_iter().chain([root().join("host")]) {
+        let manifest = read_path(folder.join("Cargo.toml"));
+        let dependencies = manifest.split("[dependencies]").nth(1).and_then(|rest| rest.split("\n[").next()).unwrap_or_default();
+        let code: String = rust_files(&folder.join("src")).into_iter().map(|file| code_of(&read_path(file))).collect();
+        for own in dependencies.lines().filter_map(|line| line.strip_suffix(".workspace = true")) {
+            let library = own.replace('-', "_");
+            if own.starts_with("echo-") && !code.contains(&format!("{library}::")) {
+                wrong.push(format!("{}: nothing uses {own}", shown(&folder)));
+            }
         }
     }
     none(wrong);
@@ -239,7 +233,7 @@ fn backends_are_named_where_layers_are_joined_and_nowhere_else() {
 fn libraries_stay_where_they_belong() {
     let mut wrong = Vec::new();
     for source in host_sources() {
-        let file = source.path.trim_start_matches("host/src/");
+        let file = source.short.as_str();
         for (library, places) in LIBRARIES {
             if source.names_crate(library) && !within(file, places) {
                 wrong.push(format!("{}: {library} belongs to {}", source.path, places.join(", ")));
@@ -257,7 +251,7 @@ fn libraries_stay_where_they_belong() {
 #[test]
 fn capabilities_have_one_shape() {
     let mut wrong = Vec::new();
-    for folder in folders("host/src/capabilities") {
+    for folder in folders("host/crates/capabilities/src") {
         let files = file_names(&folder);
         let name = name_of(&folder);
         let mut wants = |there: bool, what: &str| {
@@ -355,7 +349,7 @@ fn every_function_of_the_contracts_is_documented() {
 fn every_file_says_first_what_it_is_and_is_not_too_long() {
     let mut wrong = Vec::new();
     let mut long = BTreeSet::new();
-    for folder in ["host/src", "host/tests", "host/examples", "host/benches", "plugins", "xtask"] {
+    for folder in ["host/src", "host/crates", "host/tests", "host/examples", "host/benches", "plugins", "xtask"] {
         for path in rust_files(&root().join(folder)) {
             let (shown, text) = (shown(&path), fs::read_to_string(&path).expect("a source"));
             if !text.starts_with("//! ") || text.lines().next().is_some_and(|line| line.len() < 16) {
@@ -378,7 +372,7 @@ fn every_file_says_first_what_it_is_and_is_not_too_long() {
 fn every_bound_is_used() {
     let all: String = rust_files(&root().join("host")).into_iter().filter(|path| !path.ends_with("limits.rs")).map(read_path).collect();
     let words: BTreeSet<&str> = all.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
-    let limits = read("host/src/limits.rs");
+    let limits = read("host/crates/base/src/limits.rs");
     let bounds = limits.lines().filter_map(|line| line.strip_prefix("pub const ")?.split(':').next());
     none(bounds.filter(|bound| !words.contains(bound)).map(|bound| format!("limits.rs: nobody keeps to {bound}")).collect());
 }
@@ -406,10 +400,17 @@ fn the_pages_speak_of_what_is_there() {
     let architecture = read("host/docs/ARCHITECTURE.md");
     let paths = architecture.split('`').skip(1).step_by(2).filter(|quoted| is_path(quoted));
     let from = ["", "host", "host/src", "host/docs"].map(|folder| root().join(folder));
-    for path in paths.filter(|path| !from.iter().any(|from| from.join(path).exists())) {
+    for path in paths.filter(|path| !from.iter().any(|from| from.join(path).exists()) && !source_path(path).exists()) {
         wrong.push(format!("ARCHITECTURE.md: there is no {path}"));
     }
-    for module in file_names(&root().join("host/src")).iter().map(|file| file.trim_end_matches(".rs")) {
+    let mut modules = file_names(&root().join("host/src"));
+    for name in folders("host/crates").iter().map(|folder| name_of(folder)) {
+        match WITHOUT_A_NAME.contains(&name.as_str()) {
+            true => modules.extend(file_names(&root().join(format!("host/crates/{name}/src")))),
+            false => _ = modules.insert(name),
+        }
+    }
+    for module in modules.iter().map(|file| file.trim_end_matches(".rs")) {
         let listed = [format!("`{module}.rs`"), format!("`{module}/`")].iter().any(|name| architecture.contains(name));
         if !listed && module != "lib" {
             wrong.push(format!("ARCHITECTURE.md does not say what {module} is"));
@@ -460,10 +461,10 @@ fn links_between_the_pages_lead_somewhere() {
 fn paths_are_read_out_of_imports() {
     let module = ["hub", "socket"].map(str::to_owned).to_vec();
     let code =
-        "use crate::{a::{B, c::*}, d as e};\nuse super::super::f::G;\nuse super::{h, i::{self, J}};\nlet k = crate::l::m();".to_owned();
-    let source = Source { path: "hub/socket.rs".to_owned(), module, code };
+        "use crate::{a::{B, c::*}, d as e};\nuse echo_base::f::G;\nuse super::{h, i::{self, J}};\nlet k = echo_runtime::l::m();".to_owned();
+    let source = Source { path: String::new(), short: "hub/socket.rs".to_owned(), module, within: Some("hub".to_owned()), code };
     let paths: BTreeSet<String> = source.paths().into_iter().map(|path| path.join("::")).collect();
-    let wanted = ["a::B", "a::c", "d", "f::G", "hub::h", "hub::i", "hub::i::J", "l::m"];
+    let wanted = ["f::G", "hub::a::B", "hub::a::c", "hub::d", "hub::h", "hub::i", "hub::i::J", "runtime::l::m"];
     assert_eq!(paths, wanted.map(str::to_owned).into());
     assert!(within("hub/socket.rs", &["hub/"]) && within("capabilities/sql/host.rs", &["*/host.rs"]) && !within("hub.rs", &["hub/"]));
     assert_eq!(code_of("a // b\n#[cfg(test)]\nmod tests {\n}"), "a ");
@@ -474,39 +475,61 @@ fn paths_are_read_out_of_imports() {
 struct Source {
     /// From the root of the repository.
     path: String,
+    /// As the pages and the tables above name it: `capabilities/sql/sqlite/outbox.rs`, `limits.rs`, `app.rs`.
+    short: String,
     /// `["capabilities", "sql", "sqlite", "outbox"]`.
     module: Vec<String>,
+    /// The crate's name where its modules have it before theirs.
+    within: Option<String>,
     /// Without comments and tests.
     code: String,
 }
 
 /// What is compiled into the host: modules for tests alone are left out.
 fn host_sources() -> Vec<Source> {
-    let folder = root().join("host/src");
-    let files = rust_files(&folder);
-    let tests: BTreeSet<PathBuf> = files.iter().flat_map(|file| test_modules_of(file)).collect();
-    let files = files.into_iter().filter(|file| !tests.iter().any(|test| file.starts_with(test) || *file == test.with_extension("rs")));
-    let sources = files.map(|file| {
-        let inside = file.strip_prefix(&folder).expect("below the folder").with_extension("");
-        let mut module: Vec<String> = inside.iter().map(|part| part.to_string_lossy().into_owned()).collect();
-        if module.len() > 1 && module.last().is_some_and(|last| last == "mod") {
-            module.pop();
-        }
-        Source { path: shown(&file), module, code: code_of(&read_path(file)) }
-    });
-    let sources: Vec<Source> = sources.collect();
+    let mut sources = sources_of(&root().join("host/src"), None);
+    for folder in folders("host/crates").into_iter().filter(|folder| name_of(folder) != FOR_TESTS) {
+        let name = name_of(&folder);
+        let within = (!WITHOUT_A_NAME.contains(&name.as_str())).then_some(name);
+        sources.extend(sources_of(&folder.join("src"), within));
+    }
     assert!(sources.len() > 60, "only {} sources were found", sources.len());
     sources
 }
 
+fn sources_of(folder: &Path, within: Option<String>) -> Vec<Source> {
+    let files = rust_files(folder);
+    let tests: BTreeSet<PathBuf> = files.iter().flat_map(|file| test_modules_of(file)).collect();
+    let files = files.into_iter().filter(|file| !tests.iter().any(|test| file.starts_with(test) || *file == test.with_extension("rs")));
+    let sources = files.map(|file| {
+        let inside = file.strip_prefix(folder).expect("below the folder");
+        let mut module: Vec<String> = within.iter().cloned().collect();
+        module.extend(inside.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()));
+        if module.len() > 1 && module.last().is_some_and(|last| last == "mod" || last == "lib") {
+            module.pop();
+        }
+        let short = within.iter().map(String::as_str).chain(inside.iter().filter_map(|part| part.to_str())).collect::<Vec<_>>().join("/");
+        Source { path: shown(&file), short, module, within: within.clone(), code: code_of(&read_path(file)) }
+    });
+    sources.collect()
+}
+
 impl Source {
-    /// Every path from `crate::` or `super::` on, as modules and items from the crate's root.
+    /// Every path from `crate::`, `super::` or the name of one of the host's crates on, as modules and items.
     fn paths(&self) -> Vec<Vec<String>> {
         let mut paths = Vec::new();
         for (at, _) in self.code.match_indices("crate::") {
             if !self.code[..at].ends_with(is_word) {
-                grow(Vec::new(), &self.code[at + "crate::".len()..], &mut paths);
+                grow(self.within.iter().cloned().collect(), &self.code[at + "crate::".len()..], &mut paths);
             }
+        }
+        for (at, _) in self.code.match_indices("echo_") {
+            let Some((name, rest)) = self.code[at + "echo_".len()..].split_once("::") else { continue };
+            if self.code[..at].ends_with(is_word) || !name.chars().all(is_word) {
+                continue;
+            }
+            let named = !WITHOUT_A_NAME.contains(&name);
+            grow(named.then(|| name.to_owned()).into_iter().collect(), rest, &mut paths);
         }
         for (at, _) in self.code.match_indices("super::") {
             let before = &self.code[..at];
@@ -606,8 +629,19 @@ fn is_module(path: &[&str]) -> bool {
     if path.iter().any(|part| part.is_empty()) {
         return false;
     }
-    let path = root().join("host/src").join(path.iter().collect::<PathBuf>());
-    path.is_dir() || path.with_extension("rs").exists()
+    let path = path.join("/");
+    source_path(&path).is_dir() || source_path(&format!("{path}.rs")).exists()
+}
+
+/// Where a path lies that is named as the pages name it: `capabilities/sql/mod.rs`, `limits.rs`, `app.rs`.
+fn source_path(path: &str) -> PathBuf {
+    let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+    let named = root().join("host/crates").join(first).join("src");
+    if named.exists() && !WITHOUT_A_NAME.contains(&first) {
+        return named.join(rest);
+    }
+    let places = ["host/crates/base/src", "host/crates/edge/src", "host/src"].map(|folder| root().join(folder).join(path));
+    places.iter().find(|place| place.exists()).unwrap_or(&places[2]).clone()
 }
 
 /// The module in which a path's item is.

@@ -9,8 +9,8 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::limits;
-use crate::names::ServiceName;
+use echo_base::limits;
+use echo_base::names::ServiceName;
 
 /// `<data>/run/addresses.json`: written when the host serves, gone after a clean end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ pub enum ClientError {
     #[error("{}: {reason}", path.display())]
     File { path: PathBuf, reason: String },
     #[error("{0}")]
-    Name(#[from] crate::names::BadServiceName),
+    Name(#[from] echo_base::names::BadServiceName),
     /// A dry run showed what the host would refuse.
     #[error("{0}\nit would be refused without what is wanted above")]
     Unconfirmed(String),

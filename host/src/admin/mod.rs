@@ -18,14 +18,14 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::capabilities::events::{Queue, QueueError};
-use crate::limits;
-use crate::names::ServiceName;
-use crate::problem::{self, Problem};
-use crate::runtime::Runtime;
-use crate::runtime::permissions::Grant;
-use crate::runtime::swap::{Decisions, ServiceView, SwapError};
-use crate::runtime::versions::HistoryEntry;
+use echo_base::limits;
+use echo_base::names::ServiceName;
+use echo_capabilities::events::{Queue, QueueError};
+use echo_edge::problem::{self, Problem};
+use echo_runtime::Runtime;
+use echo_runtime::permissions::Grant;
+use echo_runtime::swap::{Decisions, ServiceView, SwapError};
+use echo_runtime::versions::HistoryEntry;
 
 pub mod client;
 
@@ -366,7 +366,7 @@ impl From<SwapError> for AdminError {
                 problem.errors = refusal
                     .reasons
                     .iter()
-                    .map(|reason| crate::contract::FieldError {
+                    .map(|reason| echo_contract::FieldError {
                         field: refusal.gate.as_str().to_owned(),
                         code: "refused".to_owned(),
                         detail: reason.clone(),

@@ -13,12 +13,12 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::admin::BackupRefusal;
-use crate::capabilities::hub::FeedError;
-use crate::capabilities::hub::embedded::EmbeddedFeed;
-use crate::capabilities::sql::SqlError;
-use crate::capabilities::sql::sqlite::pool::File;
-use crate::capabilities::sql::sqlite::{Durability, snapshot};
-use crate::private_file;
+use echo_base::private_file;
+use echo_capabilities::hub::FeedError;
+use echo_capabilities::hub::embedded::EmbeddedFeed;
+use echo_capabilities::sql::SqlError;
+use echo_capabilities::sql::sqlite::pool::File;
+use echo_capabilities::sql::sqlite::{Durability, snapshot};
 
 /// What is in a backup, and that it is whole: it is written last.
 const INDEX: &str = "backup.json";

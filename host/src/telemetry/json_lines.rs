@@ -15,8 +15,8 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use super::lines::LogLines;
-use crate::json_text::write_string;
-use crate::limits;
+use echo_base::json_text::write_string;
+use echo_base::limits;
 
 pub struct JsonLines {
     lines: LogLines,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::limits;
+use echo_base::limits;
 
 /// Hands lines to the thread that writes them. Full: the line is dropped and counted, because no request may wait for a reader of the log.
 #[derive(Clone)]

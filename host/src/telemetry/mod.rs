@@ -15,7 +15,7 @@ pub use lines::LogGuard;
 use lines::LogLines;
 
 use crate::config::{LogConfig, LogFormat};
-use crate::limits;
+use echo_base::limits;
 
 mod json_lines;
 mod lines;

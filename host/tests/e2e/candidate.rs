@@ -3,18 +3,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use echod::capabilities::sql::Migration;
-use echod::contract::wit::wit_text;
-use echod::runtime::artifact::{Artifact, pack};
+use echo_capabilities::sql::Migration;
+use echo_contract::wit::wit_text;
+use echo_runtime::artifact::{Artifact, pack};
 use tempfile::TempDir;
 use wit_parser::Resolve;
 
 use crate::app::packed;
 
-#[path = "../../src/contract/fixture/component.rs"]
-pub mod component;
-
-use component::{Core, encode};
+pub use echo_fixture::component;
+use echo_fixture::component::{Core, encode};
 
 /// The packed service with these replacements in its manifest.
 pub fn repacked(service: &str, manifest: &[(&str, &str)]) -> Vec<u8> {

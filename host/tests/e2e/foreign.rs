@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use echod::contract::wit::wit_text;
-use echod::runtime::artifact::pack;
+use echo_contract::wit::wit_text;
+use echo_runtime::artifact::pack;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};

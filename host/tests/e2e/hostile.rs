@@ -181,7 +181,7 @@ async fn a_flood_of_pushes_is_cut_off() {
     is_fine(&app).await;
 
     // What was taken before the bound arrives in order, and the flooded one's socket lives on.
-    let (mut seen, most) = (0, echod::limits::EFFECTS_PER_CALL_MAX);
+    let (mut seen, most) = (0, echo_base::limits::EFFECTS_PER_CALL_MAX);
     while seen < most {
         let frame = socket.next().await;
         if frame["type"] == "flood" {
@@ -203,7 +203,7 @@ async fn a_service_that_fails_everybody_is_left_alone_for_a_while() {
         let ask = app.post(&format!("/api/v1/hostile/{function}"), json!({}));
         ask.header("x-forwarded-for", &format!("192.0.2.{}", 1 + caller)).send()
     };
-    for _ in 0..3 * echod::limits::BREAKER_CALLS_MIN {
+    for _ in 0..3 * echo_base::limits::BREAKER_CALLS_MIN {
         from(0, "trap").await.expect_problem(500, "service_failed");
     }
     let until = Instant::now() + PATIENCE;

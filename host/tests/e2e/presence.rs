@@ -292,7 +292,7 @@ async fn presence_is_swapped_while_people_ask_and_come_and_go() {
                     assert_eq!(seen(&app, &other, &one).await["status"], status, "the state is not the version's");
                     asked += 1;
                     // Half as fast as a socket may send (4429).
-                    tokio::time::sleep(Duration::from_secs(2) / echod::limits::SOCKET_FRAMES_PER_S).await;
+                    tokio::time::sleep(Duration::from_secs(2) / echo_base::limits::SOCKET_FRAMES_PER_S).await;
                 }
                 // The sockets are the same ones, and the last change gets through.
                 of_one.call("presence", json!({ "status": "busy", "activity": "typing" })).await;

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use echod::runtime::artifact::Artifact;
+use echo_runtime::artifact::Artifact;
 use reqwest::StatusCode;
 use tempfile::TempDir;
 

@@ -73,7 +73,7 @@ fn codes_are_found_where_errors_are_made() {
 /// With one place of each.
 fn codes_of_the_sources() -> BTreeMap<String, String> {
     let mut codes = BTreeMap::new();
-    for folder in ["host/src", "plugins"] {
+    for folder in ["host/src", "host/crates", "plugins"] {
         for path in rust_files(&root().join(folder)) {
             let shown = shown(&path);
             if shown.ends_with("/tests.rs") || shown.ends_with("/fakes.rs") || shown.ends_with("/contract.rs") {

@@ -12,11 +12,11 @@ use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::{env, fs};
 
+use echo_base::names::ServiceName;
+use echo_capabilities::sql::sqlite::SqliteBackend;
+use echo_capabilities::sql::{self as host, Migration, SqlBackend};
 use echo_sdk::native;
 use echo_sdk::wit::sql::{Rows, SqlError, Statement, Value};
-use echod::capabilities::sql::sqlite::SqliteBackend;
-use echod::capabilities::sql::{self as host, Migration, SqlBackend};
-use echod::names::ServiceName;
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 

@@ -1,8 +1,8 @@
 //! Between a service's values and the host's, as the host's own bindings turn them.
 
+use echo_base::limits::SQL_PARAMS_MAX;
+use echo_capabilities::sql as host;
 use echo_sdk::wit::sql::{self as guest, ErrorClass};
-use echod::capabilities::sql as host;
-use echod::limits::SQL_PARAMS_MAX;
 
 pub fn refused(message: &str) -> guest::SqlError {
     guest::SqlError { class: ErrorClass::Other, constraint: None, sqlstate: None, message: message.to_owned() }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use echod::limits;
+use echo_base::limits;
 use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};

@@ -1,0 +1,791 @@
+//! The queue on SQLite: one row per event and consumer, taken out when that consumer has handled it. Knows no services and no outboxes.
+//!
+//! Each topic of each consumer has `QUEUE_PARTITIONS` lanes, chosen by the key's hash. A lane is a task that handles one event at a time,
+//! so a key's events stay in order and different keys go side by side. A publish writes the rows and hands the events to the lanes
+//! in memory; lanes read the file only at the start and after an overflow.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::backlog::{Backlog, Waiting, Weight, publisher_of};
+use self::lane::{Item, Lane, Next};
+use super::{ConsumerState, DeadLetter, Event, Handler, Outcome, Queue, QueueError, gathered};
+use crate::sql::sqlite::pool::{File, PooledConnection};
+use crate::sql::sqlite::script::Script;
+use crate::sql::sqlite::values::{Params, Row};
+use crate::sql::sqlite::{Durability, values};
+use crate::sql::{ErrorClass, SqlError, Value};
+use echo_base::limits;
+use echo_base::names::ServiceName;
+use echo_base::private_file;
+
+mod backlog;
+mod lane;
+
+const TABLES: [&str; 5] = [
+    "CREATE TABLE IF NOT EXISTS queue_subscription (id INTEGER PRIMARY KEY AUTOINCREMENT, consumer TEXT NOT NULL, topic TEXT NOT NULL,
+        UNIQUE (consumer, topic))",
+    "CREATE TABLE IF NOT EXISTS queue_entry (id INTEGER PRIMARY KEY, subscription INTEGER NOT NULL, hash INTEGER NOT NULL,
+        partition INTEGER NOT NULL, event TEXT NOT NULL, tries INTEGER NOT NULL DEFAULT 0, due_us INTEGER NOT NULL DEFAULT 0)",
+    "CREATE INDEX IF NOT EXISTS queue_entry_order ON queue_entry (subscription, partition, id)",
+    "CREATE TABLE IF NOT EXISTS queue_letter (id INTEGER PRIMARY KEY AUTOINCREMENT, consumer TEXT NOT NULL, topic TEXT NOT NULL,
+        event TEXT NOT NULL, reason TEXT NOT NULL, tries INTEGER NOT NULL, at_us INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS queue_source (name TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
+];
+
+/// The service that published it; null where an operator put it back, or before there was this column.
+const ADD_PUBLISHER: &str = "ALTER TABLE queue_entry ADD COLUMN publisher TEXT";
+
+const PUT_ENTRY: &str = "INSERT INTO queue_entry (id, subscription, hash, partition, event, publisher) VALUES ($1, $2, $3, $4, $5, $6)";
+const PUT_SOURCE: &str = "INSERT INTO queue_source (name, position) VALUES ($1, $2)
+    ON CONFLICT (name) DO UPDATE SET position = excluded.position";
+
+pub struct EmbeddedQueue {
+    core: Arc<Core>,
+    /// Ends the lanes; replaced when handling begins again after a stop.
+    running: parking_lot::Mutex<CancellationToken>,
+    lanes: TaskTracker,
+    settler: TaskTracker,
+    closing: CancellationToken,
+}
+
+/// What lanes and callers share.
+struct Core {
+    file: Arc<File>,
+    scripts: Scripts,
+    /// Held over every publish: ids rise in the order of the commits.
+    memory: tokio::sync::Mutex<Memory>,
+    /// What was made of events and is not written down yet.
+    settled: parking_lot::Mutex<Vec<Settled>>,
+    /// One at a time writes it down.
+    settling: tokio::sync::Mutex<()>,
+    to_settle: Notify,
+    /// What waits of each publisher.
+    backlog: Backlog,
+    /// Per consumer.
+    letters_max: usize,
+}
+
+struct Scripts {
+    put_entry: Script,
+    put_source: Script,
+    load: Script,
+    done: Script,
+    retry: Script,
+    bury: Script,
+}
+
+#[derive(Default)]
+struct Memory {
+    sources: HashMap<String, i64>,
+    next_id: i64,
+    /// By topic.
+    subscriptions: HashMap<String, Vec<Arc<Subscription>>>,
+    /// False after a failed write: nobody knows whether it took place.
+    sound: bool,
+}
+
+struct Subscription {
+    id: i64,
+    consumer: String,
+    topic: String,
+    handler: ArcSwapOption<Arc<dyn Handler>>,
+    lanes: Vec<LaneCell>,
+    /// None while nobody handles.
+    running: parking_lot::Mutex<Option<Running>>,
+}
+
+struct Running {
+    end: CancellationToken,
+    tasks: TaskTracker,
+}
+
+struct LaneCell {
+    lane: parking_lot::Mutex<Lane>,
+    call: Notify,
+}
+
+enum Settled {
+    Done { id: i64, weight: Weight },
+    Retry { id: i64, tries: u32, due_us: u64 },
+    Dead { id: i64, weight: Weight, consumer: String, reason: String, tries: u32, at_us: u64 },
+}
+
+impl EmbeddedQueue {
+    /// `<folder>/queue.sqlite`.
+    pub async fn open(folder: &Path, durability: Durability) -> Result<Self, QueueError> {
+        Self::open_within(folder, durability, limits::DEAD_LETTERS_MAX, limits::QUEUE_WAITING_MAX).await
+    }
+
+    /// ... with so many dead letters per consumer, and so many events waiting of one publisher, at the most.
+    pub async fn open_within(folder: &Path, durability: Durability, letters_max: usize, waiting_max: u64) -> Result<Self, QueueError> {
+        private_file::create_folder(folder).map_err(|error| QueueError::Unavailable(format!("{}: {error}", folder.display())))?;
+        let file = Arc::new(File::open(&folder.join("queue.sqlite"), durability).await?);
+        let mut writer = file.writer_alone().await?;
+        writer.run(&Script::all(TABLES), Params::default()).await?;
+        if !has_publishers(&mut writer).await? {
+            writer.run(&Script::new(ADD_PUBLISHER).once(), Params::default()).await?;
+        }
+        // Another version may have had another number of partitions.
+        let repartition = Script::new("UPDATE queue_entry SET partition = hash % $1 WHERE partition <> hash % $1");
+        writer.run(&repartition, values::bind([i64::from(limits::QUEUE_PARTITIONS).into()])?).await?;
+        drop(writer);
+        let scripts = Scripts {
+            put_entry: Script::new(PUT_ENTRY),
+            put_source: Script::new(PUT_SOURCE),
+            load: Script::new(
+                "SELECT id, event, tries, due_us, publisher FROM queue_entry WHERE subscription = $1 AND partition = $2 AND id > $3 ORDER BY id LIMIT $4",
+            ),
+            done: Script::new("DELETE FROM queue_entry WHERE id = $1"),
+            retry: Script::new("UPDATE queue_entry SET tries = $2, due_us = $3 WHERE id = $1"),
+            bury: Script::all([
+                "INSERT INTO queue_letter (consumer, topic, event, reason, tries, at_us)
+                    SELECT $2, event ->> 'topic', event, $3, $4, $5 FROM queue_entry WHERE id = $1",
+                "DELETE FROM queue_entry WHERE id = $1",
+                "DELETE FROM queue_letter WHERE consumer = $2
+                    AND id <= (SELECT id FROM queue_letter WHERE consumer = $2 ORDER BY id DESC LIMIT 1 OFFSET $6)",
+            ]),
+        };
+        let core = Arc::new(Core {
+            file,
+            scripts,
+            memory: tokio::sync::Mutex::default(),
+            settled: parking_lot::Mutex::default(),
+            settling: tokio::sync::Mutex::default(),
+            to_settle: Notify::new(),
+            backlog: Backlog::new(waiting_max),
+            letters_max,
+        });
+        core.make_sound(&mut *core.memory.lock().await).await?;
+        let (settler, closing) = (TaskTracker::new(), CancellationToken::new());
+        settler.spawn(settle_for_ever(core.clone(), closing.clone()));
+        Ok(Self { core, running: parking_lot::Mutex::default(), lanes: TaskTracker::new(), settler, closing })
+    }
+
+    pub fn file(&self) -> Arc<File> {
+        self.core.file.clone()
+    }
+
+    /// Stops handling, writes down what was handled and closes the file.
+    pub async fn close(&self) {
+        self.stop().await;
+        self.closing.cancel();
+        self.settler.close();
+        self.settler.wait().await;
+        self.core.file.close().await;
+    }
+
+    /// Starts the lanes of a subscription, unless they run.
+    fn start(&self, subscription: &Arc<Subscription>) {
+        let mut running = subscription.running.lock();
+        let root = self.running.lock().clone();
+        if running.as_ref().is_some_and(|running| !running.end.is_cancelled()) {
+            return;
+        }
+        let end = root.child_token();
+        let tasks = TaskTracker::new();
+        for partition in 0..subscription.lanes.len() {
+            *subscription.lanes[partition].lane.lock() = Lane::from_file();
+            let work = run_lane(self.core.clone(), subscription.clone(), partition, end.clone());
+            // Tracked twice: a replaced consumer waits for its own lanes, a stop for all.
+            tasks.spawn(self.lanes.track_future(work));
+        }
+        tasks.close();
+        *running = Some(Running { end, tasks });
+    }
+}
+
+impl Drop for EmbeddedQueue {
+    fn drop(&mut self) {
+        self.running.lock().cancel();
+        self.closing.cancel();
+    }
+}
+
+#[async_trait]
+impl Queue for EmbeddedQueue {
+    async fn publish(&self, source: &str, events: &[(i64, Event)]) -> Result<(), QueueError> {
+        let core = &self.core;
+        let mut memory = core.memory.lock().await;
+        core.make_sound(&mut memory).await?;
+        let seen = memory.sources.get(source).copied().unwrap_or(i64::MIN);
+        let mut offers: Vec<(Arc<Subscription>, usize, Item)> = Vec::new();
+        let mut rows: Vec<Params> = Vec::new();
+        let newest = events.last().map_or(seen, |(position, _)| seen.max(*position));
+        let unseen = events.iter().filter(|(position, _)| *position > seen).map(|(_, event)| event);
+        let publisher: Arc<str> = publisher_of(source).into();
+        if core.backlog.is_full(&publisher) {
+            return Err(QueueError::Full { publisher: publisher.to_string() });
+        }
+        for event in gathered(unseen) {
+            let Some(subscriptions) = memory.subscriptions.get(&event.topic).cloned() else { continue };
+            let text = encode(&event);
+            let shared = Arc::new(event);
+            for subscription in subscriptions {
+                let id = memory.next_id;
+                memory.next_id += 1;
+                rows.push(entry_row(id, &subscription, &shared.key, &text, Some(&publisher))?);
+                let weight = Weight { publisher: publisher.clone(), bytes: text.len() };
+                let partition = partition_of(hash_of(&shared.key));
+                offers.push((subscription, partition, Item { id, event: shared.clone(), weight, tries: 0, due: None }));
+            }
+        }
+        if !rows.is_empty() {
+            // Unsound until the commit is known: also when this future is dropped.
+            memory.sound = false;
+            core.append(&rows, source, newest).await?;
+            memory.sound = true;
+        }
+        memory.sources.insert(source.to_owned(), newest);
+        core.backlog.add(offers.iter().map(|(_, _, item)| &item.weight));
+        for (subscription, partition, item) in offers {
+            subscription.offer(partition, item);
+        }
+        Ok(())
+    }
+
+    async fn position(&self, source: &str) -> Result<Option<i64>, QueueError> {
+        let mut memory = self.core.memory.lock().await;
+        self.core.make_sound(&mut memory).await?;
+        Ok(memory.sources.get(source).copied())
+    }
+
+    async fn subscribe(&self, consumer: &ServiceName, topics: Vec<String>, handler: Arc<dyn Handler>) -> Result<(), QueueError> {
+        let core = &self.core;
+        let mut memory = core.memory.lock().await;
+        core.make_sound(&mut memory).await?;
+        {
+            let mut running = self.running.lock();
+            if running.is_cancelled() {
+                *running = CancellationToken::new();
+            }
+        }
+        for topic in &topics {
+            let known = memory.find(consumer.as_str(), topic);
+            let subscription = match known {
+                Some(known) => known,
+                None => {
+                    let fresh = Arc::new(core.add_subscription(consumer.as_str(), topic).await?);
+                    memory.subscriptions.entry(topic.clone()).or_default().push(fresh.clone());
+                    fresh
+                }
+            };
+            subscription.handler.store(Some(Arc::new(handler.clone())));
+            self.start(&subscription);
+        }
+        let mut dropped = Vec::new();
+        for subscriptions in memory.subscriptions.values_mut() {
+            subscriptions.retain(|subscription| {
+                let stays = subscription.consumer != consumer.as_str() || topics.contains(&subscription.topic);
+                if !stays {
+                    dropped.push(subscription.clone());
+                }
+                stays
+            });
+        }
+        // From here on nothing is published to them; their last events may take a while.
+        drop(memory);
+        for subscription in dropped {
+            let running = subscription.running.lock().take();
+            if let Some(Running { end, tasks }) = running {
+                end.cancel();
+                tasks.wait().await;
+            }
+            core.remove_subscription(&subscription).await?;
+            // What waited for it is counted anew.
+            core.memory.lock().await.sound = false;
+        }
+        Ok(())
+    }
+
+    async fn is_heard(&self, topic: &str) -> Result<bool, QueueError> {
+        let mut memory = self.core.memory.lock().await;
+        self.core.make_sound(&mut memory).await?;
+        Ok(memory.subscriptions.get(topic).is_some_and(|subscriptions| !subscriptions.is_empty()))
+    }
+
+    async fn stop(&self) {
+        self.running.lock().cancel();
+        self.lanes.close();
+        self.lanes.wait().await;
+        self.lanes.reopen();
+        if let Err(error) = self.core.settle().await {
+            tracing::warn!(%error, "what was handled last is not written down and will be handled again");
+        }
+    }
+
+    async fn state(&self) -> Result<Vec<ConsumerState>, QueueError> {
+        self.core.settle().await?;
+        let mut states = Vec::new();
+        let script = Script::new(
+            "SELECT consumer, topic, (SELECT count(*) FROM queue_entry WHERE subscription = queue_subscription.id),
+                    (SELECT count(*) FROM queue_letter WHERE queue_letter.consumer = queue_subscription.consumer
+                        AND queue_letter.topic = queue_subscription.topic)
+                FROM queue_subscription ORDER BY consumer, topic",
+        );
+        let mut reader = self.core.file.reader().await?;
+        each(&mut reader, &script, vec![], |row| {
+            let (consumer, topic) = (values::text(row, 0)?, values::text(row, 1)?);
+            states.push(ConsumerState { consumer, topic, lag: number(row, 2)?, dead_letters: number(row, 3)? });
+            Ok(true)
+        })
+        .await?;
+        Ok(states)
+    }
+
+    async fn dead_letters(&self, consumer: Option<&str>, limit: usize) -> Result<Vec<DeadLetter>, QueueError> {
+        self.core.settle().await?;
+        let script = Script::new(
+            "SELECT id, consumer, event, reason, tries, at_us FROM queue_letter WHERE $1 IS NULL OR consumer = $1 ORDER BY id DESC LIMIT $2",
+        );
+        let mut letters = Vec::new();
+        let mut bytes = 0;
+        let consumer = consumer.map_or(Value::Null, Value::from);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut reader = self.core.file.reader().await?;
+        each(&mut reader, &script, vec![consumer, limit.into()], |row| {
+            let event = values::text(row, 2)?;
+            bytes += event.len();
+            letters.push(DeadLetter {
+                id: values::integer(row, 0)?,
+                consumer: values::text(row, 1)?,
+                event: decode(&event)?,
+                reason: values::text(row, 3)?,
+                tries: u32::try_from(number(row, 4)?).unwrap_or(u32::MAX),
+                at_us: number(row, 5)?,
+            });
+            Ok(bytes < limits::SQL_RESULT_BYTES_MAX)
+        })
+        .await?;
+        Ok(letters)
+    }
+
+    async fn replay(&self, id: i64) -> Result<(), QueueError> {
+        let core = &self.core;
+        core.settle().await?;
+        let mut memory = core.memory.lock().await;
+        core.make_sound(&mut memory).await?;
+        let mut found = None;
+        let mut reader = core.file.reader().await?;
+        each(&mut reader, &Script::new("SELECT consumer, event FROM queue_letter WHERE id = $1"), vec![id.into()], |row| {
+            found = Some((values::text(row, 0)?, decode(&values::text(row, 1)?)?));
+            Ok(true)
+        })
+        .await?;
+        drop(reader);
+        let Some((consumer, event)) = found else { return Err(QueueError::NoSuchLetter(id)) };
+        let Some(subscription) = memory.find(&consumer, &event.topic) else {
+            return Err(QueueError::Unavailable(format!("{consumer} no longer subscribes to {}", event.topic)));
+        };
+        let entry = memory.next_id;
+        memory.next_id += 1;
+        memory.sound = false;
+        let row = entry_row(entry, &subscription, &event.key, &encode(&event), None)?;
+        let mut writer = core.file.writer().await?;
+        writer.begin()?;
+        writer.run(&core.scripts.put_entry, row).await?;
+        writer.run(&Script::new("DELETE FROM queue_letter WHERE id = $1"), values::bind([id.into()])?).await?;
+        writer.commit(None).await?;
+        memory.sound = true;
+        let partition = partition_of(hash_of(&event.key));
+        subscription.offer(partition, Item { id: entry, event: Arc::new(event), weight: Weight::default(), tries: 0, due: None });
+        Ok(())
+    }
+
+    async fn drop_letter(&self, id: i64) -> Result<(), QueueError> {
+        let script = Script::new("DELETE FROM queue_letter WHERE id = $1");
+        let counts = self.core.file.write(&script, values::bind([id.into()])?).await?;
+        if counts == [0] { Err(QueueError::NoSuchLetter(id)) } else { Ok(()) }
+    }
+
+    async fn expire_letters(&self, before_us: u64) -> Result<u64, QueueError> {
+        self.core.settle().await?;
+        // They became that in the order of their ids.
+        let script = Script::new("DELETE FROM queue_letter WHERE id IN (SELECT id FROM queue_letter ORDER BY id LIMIT $2) AND at_us < $1");
+        let mut expired = 0;
+        loop {
+            let params = values::bind([Value::Timestamp(before_us), (limits::DEAD_LETTER_SWEEP_BATCH as i64).into()])?;
+            let counts = self.core.file.write(&script, params).await?;
+            let count = counts.last().copied().unwrap_or(0);
+            expired += count;
+            if count < limits::DEAD_LETTER_SWEEP_BATCH as u64 {
+                return Ok(expired);
+            }
+        }
+    }
+
+    async fn ping(&self) -> Result<(), QueueError> {
+        let mut reader = self.core.file.reader().await?;
+        each(&mut reader, &Script::new("SELECT 1 FROM queue_source LIMIT 1"), vec![], |_| Ok(true)).await?;
+        Ok(())
+    }
+}
+
+impl Memory {
+    fn find(&self, consumer: &str, topic: &str) -> Option<Arc<Subscription>> {
+        self.subscriptions.get(topic)?.iter().find(|subscription| subscription.consumer == consumer).cloned()
+    }
+}
+
+impl Subscription {
+    fn new(id: i64, consumer: String, topic: String) -> Self {
+        let cell = |_| LaneCell { lane: parking_lot::Mutex::new(Lane::from_file()), call: Notify::new() };
+        let lanes = (0..limits::QUEUE_PARTITIONS).map(cell).collect();
+        Self { id, consumer, topic, handler: ArcSwapOption::empty(), lanes, running: parking_lot::Mutex::new(None) }
+    }
+
+    fn offer(&self, partition: usize, item: Item) {
+        let cell = &self.lanes[partition];
+        cell.lane.lock().offer(item);
+        cell.call.notify_one();
+    }
+}
+
+impl Core {
+    /// Reads anew what the file says, where that is not known. Subscriptions in memory stay: they are written before they are made.
+    async fn make_sound(&self, memory: &mut Memory) -> Result<(), SqlError> {
+        if memory.sound {
+            return Ok(());
+        }
+        // A write whose future was dropped has come to its end before the writer is given.
+        let mut writer = self.file.writer_alone().await?;
+        let next = Script::new("SELECT coalesce((SELECT max(id) FROM queue_entry), 0) + 1");
+        each(&mut writer, &next, vec![], |row| {
+            // The lanes in memory have seen the ids of before, though all of those may have been taken out since.
+            memory.next_id = memory.next_id.max(values::integer(row, 0)?);
+            Ok(true)
+        })
+        .await?;
+        each(&mut writer, &Script::new("SELECT name, position FROM queue_source"), vec![], |row| {
+            memory.sources.insert(values::text(row, 0)?, values::integer(row, 1)?);
+            Ok(true)
+        })
+        .await?;
+        each(&mut writer, &Script::new("SELECT id, consumer, topic FROM queue_subscription"), vec![], |row| {
+            let (id, consumer, topic) = (values::integer(row, 0)?, values::text(row, 1)?, values::text(row, 2)?);
+            if memory.find(&consumer, &topic).is_none() {
+                memory.subscriptions.entry(topic.clone()).or_default().push(Arc::new(Subscription::new(id, consumer, topic)));
+            }
+            Ok(true)
+        })
+        .await?;
+        let waiting =
+            "SELECT publisher, count(*), sum(octet_length(event)) FROM queue_entry WHERE publisher IS NOT NULL GROUP BY publisher";
+        let mut counted = HashMap::new();
+        each(&mut writer, &Script::new(waiting), vec![], |row| {
+            counted.insert(values::text(row, 0)?.into(), Waiting { events: number(row, 1)?, bytes: number(row, 2)? });
+            Ok(true)
+        })
+        .await?;
+        self.backlog.set(counted);
+        // A write whose outcome was unknown may have taken place: then its events are in the file alone.
+        for subscription in memory.subscriptions.values().flatten() {
+            for cell in &subscription.lanes {
+                cell.lane.lock().look_again();
+                cell.call.notify_one();
+            }
+        }
+        memory.sound = true;
+        Ok(())
+    }
+
+    async fn append(&self, rows: &[Params], source: &str, position: i64) -> Result<(), SqlError> {
+        let mut writer = self.file.writer().await?;
+        writer.begin()?;
+        writer.run_rows(&self.scripts.put_entry, rows).await?;
+        writer.run(&self.scripts.put_source, values::bind([source.into(), position.into()])?).await?;
+        writer.commit(None).await
+    }
+
+    async fn add_subscription(&self, consumer: &str, topic: &str) -> Result<Subscription, SqlError> {
+        let script = Script::new("INSERT INTO queue_subscription (consumer, topic) VALUES ($1, $2) RETURNING id");
+        let mut id = 0;
+        let mut writer = self.file.writer().await?;
+        writer.begin()?;
+        each(&mut writer, &script, vec![consumer.into(), topic.into()], |row| {
+            id = values::integer(row, 0)?;
+            Ok(true)
+        })
+        .await?;
+        writer.commit(None).await?;
+        Ok(Subscription::new(id, consumer.to_owned(), topic.to_owned()))
+    }
+
+    async fn remove_subscription(&self, subscription: &Subscription) -> Result<(), SqlError> {
+        let script = Script::all(["DELETE FROM queue_entry WHERE subscription = $1", "DELETE FROM queue_subscription WHERE id = $1"]);
+        self.file.write(&script, values::bind([subscription.id.into()])?).await.map(drop)
+    }
+
+    async fn load(&self, subscription: i64, partition: usize, after: i64) -> Result<(Vec<Item>, bool), SqlError> {
+        let (now, now_us) = (Instant::now(), now_us());
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        let limit = limits::QUEUE_LANE_EVENTS_MAX as i64;
+        let mut reader = self.file.reader().await?;
+        let params = vec![subscription.into(), (partition as i64).into(), after.into(), limit.into()];
+        let mut cut = false;
+        each(&mut reader, &self.scripts.load, params, |row| {
+            let event = values::text(row, 1)?;
+            bytes += event.len();
+            let wait_us = number(row, 3)?.saturating_sub(now_us);
+            let publisher = if values::is_null(row, 4)? { String::new() } else { values::text(row, 4)? };
+            items.push(Item {
+                id: values::integer(row, 0)?,
+                weight: Weight { publisher: publisher.into(), bytes: event.len() },
+                event: Arc::new(decode(&event)?),
+                tries: u32::try_from(number(row, 2)?).unwrap_or(u32::MAX),
+                due: (wait_us > 0).then(|| now + Duration::from_micros(wait_us)),
+            });
+            cut = bytes >= limits::QUEUE_LANE_BYTES_MAX;
+            Ok(!cut)
+        })
+        .await?;
+        let more = cut || items.len() as i64 == limit;
+        Ok((items, more))
+    }
+
+    fn settled(&self, settled: Settled) {
+        self.settled.lock().push(settled);
+        self.to_settle.notify_one();
+    }
+
+    /// Writes down what was made of events, in one transaction.
+    async fn settle(&self) -> Result<(), SqlError> {
+        let _turn = self.settling.lock().await;
+        let taken = Taken { core: self, all: std::mem::take(&mut *self.settled.lock()) };
+        if taken.all.is_empty() {
+            return Ok(());
+        }
+        let done = taken.all.iter().filter_map(|settled| match settled {
+            Settled::Done { id, .. } => Some(values::bind([(*id).into()])),
+            _ => None,
+        });
+        let done = done.collect::<Result<Vec<_>, _>>()?;
+        let mut writer = self.file.writer().await?;
+        writer.begin()?;
+        writer.run_rows(&self.scripts.done, &done).await?;
+        for settled in &taken.all {
+            match settled {
+                Settled::Done { .. } => {}
+                Settled::Retry { id, tries, due_us } => {
+                    let params = [(*id).into(), i64::from(*tries).into(), Value::Timestamp(*due_us)];
+                    writer.run(&self.scripts.retry, values::bind(params)?).await?;
+                }
+                Settled::Dead { id, consumer, reason, tries, at_us, .. } => {
+                    let kept = self.letters_max as i64;
+                    let params = [
+                        (*id).into(),
+                        consumer.as_str().into(),
+                        reason.as_str().into(),
+                        i64::from(*tries).into(),
+                        Value::Timestamp(*at_us),
+                        kept.into(),
+                    ];
+                    let counts = writer.run(&self.scripts.bury, values::bind(params)?).await?;
+                    if counts.get(2).is_some_and(|dropped| *dropped > 0) {
+                        tracing::warn!(%consumer, kept, "too many dead letters: the oldest is dropped");
+                    }
+                }
+            }
+        }
+        writer.commit(None).await?;
+        self.backlog.remove(taken.all.iter().filter_map(|settled| match settled {
+            Settled::Done { weight, .. } | Settled::Dead { weight, .. } => Some(weight),
+            Settled::Retry { .. } => None,
+        }));
+        taken.written();
+        Ok(())
+    }
+}
+
+/// Settlements on their way to the file; they go back to the front unless they were written.
+struct Taken<'a> {
+    core: &'a Core,
+    all: Vec<Settled>,
+}
+
+impl Taken<'_> {
+    fn written(mut self) {
+        self.all.clear();
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.core.settled.lock();
+        self.all.append(&mut waiting);
+        std::mem::swap(&mut self.all, &mut *waiting);
+    }
+}
+
+/// Owned by the queue; ends with `close` or when the queue is dropped.
+async fn settle_for_ever(core: Arc<Core>, closing: CancellationToken) {
+    while closing.run_until_cancelled(core.to_settle.notified()).await.is_some() {
+        // What is handled meanwhile goes into the same transaction.
+        tokio::time::sleep(Duration::from_millis(limits::QUEUE_SETTLE_MS)).await;
+        if let Err(error) = core.settle().await {
+            tracing::warn!(%error, "what was handled cannot be written down yet");
+            closing.run_until_cancelled(tokio::time::sleep(Duration::from_millis(limits::RELAY_TICK_MS))).await;
+            core.to_settle.notify_one();
+        }
+    }
+}
+
+/// Owned by its subscription; ends when that is stopped or replaced, after the event at hand.
+async fn run_lane(core: Arc<Core>, subscription: Arc<Subscription>, partition: usize, end: CancellationToken) {
+    let cell = &subscription.lanes[partition];
+    let tick = Duration::from_millis(limits::QUEUE_TICK_MS);
+    while !end.is_cancelled() {
+        if core.settled.lock().len() >= limits::QUEUE_UNSETTLED_MAX {
+            end.run_until_cancelled(tokio::time::sleep(Duration::from_millis(limits::QUEUE_SETTLE_MS))).await;
+            continue;
+        }
+        let next = cell.lane.lock().next(Instant::now());
+        match next {
+            Next::Handle(item) => handle(&core, &subscription, cell, item).await,
+            Next::Load(after) => match core.load(subscription.id, partition, after).await {
+                Ok((items, more)) => cell.lane.lock().loaded(items, more),
+                Err(error) => {
+                    tracing::warn!(consumer = %subscription.consumer, topic = %subscription.topic, %error, "events cannot be read yet");
+                    cell.lane.lock().not_loaded();
+                    end.run_until_cancelled(tokio::time::sleep(Duration::from_millis(limits::RELAY_TICK_MS))).await;
+                }
+            },
+            Next::Wait(until) => {
+                let overlooked = Instant::now() + tick;
+                let until = until.map_or(overlooked, |until| until.min(overlooked));
+                tokio::select! {
+                    () = cell.call.notified() => {}
+                    () = tokio::time::sleep_until(until.into()) => if until == overlooked { cell.lane.lock().look_again() },
+                    () = end.cancelled() => {}
+                }
+            }
+        }
+    }
+}
+
+async fn handle(core: &Core, subscription: &Subscription, cell: &LaneCell, mut item: Item) {
+    let outcome = match subscription.handler.load_full() {
+        None => Outcome::Retry { after: None, reason: "nobody handles it".to_owned() },
+        Some(handler) => {
+            let work = AssertUnwindSafe(handler.handle(&item.event)).catch_unwind();
+            match tokio::time::timeout(Duration::from_millis(limits::REQUEST_TIMEOUT_MS), work).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_)) => Outcome::Retry { after: None, reason: "the handler panicked".to_owned() },
+                Err(_) => Outcome::Retry { after: None, reason: "the handler took too long".to_owned() },
+            }
+        }
+    };
+    item.tries = item.tries.saturating_add(1);
+    let bury = |reason: String| {
+        tracing::warn!(
+            consumer = %subscription.consumer, topic = %subscription.topic, event_id = %item.event.id, tries = item.tries, %reason,
+            "an event became a dead letter"
+        );
+        let consumer = subscription.consumer.clone();
+        core.settled(Settled::Dead {
+            id: item.id,
+            weight: item.weight.clone(),
+            consumer,
+            reason: cut(reason),
+            tries: item.tries,
+            at_us: now_us(),
+        });
+    };
+    match outcome {
+        Outcome::Done => core.settled(Settled::Done { id: item.id, weight: item.weight.clone() }),
+        Outcome::Reject { reason } => bury(reason),
+        Outcome::Retry { reason, .. } if item.tries >= limits::EVENT_TRIES_MAX => bury(reason),
+        Outcome::Retry { after, .. } => {
+            let asked_max = Duration::from_millis(limits::EVENT_RETRY_ASKED_MAX_MS);
+            let pause = after.map_or_else(|| pause_after(item.tries), |after| after.min(asked_max));
+            let due_us = now_us() + pause.as_micros() as u64;
+            core.settled(Settled::Retry { id: item.id, tries: item.tries, due_us });
+            cell.lane.lock().set_aside(item, Instant::now() + pause);
+        }
+    }
+}
+
+/// Doubling, with a quarter more or less, so that what failed together does not come back together.
+fn pause_after(tries: u32) -> Duration {
+    let doubled = limits::EVENT_RETRY_FIRST_MS.saturating_mul(1 << tries.saturating_sub(1).min(20));
+    let pause = doubled.min(limits::EVENT_RETRY_LAST_MS);
+    Duration::from_millis(pause).mul_f64(rand::random_range(0.75..1.25))
+}
+
+fn cut(mut reason: String) -> String {
+    let mut end = limits::EVENT_REASON_BYTES_MAX.min(reason.len());
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    reason.truncate(end);
+    reason
+}
+
+/// FNV-1a, 32 bits: it must stay the same over restarts and versions.
+fn hash_of(key: &str) -> u32 {
+    key.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+fn partition_of(hash: u32) -> usize {
+    (hash % limits::QUEUE_PARTITIONS) as usize
+}
+
+/// The parameters of `PUT_ENTRY`.
+fn entry_row(id: i64, subscription: &Subscription, key: &str, event: &str, publisher: Option<&str>) -> Result<Params, SqlError> {
+    let hash = hash_of(key);
+    let publisher = publisher.map_or(Value::Null, Value::from);
+    values::bind([id.into(), subscription.id.into(), i64::from(hash).into(), (partition_of(hash) as i64).into(), event.into(), publisher])
+}
+
+async fn has_publishers(writer: &mut PooledConnection) -> Result<bool, SqlError> {
+    let mut found = false;
+    let script = Script::new("SELECT 1 FROM pragma_table_info('queue_entry') WHERE name = 'publisher'").once();
+    each(writer, &script, vec![], |_| {
+        found = true;
+        Ok(true)
+    })
+    .await?;
+    Ok(found)
+}
+
+fn encode(event: &Event) -> String {
+    serde_json::to_string(event).expect("strings and numbers always encode")
+}
+
+fn decode(event: &str) -> Result<Event, SqlError> {
+    serde_json::from_str(event).map_err(|error| SqlError::new(ErrorClass::Other, format!("an event cannot be read: {error}")))
+}
+
+async fn each(
+    pooled: &mut PooledConnection,
+    script: &Script,
+    params: Vec<Value>,
+    visit: impl FnMut(&Row<'_>) -> Result<bool, SqlError> + Send,
+) -> Result<(), SqlError> {
+    pooled.each(script, values::bind(params)?, visit).await.map(drop)
+}
+
+fn number(row: &Row<'_>, index: usize) -> Result<u64, SqlError> {
+    u64::try_from(values::integer(row, index)?).map_err(|error| SqlError::new(ErrorClass::Other, error.to_string()))
+}
+
+fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+}
+
+impl From<SqlError> for QueueError {
+    fn from(error: SqlError) -> Self {
+        QueueError::Unavailable(error.to_string())
+    }
+}

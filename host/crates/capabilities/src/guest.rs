@@ -1,0 +1,131 @@
+//! What the capabilities know of the guest they serve: its name, its call's context, the capabilities it was granted, its open transaction.
+//! The runtime keeps one in every store; nothing here knows of stores, pools or generations.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmtime::component::ResourceTable;
+
+use super::cache::Cache;
+use super::config::ServiceSettings;
+use super::context::CallContext;
+use super::hub::{Feed, Sockets};
+use super::pace::{Made, Pace};
+use super::passwords::Passwords;
+use super::senders::Senders;
+use super::sql::{Database, Effect, SqlError, Transaction};
+use super::tokens::Tokens;
+use echo_base::limits;
+use echo_base::names::ServiceName;
+
+/// What one service may reach. Shared by all its instances of all its generations.
+pub struct Capabilities {
+    pub database: Arc<dyn Database>,
+    pub cache: Arc<dyn Cache>,
+    pub feed: Arc<dyn Feed>,
+    pub sockets: Arc<dyn Sockets>,
+    pub passwords: Arc<dyn Passwords>,
+    pub tokens: Arc<dyn Tokens>,
+    pub settings: ServiceSettings,
+    pub pace: Pace,
+    /// The same for all services.
+    pub senders: Arc<Senders>,
+}
+
+const RUNS_WITHIN_A_CALL: &str = "a guest's code runs within a call only";
+
+/// One instance, as its capabilities see it. The context and the counters are set anew for every call.
+pub struct Guest {
+    pub service: ServiceName,
+    context: Option<Arc<CallContext>>,
+    pub capabilities: Arc<Capabilities>,
+    /// The types of the frames that it may push: its manifest's.
+    pub pushes: Arc<[String]>,
+    /// How much of each user's feed is its service's.
+    pub feed_share: Arc<Senders>,
+    /// At most one open transaction per call.
+    pub transaction: Option<Box<dyn Transaction>>,
+    /// Rises with every transaction, so that a stale handle cannot reach a newer one.
+    pub transaction_number: u64,
+    pub table: ResourceTable,
+    /// Its events and pushes in this call.
+    pub made: Made,
+    pub log_lines_count: u32,
+}
+
+impl Guest {
+    pub fn new(
+        service: ServiceName,
+        context: Arc<CallContext>,
+        capabilities: Arc<Capabilities>,
+        pushes: Arc<[String]>,
+        feed_share: Arc<Senders>,
+    ) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(limits::GUEST_RESOURCES_MAX);
+        Self {
+            service,
+            context: Some(context),
+            capabilities,
+            pushes,
+            feed_share,
+            transaction: None,
+            transaction_number: 0,
+            table,
+            made: Made::default(),
+            log_lines_count: 0,
+        }
+    }
+
+    /// Makes the instance ready for its next call.
+    pub fn begin_call(&mut self, context: Arc<CallContext>) {
+        self.context = Some(context);
+        self.made = Made::default();
+        self.log_lines_count = 0;
+    }
+
+    /// Nothing of a call stays with the instance.
+    pub fn end_call(&mut self) {
+        self.context = None;
+    }
+
+    pub fn context(&self) -> &CallContext {
+        self.context.as_deref().expect(RUNS_WITHIN_A_CALL)
+    }
+
+    /// For a call that this one makes.
+    pub fn shared_context(&self) -> Arc<CallContext> {
+        self.context.clone().expect(RUNS_WITHIN_A_CALL)
+    }
+
+    /// Writes an effect to the outbox: inside the open transaction where there is one, else at once.
+    /// Errors: `TooLarge` where it is too much for one call.
+    pub async fn emit(&mut self, effect: Effect) -> Result<(), SqlError> {
+        self.made.add(effect.bytes(), effect.users_count())?;
+        match &mut self.transaction {
+            Some(transaction) => transaction.emit(effect).await,
+            None => {
+                self.capabilities.database.emit(vec![effect]).await?;
+                self.keep_pace().await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Who makes effects in masses waits here, when some have left its hands: it then holds nothing for which others wait. It keeps half of its
+    /// time for an answer.
+    pub async fn keep_pace(&mut self) {
+        let context = self.context();
+        let free = if context.event_id.is_some() { limits::EFFECTS_FREE_HANDLING } else { 1 };
+        let (now, deadline) = (Instant::now(), context.deadline);
+        let turns = self.made.turns(free);
+        if turns == 0 {
+            return;
+        }
+        let until = self.capabilities.pace.take(turns).min(now + deadline.saturating_duration_since(now) / 2);
+        // Timers are of milliseconds; several turns are waited for together.
+        if until > now + Duration::from_millis(limits::EFFECTS_PACE_STEP_MS) {
+            tokio::time::sleep_until(until.into()).await;
+        }
+    }
+}

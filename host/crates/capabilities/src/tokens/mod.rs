@@ -1,0 +1,114 @@
+//! Access tokens: EdDSA (RFC 8037) JWTs, JWKS, key rotation, revocation, socket tickets.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use super::context::Caller;
+use echo_base::limits;
+
+#[cfg(test)]
+mod contract;
+pub mod embedded;
+pub mod host;
+
+/// What tokens say of their origin and how long they and their keys live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenSettings {
+    pub issuer: String,
+    pub audience: String,
+    /// Whole seconds.
+    pub access_ttl: Duration,
+    pub rotate_every: Duration,
+}
+
+impl Default for TokenSettings {
+    fn default() -> Self {
+        Self {
+            issuer: "echo".to_owned(),
+            audience: "echo".to_owned(),
+            access_ttl: Duration::from_secs(limits::ACCESS_TOKEN_TTL_S),
+            rotate_every: Duration::from_secs(limits::TOKEN_KEY_ROTATION_S),
+        }
+    }
+}
+
+/// Tells the time in microseconds since 1970; given from outside so that tests need not wait.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+pub fn system_clock() -> Clock {
+    Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64))
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    pub user_id: Uuid,
+    pub device_id: String,
+    pub session_id: Uuid,
+    pub roles: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct AccessToken {
+    pub token: String,
+    pub jti: Uuid,
+    pub expires_in_s: u32,
+}
+
+/// Why a token is not accepted; `code` is what a client sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    #[error("not an access token of this service")]
+    Invalid,
+    #[error("the access token has expired")]
+    Expired,
+    #[error("the access token was revoked")]
+    Revoked,
+    #[error("tokens cannot be checked now")]
+    Unavailable,
+}
+
+impl TokenError {
+    /// Stable, for clients.
+    pub fn code(self) -> &'static str {
+        match self {
+            TokenError::Invalid => "token_invalid",
+            TokenError::Expired => "token_expired",
+            TokenError::Revoked => "token_revoked",
+            TokenError::Unavailable => "tokens_unavailable",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Revocation {
+    Session(Uuid),
+    User(Uuid),
+}
+
+#[async_trait]
+pub trait Tokens: Send + Sync {
+    fn sign(&self, claims: &Claims) -> Result<AccessToken, TokenError>;
+    /// Signature, `kid`, `alg`, `iss`, `aud`, `exp`, revocation. The same token again is answered from memory, revocation checked anew.
+    fn verify(&self, token: &str) -> Result<Arc<Caller>, TokenError>;
+    /// The jti of a token that `verify` accepts.
+    fn jti(&self, token: &str) -> Result<Uuid, TokenError>;
+    /// Durable before it returns.
+    async fn revoke_session(&self, session: Uuid) -> Result<(), TokenError>;
+    /// Every token of the user issued up to now.
+    async fn revoke_user(&self, user: Uuid) -> Result<(), TokenError>;
+    fn revocations(&self) -> broadcast::Receiver<Revocation>;
+    /// A single-use ticket for one socket.
+    fn issue_ticket(&self, claims: &Claims) -> Result<(String, u32), TokenError>;
+    /// Who the ticket was issued to; a second time it is `Invalid`.
+    fn redeem_ticket(&self, ticket: &str) -> Result<Arc<Caller>, TokenError>;
+    /// The redeemed ticket opened no socket: it may be redeemed again for what is left of its time.
+    fn return_ticket(&self, ticket: &str);
+    /// The JWKS document (RFC 7517): the signing key and those still accepted.
+    fn jwks(&self) -> serde_json::Value;
+    /// Makes a new signing key; the old one stays accepted until its last token ends.
+    async fn rotate(&self) -> Result<(), TokenError>;
+}

@@ -1,0 +1,6 @@
+//! What the three edges (gateway, hub, the operator's API) share: how a failure is told, how often a caller may call, and how many bytes may
+//! be in flight. None of it knows a route or a service.
+
+pub mod in_flight;
+pub mod problem;
+pub mod rates;

@@ -1,0 +1,75 @@
+//! What the gateway needs of the services' runtime, and no more: a pinned snapshot, its routes, and the way to call one of them.
+//! The runtime implements it; the gateway's tests stand in for it.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use echo_base::names::ServiceName;
+use echo_capabilities::context::CallContext;
+use echo_runtime::{CallError, CallTarget, Catalogue, Input, Reply, RouteEntry, Runtime};
+
+/// The live services. Monomorphic on purpose: the hot path has no boxed future.
+pub trait Backend: Send + Sync + 'static {
+    type Snapshot: Snapshot;
+
+    fn pin(&self) -> Arc<Self::Snapshot>;
+
+    fn call(
+        &self,
+        snapshot: &Arc<Self::Snapshot>,
+        target: &CallTarget,
+        input: Input<'_>,
+        context: Arc<CallContext>,
+    ) -> impl Future<Output = Result<Reply, CallError>> + Send;
+}
+
+/// What is live at one moment; two with the same number are the same.
+pub trait Snapshot: Send + Sync + 'static {
+    fn number(&self) -> u64;
+    fn routes(&self) -> &[RouteEntry];
+    fn openapi(&self) -> Bytes;
+    fn asyncapi(&self) -> Bytes;
+    fn services(&self) -> Vec<ServiceName>;
+}
+
+impl Backend for Runtime {
+    type Snapshot = Catalogue;
+
+    fn pin(&self) -> Arc<Catalogue> {
+        Runtime::pin(self)
+    }
+
+    fn call(
+        &self,
+        snapshot: &Arc<Catalogue>,
+        target: &CallTarget,
+        input: Input<'_>,
+        context: Arc<CallContext>,
+    ) -> impl Future<Output = Result<Reply, CallError>> + Send {
+        Runtime::call(self, snapshot, target, input, context)
+    }
+}
+
+impl Snapshot for Catalogue {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn routes(&self) -> &[RouteEntry] {
+        Catalogue::routes(self)
+    }
+
+    fn openapi(&self) -> Bytes {
+        Catalogue::openapi(self)
+    }
+
+    fn asyncapi(&self) -> Bytes {
+        Catalogue::asyncapi(self)
+    }
+
+    fn services(&self) -> Vec<ServiceName> {
+        Catalogue::services(self)
+    }
+}

@@ -1,0 +1,473 @@
+//! The path of one request to a service, as one walk down: route → identity and access → rate → body → idempotency or kept answer →
+//! breaker → the call → the answer. Knows HTTP and the services' catalogue; no domain noun.
+
+use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use bytes::{Bytes, BytesMut};
+use http::header::{ACCEPT, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request};
+use http_body_util::{BodyExt, LengthLimitError};
+use tokio_util::task::TaskTracker;
+
+use super::backend::{Backend, Snapshot as _};
+use super::breaker::Verdict;
+use super::host_routes::HostRoutes;
+use super::idempotency::{self, Answer, Begin, IDEMPOTENT_REPLAYED, Idempotency, Owner};
+use super::problem::{PROBLEM_JSON, Problem};
+use super::rate_limit::Rule;
+use super::request::{RequestInfo, Served};
+use super::response_cache::{self, Asked, Kept, ResponseCache};
+use super::routes::{CompiledRoute, Found, Live, Values, percent_decode};
+use super::{GatewayState, host_name, identity};
+use echo_base::deadline::{Elapsed, timeout_at};
+use echo_base::limits;
+use echo_capabilities::context::{CallContext, Caller, ClientAddress};
+use echo_capabilities::tokens::Tokens;
+use echo_edge::in_flight::{Held, InFlight};
+use echo_edge::rates::{Allowance, RateLimiter, Subject};
+use echo_runtime::manifest::{Access, CacheScope};
+use echo_runtime::{CallError, ErrorKind, Input, Reply};
+
+const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// What all requests share.
+pub(super) struct Gateway<B> {
+    live: Arc<Live<B>>,
+    host_routes: HostRoutes,
+    tokens: Arc<dyn Tokens>,
+    rates: Arc<RateLimiter>,
+    idempotency: Idempotency,
+    responses: ResponseCache,
+    in_flight: Arc<InFlight>,
+    background: TaskTracker,
+    hasher: RandomState,
+    started_at: Instant,
+}
+
+impl<B: Backend> Gateway<B> {
+    pub fn new(state: &GatewayState<B>, live: Arc<Live<B>>, host_routes: HostRoutes) -> Self {
+        Self {
+            live,
+            host_routes,
+            tokens: state.tokens.clone(),
+            rates: state.rates.clone(),
+            idempotency: Idempotency::new(state.idempotency_cache.clone(), state.settings.request_timeout),
+            responses: ResponseCache::new(state.response_cache.clone()),
+            in_flight: state.settings.in_flight.clone(),
+            background: state.background.clone(),
+            hasher: RandomState::new(),
+            started_at: Instant::now(),
+        }
+    }
+
+    /// To the host's own handler or to the service whose path it is.
+    pub async fn dispatch(self: Arc<Self>, request: Request) -> Response {
+        let info = request.extensions().get::<Arc<RequestInfo>>().expect("the edge gives every request one").clone();
+        let deadline = info.received_at + self.live.settings.request_timeout;
+        if self.live.settings.loopback_names_only && !host_name::is_loopback(&request) {
+            return Problem::new(
+                StatusCode::MISDIRECTED_REQUEST,
+                "host_not_served",
+                "in development mode this host answers to localhost only",
+            )
+            .into_response();
+        }
+        let (seen, version) = (info.clone(), request.version());
+        let answer = pin!(async move {
+            match self.host_routes.find(request.uri().path()) {
+                Some(route) => {
+                    info.serve(Served::Host(route.path));
+                    let (parts, body) = request.into_parts();
+                    let body = match json_only(&parts.headers, body, &info).await {
+                        Ok(body) => body,
+                        Err(problem) => return problem.into_response(),
+                    };
+                    let mut request = Request::from_parts(parts, body);
+                    if let Some(address) = info.client_address {
+                        request.extensions_mut().insert(ClientAddress(address));
+                    }
+                    let Some((rule, counter)) = &route.rate else { return self.host_routes.answer(request).await };
+                    let subject = rule.limit.subject_of(None, info.client_address);
+                    let allowance = self.rates.check(&rule.limit, *counter, subject, info.received_at);
+                    if allowance.is_allowed { self.host_routes.answer(request).await } else { refused(route.path, rule, allowance) }
+                }
+                None => self.route(request, info).await.unwrap_or_else(Problem::into_response),
+            }
+        });
+        // Reading the body and the whole call are in it; an upgraded socket is not, its answer is the 101.
+        timeout_at(deadline, answer).await.unwrap_or_else(|Elapsed| match seen.is_receiving() {
+            true => body_late(version).into_response(),
+            false => StatusCode::GATEWAY_TIMEOUT.into_response(),
+        })
+    }
+
+    async fn route(self: Arc<Self>, request: Request, info: Arc<RequestInfo>) -> Result<Response, Problem> {
+        let (parts, body) = request.into_parts();
+        // Pinned once: every service that this request reaches is taken from this snapshot.
+        let (snapshot, table) = self.live.pin();
+        let (route, values) = match table.find(&parts.method, parts.uri.path()) {
+            Found::Route(route, values) => (route.clone(), values),
+            Found::WrongMethod { allow } => return Err(Problem::method_not_allowed(allow)),
+            Found::Nothing => return Err(Problem::not_found()),
+        };
+        info.serve(Served::Service(route.clone()));
+
+        let caller = identity::caller(&route.route.access, &*self.tokens, &parts.headers).map_err(|problem| {
+            let is_bad_token = problem.status == StatusCode::UNAUTHORIZED && identity::bearer(&parts.headers).is_some();
+            let scale = self.live.settings.rate_scale;
+            match is_bad_token.then(|| self.rates.count_bad_token(scale, info.client_address, info.received_at)) {
+                Some(Err(wait)) => Problem::rate_limited(wait),
+                _ => problem,
+            }
+        })?;
+        let limit = &route.rate.limit;
+        let subject = limit.subject_of(caller.as_ref().map(|caller| caller.user_id), info.client_address);
+        let allowance = self.rates.check(limit, route.rate_counter, subject, info.received_at);
+        if !allowance.is_allowed {
+            return Ok(refused(&route.pattern, &route.rate, allowance));
+        }
+        let values = decode_values(values)?;
+        let (body_read, held) = (Bytes::new(), None);
+        let call = Call { gateway: self, snapshot, route: route.clone(), info, caller, values, request: parts, body: body_read, held };
+        let mut response = Box::new(call).answer(body).await.unwrap_or_else(Problem::into_response);
+        route.rate.write_headers(&allowance, response.headers_mut());
+        Ok(response)
+    }
+
+    /// Milliseconds since the gateway began.
+    fn ms_at(&self, moment: Instant) -> u64 {
+        moment.saturating_duration_since(self.started_at).as_millis() as u64
+    }
+}
+
+/// One request that may go to its service. Owns all it needs, so that it can outlive a client that went away; boxed, as it is handed on.
+struct Call<B: Backend> {
+    gateway: Arc<Gateway<B>>,
+    snapshot: Arc<B::Snapshot>,
+    route: Arc<CompiledRoute>,
+    info: Arc<RequestInfo>,
+    caller: Option<Arc<Caller>>,
+    request: request::Parts,
+    values: Vec<String>,
+    body: Bytes,
+    /// Until the service has it and is done with it.
+    held: Option<Held>,
+}
+
+/// A success of a service.
+struct Done {
+    status: StatusCode,
+    body: Option<Bytes>,
+}
+
+impl<B: Backend> Call<B> {
+    async fn answer(mut self: Box<Self>, body: Body) -> Result<Response, Problem> {
+        let body = json_only(&self.request.headers, body, &self.info).await?;
+        if self.route.has_body && !body.is_end_stream() {
+            let user = self.caller.as_ref().map(|caller| Subject::User(caller.user_id));
+            let held = self.held.insert(self.gateway.in_flight.hold(Subject::of_address(self.info.client_address), user));
+            self.info.receives(true);
+            self.body = read_body(body, held).await?;
+            self.info.receives(false);
+        }
+        if self.request.method == Method::POST
+            && let Some(key) = idempotency::key_of(&self.request.headers)?
+        {
+            let key: Arc<str> = key.into();
+            // In a task of its own: should the client's connection break now, its next try finds the answer.
+            let done = self.gateway.background.clone().spawn(self.answer_once(key)).await;
+            return done.unwrap_or_else(|error| match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Problem::unavailable("shutting_down", "this host is shutting down", Duration::from_secs(1))),
+            });
+        }
+        if self.route.route.etag || self.route.route.cache.is_some() {
+            return self.answer_tagged().await;
+        }
+        let done = self.run(None).await?;
+        Ok(done.into_response())
+    }
+
+    /// POST with a key: done now, or answered as before.
+    async fn answer_once(self: Box<Self>, key: Arc<str>) -> Result<Response, Problem> {
+        let idempotency = &self.gateway.idempotency;
+        let fingerprint = idempotency::fingerprint(self.request.uri.path(), self.request.uri.query(), &self.body);
+        let owner = match &self.caller {
+            Some(caller) if self.route.route.access != Access::Public => Owner::User(caller.user_id),
+            _ => Owner::Request,
+        };
+        let slot = match idempotency.begin(owner, &self.route.key, &key, fingerprint).await? {
+            Begin::Run(slot) => Some(slot),
+            Begin::Unkept => None,
+            Begin::Replay(answer) if self.route.route.replay_calls && (200..300).contains(&answer.status) => {
+                let mut response = self.run(Some(key)).await?.into_response();
+                response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+                return Ok(response);
+            }
+            Begin::Replay(answer) => return Ok(replay(answer)),
+        };
+        let result = self.run(Some(key)).await;
+        if let Some(slot) = slot {
+            if self.route.route.has_secret_answer() {
+                idempotency.release(slot).await;
+                return result.map(Done::into_response);
+            }
+            let answer = match &result {
+                Ok(done) if self.route.route.replay_calls => Answer { status: done.status.as_u16(), body: Bytes::new() },
+                Ok(done) => Answer { status: done.status.as_u16(), body: done.body.clone().unwrap_or_default() },
+                Err(problem) => Answer { status: problem.status.as_u16(), body: problem.render(Some(&self.info.request_id)).into() },
+            };
+            idempotency.finish(slot, &answer, fingerprint).await;
+        }
+        result.map(Done::into_response)
+    }
+
+    /// GET with an ETag.
+    async fn answer_tagged(&self) -> Result<Response, Problem> {
+        let kept = self.kept().await?;
+        let etag = response_cache::etag_of(&kept.body);
+        let mut response = if response_cache::matches(&self.request.headers, &etag) {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            respond(StatusCode::from_u16(kept.status).unwrap_or_default(), kept.body, APPLICATION_JSON)
+        };
+        self.route.sharing.write_headers(response.headers_mut(), etag);
+        Ok(response)
+    }
+
+    /// The kept answer, where the manifest allows it; else the service's own, kept when it was asked for before.
+    async fn kept(&self) -> Result<Kept, Problem> {
+        let responses = &self.gateway.responses;
+        let place = self.route.route.cache.as_ref().and_then(|cache| {
+            let asked = Asked {
+                snapshot: self.snapshot.number(),
+                route: &self.route.key,
+                path: self.request.uri.path(),
+                query: self.request.uri.query(),
+                user: self.caller.as_ref().filter(|_| cache.per == CacheScope::User).map(|caller| caller.user_id),
+            };
+            Some((responses.place(&asked)?, cache.ttl))
+        });
+        if let Some((key, _)) = &place
+            && let Some(kept) = responses.get(key).await
+        {
+            return Ok(kept);
+        }
+        let kept = self.run(None).await?.into_kept();
+        if let Some((key, ttl)) = &place {
+            responses.put(key, &kept, *ttl).await;
+        }
+        Ok(kept)
+    }
+
+    /// The breaker, then the service.
+    async fn run(&self, idempotency_key: Option<Arc<str>>) -> Result<Done, Problem> {
+        let (gateway, route, headers) = (&*self.gateway, &*self.route, &self.request.headers);
+        let permit = route.breaker.admit(route.breaker_index, gateway.ms_at(Instant::now())).map_err(|wait| {
+            Problem::unavailable("circuit_open", "the circuit breaker is open: too many of this service's calls failed", wait)
+        })?;
+        let path: Vec<(&str, &str)> = route.variables.iter().map(|name| &**name).zip(self.values.iter().map(String::as_str)).collect();
+        let input = Input::Http {
+            path: &path,
+            query: if route.has_body { None } else { self.request.uri.query() },
+            body: (!self.body.is_empty()).then_some(&*self.body),
+        };
+        let context = Arc::new(CallContext {
+            caller: self.caller.clone(),
+            request_id: self.info.request_id.clone(),
+            correlation_id: self.info.correlation_id.clone(),
+            client_address: self.info.client_address,
+            user_agent: client_text(headers, &USER_AGENT),
+            trace_parent: client_text(headers, &TRACEPARENT),
+            idempotency_key,
+            event_id: None,
+            deadline: self.info.received_at + gateway.live.settings.request_timeout,
+        });
+        let result = gateway.live.backend.call(&self.snapshot, &route.target, input, context).await;
+        let verdict = verdict(&result);
+        let caller_number = if verdict == Verdict::Fault { gateway.hasher.hash_one(self.subject()) } else { 0 };
+        permit.settle(verdict, caller_number, gateway.ms_at(Instant::now()));
+        match result {
+            Ok(reply) => Ok(self.done(reply)),
+            Err(error) => {
+                self.log(&error);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn done(&self, reply: Reply) -> Done {
+        let route = &self.route.route;
+        let status = match &route.status_unless {
+            Some(unless) if reply.status_flag == Some(false) => unless.status,
+            _ => route.status,
+        };
+        Done { status: StatusCode::from_u16(status).expect("the manifest's check lets only 200 to 299 pass"), body: reply.body }
+    }
+
+    /// The one place where a service's fault is told; the client learns no more than its code.
+    fn log(&self, error: &CallError) {
+        let (service, route, request_id) = (&self.route.target.service, &*self.route.key, &*self.info.request_id);
+        match error {
+            CallError::Declined(declined) if declined.kind == ErrorKind::Internal => {
+                tracing::error!(%service, route, request_id, code = declined.code, reason = declined.message, "the service failed");
+            }
+            CallError::Failed(reason) => tracing::error!(%service, route, request_id, reason, "the service failed"),
+            CallError::TimedOut(reason) => tracing::warn!(%service, route, request_id, reason, "the service timed out"),
+            CallError::Unavailable(reason) => tracing::warn!(%service, route, request_id, reason, "the service is unavailable"),
+            CallError::Busy => tracing::warn!(%service, route, request_id, "the service is busy"),
+            CallError::Unreadable(_) | CallError::Invalid(_) | CallError::Declined(_) => {}
+        }
+    }
+
+    /// Whose request this is, where an anonymous one is its address's.
+    fn subject(&self) -> Subject {
+        self.caller.as_ref().map_or_else(|| Subject::of_address(self.info.client_address), |caller| Subject::User(caller.user_id))
+    }
+}
+
+impl Done {
+    fn into_kept(self) -> Kept {
+        Kept { status: self.status.as_u16(), body: self.body.unwrap_or_default() }
+    }
+}
+
+impl IntoResponse for Done {
+    fn into_response(self) -> Response {
+        respond(self.status, self.body.unwrap_or_default(), APPLICATION_JSON)
+    }
+}
+
+/// See `breaker`: a declined call is a good one, and what never reached the guest is none.
+fn verdict(result: &Result<Reply, CallError>) -> Verdict {
+    match result {
+        Ok(_) | Err(CallError::Declined(_)) => Verdict::Good,
+        Err(CallError::Failed(_) | CallError::TimedOut(_)) => Verdict::Fault,
+        Err(CallError::Unreadable(_) | CallError::Invalid(_) | CallError::Busy | CallError::Unavailable(_)) => Verdict::Neutral,
+    }
+}
+
+fn refused(pattern: &str, rule: &Rule, allowance: Allowance) -> Response {
+    metrics::counter!("echo_http_rate_limited_total", "route" => pattern.to_owned()).increment(1);
+    let mut response = Problem::rate_limited(allowance.reset).into_response();
+    rule.write_headers(&allowance, response.headers_mut());
+    response
+}
+
+fn replay(answer: Answer) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let content_type = if status.is_success() { APPLICATION_JSON } else { PROBLEM_JSON };
+    let mut response = respond(status, answer.body, content_type);
+    response.headers_mut().insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+fn respond(status: StatusCode, body: Bytes, content_type: HeaderValue) -> Response {
+    let has_body = !body.is_empty();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    // Room for what the layers add: the map would else be grown and hashed anew three times on its way out.
+    *response.headers_mut() = HeaderMap::with_capacity(24);
+    if has_body {
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
+    response
+}
+
+fn decode_values(values: Values<'_>) -> Result<Vec<String>, Problem> {
+    let decoded = values.into_iter().map(|value| percent_decode(value).map(std::borrow::Cow::into_owned)).collect::<Option<_>>();
+    decoded.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the path is not percent-encoded UTF-8"))
+}
+
+/// The body, if it is plain JSON or none; whether the route reads it or not, what is no JSON is nobody's form or file that went astray.
+/// Errors: 415.
+async fn json_only(headers: &HeaderMap, mut body: Body, info: &RequestInfo) -> Result<Body, Problem> {
+    if body.is_end_stream() || (headers.get(CONTENT_TYPE).is_some_and(is_json) && !headers.contains_key(CONTENT_ENCODING)) {
+        return Ok(body);
+    }
+    info.receives(true);
+    // HTTP/2 and chunked bodies may say only at their end that they are empty.
+    while !body.is_end_stream() {
+        let is_empty = body.size_hint().lower() == 0
+            && match body.frame().await {
+                Some(Ok(frame)) => frame.data_ref().is_none_or(Bytes::is_empty),
+                Some(Err(error)) => return Err(broken(&error)),
+                None => break,
+            };
+        if !is_empty {
+            let detail = "send the body as plain application/json";
+            let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail);
+            return Err(problem.with(ACCEPT, APPLICATION_JSON));
+        }
+    }
+    info.receives(false);
+    Ok(Body::empty())
+}
+
+/// The client did not send all of its request in time, and the connection is not to be used again (RFC 9110 section 15.5.9).
+fn body_late(version: Version) -> Problem {
+    let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timed_out", "the request's body did not arrive in time");
+    // HTTP/2 knows no such header (RFC 9113 section 8.2.2).
+    if version < Version::HTTP_2 { problem.with(CONNECTION, HeaderValue::from_static("close")) } else { problem }
+}
+
+/// Errors: 413 over the bound, 429 and 503 where too many bytes are held already, 400 for a body that breaks off.
+async fn read_body(mut body: Body, held: &mut Held) -> Result<Bytes, Problem> {
+    // Most bodies come in one piece, which is taken as it is.
+    let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
+        held.take(data.len())?;
+        if first.is_empty() {
+            first = data;
+        } else {
+            if whole.is_empty() {
+                whole.extend_from_slice(&first);
+            }
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+fn broken(error: &(dyn std::error::Error + 'static)) -> Problem {
+    if is_too_large(error) {
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request's body is too large")
+    } else {
+        Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the request's body broke off")
+    }
+}
+
+fn is_json(content_type: &HeaderValue) -> bool {
+    let text = content_type.to_str().unwrap_or_default();
+    let mut parts = text.split(';').map(str::trim);
+    let is_json = parts.next().is_some_and(|media| media.eq_ignore_ascii_case("application/json"));
+    // JSON is UTF-8 (RFC 8259 section 8.1): what says that it is something else is not read as if it were.
+    is_json
+        && parts.all(|parameter| match parameter.split_once('=') {
+            Some((name, value)) if name.trim_end().eq_ignore_ascii_case("charset") => {
+                value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+            }
+            _ => true,
+        })
+}
+
+fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<LengthLimitError>())
+}
+
+fn client_text(headers: &HeaderMap, name: &HeaderName) -> Option<Arc<str>> {
+    let text = headers.get(name)?.to_str().ok()?;
+    // ASCII, so that any place is a good one to cut.
+    Some(text[..text.len().min(limits::CLIENT_TEXT_BYTES_MAX)].into())
+}

@@ -1,0 +1,147 @@
+//! Devices that come and go become events of `echo:hub/events`. Noted in memory, written together into the feed's outbox, and only where
+//! somebody listens. Knows no sockets.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::registry::{Change, ConnectionInfo};
+use echo_base::limits;
+use echo_capabilities::events::{Event, Queue, QueueError};
+use echo_capabilities::hub::{Feed, FeedError};
+
+pub struct Announcer {
+    feed: Arc<dyn Feed>,
+    queue: Arc<dyn Queue>,
+    /// In their order. Full: what comes then is dropped, which takes a feed that is away (no socket opens without it) and more sockets
+    /// closing than the host may have.
+    waiting: Mutex<VecDeque<Noted>>,
+    rung: Notify,
+    /// One writer at a time, so that events leave in the order in which they were noted.
+    writing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Noted {
+    /// The event's id: the same however often it is tried.
+    id: Uuid,
+    at_us: u64,
+    change: Change,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AnnounceError {
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+impl Announcer {
+    pub fn new(feed: Arc<dyn Feed>, queue: Arc<dyn Queue>) -> Arc<Self> {
+        Arc::new(Self { feed, queue, waiting: Mutex::default(), rung: Notify::new(), writing: tokio::sync::Mutex::default() })
+    }
+
+    /// Never waits: it is called by a socket that opens or closes, under a lock of the registry.
+    pub fn note(&self, change: Change) {
+        let at_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+        {
+            let mut waiting = self.waiting.lock();
+            if waiting.len() >= limits::HUB_CHANGES_WAITING_MAX {
+                metrics::counter!("echo_hub_changes_dropped_total").increment(1);
+                return;
+            }
+            waiting.push_back(Noted { id: Uuid::now_v7(), at_us, change });
+        }
+        self.rung.notify_one();
+    }
+
+    /// Publishes what is noted, for ever; where that fails, again after a pause.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            self.rung.notified().await;
+            let mut pause_ms = limits::FEED_RETRY_FIRST_MS;
+            while let Err(error) = self.flush().await {
+                if pause_ms == limits::FEED_RETRY_FIRST_MS {
+                    tracing::warn!(%error, "services do not hear yet which devices come and go");
+                }
+                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                pause_ms = (pause_ms * 2).min(limits::FEED_RETRY_LAST_MS);
+            }
+        }
+    }
+
+    /// Publishes all that was noted before. What could not be published stays noted.
+    pub async fn flush(&self) -> Result<(), AnnounceError> {
+        let _writing = self.writing.lock().await;
+        loop {
+            let noted: Vec<Noted> = self.waiting.lock().iter().take(limits::RELAY_BATCH).cloned().collect();
+            if noted.is_empty() {
+                return Ok(());
+            }
+            let heard = (self.queue.is_heard(CONNECTED).await?, self.queue.is_heard(DISCONNECTED).await?);
+            let is_heard = |noted: &&Noted| match noted.change {
+                Change::Connected(_) => heard.0,
+                Change::Disconnected(_) => heard.1,
+            };
+            let events: Vec<Event> = noted.iter().filter(is_heard).map(Noted::event).collect();
+            if !events.is_empty() {
+                self.feed.announce(&events).await?;
+            }
+            // Only now: whoever is cancelled before has published nothing, or does so twice.
+            self.waiting.lock().drain(..noted.len());
+        }
+    }
+}
+
+const CONNECTED: &str = "hub.connected";
+const DISCONNECTED: &str = "hub.disconnected";
+
+impl Noted {
+    fn event(&self) -> Event {
+        let (topic, info) = match &self.change {
+            Change::Connected(info) => (CONNECTED, info),
+            Change::Disconnected(info) => (DISCONNECTED, info),
+        };
+        let ConnectionInfo { connection_id, user_id, device_id, session_id } = info;
+        let payload = json!({ "connection_id": connection_id, "user_id": user_id, "device_id": device_id, "session_id": session_id });
+        Event {
+            id: self.id,
+            topic: topic.to_owned(),
+            key: user_id.to_string(),
+            payload: payload.to_string(),
+            at_us: self.at_us,
+            correlation_id: self.id.to_string(),
+            gathers: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use echo_capabilities::events::embedded::EmbeddedQueue;
+    use echo_capabilities::hub::embedded::EmbeddedFeed;
+    use echo_capabilities::sql::sqlite::Durability;
+
+    #[tokio::test]
+    async fn what_nobody_writes_down_does_not_grow_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let feed = Arc::new(EmbeddedFeed::open(folder.path(), Durability::default()).await.unwrap());
+        let queue = Arc::new(EmbeddedQueue::open(folder.path(), Durability::default()).await.unwrap());
+        let announcer = Announcer::new(feed, queue.clone());
+        let id = Uuid::nil();
+        let info = ConnectionInfo { connection_id: id, user_id: id, device_id: "phone".to_owned(), session_id: id };
+        for _ in 0..limits::HUB_CHANGES_WAITING_MAX + 10 {
+            announcer.note(Change::Connected(info.clone()));
+        }
+        assert_eq!(announcer.waiting.lock().len(), limits::HUB_CHANGES_WAITING_MAX);
+        announcer.flush().await.unwrap();
+        assert!(announcer.waiting.lock().is_empty());
+    }
+}

@@ -1,0 +1,235 @@
+//! The services: which versions are live, how a call reaches an instance, how a version is deployed. Knows no HTTP and no backends.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use uuid::Uuid;
+
+use echo_base::names::ServiceName;
+use echo_capabilities::context::CallContext;
+use echo_capabilities::events::Queue;
+use echo_capabilities::guest::Capabilities;
+use echo_contract::codec::{CursorKey, DecodeError, Encoded};
+pub use echo_contract::{ErrorKind, FieldError, Input, ServiceError};
+
+pub mod artifact;
+mod backfill;
+mod bindings;
+mod call;
+mod catalogue;
+mod cpu;
+pub mod engine;
+mod frames;
+mod gate;
+pub mod inspect;
+mod instance;
+mod linking;
+mod long_calls;
+mod loosened;
+pub mod manifest;
+pub mod manifest_reference;
+pub mod permissions;
+mod pool;
+mod probation;
+mod stdout;
+mod subscriber;
+pub mod swap;
+pub mod versions;
+
+use backfill::Backfills;
+pub use call::StatsView;
+pub use catalogue::{CallTarget, Catalogue, RouteEntry};
+use engine::Engine;
+use gate::Gates;
+use long_calls::{LongCalls, Origin};
+use permissions::Permissions;
+use versions::VersionStore;
+
+/// A success.
+pub struct Reply {
+    /// The JSON document; none for functions without a result.
+    pub body: Option<Bytes>,
+    /// The boolean that the route's `status_unless` asks for.
+    pub status_flag: Option<bool>,
+}
+
+/// Why a call gave no reply.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// No JSON at all, or nested too deep (400).
+    #[error("the request cannot be read: {0}")]
+    Unreadable(String),
+    /// JSON of the wrong shape (422), every wrong field named.
+    #[error("the request is not valid")]
+    Invalid(Vec<FieldError>),
+    /// The service answered with an error.
+    #[error("declined: {}", .0.code)]
+    Declined(ServiceError),
+    /// No slot became free in time (503).
+    #[error("the service is busy")]
+    Busy,
+    /// No version of the service is running, or not one with this function (503).
+    #[error("the service is unavailable: {0}")]
+    Unavailable(String),
+    /// CPU or wall time is used up (504).
+    #[error("the call took too long: {0}")]
+    TimedOut(String),
+    /// Trap, memory bound, reply over the bound, transaction left open, cycle of calls (500).
+    #[error("the service failed: {0}")]
+    Failed(String),
+}
+
+impl From<DecodeError> for CallError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Unreadable(reason) => CallError::Unreadable(reason),
+            DecodeError::Invalid(fields) => CallError::Invalid(fields),
+        }
+    }
+}
+
+/// Gives each service its capabilities, made from the backends. Implemented in `app.rs`.
+#[async_trait]
+pub trait CapabilitySource: Send + Sync {
+    /// The same database, cache and so on for every version of a service; its settings are this version's defaults, overridden by the
+    /// operator's. Errors: a reason for the operator.
+    async fn capabilities_of(&self, service: &ServiceName, defaults: &BTreeMap<String, toml::Value>) -> Result<Arc<Capabilities>, String>;
+    /// `sqlite` or `postgres`: which of a service's migrations apply.
+    fn dialect(&self) -> &'static str;
+}
+
+/// The live services, and how they are called.
+pub struct Runtime {
+    engine: Engine,
+    long_calls: LongCalls,
+    permissions: Permissions,
+    capabilities: Arc<dyn CapabilitySource>,
+    queue: Arc<dyn Queue>,
+    catalogue: ArcSwap<Catalogue>,
+    versions: VersionStore,
+    gates: Gates,
+    /// Held, for milliseconds, while the next catalogue is made and stored.
+    publishing: parking_lot::Mutex<()>,
+    /// Per service: subscriptions of two generations are not changed at the same time.
+    following: Gates,
+    generations_count: AtomicU64,
+    /// The key that clients' cursors are sealed with.
+    cursor_key: CursorKey,
+    migration_timeout: Duration,
+    dev_mode: bool,
+    backfills: Backfills,
+    myself: Weak<Runtime>,
+}
+
+pub struct RuntimeSettings<'a> {
+    /// Versions that operators deployed.
+    pub versions_folder: &'a Path,
+    /// Of each service.
+    pub versions_kept: usize,
+    pub permissions: Permissions,
+    /// Kept in the data folder, so that clients' cursors stay valid through a restart.
+    pub cursor_key: [u8; 32],
+    /// How long the migrations of a deployment may keep a live service from writing.
+    pub migration_timeout: Duration,
+    pub dev_mode: bool,
+}
+
+impl Runtime {
+    /// To be called within tokio's runtime.
+    pub fn new(
+        engine: Engine,
+        capabilities: Arc<dyn CapabilitySource>,
+        queue: Arc<dyn Queue>,
+        settings: RuntimeSettings<'_>,
+    ) -> std::io::Result<Arc<Self>> {
+        let versions = VersionStore::open(settings.versions_folder, settings.versions_kept)?;
+        Ok(Arc::new_cyclic(|myself| Self {
+            long_calls: LongCalls::start(engine.ticks()),
+            engine,
+            permissions: settings.permissions,
+            capabilities,
+            queue,
+            catalogue: ArcSwap::default(),
+            versions,
+            gates: Gates::default(),
+            publishing: parking_lot::Mutex::default(),
+            following: Gates::default(),
+            generations_count: AtomicU64::new(0),
+            cursor_key: CursorKey::new(&settings.cursor_key),
+            migration_timeout: settings.migration_timeout,
+            dev_mode: settings.dev_mode,
+            backfills: Backfills::default(),
+            myself: myself.clone(),
+        }))
+    }
+
+    /// The newest snapshot; hold it for the whole root request.
+    pub fn pin(&self) -> Arc<Catalogue> {
+        self.catalogue.load_full()
+    }
+
+    /// Calls a function in the pinned snapshot. `context.deadline` and the service's own `wall` bound it.
+    pub async fn call(
+        &self,
+        catalogue: &Arc<Catalogue>,
+        target: &CallTarget,
+        input: Input<'_>,
+        context: Arc<CallContext>,
+    ) -> Result<Reply, CallError> {
+        let generation = catalogue
+            .generation(target.service.as_str())
+            .ok_or_else(|| CallError::Unavailable(format!("no service {}", target.service)))?;
+        let binding = generation
+            .calls
+            .get(target.binding)
+            .ok_or_else(|| CallError::Unavailable(format!("{} has no such function", target.service)))?;
+        let mut params = binding.request.decode(&input)?;
+        // Only at the edge: calls between services pass cursors unsealed.
+        let scope = (binding.request.has_cursors() || binding.reply.has_cursors()).then(|| {
+            let caller = context.caller.as_ref().map(|caller| caller.user_id.as_bytes());
+            let function = &generation.exports[binding.export].name;
+            binding.request.cursor_scope(&self.cursor_key, target.service.as_str(), function, caller, &params)
+        });
+        if let Some(scope) = &scope {
+            binding.request.open_cursors(scope, &mut params)?;
+        }
+        let frame = call::CallFrame::root(catalogue.clone(), target.service.clone());
+        let mut result =
+            call::run_root(&self.long_calls, Origin::Client, generation.clone(), binding.export, params, frame, context).await?;
+        if let Some(scope) = &scope {
+            binding.reply.seal_cursors(scope, &mut result);
+        }
+        match binding.reply.encode(&result) {
+            Ok(Encoded::Ok { body, status_flag }) => Ok(Reply { body: body.map(Bytes::from), status_flag }),
+            Ok(Encoded::Declined(error)) => Err(CallError::Declined(error)),
+            Err(error) => Err(CallError::Failed(format!("its reply cannot be sent: {error}"))),
+        }
+    }
+
+    fn next_generation(&self) -> u64 {
+        self.generations_count.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// The context of a call that no client made.
+fn internal_context(purpose: &str, wall: Duration) -> CallContext {
+    let request_id: Arc<str> = format!("{purpose}-{}", Uuid::now_v7()).into();
+    CallContext {
+        caller: None,
+        correlation_id: request_id.clone(),
+        request_id,
+        client_address: None,
+        user_agent: None,
+        trace_parent: None,
+        idempotency_key: None,
+        event_id: None,
+        deadline: Instant::now() + wall,
+    }
+}
