@@ -28,6 +28,7 @@ use crate::watch::{self, SourceTree};
 use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_base::private_file;
+use echo_capabilities::blob::{Blobs, ObjectStoreBlobs};
 use echo_capabilities::cache::Cache;
 use echo_capabilities::cache::memory::MemoryCache;
 use echo_capabilities::events::Queue;
@@ -121,6 +122,7 @@ impl Host {
                 .await
                 .context("the queue")?,
         );
+        let blobs: Arc<dyn Blobs> = Arc::new(ObjectStoreBlobs::in_folder(&data.join("blobs")).context("the blobs")?);
         let announcer = Announcer::new(feed.clone(), queue.clone());
         let noting = announcer.clone();
         let registry = Registry::new(Some(Box::new(move |change| noting.note(change))));
@@ -134,6 +136,7 @@ impl Host {
             relays: parking_lot::Mutex::new(vec![relay_feed]),
             relays_stop,
             cache: cache.clone(),
+            blobs: blobs.clone(),
             feed: feed.clone(),
             queue: queue.clone(),
             sockets: registry.clone(),
@@ -386,7 +389,7 @@ fn ready_of(router: impl Answering) -> ReadyAnswer {
 /// Whether a name in the data folder is the host's; see the table in `docs/ARCHITECTURE.md`.
 fn is_own(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or(name);
-    ["code", "feed", "keys", "plugins", "queue", "run", "secrets", "services", "tokens"].contains(&stem)
+    ["blobs", "code", "feed", "keys", "plugins", "queue", "run", "secrets", "services", "tokens"].contains(&stem)
 }
 
 /// In development the source tree's own map, so that a new world needs no new host.
@@ -504,6 +507,7 @@ struct Backends {
     databases: tokio::sync::Mutex<HashMap<ServiceName, Arc<dyn Database>>>,
     relays: parking_lot::Mutex<Vec<JoinHandle<()>>>,
     relays_stop: CancellationToken,
+    blobs: Arc<dyn Blobs>,
     cache: Arc<dyn Cache>,
     feed: Arc<dyn Feed>,
     queue: Arc<dyn Queue>,
@@ -545,6 +549,7 @@ impl CapabilitySource for Backends {
         Ok(Arc::new(Capabilities {
             database: self.database(service).await?,
             cache: self.cache.clone(),
+            blobs: self.blobs.clone(),
             feed: self.feed.clone(),
             sockets: self.sockets.clone(),
             passwords: self.passwords.clone(),

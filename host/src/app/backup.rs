@@ -25,6 +25,9 @@ const INDEX: &str = "backup.json";
 const FORMAT: u32 = 1;
 /// Folders of files that are replaced whole, below the data folder.
 const FOLDERS: [&str; 3] = ["keys", "secrets", "plugins"];
+/// Objects and uploads. They never change, and one is there before a database names it: so they are copied after the databases, and what was
+/// removed meanwhile is left out.
+const BLOBS: &str = "blobs";
 /// What every data folder has: without one of them a backup is not whole, whatever its index says.
 const NEEDED: [&str; 3] = ["feed.sqlite", "queue.sqlite", "tokens.sqlite"];
 /// Read at once, in bytes: databases may be larger than the memory.
@@ -118,6 +121,7 @@ pub async fn write(data: &Path, databases: Vec<(PathBuf, Arc<File>)>, tokens: &P
         }
         let copied = snapshot::copy_file(&data.join(&tokens), &unfinished.0.join(&tokens));
         copied.map_err(|source| BackupError::Database { path: tokens, source })?;
+        copy_blobs(&data.join(BLOBS), &unfinished.0.join(BLOBS))?;
         finish(&unfinished.0, &to)
     };
     tokio::task::spawn_blocking(work).await.map_err(|broken| BackupError::Broken(broken.to_string()))?
@@ -299,6 +303,36 @@ fn copy_folder(from: &Path, to: &Path) -> Result<(), BackupError> {
         let to = to.join(&path);
         create_parent(&to)?;
         copy_file(&from.join(&path), &to)?;
+    }
+    Ok(())
+}
+
+/// But for those that are on their way.
+fn copy_blobs(from: &Path, to: &Path) -> Result<(), BackupError> {
+    let entries = |folder: &Path| match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    };
+    let mut open = vec![from.to_owned()];
+    while let Some(next) = open.pop() {
+        for path in entries(&next).map_err(|source| BackupError::File { path: next.clone(), source })? {
+            if path.is_dir() {
+                if path.file_name().is_none_or(|name| name != "arriving") {
+                    open.push(path);
+                }
+                continue;
+            }
+            let to = to.join(path.strip_prefix(from).expect("it was found there"));
+            create_parent(&to)?;
+            match copy_file(&path, &to) {
+                Err(_) if !path.exists() => match fs::remove_file(&to) {
+                    Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(BackupError::File { path: to, source }),
+                    _ => {}
+                },
+                copied => drop(copied?),
+            }
+        }
     }
     Ok(())
 }

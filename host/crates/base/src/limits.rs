@@ -442,6 +442,16 @@ pub const FEED_EXPIRY_INTERVAL_S: u64 = 10 * 60;
 pub const FEED_PAGE_MAX: usize = 500;
 pub const SYNC_PAGE_DEFAULT: usize = 50;
 
+// --- Blobs --------------------------------------------------------------------------------------------------------------------------
+/// One object, or one upload.
+pub const BLOB_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// What a guest reads or writes of one in one call.
+pub const BLOB_CALL_BYTES_MAX: usize = 1024 * 1024;
+/// Handed to the store at once while an upload comes in; two of them are in memory.
+pub const BLOB_CHUNK_BYTES: usize = 256 * 1024;
+/// Pieces of one upload: requests that added to it.
+pub const BLOB_PIECES_MAX: usize = 1_000;
+
 // --- Cache, passwords, tokens ------------------------------------------------------------------------------------------------------
 pub const CACHE_KEY_BYTES_MAX: usize = 512;
 pub const CACHE_VALUE_BYTES_MAX: usize = 1024 * 1024;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceTable;
 
+use super::blob::Blobs;
 use super::cache::Cache;
 use super::config::ServiceSettings;
 use super::context::CallContext;
@@ -22,6 +23,7 @@ use echo_base::names::ServiceName;
 pub struct Capabilities {
     pub database: Arc<dyn Database>,
     pub cache: Arc<dyn Cache>,
+    pub blobs: Arc<dyn Blobs>,
     pub feed: Arc<dyn Feed>,
     pub sockets: Arc<dyn Sockets>,
     pub passwords: Arc<dyn Passwords>,

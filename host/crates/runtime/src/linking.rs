@@ -21,14 +21,15 @@ use echo_capabilities::events::Event;
 use echo_capabilities::guest::Guest;
 use echo_capabilities::hub::host::PushError;
 use echo_capabilities::sql::Effect;
-use echo_capabilities::{cache, config, context, hub, log, passwords, sql, tokens};
+use echo_capabilities::{blob, cache, config, context, hub, log, passwords, sql, tokens};
 use echo_contract::codec::EventCodec;
 use echo_contract::wit::{Contract, Interface};
 
 type Link = fn(&mut Linker<InstanceState>, fn(&mut InstanceState) -> &mut Guest) -> wasmtime::Result<()>;
 
 /// The capabilities: interface (without its version) and what connects it.
-const CAPABILITIES: [(&str, Link); 8] = [
+const CAPABILITIES: [(&str, Link); 9] = [
+    ("echo:blob/blob", blob::host::add_to_linker),
     ("echo:cache/cache", cache::host::add_to_linker),
     ("echo:config/config", config::host::add_to_linker),
     ("echo:context/context", context::host::add_to_linker),

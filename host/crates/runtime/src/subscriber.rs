@@ -164,6 +164,7 @@ mod tests {
     use crate::permissions::Permissions;
     use crate::swap::Decisions;
     use crate::{CapabilitySource, RuntimeSettings};
+    use echo_capabilities::blob::ObjectStoreBlobs;
     use echo_capabilities::cache::memory::MemoryCache;
     use echo_capabilities::config::ServiceSettings;
     use echo_capabilities::events::embedded::EmbeddedQueue;
@@ -254,6 +255,7 @@ mod tests {
         let capabilities = Capabilities {
             database: SqliteBackend::new(folder).open(&service).await.expect("opens"),
             cache: Arc::new(MemoryCache::new(limits::MIB_BYTES)),
+            blobs: Arc::new(ObjectStoreBlobs::in_folder(&folder.join("blobs")).expect("opens")),
             feed: Arc::new(EmbeddedFeed::open(folder, Durability::default()).await.expect("opens")),
             sockets: Arc::new(NoSockets),
             passwords: Arc::new(NativePasswords::new([0; 32], Cost::light())),

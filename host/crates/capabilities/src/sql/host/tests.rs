@@ -13,6 +13,7 @@ use wasmtime::component::Resource;
 
 use super::wit::{Host, HostTransaction};
 use super::*;
+use crate::blob::ObjectStoreBlobs;
 use crate::cache::{Cache, CacheError};
 use crate::config::ServiceSettings;
 use crate::context::{CallContext, Caller};
@@ -37,6 +38,7 @@ pub(crate) async fn two_guests(folder: &Path, sockets: Arc<dyn Sockets>) -> [Gue
     let capabilities = Arc::new(Capabilities {
         database,
         cache: Arc::new(Nothing),
+        blobs: Arc::new(ObjectStoreBlobs::in_folder(&folder.join("blobs")).expect("opens")),
         feed: Arc::new(EmbeddedFeed::open(folder, Durability::default()).await.expect("opens")),
         sockets,
         passwords: Arc::new(Nothing),

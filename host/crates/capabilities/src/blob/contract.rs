@@ -1,0 +1,177 @@
+//! What every backend of `Blobs` does.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+
+use super::*;
+
+/// Of one upload, in these tests.
+const PIECES_MAX: usize = 8;
+
+fn media() -> ServiceName {
+    ServiceName::parse("media").unwrap()
+}
+
+fn other() -> ServiceName {
+    ServiceName::parse("other").unwrap()
+}
+
+fn pieces(pieces: &[&'static [u8]]) -> ByteStream {
+    let pieces: Vec<_> = pieces.iter().map(|piece| Ok(Bytes::from_static(piece))).collect();
+    futures_util::stream::iter(pieces).boxed()
+}
+
+/// Ends with an error after these.
+fn breaking(first: &'static [u8]) -> ByteStream {
+    futures_util::stream::iter([Ok(Bytes::from_static(first)), Err(io::Error::other("the client is gone"))]).boxed()
+}
+
+async fn whole(blobs: &dyn Blobs, key: &str, range: Range<u64>) -> Vec<u8> {
+    let stream = blobs.read(&media(), key, range).await.unwrap();
+    stream
+        .try_fold(Vec::new(), async |mut read, bytes| {
+            read.extend_from_slice(&bytes);
+            Ok(read)
+        })
+        .await
+        .unwrap()
+}
+
+async fn an_upload_becomes_an_object_of_its_name(blobs: Arc<dyn Blobs>) {
+    assert_eq!(blobs.upload_size(&media(), "u-1").await, Err(BlobError::NotFound));
+    assert_eq!(blobs.append(&media(), "u-1", 0, 100, pieces(&[b"he", b"llo"])).await, Ok(5));
+    assert_eq!(blobs.append(&media(), "u-1", 5, 100, pieces(&[b" world"])).await, Ok(11));
+    assert_eq!(blobs.upload_size(&media(), "u-1").await, Ok(11));
+    assert_eq!(blobs.read_upload(&media(), "u-1", 3..8).await.unwrap(), "lo wo");
+    assert_eq!(blobs.read_upload(&media(), "u-1", 9..100).await.unwrap(), "ld");
+    let object = blobs.finish(&media(), "u-1").await.unwrap();
+    assert_eq!(object, Object { key: "u-1".to_owned(), size: 11 });
+    assert_eq!(blobs.finish(&media(), "u-1").await, Ok(object), "asked again after a lost answer");
+    assert_eq!(blobs.finish(&media(), "u-2").await, Err(BlobError::NotFound));
+    assert_eq!(blobs.append(&media(), "u-1", 0, 100, pieces(&[b"other"])).await, Err(BlobError::Conflict { size: 11 }));
+    assert_eq!(blobs.upload_size(&media(), "u-1").await, Err(BlobError::NotFound), "it is none any more");
+    assert_eq!(whole(&*blobs, "u-1", 0..11).await, b"hello world");
+    assert_eq!(whole(&*blobs, "u-1", 4..7).await, b"o w");
+    assert_eq!(whole(&*blobs, "u-1", 4..4).await, b"");
+    // In one piece.
+    blobs.append(&media(), "u-2", 0, 100, pieces(&[b"hello world"])).await.unwrap();
+    assert_eq!(blobs.finish(&media(), "u-2").await.unwrap().size, 11);
+    assert_eq!(blobs.size(&media(), "u-2").await, Ok(11));
+    assert_eq!(blobs.delete(&media(), "u-2").await, Ok(true));
+    assert_eq!(blobs.delete(&media(), "u-2").await, Ok(false));
+    assert_eq!(blobs.size(&media(), "u-2").await, Err(BlobError::NotFound));
+    assert!(blobs.read(&media(), "u-2", 0..1).await.is_err());
+}
+
+async fn an_upload_goes_on_where_it_broke_off(blobs: Arc<dyn Blobs>) {
+    assert_eq!(blobs.append(&media(), "u", 0, 100, breaking(b"hel")).await, Err(BlobError::BrokeOff { size: 3 }));
+    assert_eq!(blobs.append(&media(), "u", 0, 100, pieces(&[b"hello"])).await, Err(BlobError::Conflict { size: 3 }));
+    assert_eq!(blobs.append(&media(), "u", 3, 100, breaking(b"")).await, Err(BlobError::BrokeOff { size: 3 }));
+    assert_eq!(blobs.append(&media(), "u", 3, 100, pieces(&[b"lo world"])).await, Ok(11));
+    blobs.finish(&media(), "u").await.unwrap();
+    assert_eq!(whole(&*blobs, "u", 0..11).await, b"hello world");
+}
+
+async fn what_is_too_large_is_not_kept(blobs: Arc<dyn Blobs>) {
+    assert_eq!(blobs.append(&media(), "u", 0, 4, pieces(&[b"hel", b"lo"])).await, Err(BlobError::TooLarge));
+    assert_eq!(blobs.upload_size(&media(), "u").await, Err(BlobError::NotFound));
+    assert_eq!(blobs.append(&media(), "u", 0, 5, pieces(&[b"hello"])).await, Ok(5));
+    assert_eq!(blobs.append(&media(), "u", 5, 5, pieces(&[b"!"])).await, Err(BlobError::TooLarge));
+    assert_eq!(blobs.upload_size(&media(), "u").await, Ok(5));
+}
+
+async fn of_many_at_one_offset_one_succeeds(blobs: Arc<dyn Blobs>) {
+    let appends = (0..16).map(|_| {
+        let blobs = blobs.clone();
+        tokio::spawn(async move { blobs.append(&media(), "u", 0, 100, pieces(&[b"hello", b" world"])).await })
+    });
+    let mut sizes = Vec::new();
+    for append in appends.collect::<Vec<_>>() {
+        match append.await.unwrap() {
+            Ok(size) => sizes.push(size),
+            Err(error) => assert_eq!(error, BlobError::Conflict { size: 11 }),
+        }
+    }
+    assert_eq!(sizes, [11]);
+    blobs.finish(&media(), "u").await.unwrap();
+    assert_eq!(whole(&*blobs, "u", 0..11).await, b"hello world");
+}
+
+async fn an_upload_has_a_bounded_count_of_pieces(blobs: Arc<dyn Blobs>) {
+    for at in 0..PIECES_MAX as u64 {
+        assert_eq!(blobs.append(&media(), "u", at, 10_000, pieces(&[b"x"])).await, Ok(at + 1));
+    }
+    let at = PIECES_MAX as u64;
+    assert_eq!(blobs.append(&media(), "u", at, 10_000, pieces(&[b"x"])).await, Err(BlobError::TooManyPieces));
+    assert_eq!(blobs.finish(&media(), "u").await.unwrap().size, at);
+    assert_eq!(whole(&*blobs, "u", 0..at).await, vec![b'x'; at as usize]);
+}
+
+/// A piece that was on its way when the host ended is nobody's; what was answered is there.
+#[test]
+fn what_was_arriving_is_gone_when_the_folder_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let arriving = folder.path().join("media/arriving");
+    let object = folder.path().join("media/objects/-1/u-1");
+    std::fs::create_dir_all(&arriving).unwrap();
+    std::fs::create_dir_all(object.parent().unwrap()).unwrap();
+    std::fs::write(arriving.join("half"), "hel").unwrap();
+    std::fs::write(&object, "hello").unwrap();
+    ObjectStoreBlobs::in_folder(folder.path()).unwrap();
+    assert!(!arriving.exists());
+    assert!(object.exists());
+}
+
+async fn no_service_reaches_what_is_anothers(blobs: Arc<dyn Blobs>) {
+    blobs.append(&media(), "u", 0, 100, pieces(&[b"hello world"])).await.unwrap();
+    assert_eq!(blobs.upload_size(&other(), "u").await, Err(BlobError::NotFound));
+    let key = blobs.finish(&media(), "u").await.unwrap().key;
+    assert_eq!(blobs.size(&other(), &key).await, Err(BlobError::NotFound));
+    assert_eq!(blobs.delete(&other(), &key).await, Ok(false));
+    for name in ["", "..", "a/b", "../media/uploads/u", "u\0", &"u".repeat(65)] {
+        let refused = Err(BlobError::BadName(name.to_owned()));
+        assert_eq!(blobs.upload_size(&other(), name).await, refused);
+        assert_eq!(blobs.size(&other(), name).await, refused);
+    }
+}
+
+async fn what_is_discarded_is_gone(blobs: Arc<dyn Blobs>) {
+    blobs.append(&media(), "u", 0, 100, pieces(&[b"hello"])).await.unwrap();
+    assert_eq!(blobs.discard(&media(), "u").await, Ok(()));
+    assert_eq!(blobs.upload_size(&media(), "u").await, Err(BlobError::NotFound));
+    assert_eq!(blobs.discard(&media(), "u").await, Ok(()));
+    // No byte at all is an object too.
+    assert_eq!(blobs.append(&media(), "empty", 0, 100, pieces(&[])).await, Ok(0));
+    assert_eq!(blobs.finish(&media(), "empty").await.unwrap().size, 0);
+}
+
+macro_rules! suite {
+    ($backend:ident: $($test:ident),* $(,)?) => { $(
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $test() {
+            let folder = tempfile::tempdir().unwrap();
+            super::$test($backend(folder.path())).await;
+        }
+    )* };
+}
+
+mod in_a_folder {
+    use super::*;
+
+    fn open(folder: &std::path::Path) -> Arc<dyn Blobs> {
+        Arc::new(ObjectStoreBlobs::in_folder(&folder.join("blobs")).unwrap().with_pieces_max(PIECES_MAX))
+    }
+
+    suite!(open:
+        an_upload_becomes_an_object_of_its_name,
+        an_upload_goes_on_where_it_broke_off,
+        what_is_too_large_is_not_kept,
+        of_many_at_one_offset_one_succeeds,
+        an_upload_has_a_bounded_count_of_pieces,
+        no_service_reaches_what_is_anothers,
+        what_is_discarded_is_gone,
+    );
+}

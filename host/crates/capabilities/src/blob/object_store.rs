@@ -1,0 +1,267 @@
+//! Blobs in whatever the crate `object_store` reaches: a folder of this machine, or S3.
+//!
+//! `<service>/objects/<last two characters>/<key>` are objects. `<service>/uploads/<upload>/<offset>` are the pieces of an upload, each as it
+//! arrived, the offset with leading zeros: a piece appears whole under its name or not at all, and one name is taken once. So of two clients
+//! that send the same piece one is refused, on one host or on many. `<service>/arriving/<id>` are pieces on their way.
+
+use std::io;
+use std::ops::Range;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{Error, ObjectStore, ObjectStoreExt, WriteMultipart};
+use uuid::Uuid;
+
+use super::{BlobError, Blobs, ByteStream, Object, is_name};
+use echo_base::limits;
+use echo_base::names::ServiceName;
+use echo_base::private_file;
+
+pub struct ObjectStoreBlobs {
+    store: Arc<dyn ObjectStore>,
+    /// Handed to the store at once, in bytes.
+    chunk_bytes: usize,
+    /// Of one upload.
+    pieces_max: usize,
+}
+
+/// One piece of an upload.
+struct Piece {
+    path: Path,
+    offset: u64,
+    size: u64,
+}
+
+impl ObjectStoreBlobs {
+    /// In a folder, which is made. What is stored is flushed to the disk before it is answered.
+    pub fn in_folder(folder: &FilePath) -> io::Result<Self> {
+        private_file::create_folder(folder)?;
+        remove_arriving(folder)?;
+        let store = LocalFileSystem::new_with_prefix(folder).map_err(io::Error::other)?.with_fsync(true).with_automatic_cleanup(true);
+        Ok(Self { store: Arc::new(store), chunk_bytes: limits::BLOB_CHUNK_BYTES, pieces_max: limits::BLOB_PIECES_MAX })
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_pieces_max(self, pieces_max: usize) -> Self {
+        Self { pieces_max, ..self }
+    }
+
+    /// In their order. Errors: `NotFound` where there is none.
+    async fn pieces(&self, service: &ServiceName, upload: &str) -> Result<Vec<Piece>, BlobError> {
+        let folder = upload_folder(service, upload)?;
+        let listed: Vec<_> = self.store.list(Some(&folder)).try_collect().await.map_err(unavailable)?;
+        let mut pieces = Vec::with_capacity(listed.len());
+        for meta in listed {
+            let offset = meta.location.filename().and_then(|name| name.parse().ok());
+            let offset = offset.ok_or_else(|| BlobError::Unavailable(format!("{} is no piece of an upload", meta.location)))?;
+            pieces.push(Piece { path: meta.location, offset, size: meta.size });
+        }
+        pieces.sort_by_key(|piece| piece.offset);
+        if pieces.is_empty() { Err(BlobError::NotFound) } else { Ok(pieces) }
+    }
+
+    /// Stores what comes; its size, and whether it came to its end. At most `bytes_max`.
+    async fn store(&self, to: &Path, bytes_max: u64, body: &mut ByteStream) -> Result<(u64, bool), BlobError> {
+        let upload = self.store.put_multipart(to).await.map_err(unavailable)?;
+        let mut writing = WriteMultipart::new_with_chunk_size(upload, self.chunk_bytes);
+        let (mut size, mut is_whole) = (0, true);
+        while let Some(piece) = body.next().await {
+            let Ok(piece) = piece else {
+                is_whole = false;
+                break;
+            };
+            size += piece.len() as u64;
+            if size > bytes_max {
+                let _ = writing.abort().await;
+                return Err(BlobError::TooLarge);
+            }
+            // No more than one chunk is written while another gathers: memory stays flat however fast the client is.
+            writing.wait_for_capacity(1).await.map_err(unavailable)?;
+            writing.put(piece);
+        }
+        writing.finish().await.map_err(unavailable)?;
+        Ok((size, is_whole))
+    }
+
+    async fn delete_pieces(&self, pieces: &[Piece]) -> Result<(), BlobError> {
+        for piece in pieces {
+            match self.store.delete(&piece.path).await {
+                Ok(()) | Err(Error::NotFound { .. }) => {}
+                Err(error) => return Err(unavailable(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Blobs for ObjectStoreBlobs {
+    async fn append(
+        &self,
+        service: &ServiceName,
+        upload: &str,
+        offset: u64,
+        size_max: u64,
+        mut body: ByteStream,
+    ) -> Result<u64, BlobError> {
+        let size = match self.pieces(service, upload).await {
+            Ok(pieces) if pieces.len() >= self.pieces_max => return Err(BlobError::TooManyPieces),
+            Ok(pieces) => end_of(&pieces),
+            Err(BlobError::NotFound) => self.size(service, upload).await.or_else(none_yet)?,
+            Err(error) => return Err(error),
+        };
+        if size != offset {
+            return Err(BlobError::Conflict { size });
+        }
+        let arriving = arriving_path(service);
+        let (added, is_whole) = self.store(&arriving, size_max.saturating_sub(offset), &mut body).await?;
+        // An empty piece would keep its place from the next one; an upload without a byte is one empty piece.
+        if added > 0 || (offset == 0 && is_whole) {
+            let piece = upload_folder(service, upload)?.join(format!("{offset:020}"));
+            if let Err(error) = self.store.rename_if_not_exists(&arriving, &piece).await {
+                let _ = self.store.delete(&arriving).await;
+                return match error {
+                    Error::AlreadyExists { .. } => Err(BlobError::Conflict { size: self.upload_size(service, upload).await? }),
+                    other => Err(unavailable(other)),
+                };
+            }
+        } else {
+            let _ = self.store.delete(&arriving).await;
+        }
+        let size = offset + added;
+        if is_whole { Ok(size) } else { Err(BlobError::BrokeOff { size }) }
+    }
+
+    async fn upload_size(&self, service: &ServiceName, upload: &str) -> Result<u64, BlobError> {
+        Ok(end_of(&self.pieces(service, upload).await?))
+    }
+
+    async fn read_upload(&self, service: &ServiceName, upload: &str, range: Range<u64>) -> Result<Bytes, BlobError> {
+        let mut read = BytesMut::new();
+        for piece in self.pieces(service, upload).await? {
+            let wanted = range.start.max(piece.offset)..range.end.min(piece.offset + piece.size);
+            if wanted.start < wanted.end {
+                let within = wanted.start - piece.offset..wanted.end - piece.offset;
+                read.extend_from_slice(&self.store.get_range(&piece.path, within).await.map_err(unavailable)?);
+            }
+        }
+        Ok(read.freeze())
+    }
+
+    async fn finish(&self, service: &ServiceName, upload: &str) -> Result<Object, BlobError> {
+        let path = object_path(service, upload)?;
+        let key = upload.to_owned();
+        // Asked again, perhaps after a crash between the object and the end of its pieces.
+        match self.size(service, upload).await {
+            Ok(size) => {
+                self.discard(service, upload).await?;
+                return Ok(Object { key, size });
+            }
+            Err(BlobError::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+        let pieces = self.pieces(service, upload).await?;
+        let size = end_of(&pieces);
+        if let [piece] = &*pieces {
+            self.store.rename(&piece.path, &path).await.map_err(unavailable)?;
+            return Ok(Object { key, size });
+        }
+        // One after the other: as many files open at once as an upload has pieces would be too many.
+        let (store, paths) = (self.store.clone(), pieces.iter().map(|piece| piece.path.clone()).collect::<Vec<_>>());
+        let opened = futures_util::stream::iter(paths).then(move |path| {
+            let store = store.clone();
+            async move { store.get(&path).await.map(|found| found.into_stream().map_err(io::Error::other)).map_err(io::Error::other) }
+        });
+        let mut whole: ByteStream = opened.try_flatten().boxed();
+        let arriving = arriving_path(service);
+        if self.store(&arriving, size, &mut whole).await? != (size, true) {
+            let _ = self.store.delete(&arriving).await;
+            return Err(BlobError::Unavailable("the pieces of an upload cannot be read".to_owned()));
+        }
+        self.store.rename(&arriving, &path).await.map_err(unavailable)?;
+        self.delete_pieces(&pieces).await?;
+        Ok(Object { key, size })
+    }
+
+    async fn discard(&self, service: &ServiceName, upload: &str) -> Result<(), BlobError> {
+        match self.pieces(service, upload).await {
+            Ok(pieces) => self.delete_pieces(&pieces).await,
+            Err(BlobError::NotFound) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn size(&self, service: &ServiceName, key: &str) -> Result<u64, BlobError> {
+        Ok(self.store.head(&object_path(service, key)?).await.map_err(unavailable)?.size)
+    }
+
+    async fn read(&self, service: &ServiceName, key: &str, range: Range<u64>) -> Result<ByteStream, BlobError> {
+        let path = object_path(service, key)?;
+        if range.is_empty() {
+            self.store.head(&path).await.map_err(unavailable)?;
+            return Ok(futures_util::stream::empty().boxed());
+        }
+        let options = object_store::GetOptions { range: Some(range.into()), ..Default::default() };
+        let found = self.store.get_opts(&path, options).await.map_err(unavailable)?;
+        Ok(found.into_stream().map_err(io::Error::other).boxed())
+    }
+
+    async fn delete(&self, service: &ServiceName, key: &str) -> Result<bool, BlobError> {
+        match self.store.delete(&object_path(service, key)?).await {
+            Ok(()) => Ok(true),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+}
+
+/// What was on its way when the host ended belongs to nobody.
+fn remove_arriving(folder: &FilePath) -> io::Result<()> {
+    for service in std::fs::read_dir(folder)? {
+        match std::fs::remove_dir_all(service?.path().join("arriving")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// An upload's size.
+fn end_of(pieces: &[Piece]) -> u64 {
+    pieces.last().map_or(0, |last| last.offset + last.size)
+}
+
+fn none_yet(error: BlobError) -> Result<u64, BlobError> {
+    if error == BlobError::NotFound { Ok(0) } else { Err(error) }
+}
+
+fn arriving_path(service: &ServiceName) -> Path {
+    Path::from_iter([service.as_str(), "arriving", &Uuid::now_v7().to_string()])
+}
+
+fn upload_folder(service: &ServiceName, upload: &str) -> Result<Path, BlobError> {
+    checked(upload)?;
+    Ok(Path::from_iter([service.as_str(), "uploads", upload]))
+}
+
+fn object_path(service: &ServiceName, key: &str) -> Result<Path, BlobError> {
+    checked(key)?;
+    // Names that begin with a time end with chance: so folders fill evenly.
+    Ok(Path::from_iter([service.as_str(), "objects", &key[key.len().saturating_sub(2)..], key]))
+}
+
+fn checked(name: &str) -> Result<(), BlobError> {
+    if is_name(name) { Ok(()) } else { Err(BlobError::BadName(name.to_owned())) }
+}
+
+fn unavailable(error: Error) -> BlobError {
+    match error {
+        Error::NotFound { .. } => BlobError::NotFound,
+        error => BlobError::Unavailable(error.to_string()),
+    }
+}
