@@ -2,6 +2,7 @@
 
 mod bench;
 mod dist;
+mod engines;
 mod flake;
 mod fuzz;
 mod plugins;
@@ -39,6 +40,7 @@ enum Command {
     Run(run::Run),
     Test(test::Test),
     Bench(bench::Bench),
+    Engines(engines::Engines),
     Fuzz(fuzz::Fuzz),
     Dist(dist::Dist),
     Flake(flake::Flake),
@@ -64,6 +66,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Run(run) => run.run(&workspace),
         Command::Test(test) => test.run(&workspace),
         Command::Bench(bench) => bench.run(&workspace),
+        Command::Engines(engines) => engines.run(),
         Command::Fuzz(fuzz) => fuzz.run(&workspace),
         Command::Dist(dist) => dist.run(&workspace),
         Command::Flake(flake) => flake.run(&workspace),

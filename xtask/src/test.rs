@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{
-    flake,
+    engines, flake,
     plugins::Plugins,
     step::{self, LeftOut, say},
     workspace::Workspace,
@@ -55,6 +55,7 @@ fn plugins(workspace: &Workspace) -> Result<()> {
 }
 
 fn tests(workspace: &Workspace) -> Result<()> {
+    engines::install()?;
     step::run(workspace.cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]))
 }
 

@@ -1,0 +1,111 @@
+//! Redis, as the Debian package `redis-server` has it, without files: what Echo keeps there may be forgotten.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use crate::{EngineError, Guarded, free_port, own_folder, program};
+
+/// The address of a server that is there already: none is started then. Tests flush their own keys alone.
+pub const ADDRESS: &str = "ECHO_TEST_REDIS";
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A server of its own.
+pub struct Redis {
+    server: Guarded,
+    port: u16,
+}
+
+impl Redis {
+    pub fn start(below: &Path) -> Result<Self, EngineError> {
+        Self::start_on(below, free_port()?)
+    }
+
+    /// On this port: where one was before, with nothing of what it held.
+    pub fn start_on(below: &Path, port: u16) -> Result<Self, EngineError> {
+        let program = installed()?;
+        let folder = own_folder(below, "redis", None)?;
+        let port_text = port.to_string();
+        let dir = folder.display().to_string();
+        let command = [
+            &program.display().to_string(),
+            "--port",
+            &port_text,
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            &dir,
+        ];
+        let server = Guarded::start(&folder, None, "TERM", &command.map(str::to_owned))?;
+        let redis = Self { server, port };
+        redis.wait()?;
+        Ok(redis)
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.server.pid()
+    }
+
+    fn wait(&self) -> Result<(), EngineError> {
+        let until = Instant::now() + START_TIMEOUT;
+        while !self.answers() {
+            if Instant::now() > until {
+                return Err(EngineError(format!("Redis does not start: {}", self.server.log())));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn answers(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        let mut answer = [0; 7];
+        stream.write_all(b"PING\r\n").and_then(|()| stream.read_exact(&mut answer)).is_ok() && answer == *b"+PONG\r\n"
+    }
+}
+
+/// The server of this process's tests, started by the first that asks; it ends with the process. See `ADDRESS`.
+pub fn of_this_process() -> Result<String, EngineError> {
+    static SERVER: OnceLock<Result<Redis, String>> = OnceLock::new();
+    if let Ok(address) = std::env::var(ADDRESS) {
+        return Ok(address);
+    }
+    let server = SERVER.get_or_init(|| Redis::start(&std::env::temp_dir()).map_err(|error| error.0));
+    server.as_ref().map(Redis::url).map_err(|error| EngineError(error.clone()))
+}
+
+/// Where the server's program is. Errors: what to install.
+pub fn installed() -> Result<PathBuf, EngineError> {
+    program("redis-server")
+        .ok_or_else(|| EngineError("there is no redis-server (7 or later); on Debian: apt-get install redis-server".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_answers_and_leaves_nothing_behind() {
+        let server = Redis::start(&std::env::temp_dir()).unwrap();
+        let (pid, folder, port) = (server.pid(), server.server.folder().to_owned(), server.port());
+        assert!(server.answers());
+        drop(server);
+        assert!(!Path::new(&format!("/proc/{pid}")).exists() && !folder.exists());
+        let again = Redis::start_on(&std::env::temp_dir(), port).unwrap();
+        assert_eq!(again.port(), port);
+    }
+}
