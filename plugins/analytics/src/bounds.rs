@@ -40,3 +40,6 @@ const _: () = assert!(LATE_STEPS * LATE_STEP_US < LATE_KEPT_US);
 // The labels and `OTHER`; a day in minutes and the longest range in days, each with the steps at both ends.
 const _: () = assert!(LABELS_MAX + 1 < SUMMED_ROWS_MAX);
 const _: () = assert!(DAY_US / MINUTE_US + 2 < SUMMED_ROWS_MAX && RANGE_MAX_US / DAY_US + 2 < SUMMED_ROWS_MAX);
+
+/// Messages counted in one transaction.
+pub const MESSAGES_TOGETHER_MAX: usize = 200;

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use echo_sdk::sql::{SqlError, Transaction, transaction};
-use echo_sdk::{Error, Timestamp, once, time};
+use echo_sdk::{Error, Timestamp, once, once_each, time};
 
 use crate::bindings::exports::echo::analytics::api::{Metric, Step};
 use crate::bindings::exports::echo::analytics::events::ReportedEvents;
 use crate::bindings::exports::echo::message::events::{ChangedMessage, SentMessage};
 use crate::bindings::exports::echo::user::events::Registration;
-use crate::bounds::{COHORT_DAYS_MAX, LABELS_MAX};
+use crate::bounds::{COHORT_DAYS_MAX, LABELS_MAX, MESSAGES_TOGETHER_MAX};
 use crate::metrics::{Additions, OTHER, Sum, UNKNOWN};
 use crate::{deliveries, latency, steps, store};
 
@@ -17,13 +17,24 @@ const ONE: Sum = Sum { events: 1, total: 0 };
 
 pub fn sent(messages: &[SentMessage]) -> Result<(), Error> {
     deliveries::note_senders(messages)?;
-    count(|tx, additions| {
-        for message in messages {
-            let label = message.type_.as_deref().unwrap_or(UNKNOWN);
-            additions.add(Metric::Messages, label, message.at, ONE);
-        }
-        active(tx, additions, messages.iter().map(|message| (message.sender_id.as_str(), message.at)))
-    })
+    for messages in messages.chunks(MESSAGES_TOGETHER_MAX) {
+        transaction(|tx| count_sent(tx, messages))?;
+    }
+    Ok(())
+}
+
+/// Each message once, whichever messages come with it: a call that takes several events has no event's identifier.
+fn count_sent(tx: &Transaction, messages: &[SentMessage]) -> Result<(), SqlError> {
+    let id_of = |message: &SentMessage| format!("sent {}", message.message_id);
+    let fresh = once_each(tx, &messages.iter().map(id_of).collect::<Vec<_>>())?;
+    let fresh: Vec<&SentMessage> = messages.iter().filter(|message| fresh.contains(&id_of(message))).collect();
+    let mut additions = Additions::default();
+    for message in &fresh {
+        let label = message.type_.as_deref().unwrap_or(UNKNOWN);
+        additions.add(Metric::Messages, label, message.at, ONE);
+    }
+    active(tx, &mut additions, fresh.iter().map(|message| (message.sender_id.as_str(), message.at)))?;
+    store::add(tx, &additions)
 }
 
 pub fn edited(messages: &[ChangedMessage]) -> Result<(), Error> {
@@ -163,4 +174,42 @@ fn active<'a>(tx: &Transaction, additions: &mut Additions, people: impl Iterator
         }
     }
     store::set_active(tx, &newly)
+}
+
+#[cfg(test)]
+mod tests {
+    use echo_sdk::params;
+    use echo_sdk::sql::{Database, Sql};
+    use echo_testing::Store;
+
+    use super::*;
+    use crate::metrics;
+
+    fn message(number: u32) -> SentMessage {
+        let id = format!("01890000-0000-7000-8000-{number:012}");
+        SentMessage {
+            message_id: id.clone(),
+            conversation_id: id.clone(),
+            seq: 1,
+            sender_id: id,
+            recipient_ids: Vec::new(),
+            muted_ids: Vec::new(),
+            mentioned_ids: None,
+            withheld_ids: Vec::new(),
+            type_: None,
+            at: 1,
+        }
+    }
+
+    #[test]
+    fn a_message_counts_once_whichever_messages_come_with_it() {
+        let _store = Store::open("analytics");
+        for numbers in [vec![1, 2], vec![2, 3], vec![3], vec![]] {
+            let messages: Vec<SentMessage> = numbers.into_iter().map(message).collect();
+            transaction(|tx| count_sent(tx, &messages)).expect("commits");
+        }
+        let sql = "SELECT SUM(events) FROM rollups WHERE metric = $1 AND step = $2";
+        let counted: (i64,) = Database.one(sql, params![metrics::name(Metric::Messages), steps::name(Step::Day)]).expect("counts");
+        assert_eq!(counted.0, 3);
+    }
 }

@@ -138,7 +138,7 @@ fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), 
         type_: Some(names::of_message(message.type_).to_owned()),
         at: message.created_at,
     };
-    Ok(events::sent("all", &SentMessages { items: vec![event] })?)
+    Ok(events::sent(&message.conversation_id, &SentMessages { items: vec![event] })?)
 }
 
 /// Whether the client id was used before; then the message becomes what was answered that time: the content is the same, and so is the rest. One that was

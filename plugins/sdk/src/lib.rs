@@ -66,7 +66,7 @@ pub mod wit {
 pub use wit_bindgen;
 
 pub use caller::caller;
-pub use once::once;
+pub use once::{once, once_each};
 pub use page::{Id, Page};
 pub use sql::{Sql, Transaction, transaction};
 pub use wit::types::{Cursor, Error, ErrorKind, FieldError, Json, Phone, Timestamp, Uuid};

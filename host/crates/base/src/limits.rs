@@ -356,7 +356,8 @@ pub const EFFECTS_PACE_STEP_MS: u64 = 5;
 pub const EFFECTS_BEHIND_MS: u64 = 5_000;
 /// Payload of one event in bytes.
 pub const EVENT_BYTES_MAX: usize = 256 * 1024;
-/// Items of several events that arrive as one, in bytes.
+/// Events of one partition that one call may handle together, and their payloads in bytes.
+pub const EVENTS_GATHERED_MAX: usize = 64;
 pub const EVENT_GATHERED_BYTES_MAX: usize = 32 * 1024;
 /// Rows the relay moves at once.
 pub const RELAY_BATCH: usize = 256;

@@ -274,6 +274,17 @@ impl EventCodec {
         }
     }
 
+    /// Several events in one call: the first one's parameters with the items of all. None where they are no lists of items alone.
+    pub fn gather(&self, events: impl IntoIterator<Item = Vec<Val>>) -> Option<Vec<Val>> {
+        let mut events = events.into_iter();
+        let mut first = events.next()?;
+        let gathered = items_of(&mut first)?;
+        for mut event in events {
+            gathered.append(items_of(&mut event)?);
+        }
+        Some(first)
+    }
+
     /// Whether the record is a list named `items` and nothing else: of two such events one can be made.
     pub fn gathers(&self) -> bool {
         matches!(self.event.fields.as_slice(), [FieldShape { key, shape, .. }] if key == "items" && matches!(shape.plain(), Shape::List(_)))
@@ -297,6 +308,17 @@ impl EventCodec {
         read_object(&self.event, json.as_bytes(), Unknown::Ignore, &mut slots, &mut problems)?;
         let event = slots.finish(&self.event, &Path::Root, &mut problems);
         if problems.0.is_empty() { Ok(vec![Val::String(key.to_owned()), event]) } else { Err(DecodeError::Invalid(problems.0)) }
+    }
+}
+
+/// The list of an event that is a list of items alone.
+fn items_of(params: &mut [Val]) -> Option<&mut Vec<Val>> {
+    match params {
+        [_, Val::Record(fields)] => match fields.as_mut_slice() {
+            [(_, Val::List(items))] => Some(items),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -117,7 +117,6 @@ impl Noted {
             payload: payload.to_string(),
             at_us: self.at_us,
             correlation_id: self.id.to_string(),
-            gathers: false,
         }
     }
 }

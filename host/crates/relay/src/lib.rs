@@ -532,7 +532,6 @@ mod tests {
             payload: payload.to_owned(),
             at_us: 1,
             correlation_id: String::new(),
-            gathers: false,
         })
     }
 

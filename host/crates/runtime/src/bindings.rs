@@ -132,13 +132,19 @@ impl Bindings {
                 match EventCodec::compile(function).and_then(|codec| Ok((codec, ReplyCodec::compile(function, None)?))) {
                     Ok((codec, reply)) => {
                         let topic = format!("{}.{}", interface.package, function.name);
-                        offered.insert(topic, Subscription { export: self.exports.len(), codec, reply });
+                        let gathers = manifest.events.gather.contains(&topic);
+                        if gathers && !codec.gathers() {
+                            reasons.push(format!("events.gather names {topic}, whose record is not a list named items alone"));
+                        }
+                        offered.insert(topic, Subscription { export: self.exports.len(), codec, reply, gathers });
                     }
                     Err(error) => reasons.push(format!("{} {}: {error}", interface.id, function.name)),
                 }
                 self.exports.push(Export::new(&interface.id, function));
             }
         }
+        let unknown = manifest.events.gather.iter().filter(|topic| !offered.contains_key(*topic));
+        reasons.extend(unknown.map(|topic| format!("events.gather names {topic}, and no exported events interface has it")));
         match &manifest.events.subscribe {
             None => self.topics.extend(offered),
             Some(wanted) => {

@@ -84,6 +84,8 @@ pub struct Subscription {
     pub export: usize,
     pub codec: EventCodec,
     pub reply: ReplyCodec,
+    /// One call may take several events.
+    pub gathers: bool,
 }
 
 /// A function of a service, found by a route, a frame's type or a schedule in one catalogue.

@@ -284,7 +284,6 @@ async fn publish(
         payload,
         at_us: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64),
         correlation_id: guest.context().correlation_id.to_string(),
-        gathers: codec.gathers(),
     };
     guest.emit(Effect::Event(event)).await.map_err(|error| ServiceError {
         retry_after: Some(Duration::from_millis(echo_base::limits::OUTBOX_EVENTS_RETRY_MS)),

@@ -204,6 +204,10 @@ pub struct Events {
     /// Topics to subscribe to, of the exported `events` interfaces, e.g. `message.sent`; without the key, all their functions.
     #[serde(default)]
     pub subscribe: Option<Vec<String>>,
+    /// Topics of which one call may take several events that follow each other: their record is a list named `items` and nothing else, and the call gets the
+    /// items of all, with the key of the first and without an event's identifier. Where such a call fails, each event comes alone.
+    #[serde(default)]
+    pub gather: Vec<String>,
 }
 
 /// What one call and one instance may use.

@@ -105,25 +105,31 @@ struct Subscriber {
     service: ServiceName,
 }
 
-#[async_trait]
-impl Handler for Subscriber {
-    async fn handle(&self, event: &Event) -> Outcome {
+impl Subscriber {
+    async fn call(&self, events: &[&Event]) -> Outcome {
         let later = |reason: String| Outcome::Retry { after: None, reason };
         let Some(runtime) = self.runtime.upgrade() else { return later("the host is stopping".to_owned()) };
+        let [first, others @ ..] = events else { return Outcome::Done };
         let catalogue = runtime.pin();
         let Some(generation) = catalogue.generation(self.service.as_str()) else {
             return later(format!("{} is not live", self.service));
         };
-        let Some(subscription) = generation.topics.get(&event.topic) else {
-            return later(format!("{} {} does not subscribe to {}", self.service, generation.version, event.topic));
+        let Some(subscription) = generation.topics.get(&first.topic) else {
+            return later(format!("{} {} does not subscribe to {}", self.service, generation.version, first.topic));
         };
-        let params = match subscription.codec.decode(&event.key, &event.payload) {
-            Ok(params) => params,
+        let decoded: Result<Vec<_>, _> = events.iter().map(|event| subscription.codec.decode(&event.key, &event.payload)).collect();
+        let params = match decoded {
+            Ok(mut params) if others.is_empty() => params.remove(0),
+            Ok(params) => match subscription.codec.gather(params) {
+                Some(params) if subscription.gathers => params,
+                // Another version is live than the one that the queue asked.
+                _ => return later(format!("{} {} takes one {} at a time", self.service, generation.version, first.topic)),
+            },
             Err(error) => return Outcome::Reject { reason: format!("the event does not fit: {error}") },
         };
         let mut context = internal_context("event", generation.pool.limits().wall);
-        context.correlation_id = event.correlation_id.as_str().into();
-        context.event_id = Some(event.id.to_string().into());
+        context.correlation_id = first.correlation_id.as_str().into();
+        context.event_id = others.is_empty().then(|| first.id.to_string().into());
         let frame = CallFrame::root(catalogue.clone(), self.service.clone());
         match call::run_root(&runtime.long_calls, Origin::Host, generation.clone(), subscription.export, params, frame, context.into())
             .await
@@ -132,6 +138,23 @@ impl Handler for Subscriber {
             Err(CallError::Invalid(_) | CallError::Unreadable(_)) => Outcome::Reject { reason: "the event does not fit".to_owned() },
             Err(error) => later(error.to_string()),
         }
+    }
+}
+
+#[async_trait]
+impl Handler for Subscriber {
+    async fn handle(&self, event: &Event) -> Outcome {
+        self.call(&[event]).await
+    }
+
+    fn gathers(&self, topic: &str) -> bool {
+        let catalogue = self.runtime.upgrade().map(|runtime| runtime.pin());
+        let generation = catalogue.as_ref().and_then(|catalogue| catalogue.generation(self.service.as_str()));
+        generation.and_then(|generation| generation.topics.get(topic)).is_some_and(|subscription| subscription.gathers)
+    }
+
+    async fn handle_together(&self, events: &[Arc<Event>]) -> Outcome {
+        self.call(&events.iter().map(Arc::as_ref).collect::<Vec<_>>()).await
     }
 }
 
@@ -301,7 +324,6 @@ mod tests {
             payload: "no such event".to_owned(),
             at_us: 1,
             correlation_id: String::new(),
-            gathers: false,
         };
         queue.publish("test", &[(1, event)]).await.expect("publishes");
         // It reaches the service's codec, which does not take it.

@@ -31,7 +31,8 @@ where
     a_key_is_handled_in_order(make("order").await).await;
     different_keys_go_side_by_side(make("side by side").await).await;
     a_replayed_batch_adds_nothing(make("replayed batch").await).await;
-    what_gathers_arrives_together_and_once(make("gathers").await).await;
+    neighbours_are_handled_together_where_they_may(make("gathers").await).await;
+    one_that_fails_among_neighbours_fails_alone(make("gathers-fails").await).await;
     a_retry_holds_back_its_key_alone(make("retry").await).await;
     pauses_grow(make("pauses").await).await;
     what_cannot_be_handled_becomes_a_dead_letter(make("dead").await).await;
@@ -120,7 +121,6 @@ pub fn event(topic: &str, key: &str, payload: &str) -> Event {
         payload: payload.to_owned(),
         at_us: 7,
         correlation_id: "c".to_owned(),
-        gathers: false,
     }
 }
 
@@ -264,16 +264,83 @@ async fn a_replayed_batch_adds_nothing(queue: Arc<dyn Queue>) {
     assert_eq!(recorder.wait_for(4).await, ["5", "6", "7", "other"]);
 }
 
-/// Handed over again, only what is new gathers: what arrived with others does not come a second time with later ones.
-async fn what_gathers_arrives_together_and_once(queue: Arc<dyn Queue>) {
-    let done = Recorder::done();
-    queue.subscribe(&consumer("alpha"), topics(&["a.a"]), done.clone()).await.expect("subscribes");
-    let events: Vec<(i64, Event)> =
-        (1..=5).map(|number| (number, Event { gathers: true, ..event("a.a", "all", &format!(r#"{{"items":[{number}]}}"#)) })).collect();
-    queue.publish("s", &events[..3]).await.expect("publishes");
-    queue.publish("s", &events).await.expect("publishes");
-    queue.publish("s", &[(6, event("a.a", "all", "alone"))]).await.expect("publishes");
-    assert_eq!(done.wait_for(3).await, [r#"{"items":[1,2,3]}"#, r#"{"items":[4,5]}"#, "alone"]);
+/// Takes neighbours together, and refuses those with a payload of `bad` in them.
+struct Gatherer {
+    calls: Mutex<Vec<Vec<String>>>,
+    /// The first call waits for it, so that others gather behind it.
+    go: tokio::sync::Semaphore,
+}
+
+impl Gatherer {
+    async fn handle_all(&self, payloads: Vec<String>) -> Outcome {
+        let bad = payloads.iter().any(|payload| payload == "bad");
+        self.calls.lock().push(payloads);
+        self.go.acquire().await.expect("open").forget();
+        if bad { Outcome::Reject { reason: "bad".to_owned() } } else { Outcome::Done }
+    }
+
+    async fn wait_for(&self, calls: usize) -> Vec<Vec<String>> {
+        let until = Instant::now() + Duration::from_secs(20);
+        while self.calls.lock().len() < calls {
+            assert!(Instant::now() < until, "{:?} came, not {calls} calls", self.calls.lock());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        self.calls.lock().clone()
+    }
+}
+
+#[async_trait]
+impl Handler for Gatherer {
+    async fn handle(&self, event: &Event) -> Outcome {
+        self.handle_all(vec![event.payload.clone()]).await
+    }
+
+    fn gathers(&self, topic: &str) -> bool {
+        topic == "a.a"
+    }
+
+    async fn handle_together(&self, events: &[Arc<Event>]) -> Outcome {
+        self.handle_all(events.iter().map(|event| event.payload.clone()).collect()).await
+    }
+}
+
+async fn neighbours_are_handled_together_where_they_may(queue: Arc<dyn Queue>) {
+    let gatherer = Arc::new(Gatherer { calls: Mutex::default(), go: tokio::sync::Semaphore::new(0) });
+    queue.subscribe(&consumer("alpha"), topics(&["a.a", "a.b"]), gatherer.clone()).await.expect("subscribes");
+    let events: Vec<(i64, Event)> = (1..=6).map(|number| (number, event("a.a", "k", &number.to_string()))).collect();
+    queue.publish("s", &events[..1]).await.expect("publishes");
+    gatherer.wait_for(1).await;
+    queue.publish("s", &events).await.expect("publishes, and skips the first");
+    gatherer.go.add_permits(100);
+    let mut calls = gatherer.wait_for(2).await;
+    // A backend may cut them elsewhere; each comes once, in order, and some come together.
+    while calls.concat().len() < 6 {
+        calls = gatherer.wait_for(calls.len() + 1).await;
+    }
+    assert_eq!(calls.concat(), ["1", "2", "3", "4", "5", "6"]);
+    assert!(calls.len() < 6, "none came together: {calls:?}");
+    queue.publish("s", &[(7, event("a.b", "k", "7")), (8, event("a.b", "k", "8"))]).await.expect("publishes");
+    let later = gatherer.wait_for(calls.len() + 2).await;
+    assert_eq!(later[calls.len()..], [["7"], ["8"]], "this topic does not gather");
+}
+
+async fn one_that_fails_among_neighbours_fails_alone(queue: Arc<dyn Queue>) {
+    let gatherer = Arc::new(Gatherer { calls: Mutex::default(), go: tokio::sync::Semaphore::new(0) });
+    queue.subscribe(&consumer("alpha"), topics(&["a.a"]), gatherer.clone()).await.expect("subscribes");
+    queue.publish("s", &[(1, event("a.a", "k", "1"))]).await.expect("publishes");
+    gatherer.wait_for(1).await;
+    let others = [(2, event("a.a", "k", "2")), (3, event("a.a", "k", "bad")), (4, event("a.a", "k", "4"))];
+    queue.publish("s", &others).await.expect("publishes");
+    gatherer.go.add_permits(100);
+    let until = Instant::now() + Duration::from_secs(20);
+    while queue.dead_letters(Some("alpha"), 10).await.expect("answers").is_empty() || lag(queue.as_ref(), "alpha", "a.a").await > 0 {
+        assert!(Instant::now() < until, "{:?}", gatherer.calls.lock());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let dead = queue.dead_letters(Some("alpha"), 10).await.expect("answers");
+    assert_eq!(dead.iter().map(|letter| letter.event.payload.as_str()).collect::<Vec<_>>(), ["bad"]);
+    let alone: Vec<String> = gatherer.calls.lock().iter().filter(|call| call.len() == 1).map(|call| call[0].clone()).collect();
+    assert!(alone.ends_with(&["2".to_owned(), "bad".to_owned(), "4".to_owned()]), "{alone:?}");
 }
 
 async fn a_retry_holds_back_its_key_alone(queue: Arc<dyn Queue>) {

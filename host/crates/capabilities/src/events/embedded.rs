@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use self::backlog::{Backlog, Waiting, Weight, publisher_of};
 use self::lane::{Item, Lane, Next};
-use super::{ConsumerState, DeadLetter, Event, Handler, Outcome, Queue, QueueError, gathered};
+use super::{ConsumerState, DeadLetter, Event, Handler, Outcome, Queue, QueueError};
 use crate::sql::sqlite::pool::{File, PooledConnection};
 use crate::sql::sqlite::script::Script;
 use crate::sql::sqlite::values::{Params, Row};
@@ -227,17 +227,17 @@ impl Queue for EmbeddedQueue {
         if core.backlog.is_full(&publisher) {
             return Err(QueueError::Full { publisher: publisher.to_string() });
         }
-        for event in gathered(unseen) {
+        for event in unseen {
             let Some(subscriptions) = memory.subscriptions.get(&event.topic).cloned() else { continue };
-            let text = encode(&event);
-            let shared = Arc::new(event);
+            let text = encode(event);
+            let shared = Arc::new(event.clone());
             for subscription in subscriptions {
                 let id = memory.next_id;
                 memory.next_id += 1;
                 rows.push(entry_row(id, &subscription, &shared.key, &text, Some(&publisher))?);
                 let weight = Weight { publisher: publisher.clone(), bytes: text.len() };
                 let partition = partition_of(hash_of(&shared.key));
-                offers.push((subscription, partition, Item { id, event: shared.clone(), weight, tries: 0, due: None }));
+                offers.push((subscription, partition, Item { id, event: shared.clone(), weight, tries: 0, due: None, alone: false }));
             }
         }
         if !rows.is_empty() {
@@ -398,7 +398,8 @@ impl Queue for EmbeddedQueue {
         writer.commit(None).await?;
         memory.sound = true;
         let partition = partition_of(hash_of(&event.key));
-        subscription.offer(partition, Item { id: entry, event: Arc::new(event), weight: Weight::default(), tries: 0, due: None });
+        subscription
+            .offer(partition, Item { id: entry, event: Arc::new(event), weight: Weight::default(), tries: 0, due: None, alone: false });
         Ok(())
     }
 
@@ -545,6 +546,7 @@ impl Core {
                 event: Arc::new(decode(&event)?),
                 tries: u32::try_from(number(row, 2)?).unwrap_or(u32::MAX),
                 due: (wait_us > 0).then(|| now + Duration::from_micros(wait_us)),
+                alone: false,
             });
             cut = bytes >= limits::QUEUE_LANE_BYTES_MAX;
             Ok(!cut)
@@ -652,7 +654,25 @@ async fn run_lane(core: Arc<Core>, subscription: Arc<Subscription>, partition: u
         }
         let next = cell.lane.lock().next(Instant::now());
         match next {
-            Next::Handle(item) => handle(&core, &subscription, cell, item).await,
+            Next::Handle(item) => {
+                let Some(handler) = subscription.handler.load_full() else {
+                    acknowledge(&core, &subscription, cell, item, Outcome::Retry { after: None, reason: "nobody handles it".to_owned() });
+                    continue;
+                };
+                let mut items = vec![item];
+                if !items[0].alone && handler.gathers(&subscription.topic) {
+                    cell.lane.lock().gather(&mut items);
+                }
+                match items.len() {
+                    1 => {
+                        let item = items.remove(0);
+                        let outcome = outcome_of(handler.handle(&item.event)).await;
+                        acknowledge(&core, &subscription, cell, item, outcome);
+                    }
+                    _ if handled_together(&core, handler.as_ref().as_ref(), &items).await => {}
+                    _ => cell.lane.lock().put_back_alone(items),
+                }
+            }
             Next::Load(after) => match core.load(subscription.id, partition, after).await {
                 Ok((items, more)) => cell.lane.lock().loaded(items, more),
                 Err(error) => {
@@ -674,18 +694,27 @@ async fn run_lane(core: Arc<Core>, subscription: Arc<Subscription>, partition: u
     }
 }
 
-async fn handle(core: &Core, subscription: &Subscription, cell: &LaneCell, mut item: Item) {
-    let outcome = match subscription.handler.load_full() {
-        None => Outcome::Retry { after: None, reason: "nobody handles it".to_owned() },
-        Some(handler) => {
-            let work = AssertUnwindSafe(handler.handle(&item.event)).catch_unwind();
-            match tokio::time::timeout(Duration::from_millis(limits::REQUEST_TIMEOUT_MS), work).await {
-                Ok(Ok(outcome)) => outcome,
-                Ok(Err(_)) => Outcome::Retry { after: None, reason: "the handler panicked".to_owned() },
-                Err(_) => Outcome::Retry { after: None, reason: "the handler took too long".to_owned() },
-            }
-        }
-    };
+async fn outcome_of(handling: impl Future<Output = Outcome>) -> Outcome {
+    let handling = AssertUnwindSafe(handling).catch_unwind();
+    match tokio::time::timeout(Duration::from_millis(limits::REQUEST_TIMEOUT_MS), handling).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => Outcome::Retry { after: None, reason: "the handler panicked".to_owned() },
+        Err(_) => Outcome::Retry { after: None, reason: "the handler took too long".to_owned() },
+    }
+}
+
+/// False where each is to be handled alone.
+async fn handled_together(core: &Core, handler: &dyn Handler, items: &[Item]) -> bool {
+    let events: Vec<Arc<Event>> = items.iter().map(|item| item.event.clone()).collect();
+    let done = outcome_of(handler.handle_together(&events)).await == Outcome::Done;
+    if done {
+        items.iter().for_each(|item| core.settled(Settled::Done { id: item.id, weight: item.weight.clone() }));
+    }
+    done
+}
+
+/// Notes what became of an event; one that is to be tried again is set aside with all of its key.
+fn acknowledge(core: &Core, subscription: &Subscription, cell: &LaneCell, mut item: Item, outcome: Outcome) {
     item.tries = item.tries.saturating_add(1);
     let bury = |reason: String| {
         tracing::warn!(

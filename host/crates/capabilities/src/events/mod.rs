@@ -6,7 +6,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use echo_base::limits;
 use echo_base::names::ServiceName;
 
 #[cfg(test)]
@@ -27,44 +26,6 @@ pub struct Event {
     pub at_us: u64,
     /// Identifiers of the request that caused it, for the logs.
     pub correlation_id: String,
-    /// Its record is a list named `items` and nothing else: what follows it within a moment may arrive with it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub gathers: bool,
-}
-
-impl Event {
-    const ITEMS: (&str, &str) = (r#"{"items":["#, "]}");
-
-    fn items(&self) -> Option<&str> {
-        let (head, tail) = Self::ITEMS;
-        if self.gathers { self.payload.strip_prefix(head)?.strip_suffix(tail) } else { None }
-    }
-
-    /// Takes the items of the next event in. False where they do not belong together, or are too much for one.
-    fn gather(&mut self, next: &Event) -> bool {
-        let (Some(own), Some(further)) = (self.items(), next.items()) else { return false };
-        let belongs = (&self.topic, &self.key) == (&next.topic, &next.key);
-        if !belongs || own.is_empty() || further.is_empty() || own.len() + further.len() > limits::EVENT_GATHERED_BYTES_MAX {
-            return false;
-        }
-        let (_, tail) = Self::ITEMS;
-        self.payload.truncate(self.payload.len() - tail.len());
-        self.payload.push(',');
-        self.payload.push_str(further);
-        self.payload.push_str(tail);
-        true
-    }
-}
-
-/// The events in their order, neighbours that gather as one. What was gathered has the identifiers of its first.
-pub fn gathered<'a>(events: impl Iterator<Item = &'a Event>) -> Vec<Event> {
-    let mut gathered: Vec<Event> = Vec::new();
-    for event in events {
-        if !gathered.last_mut().is_some_and(|last| last.gather(event)) {
-            gathered.push(event.clone());
-        }
-    }
-    gathered
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +56,15 @@ pub enum Outcome {
 #[async_trait]
 pub trait Handler: Send + Sync {
     async fn handle(&self, event: &Event) -> Outcome;
+    /// Whether this topic's events may be handled several at a time.
+    fn gathers(&self, _topic: &str) -> bool {
+        false
+    }
+    /// Neighbours of one partition, in their order and of any of its keys, at most `EVENTS_GATHERED_MAX` with `EVENT_GATHERED_BYTES_MAX`
+    /// of payload: all of them or none. After anything but `Done` each comes again alone, so that no event answers for another.
+    async fn handle_together(&self, _events: &[Arc<Event>]) -> Outcome {
+        Outcome::Retry { after: None, reason: "they are handled one at a time".to_owned() }
+    }
 }
 
 #[derive(Clone, Debug, serde::Serialize)]
@@ -119,8 +89,7 @@ pub struct ConsumerState {
 #[async_trait]
 pub trait Queue: Send + Sync {
     /// Appends events of one source. Positions rise strictly within a source; what is not above the highest position seen of this
-    /// source was appended before and is skipped, so that a batch can be handed over again after a crash. Of the rest, neighbours that
-    /// gather become one. Errors: `Full` while so many events of the source's service wait; nothing is taken then.
+    /// source was appended before and is skipped, so that a batch can be handed over again after a crash. Errors: `Full` while so many events of the source's service wait; nothing is taken then.
     async fn publish(&self, source: &str, events: &[(i64, Event)]) -> Result<(), QueueError>;
     /// The highest position that was appended of this source; none where nothing was.
     async fn position(&self, source: &str) -> Result<Option<i64>, QueueError>;
@@ -139,57 +108,4 @@ pub trait Queue: Send + Sync {
     /// Drops the dead letters that became that before this time, in microseconds since 1970; how many.
     async fn expire_letters(&self, before_us: u64) -> Result<u64, QueueError>;
     async fn ping(&self) -> Result<(), QueueError>;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn event(topic: &str, key: &str, payload: &str) -> Event {
-        Event { gathers: true, ..contract::event(topic, key, payload) }
-    }
-
-    #[test]
-    fn neighbours_gather_and_nothing_else() {
-        let alone = Event { gathers: false, ..event("a.a", "all", r#"{"items":[5]}"#) };
-        let events = [
-            event("a.a", "all", r#"{"items":[{"n":1}]}"#),
-            event("a.a", "all", r#"{"items":[{"n":2},{"n":3}]}"#),
-            event("a.b", "all", r#"{"items":[4]}"#),
-            alone.clone(),
-            alone,
-            event("a.a", "all", r#"{"items":[6]}"#),
-            event("a.a", "other", r#"{"items":[7]}"#),
-            event("a.a", "other", r#"{"items":[]}"#),
-            event("a.a", "other", "{}"),
-            event("a.a", "other", r#"{"items":[8]}"#),
-        ];
-        let gathered = gathered(events.iter());
-        let payloads: Vec<&str> = gathered.iter().map(|event| event.payload.as_str()).collect();
-        assert_eq!(
-            payloads,
-            [
-                r#"{"items":[{"n":1},{"n":2},{"n":3}]}"#,
-                r#"{"items":[4]}"#,
-                r#"{"items":[5]}"#,
-                r#"{"items":[5]}"#,
-                r#"{"items":[6]}"#,
-                r#"{"items":[7]}"#,
-                r#"{"items":[]}"#,
-                "{}",
-                r#"{"items":[8]}"#,
-            ]
-        );
-        assert_eq!((gathered[0].id, &gathered[0].key), (events[0].id, &events[0].key));
-    }
-
-    #[test]
-    fn what_gathers_is_bounded() {
-        let events: Vec<Event> = (0..1_000).map(|_| event("a.a", "all", &format!(r#"{{"items":["{}"]}}"#, "x".repeat(500)))).collect();
-        let gathered = gathered(events.iter());
-        assert!(gathered.len() > 1);
-        assert!(gathered.iter().all(|event| event.payload.len() < limits::EVENT_GATHERED_BYTES_MAX + 20));
-        let items = gathered.iter().map(|event| event.payload.matches("xx\"").count()).sum::<usize>();
-        assert_eq!(items, 1_000);
-    }
 }

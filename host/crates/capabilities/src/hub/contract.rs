@@ -155,7 +155,6 @@ async fn announced_events_leave_by_the_outbox(feed: Arc<dyn Feed>) {
         payload: json!({ "number": number, "text": "x".repeat(8 * 1024) }).to_string(),
         at_us: 1,
         correlation_id: String::new(),
-        gathers: false,
     };
     let events: Vec<Event> = (0..limits::RELAY_BATCH).map(event).collect();
     let rung = feed.signal();

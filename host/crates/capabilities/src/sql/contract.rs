@@ -82,7 +82,6 @@ fn event(key: &str) -> Effect {
         payload: r#"{"text":"with \"quotes\" and ✓"}"#.to_owned(),
         at_us: 1,
         correlation_id: "c".to_owned(),
-        gathers: false,
     })
 }
 

@@ -446,7 +446,7 @@ fn events_go_through_the_queue_and_come_back() {
     let contract = fixture::contract("notification");
     let codec = EventCodec::compile(fixture::function(&contract, "events", "sent")).unwrap();
     let json = format!(
-        "{{\"items\":[{{\"message_id\":\"{ID}\",\"conversation_id\":\"{ID}\",\"seq\":3,\"sender_id\":\"{ID}\",\"recipient_ids\":[\"{ID}\"],\"muted_ids\":[],\"withheld_ids\":[],\"type\":null,\"at\":\"2026-01-31T12:00:00.000001Z\"}}]}}"
+        "{{\"items\":[{{\"message_id\":\"{ID}\",\"conversation_id\":\"{ID}\",\"seq\":3,\"sender_id\":\"{ID}\",\"recipient_ids\":[\"{ID}\"],\"muted_ids\":[],\"mentioned_ids\":null,\"withheld_ids\":[],\"type\":null,\"at\":\"2026-01-31T12:00:00.000001Z\"}}]}}"
     );
     let params = codec.decode("key", &json).unwrap();
     assert_eq!(params[0], Val::String("key".to_owned()));
@@ -456,6 +456,9 @@ fn events_go_through_the_queue_and_come_back() {
     assert_eq!(wrong(codec.decode("key", "{\"items\":[{\"seq\":1}]}")).len(), 7);
     assert!(matches!(codec.decode("key", "{"), Err(DecodeError::Unreadable(_))));
     assert!(codec.encode(&params[..1]).is_err());
+    let gathered = codec.gather([params.clone(), codec.decode("other", &json).unwrap()]).unwrap();
+    let [Val::String(key), Val::Record(event)] = gathered.as_slice() else { panic!("{gathered:?}") };
+    assert!(matches!(&event[0].1, Val::List(items) if items.len() == 2) && key == "key", "the first one's key, the items of both");
     let mut large = params.clone();
     let Val::Record(event) = &mut large[1] else { panic!() };
     let Val::List(items) = &mut event[0].1 else { panic!() };
@@ -474,6 +477,11 @@ fn an_event_gathers_that_is_a_list_of_items_alone() {
     };
     assert!(gathers("notification", "message", "sent"));
     assert!(!gathers("notification", "notification", "sms-requested"));
+    let contract = fixture::contract("notification");
+    let exports = contract.exports().iter().filter(|interface| interface.name == "events");
+    let function = exports.flat_map(|export| &export.functions).find(|function| function.name == "sms-requested").unwrap();
+    let one = vec![Val::String("key".to_owned()), Val::Record(vec![("to".to_owned(), Val::String("+1".to_owned()))])];
+    assert!(EventCodec::compile(function).unwrap().gather([one.clone(), one]).is_none());
 }
 
 /// Documents near good ones, thousands of them: never a panic, and what is taken for good comes out as what went in.

@@ -21,6 +21,8 @@ pub struct Item {
     pub tries: u32,
     /// Not before.
     pub due: Option<Instant>,
+    /// It was handled with others, in vain.
+    pub alone: bool,
 }
 
 impl Item {
@@ -119,6 +121,32 @@ impl Lane {
         Next::Wait(self.aside.values().map(|(due, _)| *due).min())
     }
 
+    /// Adds what may be handled together with the first: the events after it that nothing holds back.
+    pub fn gather(&mut self, items: &mut Vec<Item>) {
+        let mut bytes: usize = items.iter().map(|item| item.event.payload.len()).sum();
+        while items.len() < limits::EVENTS_GATHERED_MAX {
+            let Some(next) = self.ready.front() else { return };
+            let held_back = next.alone || next.tries > 0 || next.due.is_some() || self.aside.contains_key(&next.event.key);
+            bytes += next.event.payload.len();
+            if held_back || bytes > limits::EVENT_GATHERED_BYTES_MAX {
+                return;
+            }
+            items.extend(self.ready.pop_front());
+            let taken = items.last().map_or(0, Item::bytes);
+            self.count -= 1;
+            self.bytes -= taken;
+        }
+    }
+
+    /// What was handled together in vain, in its order: each is handled alone.
+    pub fn put_back_alone(&mut self, items: Vec<Item>) {
+        for item in items.into_iter().rev() {
+            self.count += 1;
+            self.bytes += item.bytes();
+            self.ready.push_front(Item { alone: true, ..item });
+        }
+    }
+
     /// The event that was just handled is to be tried again.
     pub fn set_aside(&mut self, item: Item, due: Instant) {
         self.count += 1;
@@ -156,9 +184,8 @@ mod tests {
             payload: String::new(),
             at_us: 0,
             correlation_id: String::new(),
-            gathers: false,
         };
-        Item { id, event: Arc::new(event), weight: Weight::default(), tries: 0, due: None }
+        Item { id, event: Arc::new(event), weight: Weight::default(), tries: 0, due: None, alone: false }
     }
 
     fn handled(lane: &mut Lane, now: Instant) -> Vec<i64> {
@@ -200,6 +227,35 @@ mod tests {
         lane.offer(item(6, "a"));
         assert!(matches!(lane.next(now), Next::Wait(Some(until)) if until == due));
         assert_eq!(handled(&mut lane, due), [1, 3, 5, 6]);
+    }
+
+    #[test]
+    fn neighbours_gather_up_to_what_is_held_back() {
+        let mut lane = Lane::default();
+        let now = Instant::now();
+        for (id, key) in [(1, "a"), (2, "b"), (3, "a"), (4, "c"), (5, "a")] {
+            lane.offer(item(id, key));
+        }
+        let Next::Handle(first) = lane.next(now) else { panic!("an event is there") };
+        lane.set_aside(first, now + Duration::from_secs(1));
+        let Next::Handle(second) = lane.next(now) else { panic!("an event is there") };
+        let mut items = vec![second];
+        lane.gather(&mut items);
+        assert_eq!(items.iter().map(|item| item.id).collect::<Vec<_>>(), [2], "the next one's key waits");
+        let Next::Handle(fourth) = lane.next(now) else { panic!("an event is there") };
+        assert_eq!(fourth.id, 4);
+        let mut lane = Lane::default();
+        (1..=limits::EVENTS_GATHERED_MAX as i64 + 2).for_each(|id| lane.offer(item(id, "a")));
+        let Next::Handle(first) = lane.next(now) else { panic!("an event is there") };
+        let mut items = vec![first];
+        lane.gather(&mut items);
+        assert_eq!(items.len(), limits::EVENTS_GATHERED_MAX);
+        lane.put_back_alone(items);
+        let Next::Handle(again) = lane.next(now) else { panic!("an event is there") };
+        let mut items = vec![again];
+        lane.gather(&mut items);
+        assert_eq!(items.iter().map(|item| (item.id, item.alone)).collect::<Vec<_>>(), [(1, true)], "the others are alone too");
+        assert_eq!(handled(&mut lane, now).len(), limits::EVENTS_GATHERED_MAX + 1);
     }
 
     #[test]

@@ -128,6 +128,5 @@ fn acknowledgements(items: Vec<serde_json::Value>) -> Event {
         at_us: now_us(),
         correlation_id: id.to_string(),
         // Gathered already, within its own bound.
-        gathers: false,
     }
 }

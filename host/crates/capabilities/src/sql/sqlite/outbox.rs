@@ -429,7 +429,6 @@ mod tests {
             payload: number.to_string(),
             at_us: 0,
             correlation_id: String::new(),
-            gathers: false,
         })
     }
 
