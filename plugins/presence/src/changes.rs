@@ -3,17 +3,18 @@
 
 use std::collections::{HashMap, HashSet};
 
-use echo_sdk::{Error, Timestamp, json};
+use echo_sdk::{Error, Timestamp};
 
 use crate::bindings::echo::presence::events::{NewStatus, Update};
-use crate::bindings::exports::echo::presence::api::Presence;
+use crate::bindings::echo::presence::pushes::{PresenceChange, ShownActivity, ShownStatus};
+use crate::bindings::exports::echo::presence::api::{Activity, Presence, Status};
 use crate::bounds::{
     AUDIENCE_PAIRS_MAX, CHANGES_APART_US, LOOKED_AT_PER_RUN, SENT_PER_RUN, SENT_TO_PER_RUN, SOCKETS_CHECKED_US, TIME_LEFT_MS, VIEWERS_MAX,
 };
 use crate::platform::{Audience, Platform, Question};
 use crate::settings::Settings;
 use crate::state::{Published, Seen, Shown, State};
-use crate::{names, store};
+use crate::store;
 
 /// A person whose status differs from what watchers were sent last.
 struct Change<'a> {
@@ -93,7 +94,7 @@ pub fn audience_changed(platform: &impl Platform, settings: &Settings, user: &st
         let were_shown = [state.published.status.0, state.status(platform.now_us(), &settings.times)];
         if were_shown.iter().any(|shown| *shown != Shown::Offline) {
             for hidden in platform.connected(&hidden)?.chunks(VIEWERS_MAX) {
-                platform.push(hidden, payload(&hidden_presence(user)))?;
+                platform.push(hidden, &pushed(&hidden_presence(user)))?;
             }
         }
     }
@@ -105,13 +106,21 @@ pub fn hidden_presence(user: &str) -> Presence {
     Presence { user_id: user.to_owned(), status: Shown::Offline.into(), activity: None, last_seen: None }
 }
 
-pub fn payload(presence: &Presence) -> String {
-    json::Object::new()
-        .text("user_id", &presence.user_id)
-        .text("status", names::of_status(presence.status))
-        .optional_text("activity", presence.activity.map(names::of_activity))
-        .optional_timestamp("last_seen", presence.last_seen)
-        .finish()
+pub fn pushed(presence: &Presence) -> PresenceChange {
+    PresenceChange {
+        user_id: presence.user_id.clone(),
+        status: match presence.status {
+            Status::Online => ShownStatus::Online,
+            Status::Away => ShownStatus::Away,
+            Status::Busy => ShownStatus::Busy,
+            Status::Offline => ShownStatus::Offline,
+        },
+        activity: presence.activity.map(|activity| match activity {
+            Activity::Typing => ShownActivity::Typing,
+            Activity::Recording => ShownActivity::Recording,
+        }),
+        last_seen: presence.last_seen,
+    }
 }
 
 /// Asks the hub about people who count as connected: a killed host publishes no `hub.disconnected`.
@@ -173,10 +182,10 @@ fn send(platform: &impl Platform, settings: &Settings, change: &Change<'_>, audi
         last_seen: change.state.last_seen(change.published.at, &settings.times),
     };
     match presence.last_seen {
-        None => platform.push(&audience.presence, payload(&presence)),
+        None => platform.push(&audience.presence, &pushed(&presence)),
         Some(_) => {
-            platform.push(&with, payload(&presence))?;
-            platform.push(&without, payload(&Presence { last_seen: None, ..presence }))
+            platform.push(&with, &pushed(&presence))?;
+            platform.push(&without, &pushed(&Presence { last_seen: None, ..presence }))
         }
     }
 }

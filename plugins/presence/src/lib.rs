@@ -3,7 +3,6 @@
 
 mod bounds;
 mod changes;
-mod names;
 mod others;
 mod own;
 mod platform;

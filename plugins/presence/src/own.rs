@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use echo_sdk::Error;
 
 use crate::bindings::exports::echo::presence::api::{Alive, Device, Devices, Presence, SetStatusRequest};
-use crate::changes::payload;
+use crate::changes::pushed;
 use crate::platform::Platform;
 use crate::settings::Settings;
 use crate::state::State;
@@ -44,7 +44,7 @@ pub fn set_status(
         state.choose(request.status, request.activity, now);
     })?;
     let presence = as_the_person_sees_it(user, &state, request);
-    platform.push(&[user.to_owned()], payload(&presence))?;
+    platform.push(&[user.to_owned()], &pushed(&presence))?;
     Ok(presence)
 }
 

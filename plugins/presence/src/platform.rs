@@ -2,9 +2,10 @@
 //! that their tests can count what thousands of people cause.
 
 use echo_sdk::wit::{cache, hub};
-use echo_sdk::{Error, Timestamp, push, time};
+use echo_sdk::{Error, Timestamp, time};
 
 use crate::bindings::echo::presence::events::{self, Update};
+use crate::bindings::echo::presence::pushes::{self, PresenceChange};
 use crate::bindings::echo::user::api as users;
 pub use crate::bindings::echo::user::api::{PresenceAudience as Audience, PresenceQuestion as Question};
 
@@ -26,7 +27,7 @@ pub trait Platform {
     /// Who may see whose presence; one answer for each question.
     fn audiences(&self, questions: Vec<Question>) -> Result<Vec<Audience>, Error>;
     /// To those who are connected.
-    fn push(&self, users: &[String], payload: String) -> Result<(), Error>;
+    fn push(&self, users: &[String], change: &PresenceChange) -> Result<(), Error>;
     fn publish(&self, updates: &[Update]) -> Result<(), Error>;
 }
 
@@ -81,8 +82,8 @@ impl Platform for Live {
         Ok(users::who_sees_presence(&users::PresenceAudienceRequest { items })?.items)
     }
 
-    fn push(&self, users: &[String], payload: String) -> Result<(), Error> {
-        push::ephemeral(users, "presence", payload)
+    fn push(&self, users: &[String], change: &PresenceChange) -> Result<(), Error> {
+        if users.is_empty() { Ok(()) } else { pushes::presence(users, change) }
     }
 
     fn publish(&self, updates: &[Update]) -> Result<(), Error> {

@@ -7,6 +7,7 @@ use echo_sdk::time::{MINUTE_US, SECOND_US};
 use echo_sdk::{Error, Timestamp};
 
 use crate::bindings::echo::presence::events::Update;
+use crate::bindings::echo::presence::pushes::{PresenceChange, ShownStatus};
 use crate::bindings::exports::echo::presence::api::{Presence, SetStatusRequest, Status};
 use crate::bounds::{SENT_PER_RUN, SOCKETS_CHECKED_US, WATCHED_MAX};
 use crate::platform::{Audience, Platform, Question};
@@ -31,7 +32,7 @@ struct Fake {
     hidden: RefCell<BTreeSet<(String, String)>>,
     without_last_seen: RefCell<BTreeSet<(String, String)>>,
     /// Each push with its users.
-    pushed: RefCell<Vec<(Vec<String>, String)>>,
+    pushed: RefCell<Vec<(Vec<String>, PresenceChange)>>,
     published: RefCell<Vec<Update>>,
     connections: Cell<u64>,
 }
@@ -94,9 +95,9 @@ impl Platform for Fake {
         Ok(questions.into_iter().map(audience).collect())
     }
 
-    fn push(&self, users: &[String], payload: String) -> Result<(), Error> {
+    fn push(&self, users: &[String], change: &PresenceChange) -> Result<(), Error> {
         if !users.is_empty() {
-            self.pushed.borrow_mut().push((users.to_vec(), payload));
+            self.pushed.borrow_mut().push((users.to_vec(), change.clone()));
         }
         Ok(())
     }
@@ -147,17 +148,20 @@ impl Fake {
         most
     }
 
-    /// What was pushed since, as viewers and payload.
-    fn pushed(&self) -> Vec<(Vec<String>, String)> {
+    /// What was pushed since, as viewers and what they got.
+    fn pushed(&self) -> Vec<(Vec<String>, PresenceChange)> {
         std::mem::take(&mut self.pushed.borrow_mut())
     }
 }
 
-fn statuses_of(pushed: &[(Vec<String>, String)]) -> Vec<&str> {
-    pushed
-        .iter()
-        .map(|(_, payload)| ["online", "away", "busy", "offline"].into_iter().find(|name| payload.contains(name)).unwrap())
-        .collect()
+fn statuses_of(pushed: &[(Vec<String>, PresenceChange)]) -> Vec<&str> {
+    let name = |status| match status {
+        ShownStatus::Online => "online",
+        ShownStatus::Away => "away",
+        ShownStatus::Busy => "busy",
+        ShownStatus::Offline => "offline",
+    };
+    pushed.iter().map(|(_, change)| name(change.status)).collect()
 }
 
 #[test]
@@ -237,7 +241,8 @@ fn whoever_is_kept_out_sees_the_other_leave_at_once_and_nothing_after_that() {
     let pushed = fake.pushed();
     assert_eq!(pushed.len(), 1);
     assert_eq!(pushed[0].0, ["bala"]);
-    assert_eq!(pushed[0].1, r#"{"user_id":"ada","status":"offline","activity":null,"last_seen":null}"#);
+    let change = &pushed[0].1;
+    assert_eq!((change.user_id.as_str(), change.status, change.activity, change.last_seen), ("ada", ShownStatus::Offline, None, None));
     // As somebody whom nobody knows, and not a word of what follows.
     let unknown = fake.sees("bala", "nobody");
     let ada = fake.sees("bala", "ada");
@@ -254,7 +259,7 @@ fn whoever_is_kept_out_sees_the_other_leave_at_once_and_nothing_after_that() {
     fake.pushed();
     fake.hidden.borrow_mut().insert(kept_out);
     changes::audience_changed(&fake, &SETTINGS, "ada").unwrap();
-    assert_eq!(fake.pushed(), []);
+    assert!(fake.pushed().is_empty());
 }
 
 #[test]
@@ -265,7 +270,7 @@ fn a_change_is_not_sent_to_those_who_were_kept_out_before_the_event_came() {
     fake.hidden.borrow_mut().insert(("ada".to_owned(), "bala".to_owned()));
     fake.connect("ada");
     fake.pass(5 * SECOND_US);
-    assert_eq!(fake.pushed(), []);
+    assert!(fake.pushed().is_empty());
 }
 
 #[test]
@@ -285,7 +290,7 @@ fn when_somebody_was_there_last_goes_to_those_alone_who_may_see_it() {
     fake.pass(20 * SECOND_US);
     let pushed = fake.pushed();
     assert_eq!(pushed.iter().map(|(viewers, _)| viewers.join(" ")).collect::<Vec<_>>(), ["bala", "chen"]);
-    assert!(!pushed[0].1.contains(r#""last_seen":null"#) && pushed[1].1.contains(r#""last_seen":null"#), "{pushed:?}");
+    assert!(pushed[0].1.last_seen.is_some() && pushed[1].1.last_seen.is_none(), "{pushed:?}");
     assert!(fake.sees("bala", "ada").last_seen.is_some() && fake.sees("chen", "ada").last_seen.is_none());
 }
 
@@ -295,7 +300,7 @@ fn whoever_has_no_socket_watches_nobody() {
     fake.sees("viewer", "ada");
     fake.connect("ada");
     fake.pass(5 * SECOND_US);
-    assert_eq!(fake.pushed(), []);
+    assert!(fake.pushed().is_empty());
     // And whoever loses it has to ask again.
     let connection = fake.connect("viewer");
     fake.sees("viewer", "ada");

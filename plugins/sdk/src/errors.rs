@@ -10,9 +10,6 @@ use crate::wit::types::{Error, ErrorKind, FieldError};
 /// After how long an `unavailable` answer is worth another try, in milliseconds.
 const UNAVAILABLE_RETRY_MS: u64 = 500;
 
-/// After how long there is room for one more event of a person in another's feed, in milliseconds.
-const FEED_RETRY_MS: u64 = 11_000;
-
 impl Error {
     /// An error of any kind; `code` is stable and documented, `message` is for people.
     pub fn new(kind: ErrorKind, code: &str, message: impl Into<String>) -> Self {
@@ -119,11 +116,8 @@ impl From<HubError> for Error {
     fn from(error: HubError) -> Self {
         match error {
             HubError::Unavailable => Error::unavailable("the hub cannot be reached"),
-            HubError::TooLarge => Error::internal("the push is larger than the hub takes"),
-            HubError::Invalid => Error::internal("the push is not well formed"),
-            HubError::RateLimited => {
-                Error::rate_limited("too_many_events", "you have sent more to one of these people than they can be sent", FEED_RETRY_MS)
-            }
+            HubError::TooLarge => Error::internal("the hub was asked about too many users"),
+            HubError::Invalid => Error::internal("the hub was asked with no identifier"),
         }
     }
 }

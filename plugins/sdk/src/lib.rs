@@ -6,7 +6,6 @@ pub mod checks;
 pub mod config;
 pub mod errors;
 pub mod ids;
-pub mod json;
 pub mod log;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod native;
@@ -15,7 +14,6 @@ pub mod page;
 // In the component alone: a native test keeps its own hook.
 #[cfg(target_arch = "wasm32")]
 mod panic_log;
-pub mod push;
 pub mod sql;
 pub mod text;
 pub mod time;

@@ -41,8 +41,6 @@ pub struct Guest {
     pub service: ServiceName,
     context: Option<Arc<CallContext>>,
     pub capabilities: Arc<Capabilities>,
-    /// The types of the frames that it may push: its manifest's.
-    pub pushes: Arc<[String]>,
     /// How much of each user's feed is its service's.
     pub feed_share: Arc<Senders>,
     /// At most one open transaction per call.
@@ -56,20 +54,13 @@ pub struct Guest {
 }
 
 impl Guest {
-    pub fn new(
-        service: ServiceName,
-        context: Arc<CallContext>,
-        capabilities: Arc<Capabilities>,
-        pushes: Arc<[String]>,
-        feed_share: Arc<Senders>,
-    ) -> Self {
+    pub fn new(service: ServiceName, context: Arc<CallContext>, capabilities: Arc<Capabilities>, feed_share: Arc<Senders>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits::GUEST_RESOURCES_MAX);
         Self {
             service,
             context: Some(context),
             capabilities,
-            pushes,
             feed_share,
             transaction: None,
             transaction_number: 0,

@@ -177,7 +177,7 @@ impl Catalogue {
                 catalogue.routes.push(RouteEntry { target, path, route: route.clone() });
             }
             let manifest = &generation.artifact.manifest;
-            for event in manifest.pushes.iter().cloned().chain(manifest.frames.iter().filter_map(PushFrame::event)) {
+            for event in manifest.frames.iter().filter_map(PushFrame::event) {
                 if let Some(other) = pushed.insert(event.clone(), service).filter(|other| *other != service) {
                     reasons.push(format!("frames of type {event} are pushed by {other} and by {service}"));
                 }

@@ -265,7 +265,7 @@ impl Runtime {
             changes,
         };
         let generation = Arc::new(Generation {
-            pool: Pool::new(service.clone(), instance, indices, capabilities, manifest.pushes.clone().into(), manifest.limits.clone()),
+            pool: Pool::new(service.clone(), instance, indices, capabilities, manifest.limits.clone()),
             service,
             version: version.to_owned(),
             number: AtomicU64::new(0),

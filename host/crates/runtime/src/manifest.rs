@@ -43,10 +43,7 @@ pub struct Manifest {
     /// Which topics the service subscribes to.
     #[serde(default)]
     pub events: Events,
-    /// The types of the frames that the service pushes to devices, snake_case. Two services cannot have the same.
-    #[serde(default)]
-    pub pushes: Vec<String>,
-    /// How the functions of the service's `pushes` interface send their frames, one each.
+    /// How the functions of the service's `pushes` interface send their frames, one each. Two services cannot push frames of one type.
     #[serde(default, rename = "push")]
     pub frames: Vec<PushFrame>,
     /// What one call and one instance may use.
@@ -343,13 +340,6 @@ impl Manifest {
             }
         }
         self.check_rates()?;
-        for event in &self.pushes {
-            if event.len() > limits::PUSH_EVENT_BYTES_MAX
-                || !event.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-            {
-                return Err(format!("pushes: {event:?} is no snake_case name"));
-            }
-        }
         for frame in &self.frames {
             frame.check().map_err(|reason| format!("push {:?}: {reason}", frame.call))?;
         }

@@ -23,7 +23,6 @@ pub struct Pool {
     exports: Vec<ComponentExportIndex>,
     capabilities: Arc<Capabilities>,
     /// The types of the frames that its instances may push.
-    pushes: Arc<[String]>,
     /// How much of each user's feed is theirs.
     feed_share: Arc<Senders>,
     limits: Limits,
@@ -62,14 +61,12 @@ impl Pool {
         instance: InstancePre<InstanceState>,
         exports: Vec<ComponentExportIndex>,
         capabilities: Arc<Capabilities>,
-        pushes: Arc<[String]>,
         limits: Limits,
     ) -> Self {
         Self {
             service,
             instance,
             exports,
-            pushes,
             feed_share: Arc::new(Senders::of_service(limits.feed_events_per_day, &capabilities.senders)),
             capabilities,
             slots: Semaphore::new(limits.concurrency as usize),
@@ -98,7 +95,7 @@ impl Pool {
 
     /// A new instance, 40 µs and more. The guest's own start code is metered like a call.
     pub async fn make(&self, context: Arc<CallContext>) -> wasmtime::Result<PooledInstance> {
-        let guest = Guest::new(self.service.clone(), context, self.capabilities.clone(), self.pushes.clone(), self.feed_share.clone());
+        let guest = Guest::new(self.service.clone(), context, self.capabilities.clone(), self.feed_share.clone());
         let mut store = new_store(self.instance.engine(), guest, self.limits.memory);
         store.data_mut().cpu.begin(self.limits.cpu);
         store.set_epoch_deadline(1);

@@ -1,4 +1,4 @@
-//! `echo:hub/hub` for a guest: names, sizes and counts checked, durable pushes into the outbox, ephemeral ones to the sockets.
+//! `echo:hub/hub` for a guest, and its pushes: names and counts checked, durable ones into the outbox, ephemeral ones to the sockets.
 //! Knows no backend.
 
 use std::collections::HashSet;
@@ -42,7 +42,7 @@ pub enum PushError {
     Unavailable,
     #[error("the push is larger than the hub takes")]
     TooLarge,
-    #[error("the push is not well formed")]
+    #[error("a user is no identifier, or a name of the push is empty or too long")]
     Invalid,
     #[error("the caller has caused too many durable events in the feed of one of the users")]
     RateLimited,
@@ -76,7 +76,7 @@ impl Guest {
             return Ok(());
         }
         if push.class == Class::Durable && self.feed_share.take_of_service(&push.users).is_err() {
-            metrics::counter!("crate::hub_pushes_refused_total").increment(1);
+            metrics::counter!("echo_hub_pushes_refused_total").increment(1);
             tracing::warn!(service = %self.service, event = push.event, "a push beyond the service's share of a user's feed (feed_events_per_day)");
             return Err(PushError::RateLimited);
         }
@@ -84,7 +84,7 @@ impl Guest {
             && let Some(caller) = &self.context().caller
             && self.capabilities.senders.take(caller.user_id, &push.users).is_err()
         {
-            metrics::counter!("crate::hub_pushes_refused_total").increment(1);
+            metrics::counter!("echo_hub_pushes_refused_total").increment(1);
             return Err(PushError::RateLimited);
         }
         Ok(self.emit(Effect::Push(push)).await?)
@@ -109,46 +109,7 @@ impl From<SqlError> for PushError {
     }
 }
 
-impl From<PushError> for wit::HubError {
-    fn from(error: PushError) -> Self {
-        match error {
-            PushError::Unavailable => wit::HubError::Unavailable,
-            PushError::TooLarge => wit::HubError::TooLarge,
-            PushError::Invalid => wit::HubError::Invalid,
-            PushError::RateLimited => wit::HubError::RateLimited,
-        }
-    }
-}
-
 impl wit::Host for Guest {
-    async fn push(&mut self, push: wit::PushRequest) -> Answer<()> {
-        let push = match checked(push) {
-            Ok(push) => Push {
-                subject: push.subject.map(|name| own(&self.service, &name)),
-                state: push.state.map(|name| own(&self.service, &name)),
-                ..push
-            },
-            Err(error) => return Ok(Err(error)),
-        };
-        // A frame of another service's would be taken for that one's word.
-        if !self.pushes.contains(&push.event) {
-            tracing::warn!(service = %self.service, event = push.event, "a push of a type that the manifest does not name (pushes = […])");
-            return Ok(Err(wit::HubError::Invalid));
-        }
-        Ok(self.send(push).await.map_err(wit::HubError::from))
-    }
-
-    async fn replace(&mut self, replacement: wit::Replacement) -> Answer<()> {
-        let wit::Replacement { subject, event, payload } = replacement;
-        if payload.len() > limits::PUSH_PAYLOAD_BYTES_MAX {
-            return Ok(Err(wit::HubError::TooLarge));
-        }
-        if !is_name(&subject) || !is_json(&payload) || !event.as_ref().is_none_or(|event| self.pushes.contains(event)) {
-            return Ok(Err(wit::HubError::Invalid));
-        }
-        Ok(Guest::replace(self, Replacement { subject, event, payload }).await.map_err(wit::HubError::from))
-    }
-
     async fn online(&mut self, users: Vec<String>) -> Answer<Vec<String>> {
         Ok(identifiers(&users).map(|users| texts(self.capabilities.sockets.online(&users))).map_err(wit::HubError::from))
     }
@@ -179,39 +140,19 @@ fn own(service: &ServiceName, name: &str) -> String {
     format!("{service}:{name}")
 }
 
-fn checked(push: wit::PushRequest) -> Result<Push, wit::HubError> {
-    if push.payload.len() > limits::PUSH_PAYLOAD_BYTES_MAX {
-        return Err(wit::HubError::TooLarge);
-    }
-    let names = [&push.receipt, &push.subject, &push.state];
-    if !is_json(&push.payload) || !is_event(&push.event) || !names.into_iter().flatten().all(|name| is_name(name)) {
-        return Err(wit::HubError::Invalid);
-    }
-    let mut users = identifiers(&push.users)?;
-    let mut seen = HashSet::with_capacity(users.len());
-    users.retain(|user| seen.insert(*user));
-    let class = match push.class {
-        wit::Class::Durable => Class::Durable,
-        wit::Class::Ephemeral => Class::Ephemeral,
-    };
-    let wit::PushRequest { event, payload, receipt, subject, state, .. } = push;
-    Ok(Push { users, event, payload, class, receipt, subject, state })
-}
-
-fn is_json(text: &str) -> bool {
-    serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok()
-}
-
-/// snake_case, so that it can stand as a frame's `type`.
-fn is_event(name: &str) -> bool {
-    name.len() <= limits::PUSH_EVENT_BYTES_MAX
-        && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-}
-
 /// A receipt, a subject or a state's key.
 fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= limits::PUSH_NAME_BYTES_MAX
+}
+
+impl From<PushError> for wit::HubError {
+    fn from(error: PushError) -> Self {
+        match error {
+            PushError::TooLarge => wit::HubError::TooLarge,
+            PushError::Invalid => wit::HubError::Invalid,
+            PushError::Unavailable | PushError::RateLimited => wit::HubError::Unavailable,
+        }
+    }
 }
 
 fn identifiers(texts: &[String]) -> Result<Vec<Uuid>, PushError> {
@@ -235,46 +176,55 @@ mod tests {
     use crate::senders::Senders;
     use crate::sql::host::tests::{Screen, context, two_guests};
 
-    fn push() -> wit::PushRequest {
-        wit::PushRequest {
-            users: vec!["018f2b1e-0000-7000-8000-000000000001".to_owned()],
+    const USER: &str = "018f2b1e-0000-7000-8000-000000000001";
+
+    /// To nobody yet.
+    fn durable() -> Push {
+        Push {
+            users: Vec::new(),
             event: "message_status".to_owned(),
             payload: r#"{"a": [1, "ä"]}"#.to_owned(),
-            class: wit::Class::Durable,
+            class: Class::Durable,
             receipt: Some("r".to_owned()),
             subject: Some("s".to_owned()),
             state: None,
         }
     }
 
-    fn check(change: impl FnOnce(&mut wit::PushRequest), expect: Option<wit::HubError>) {
-        let mut push = push();
-        change(&mut push);
-        let shown = format!("{push:?}").chars().take(200).collect::<String>();
-        assert_eq!(checked(push).err().map(|error| error as u8), expect.map(|error| error as u8), "{shown}");
+    fn ephemeral() -> Push {
+        Push { class: Class::Ephemeral, payload: "\"e\"".to_owned(), ..durable() }
     }
 
-    #[test]
-    fn pushes_are_checked() {
-        use wit::HubError::{Invalid, TooLarge};
-        check(|_| {}, None);
-        check(|push| push.receipt = None, None);
-        check(|push| push.event = "a".repeat(64), None);
-        check(|push| push.event = "a".repeat(65), Some(Invalid));
-        for event in ["", "Message", "message-status", "1st", "_a", "é", "a b"] {
-            check(|push| push.event = event.to_owned(), Some(Invalid));
+    async fn sent(guest: &mut Guest, push: Push) -> Result<(), PushError> {
+        guest.push(&[USER.to_owned()], push).await
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn users_and_names_of_pushes_are_checked() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let [mut guest, _] = two_guests(folder.path(), Arc::new(Screen::default())).await;
+        for good in [durable(), Push { receipt: None, ..durable() }, ephemeral()] {
+            assert_eq!(sent(&mut guest, good).await, Ok(()));
         }
-        for payload in ["", "{", "{} {}", "nothing", "{\"a\":}", "\u{1}"] {
-            check(|push| push.payload = payload.to_owned(), Some(Invalid));
+        let long = || Some("n".repeat(limits::PUSH_NAME_BYTES_MAX + 1));
+        for bad in [
+            Push { receipt: Some(String::new()), ..durable() },
+            Push { receipt: long(), ..durable() },
+            Push { subject: Some(String::new()), ..durable() },
+            Push { state: long(), ..durable() },
+        ] {
+            assert_eq!(sent(&mut guest, bad).await, Err(PushError::Invalid));
         }
-        check(|push| push.payload = format!("\"{}\"", "x".repeat(limits::PUSH_PAYLOAD_BYTES_MAX - 2)), None);
-        check(|push| push.payload = format!("\"{}\"", "x".repeat(limits::PUSH_PAYLOAD_BYTES_MAX - 1)), Some(TooLarge));
-        check(|push| push.users = vec!["somebody".to_owned()], Some(Invalid));
-        check(|push| push.users = vec![push.users[0].clone(); limits::PUSH_USERS_MAX + 1], Some(TooLarge));
-        check(|push| push.receipt = Some(String::new()), Some(Invalid));
-        check(|push| push.receipt = Some("r".repeat(limits::PUSH_NAME_BYTES_MAX + 1)), Some(Invalid));
-        check(|push| push.subject = Some(String::new()), Some(Invalid));
-        check(|push| push.state = Some("s".repeat(limits::PUSH_NAME_BYTES_MAX + 1)), Some(Invalid));
+        assert_eq!(guest.push(&["somebody".to_owned()], durable()).await, Err(PushError::Invalid));
+        assert_eq!(guest.push(&vec![USER.to_owned(); limits::PUSH_USERS_MAX + 1], durable()).await, Err(PushError::TooLarge));
+        let replacement = |subject: &str| Replacement { subject: subject.to_owned(), event: None, payload: "{}".to_owned() };
+        assert_eq!(guest.replace(replacement("")).await, Err(PushError::Invalid));
+        assert_eq!(guest.replace(replacement("s")).await, Ok(()));
+        let twice = [USER.to_owned(), USER.to_owned()];
+        assert_eq!(guest.push(&twice, durable()).await, Ok(()));
+        let kept = guest.capabilities.database.peek(i64::MIN, 10).await.expect("peeks");
+        let Some((_, Effect::Push(last))) = kept.last() else { panic!("{kept:?}") };
+        assert_eq!(last.users.len(), 1, "nobody is pushed to twice");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -285,33 +235,31 @@ mod tests {
         let database = guest.capabilities.database.clone();
         let shown = || screen.shown.lock().len();
         let waiting = || async { database.peek(i64::MIN, 10).await.expect("peeks").len() };
-        let ephemeral = || wit::PushRequest { class: wit::Class::Ephemeral, payload: "\"e\"".to_owned(), ..push() };
 
-        wit::Host::push(&mut guest, ephemeral()).await.expect("no trap").expect("pushes");
+        sent(&mut guest, ephemeral()).await.expect("pushes");
         assert_eq!((shown(), waiting().await), (1, 0), "outside a transaction it goes at once");
-        wit::Host::push(&mut guest, push()).await.expect("no trap").expect("pushes");
+        sent(&mut guest, durable()).await.expect("pushes");
         assert_eq!((shown(), waiting().await), (1, 1), "a durable one goes through the outbox");
 
         guest.transaction = Some(database.begin().await.expect("begins"));
-        wit::Host::push(&mut guest, ephemeral()).await.expect("no trap").expect("pushes");
-        wit::Host::push(&mut guest, push()).await.expect("no trap").expect("pushes");
+        sent(&mut guest, ephemeral()).await.expect("pushes");
+        sent(&mut guest, durable()).await.expect("pushes");
         assert_eq!((shown(), waiting().await), (1, 1), "inside a transaction nothing leaves");
         guest.transaction = None;
         assert_eq!(waiting().await, 1, "what was rolled back leaves never");
         guest.transaction = Some(database.begin().await.expect("begins"));
-        wit::Host::push(&mut guest, ephemeral()).await.expect("no trap").expect("pushes");
+        sent(&mut guest, ephemeral()).await.expect("pushes");
         guest.transaction.take().expect("open").commit().await.expect("commits");
         assert_eq!((shown(), waiting().await), (1, 2));
 
         while guest.made.add(1, 1).is_ok() {}
-        for flood in [ephemeral(), push()] {
-            let error = wit::Host::push(&mut guest, flood).await.expect("no trap").expect_err("too many");
-            assert_eq!(error as u8, wit::HubError::TooLarge as u8);
+        for flood in [ephemeral(), durable()] {
+            assert_eq!(sent(&mut guest, flood).await, Err(PushError::TooLarge));
         }
         let session = Uuid::now_v7();
         wit::Host::disconnect(&mut guest, session.to_string()).await.expect("no trap").expect("disconnects");
         assert_eq!(screen.shown.lock().last(), Some(&format!("bye {session}")));
-        let users = push().users;
+        let users = vec![USER.to_owned()];
         assert_eq!(wit::Host::online(&mut guest, users.clone()).await.expect("no trap").expect("answers"), users);
         let asked = wit::Host::unacknowledged(&mut guest, "r".to_owned(), users.clone()).await.expect("no trap");
         assert_eq!(asked.expect("answers"), users);
@@ -329,8 +277,7 @@ mod tests {
             let mut refused = 0;
             for _ in 0..count {
                 guest.begin_call(CallContext { caller: caller.clone(), ..context(Duration::from_secs(5)) }.into());
-                let outcome = wit::Host::push(&mut guest, push()).await.expect("no trap");
-                refused += u64::from(matches!(outcome, Err(wit::HubError::RateLimited)));
+                refused += u64::from(sent(&mut guest, durable()).await == Err(PushError::RateLimited));
             }
             refused
         };
@@ -338,7 +285,7 @@ mod tests {
         assert_eq!(said_by(Some(Uuid::now_v7()), flood).await, 10);
         assert_eq!(said_by(Some(Uuid::now_v7()), 1).await, 0, "another sender");
         assert_eq!(said_by(None, 1).await, 0, "a service of its own accord");
-        let recipient = push().users[0].parse().expect("an id");
+        let recipient = USER.parse().expect("an id");
         assert_eq!(said_by(Some(recipient), flood).await, 0, "one's own feed");
     }
 
@@ -352,38 +299,16 @@ mod tests {
         for _ in 0..20 {
             // Of its own accord: nobody's own share is used up by it.
             noisy.begin_call(context(Duration::from_secs(5)).into());
-            match wit::Host::push(&mut noisy, push()).await.expect("no trap") {
+            match sent(&mut noisy, durable()).await {
                 Ok(()) => pushed += 1,
-                Err(error) => assert_eq!(error as u8, wit::HubError::RateLimited as u8),
+                Err(error) => assert_eq!(error, PushError::RateLimited),
             }
         }
         assert_eq!(pushed, 100 / limits::FEED_SERVICE_BURST_SHARE);
-        let other = wit::PushRequest { users: vec!["018f2b1e-0000-7000-8000-000000000002".to_owned()], ..push() };
-        wit::Host::push(&mut noisy, other).await.expect("no trap").expect("another user's feed");
-        let passing = wit::PushRequest { class: wit::Class::Ephemeral, ..push() };
-        wit::Host::push(&mut noisy, passing).await.expect("no trap").expect("what is not kept has no share");
+        let other = ["018f2b1e-0000-7000-8000-000000000002".to_owned()];
+        noisy.push(&other, durable()).await.expect("another user's feed");
+        sent(&mut noisy, ephemeral()).await.expect("what is not kept has no share");
         quiet.begin_call(context(Duration::from_secs(5)).into());
-        wit::Host::push(&mut quiet, push()).await.expect("no trap").expect("another service has its own");
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_service_pushes_no_frames_but_its_own() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let screen = Arc::new(Screen::default());
-        let [mut guest, _] = two_guests(folder.path(), screen.clone()).await;
-        for class in [wit::Class::Durable, wit::Class::Ephemeral] {
-            let foreign = wit::PushRequest { event: "message".to_owned(), class, ..push() };
-            let error = wit::Host::push(&mut guest, foreign).await.expect("no trap").expect_err("it is another's");
-            assert_eq!(error as u8, wit::HubError::Invalid as u8);
-        }
-        assert!(screen.shown.lock().is_empty());
-        assert_eq!(guest.capabilities.database.peek(i64::MIN, 10).await.expect("peeks"), []);
-    }
-
-    #[test]
-    fn nobody_is_pushed_to_twice() {
-        let mut twice = push();
-        twice.users.push(twice.users[0].clone());
-        assert_eq!(checked(twice).expect("good").users.len(), 1);
+        sent(&mut quiet, durable()).await.expect("another service has its own");
     }
 }

@@ -88,7 +88,6 @@ fn every_manifest_in_the_repository_has_its_rates() {
 #[test]
 fn mistakes_are_named() {
     refused(&format!("{HEAD}colour = 1\n"), "colour");
-    refused(&format!("{HEAD}pushes = [\"A\"]\n"), "pushes");
     refused("name = \"Auth\"\nversion = \"0.1.0\"\n", "Auth");
     refused("name = \"auth\"\nversion = \"1\"\n", "MAJOR.MINOR.PATCH");
     refused(&format!("{HEAD}[[route]]\nhttp = \"FETCH /\"\ncall = \"x\"\naccess = \"user\"\n"), "METHOD /path");

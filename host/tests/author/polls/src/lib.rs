@@ -22,12 +22,12 @@ pub mod bindings {
     });
 }
 
-use bindings::echo::polls::events as announced;
+use bindings::echo::polls::{events as announced, pushes};
 use bindings::exports::echo::polls::api::{Choice, CreateRequest, Guest, Poll, PollRequest, VoteRequest};
 use bindings::exports::echo::polls::events::{Guest as Events, Vote};
 use echo_sdk::checks::Checks;
 use echo_sdk::sql::Database;
-use echo_sdk::{Error, caller, ids, json, once, push, time, transaction};
+use echo_sdk::{Error, caller, ids, once, time, transaction};
 
 struct Service;
 
@@ -57,8 +57,8 @@ impl Guest for Service {
                 other => other?,
             }
             announced::voted(&event.poll_id, &event)?;
-            let payload = json::Object::new().text("poll_id", &event.poll_id).number("place", event.place).finish();
-            push::durable(&[poll.owner_id.clone()], "poll_voted", payload, None)
+            let vote = pushes::Vote { poll_id: event.poll_id.clone(), place: event.place };
+            pushes::poll_voted(&[poll.owner_id.clone()], &vote)
         })
     }
 }

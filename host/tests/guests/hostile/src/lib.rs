@@ -15,10 +15,10 @@ pub mod bindings {
     });
 }
 
+use bindings::echo::hostile::pushes::{self, Wave};
 use bindings::exports::echo::hostile::api::{Amount, Answer, Big, FloodRequest, Guest, StatementRequest, Texts};
 use bindings::exports::echo::hub::events;
 use echo_sdk::sql::{Database, uuid};
-use echo_sdk::wit::hub::{Class, PushRequest, push};
 use echo_sdk::wit::sql::{Transaction, Value, query};
 use echo_sdk::{Error, Sql, params};
 
@@ -66,16 +66,7 @@ impl Guest for Hostile {
 
     fn flood(request: FloodRequest) -> Result<Answer, Error> {
         for number in 0..request.count {
-            push(&PushRequest {
-                users: request.users.clone(),
-                event: "flood".to_owned(),
-                payload: format!("{{\"number\":{number}}}"),
-                class: Class::Durable,
-                receipt: None,
-                subject: None,
-                state: None,
-            })
-            .map_err(|_| Error::unavailable("the host takes no more"))?;
+            pushes::flood(&request.users, &Wave { number }).map_err(|_| Error::unavailable("the host takes no more"))?;
         }
         answer("flooded")
     }

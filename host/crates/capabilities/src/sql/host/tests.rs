@@ -49,13 +49,7 @@ pub(crate) async fn two_guests(folder: &Path, sockets: Arc<dyn Sockets>) -> [Gue
     });
     [(); 2].map(|()| {
         let feed_share = Arc::new(Senders::of_service(1_000_000, &capabilities.senders));
-        Guest::new(
-            service.clone(),
-            context(Duration::from_secs(30)).into(),
-            capabilities.clone(),
-            ["message_status".to_owned()].into(),
-            feed_share,
-        )
+        Guest::new(service.clone(), context(Duration::from_secs(30)).into(), capabilities.clone(), feed_share)
     })
 }
 
