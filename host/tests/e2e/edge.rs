@@ -72,6 +72,8 @@ const ROUTES: &str = "
     PUT /api/v1/messages/{id}/reactions/{emoji}
     DELETE /api/v1/messages/{id}/reactions/{emoji}
     GET /api/v1/messages/{id}/reactions
+    PUT /api/v1/messages/{id}/vote
+    POST /api/v1/messages/{id}/close
     PUT /api/v1/messages/{id}/star
     DELETE /api/v1/messages/{id}/star
     GET /api/v1/messages/starred

@@ -14,6 +14,7 @@ mod own;
 mod participants;
 mod payload;
 mod pins;
+mod polls;
 mod reactions;
 mod receipts;
 mod rules;
@@ -164,6 +165,14 @@ impl api::Guest for Message {
 
     fn mark_read(request: api::ReadRequest) -> Result<api::ReadState, Error> {
         receipts::mark_read(&request)
+    }
+
+    fn vote(request: api::VoteRequest) -> Result<api::Message, Error> {
+        polls::vote(&request)
+    }
+
+    fn close_poll(request: api::MessageRequest) -> Result<api::Message, Error> {
+        polls::close(&request.id)
     }
 
     fn add_reaction(request: api::ReactionRequest) -> Result<(), Error> {

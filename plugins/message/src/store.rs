@@ -73,6 +73,7 @@ macro_rules! delivered_seq_shown {
 pub mod conversations;
 pub mod marks;
 pub mod messages;
+pub mod polls;
 pub mod receipts;
 pub mod words;
 

@@ -4,7 +4,8 @@ use echo_sdk::sql::ErrorClass;
 use echo_sdk::transaction;
 
 use super::*;
-use crate::bindings::exports::echo::message::api::MessageType;
+use crate::bindings::echo::message::model::PollOption;
+use crate::bindings::exports::echo::message::api::{MessageType, Poll};
 use crate::rules::Shown;
 use crate::store::conversations::{begin_roster_change, hide, listed_for, one_for, roster_for};
 use crate::store::fixtures::*;
@@ -110,6 +111,7 @@ mod insert {
             MessageType::Document,
             MessageType::Location,
             MessageType::Contact,
+            MessageType::Poll,
         ];
         for (seq, type_) in (1..).zip(kinds) {
             let message = Message { type_, ..text(91, seq, 1, 100) };
@@ -657,7 +659,19 @@ fn full(seq: u64, expires_at: Option<Timestamp>) -> Message {
     reacted(&message, 2, "👍", 200);
     star(&id(2), &message.id, 200).unwrap();
     committed(|tx| pin(tx, &message, &id(1), 200));
-    assert_eq!((what_it_says(&message).len(), rows_beside(&message)), (11, 5));
+    let poll = Poll {
+        question: String::new(),
+        options: vec![PollOption { text: "a".into(), votes: 0 }],
+        multiple: false,
+        closes_at: None,
+        closed: false,
+        voters: 0,
+        own_votes: vec![],
+    };
+    committed(|tx| crate::store::polls::insert(tx, &message.id, &poll));
+    voted(&message, 2, &[0]);
+    committed(|tx| crate::store::words::insert(tx, &id(91), &message.id, &["second".to_owned()]));
+    assert_eq!((what_it_says(&message).len(), rows_beside(&message)), (11, 9));
     message
 }
 
@@ -680,7 +694,7 @@ mod delete_for_everyone {
         let [message, other] = [1, 2].map(|seq| full(seq, None));
         assert!(committed(|tx| delete_for_everyone(tx, &message.id, 300)));
         assert_eq!((what_it_says(&message), rows_beside(&message)), (vec![], 0));
-        assert_eq!((what_it_says(&other).len(), rows_beside(&other)), (11, 5));
+        assert_eq!((what_it_says(&other).len(), rows_beside(&other)), (11, 9));
     }
 
     #[test]
@@ -743,7 +757,7 @@ mod take_expired {
         let expired = committed(|tx| take_expired(tx, 900, 9));
         assert_eq!((expired.len(), &expired[0].id, &expired[0].sender_id), (1, &message.id, &id(1)));
         assert_eq!((what_it_says(&message), rows_beside(&message)), (vec![], 0));
-        assert_eq!((what_it_says(&other).len(), rows_beside(&other)), (11, 5));
+        assert_eq!((what_it_says(&other).len(), rows_beside(&other)), (11, 9));
     }
 }
 
