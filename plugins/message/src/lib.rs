@@ -9,6 +9,7 @@ mod disappearing;
 mod drafts;
 mod emoji;
 mod history;
+mod invites;
 mod names;
 mod own;
 mod participants;
@@ -18,6 +19,7 @@ mod polls;
 mod reactions;
 mod receipts;
 mod rules;
+mod scheduled;
 mod search;
 mod sending;
 mod stars;
@@ -97,6 +99,42 @@ impl api::Guest for Message {
 
     fn send(request: api::SendRequest) -> Result<api::Message, Error> {
         sending::send(request)
+    }
+
+    fn schedule_message(request: api::ScheduleRequest) -> Result<api::ScheduledMessage, Error> {
+        scheduled::schedule(request)
+    }
+
+    fn list_scheduled(request: api::PageRequest) -> Result<api::ScheduledMessages, Error> {
+        scheduled::list(&request)
+    }
+
+    fn update_scheduled(request: api::UpdateScheduledRequest) -> Result<api::ScheduledMessage, Error> {
+        scheduled::update(&request)
+    }
+
+    fn cancel_scheduled(request: api::MessageRequest) -> Result<(), Error> {
+        scheduled::cancel(&request.id)
+    }
+
+    fn send_scheduled() -> Result<(), Error> {
+        scheduled::send_due()
+    }
+
+    fn create_invite(request: api::InviteRequest) -> Result<api::Invite, Error> {
+        invites::create(&request)
+    }
+
+    fn list_invites(request: api::ConversationRequest) -> Result<api::Invites, Error> {
+        invites::list(&request.id)
+    }
+
+    fn delete_invite(request: api::DeleteInviteRequest) -> Result<(), Error> {
+        invites::delete(&request)
+    }
+
+    fn join(request: api::JoinRequest) -> Result<api::Conversation, Error> {
+        invites::join(&request.code)
     }
 
     fn typing(request: api::TypingRequest) -> Result<(), Error> {

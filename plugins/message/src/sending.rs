@@ -40,10 +40,15 @@ impl From<Error> for Stopped {
 pub fn send(draft: SendRequest) -> Result<Message, Error> {
     let sender = caller()?.user_id;
     drafts::check(&draft)?;
+    send_as(sender, draft, &|_| Ok(()))
+}
+
+/// As this person, who need not be calling, with something more in the transaction that sends.
+pub fn send_as(sender: String, draft: SendRequest, beside: &dyn Fn(&Transaction) -> Result<(), Error>) -> Result<Message, Error> {
     let fingerprint = drafts::fingerprint(&draft);
     let mut message = new_message(draft, sender);
     for _ in 0..TRIES_MAX {
-        match try_to_send(&mut message, &fingerprint) {
+        match try_to_send(&mut message, &fingerprint, beside) {
             Ok(()) => return Ok(message),
             Err(Stopped::Stale) => {}
             Err(Stopped::Repeated) => {
@@ -58,7 +63,7 @@ pub fn send(draft: SendRequest) -> Result<Message, Error> {
     Err(Error::unavailable("the conversation changes too quickly"))
 }
 
-fn try_to_send(message: &mut Message, fingerprint: &[u8]) -> Result<(), Stopped> {
+fn try_to_send(message: &mut Message, fingerprint: &[u8], beside: &dyn Fn(&Transaction) -> Result<(), Error>) -> Result<(), Stopped> {
     let roster = roster_for(&Database, &message.conversation_id, &message.sender_id)?.ok_or_else(rules::no_conversation)?;
     admit(message, &roster)?;
     message.created_at = time::now_us();
@@ -71,8 +76,15 @@ fn try_to_send(message: &mut Message, fingerprint: &[u8]) -> Result<(), Stopped>
         if let Some(poll) = &message.poll {
             polls::insert(tx, &message.id, poll)?;
         }
+        beside(tx)?;
         announce(tx, message, &roster)
     })
+}
+
+/// Whether the sender may send this now.
+pub fn may_send(sender: String, draft: SendRequest) -> Result<(), Error> {
+    let message = new_message(draft, sender);
+    admit(&message, &roster_for(&Database, &message.conversation_id, &message.sender_id)?.ok_or_else(rules::no_conversation)?)
 }
 
 /// Whether the sender may send this here.
@@ -118,7 +130,6 @@ fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), 
     let mut withheld_ids = Vec::new();
     for member in &roster.members {
         if member.blocks {
-            messages::keep_back(tx, &message.conversation_id, &member.user_id, message.seq)?;
             withheld_ids.push(member.user_id.clone());
             continue;
         }
@@ -129,6 +140,7 @@ fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), 
             }
         }
     }
+    messages::keep_back(tx, &message.conversation_id, &withheld_ids, message.seq)?;
     // One push for all, so that it is kept once: the receipts of the sender's own devices are passed over when they come.
     let everyone: Vec<String> = recipient_ids.iter().chain([&message.sender_id]).cloned().collect();
     pushes::message(&everyone, &payload::message(message))?;

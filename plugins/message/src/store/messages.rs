@@ -89,21 +89,27 @@ pub fn sent_before(sender_id: &str, client_message_id: &str) -> Result<Option<Se
     )
 }
 
-/// Keeps the message from who blocks its sender, and the conversation in its place on their list, or off it if it is off now.
-pub fn keep_back(tx: &Transaction, conversation_id: &str, user_id: &str, seq: u64) -> Result<(), SqlError> {
-    tx.execute(
-        "INSERT INTO hidden_messages (conversation_id, user_id, seq, reason) VALUES ($1, $2, $3, 'blocked')",
-        params![uuid(conversation_id), uuid(user_id), seq],
-    )?;
-    tx.execute(
-        "UPDATE participants SET hidden_seq = CASE WHEN hidden_seq >= $4 THEN $3 ELSE hidden_seq END, \
-         shown_seq = CASE WHEN kept_back_seq = $4 THEN shown_seq ELSE $4 END, \
-         shown_active_at = CASE WHEN kept_back_seq = $4 THEN shown_active_at ELSE \
-         COALESCE((SELECT m.created_at FROM messages m WHERE m.conversation_id = $1 AND m.seq = $4), \
-         (SELECT c.created_at FROM conversations c WHERE c.id = $1)) END, \
-         kept_back_seq = $3 WHERE conversation_id = $1 AND user_id = $2",
-        params![uuid(conversation_id), uuid(user_id), seq, seq - 1],
-    )?;
+/// Keeps the message from those who block its sender, and the conversation in its place on their lists, or off them where it is off now.
+pub fn keep_back(tx: &Transaction, conversation_id: &str, user_ids: &[String], seq: u64) -> Result<(), SqlError> {
+    for user_ids in user_ids.chunks(PARTICIPANT_ROWS_MAX) {
+        let rows: Vec<String> = (3..3 + user_ids.len()).map(|user| format!("($1, ${user}, $2, 'blocked')")).collect();
+        let sql = format!("INSERT INTO hidden_messages (conversation_id, user_id, seq, reason) VALUES {}", rows.join(", "));
+        let mut values = params![uuid(conversation_id), seq];
+        values.extend(user_ids.iter().map(uuid));
+        tx.execute(&sql, values)?;
+        let sql = format!(
+            "UPDATE participants SET hidden_seq = CASE WHEN hidden_seq >= $3 THEN $2 ELSE hidden_seq END, \
+             shown_seq = CASE WHEN kept_back_seq = $3 THEN shown_seq ELSE $3 END, \
+             shown_active_at = CASE WHEN kept_back_seq = $3 THEN shown_active_at ELSE \
+             COALESCE((SELECT m.created_at FROM messages m WHERE m.conversation_id = $1 AND m.seq = $3), \
+             (SELECT c.created_at FROM conversations c WHERE c.id = $1)) END, \
+             kept_back_seq = $2 WHERE conversation_id = $1 AND user_id IN ({})",
+            placeholders(4, user_ids.len())
+        );
+        let mut values = params![uuid(conversation_id), seq, seq - 1];
+        values.extend(user_ids.iter().map(uuid));
+        tx.execute(&sql, values)?;
+    }
     Ok(())
 }
 
@@ -400,7 +406,9 @@ pub fn take_ended(tx: &Transaction, now: Timestamp, limit: i64) -> Result<Option
             "UPDATE conversations SET emptied_at = $2, title = NULL, description = NULL WHERE id = $1",
             params![uuid(&conversation_id), timestamp(now)],
         )?;
-        tx.execute("DELETE FROM drafts WHERE conversation_id = $1", params![uuid(&conversation_id)])?;
+        for table in ["drafts", "scheduled", "invites"] {
+            tx.execute(&format!("DELETE FROM {table} WHERE conversation_id = $1"), params![uuid(&conversation_id)])?;
+        }
         return Ok(Some(ended));
     };
     let sql = concat!(

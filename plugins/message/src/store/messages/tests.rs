@@ -170,7 +170,7 @@ mod keep_back {
     use super::*;
 
     fn kept(seq: u64) {
-        committed(|tx| keep_back(tx, &id(91), &id(1), seq));
+        committed(|tx| keep_back(tx, &id(91), &ids([1]), seq));
     }
 
     /// `(last_seq, active_at)` as the user sees them.
@@ -224,6 +224,19 @@ mod keep_back {
         kept(3);
         assert!(is_listed(1));
     }
+
+    #[test]
+    fn takes_none_and_more_than_a_statement_does() {
+        let _store = store();
+        let blocking = ids(2..=PARTICIPANT_ROWS_MAX as u32 + 2);
+        group(91, 1..=PARTICIPANT_ROWS_MAX as u32 + 2);
+        let message = said(91, 1, 100, None);
+        committed(|tx| keep_back(tx, &id(91), &[], message.seq));
+        assert_eq!(count("hidden_messages"), 0);
+        committed(|tx| keep_back(tx, &id(91), &blocking, message.seq));
+        assert_eq!(count("hidden_messages"), blocking.len() as i64);
+        assert_eq!([1, 2, 500].map(|user| super::seen(user, &message).is_some()), [true, false, false]);
+    }
 }
 
 // --- What a participant sees -----------------------------------------------------------------------------------------------------------
@@ -250,7 +263,7 @@ mod visible_to {
         let over = said(91, 2, 100, Some(NOW));
         let not_over = said(91, 2, 100, Some(NOW + 1));
         let [kept_back, deleted] = [2, 2].map(|sender| said(91, sender, 100, None));
-        committed(|tx| keep_back(tx, &id(91), &id(1), kept_back.seq));
+        committed(|tx| keep_back(tx, &id(91), &ids([1]), kept_back.seq));
         delete_for(&id(1), &deleted).unwrap();
         assert_eq!([&over, &not_over, &kept_back, &deleted].map(|message| seen(1, message).is_some()), [false, true, false, false]);
         assert_eq!([&over, &not_over, &kept_back, &deleted].map(|message| seen(2, message).is_some()), [false, true, true, true]);
@@ -365,7 +378,7 @@ mod visible_to_its_sender {
     #[test]
     fn is_sent_where_it_was_kept_from_one_or_reached_no_device_of_one() {
         let kept_from_one = || {
-            committed(|tx| keep_back(tx, &id(91), &id(2), 1));
+            committed(|tx| keep_back(tx, &id(91), &ids([2]), 1));
             both(|user| read(91, user, 2, Shown::Whole));
         };
         assert_eq!(status(kept_from_one), MessageStatus::Sent);
@@ -490,7 +503,7 @@ mod last_of_each {
         all_said(92, [2]);
         said(92, 2, 100, Some(NOW));
         all_said(93, [2]);
-        committed(|tx| keep_back(tx, &id(93), &id(1), 1));
+        committed(|tx| keep_back(tx, &id(93), &ids([1]), 1));
         all_said(95, [2]);
         let mut found: Vec<_> =
             last_of_each(&id(1), &ids(91..=95), NOW).unwrap().into_iter().map(|message| (message.conversation_id, message.seq)).collect();
@@ -799,8 +812,16 @@ mod take_ended {
         for conversation in [91, 92] {
             drafted(conversation, 1, "words");
         }
+        for conversation in [91, 92] {
+            let insert = "INSERT INTO invites (code, conversation_id, created_by, created_at) VALUES ($1, $2, $3, $4)";
+            Database.execute(insert, params![conversation.to_string(), uuid(id(conversation)), uuid(id(1)), timestamp(100)]).unwrap();
+            let insert = "INSERT INTO scheduled (id, sender_id, conversation_id, client_message_id, content_hash, kind, content, send_at, created_at) \
+                VALUES ($1, $2, $1, $3, $4, 'text', 'words', $5, $5)";
+            let values = params![uuid(id(conversation)), uuid(id(1)), conversation.to_string(), vec![1], timestamp(100)];
+            Database.execute(insert, values).unwrap();
+        }
         ended(91);
-        assert_eq!((taken(9), count("drafts")), (Some(vec![]), 1));
+        assert_eq!((taken(9), ["drafts", "invites", "scheduled"].map(count)), (Some(vec![]), [1, 1, 1]));
     }
 }
 
@@ -835,7 +856,7 @@ mod delete_for {
         let _store = store();
         group(91, [1, 2]);
         let [message, kept_back] = [2, 2].map(|sender| said(91, sender, 100, None));
-        committed(|tx| keep_back(tx, &id(91), &id(1), kept_back.seq));
+        committed(|tx| keep_back(tx, &id(91), &ids([1]), kept_back.seq));
         for _ in 0..2 {
             delete_for(&id(1), &message).unwrap();
             delete_for(&id(1), &kept_back).unwrap();
@@ -858,7 +879,7 @@ mod audience_of {
         let message = said(91, 1, 100, None);
         joined(91, 6, 1);
         joined(91, 7, 0);
-        committed(|tx| keep_back(tx, &id(91), &id(2), 1));
+        committed(|tx| keep_back(tx, &id(91), &ids([2]), 1));
         delete_for(&id(3), &message).unwrap();
         assert_eq!(sorted(committed(|tx| audience_of(tx, &id(91), 1))), ids([1, 4, 7]));
     }

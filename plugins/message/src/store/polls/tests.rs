@@ -21,9 +21,11 @@ mod insert {
     fn keeps_the_options_in_their_order() {
         let _store = store();
         group(91, [1]);
-        let message = asked(91, 1, true, Some(500));
+        let new = asked(91, 1, true, Some(500)).poll.expect("a poll");
+        let message = said(91, 1, 100, None);
+        committed(|tx| insert(tx, &message.id, &new));
         let kept = poll(1, &message, 100).unwrap();
-        assert_eq!((kept.question.as_str(), kept.multiple, kept.closes_at), ("Which?", true, Some(500)));
+        assert_eq!((kept.question.as_str(), kept.multiple, kept.closes_at), ("text 2", true, Some(500)), "the content is the question");
         assert_eq!(kept.options.iter().map(|option| option.text.as_str()).collect::<Vec<_>>(), ["a", "b", "c"]);
     }
 }
