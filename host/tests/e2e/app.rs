@@ -383,6 +383,11 @@ impl TestApp {
 }
 
 /// A valid number that no test has used before: 201-555-xxxx stands in every edition of the North American plan.
+/// The time so many seconds from now, as JSON has it (RFC 3339).
+pub fn in_seconds(seconds: i64) -> String {
+    (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds)).to_string()
+}
+
 pub fn unused_phone() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("+1201555{:04}", NEXT.fetch_add(1, Ordering::Relaxed))

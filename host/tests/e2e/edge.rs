@@ -65,6 +65,14 @@ const ROUTES: &str = "
     POST /api/v1/messages/read
     POST /api/v1/messages/delivered
     POST /api/v1/messages/typing
+    POST /api/v1/messages/scheduled
+    GET /api/v1/messages/scheduled
+    PATCH /api/v1/messages/scheduled/{id}
+    DELETE /api/v1/messages/scheduled/{id}
+    POST /api/v1/messages/conversations/{id}/invites
+    GET /api/v1/messages/conversations/{id}/invites
+    DELETE /api/v1/messages/conversations/{id}/invites/{code}
+    POST /api/v1/messages/join/{code}
     GET /api/v1/messages/search
     GET /api/v1/messages/{id}/thread
     PUT /api/v1/messages/{id}/pin
@@ -72,6 +80,8 @@ const ROUTES: &str = "
     PUT /api/v1/messages/{id}/reactions/{emoji}
     DELETE /api/v1/messages/{id}/reactions/{emoji}
     GET /api/v1/messages/{id}/reactions
+    PUT /api/v1/messages/{id}/vote
+    POST /api/v1/messages/{id}/close
     PUT /api/v1/messages/{id}/star
     DELETE /api/v1/messages/{id}/star
     GET /api/v1/messages/starred
@@ -231,7 +241,8 @@ async fn every_route_is_served_and_only_the_public_ones_to_anybody() {
             .replace("{id}", "01890000-0000-7000-8000-000000000000")
             .replace("{user_id}", "x")
             .replace("{message_id}", "x")
-            .replace("{emoji}", "x");
+            .replace("{emoji}", "x")
+            .replace("{code}", "x");
         let reply = app.request(method, &path).send().await;
         if route == "GET /dev/outbox" {
             reply.expect(StatusCode::OK);

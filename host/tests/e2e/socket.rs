@@ -319,6 +319,7 @@ async fn every_frame_of_the_socket_is_described() {
         "message",
         "message_status",
         "reaction",
+        "poll",
         "conversation",
         "unread",
         "typing",

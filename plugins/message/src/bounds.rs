@@ -16,8 +16,8 @@ pub const REACTIONS_OF_ONE_MAX: u64 = 20;
 pub const PINS_MAX: u64 = 20;
 /// Starred messages of one person.
 pub const STARRED_MAX: u64 = 10_000;
-/// Unread messages are counted up to here.
-pub const UNREAD_COUNT_MAX: i64 = 10_000;
+/// Unread messages are counted up to here: a page of the list counts those of a hundred conversations.
+pub const UNREAD_COUNT_MAX: i64 = 1_000;
 /// Characters of a message that a notification may show.
 pub const PREVIEW_CHARS_MAX: usize = 100;
 /// Senders told of one reading; further ones see it when they ask.
@@ -29,6 +29,15 @@ pub const RECEIPTS_AT_ONCE: usize = 64;
 /// Disappearing messages that are emptied in one transaction, and the time that must be left to begin another, in milliseconds.
 pub const EXPIRED_AT_ONCE: i64 = 50;
 pub const EXPIRING_TIME_LEFT_MS: u64 = 5_000;
+/// Messages of one person that wait to be sent, and how far ahead, in seconds.
+pub const SCHEDULED_MAX: u64 = 100;
+pub const SCHEDULED_AHEAD_MAX_S: u64 = 366 * 24 * 60 * 60;
+/// Scheduled messages that one run of the schedule sends.
+pub const SCHEDULED_PER_RUN: i64 = 64;
+/// Open links to one conversation.
+pub const INVITES_MAX: u64 = 50;
+/// Random bytes of a link's code.
+pub const INVITE_CODE_BYTES: usize = 16;
 /// Messages of one conversation that are indexed in one transaction, and about how many bytes of their contents.
 pub const INDEXED_AT_ONCE: u64 = 64;
 pub const INDEXED_BYTES_AT_ONCE: usize = 32 * 1024;

@@ -5,7 +5,7 @@ use echo_sdk::{Error, Timestamp, caller, config, time};
 
 use crate::bindings::echo::message::events::{self, ChangedMessage, ChangedMessages};
 use crate::bindings::echo::message::pushes::{self, MessageView};
-use crate::bindings::exports::echo::message::api::{DeleteRequest, DeleteScope, EditRequest, Message};
+use crate::bindings::exports::echo::message::api::{DeleteRequest, DeleteScope, EditRequest, Message, MessageType};
 use crate::bounds::EDITS_MAX;
 use crate::history::seen_by;
 use crate::store::conversations::{membership, roster_for};
@@ -27,6 +27,9 @@ pub fn edit(request: &EditRequest) -> Result<Message, Error> {
         return Err(deleted());
     }
     rules::may_edit(message.sender_id == me, message.created_at, now, config::number("edit_window_s", EDIT_WINDOW_S))?;
+    if message.type_ == MessageType::Poll {
+        return Err(Error::conflict("poll_unchangeable", "what was voted on stays as it is"));
+    }
     if message.content.as_deref() == Some(&request.content) {
         return Ok(message);
     }

@@ -179,7 +179,7 @@ pub fn get(id: &str) -> Result<Conversation, Error> {
     view(&caller()?.user_id, id)
 }
 
-fn view(me: &str, id: &str) -> Result<Conversation, Error> {
+pub fn view(me: &str, id: &str) -> Result<Conversation, Error> {
     let now = time::now_us();
     let listed = store::one_for(me, id, now)?.ok_or_else(rules::no_conversation)?;
     views(me, vec![listed], now)?.pop().ok_or_else(rules::no_conversation)

@@ -15,8 +15,19 @@ pub fn check(draft: &SendRequest) -> Result<(), Error> {
         MessageType::Image | MessageType::Video | MessageType::Audio | MessageType::Document => ("media_id", draft.media_id.is_some()),
         MessageType::Location => ("location", draft.location.is_some()),
         MessageType::Contact => ("contact", draft.contact.is_some()),
+        MessageType::Poll => ("poll", draft.poll.is_some()),
     };
-    Checks::new().require(given, wanted, "required", "wanted for a message of this type").finish()
+    let is_poll = draft.type_ == MessageType::Poll;
+    let mut checks = Checks::new();
+    checks
+        .require(given, wanted, "required", "wanted for a message of this type")
+        .require(is_poll || draft.poll.is_none(), "poll", "not_for_type", "not for a message of this type")
+        .require(!is_poll || draft.content.is_none(), "content", "not_for_type", "a poll has its question instead");
+    for (at, option) in draft.poll.iter().flat_map(|poll| poll.options.iter().enumerate()) {
+        let is_another = draft.poll.iter().all(|poll| !poll.options[..at].contains(option));
+        checks.require(is_another, &format!("poll.options[{at}]"), "repeated", "each option is another");
+    }
+    checks.finish()
 }
 
 /// What an edit puts in place of the content.
@@ -54,6 +65,13 @@ pub fn fingerprint(draft: &SendRequest) -> Vec<u8> {
     part(draft.thread_id.as_deref());
     part(draft.mentions.as_deref().map(|mentions| mentions.join(" ")).filter(|mentions| !mentions.is_empty()).as_deref());
     part(draft.metadata.as_deref());
+    // Only where there is one: what was sent before there were polls keeps its fingerprint.
+    if let Some(poll) = &draft.poll {
+        part(Some(&poll.question));
+        part(Some(if poll.multiple == Some(true) { "several" } else { "one" }));
+        part(poll.closes_at.map(|at| at.to_string()).as_deref());
+        poll.options.iter().for_each(|option| part(Some(option)));
+    }
     hash.finalize().to_vec()
 }
 
@@ -65,7 +83,7 @@ pub fn preview(content: Option<&str>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bindings::exports::echo::message::api::Place;
+    use crate::bindings::exports::echo::message::api::{NewPoll, Place};
 
     fn draft() -> SendRequest {
         SendRequest {
@@ -76,6 +94,7 @@ mod tests {
             media_id: None,
             location: None,
             contact: None,
+            poll: None,
             reply_to: None,
             thread_id: None,
             mentions: None,
@@ -110,6 +129,27 @@ mod tests {
         assert!(wrong(|draft| (draft.type_, draft.location) = (MessageType::Location, Some(place))).is_empty());
     }
 
+    fn poll(options: &[&str]) -> NewPoll {
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        NewPoll { question: "Where?".into(), options, multiple: None, closes_at: None }
+    }
+
+    #[test]
+    fn a_poll_has_options_and_no_content() {
+        let of_poll = |draft: &mut SendRequest, options: &[&str]| {
+            (draft.type_, draft.content, draft.poll) = (MessageType::Poll, None, Some(poll(options)));
+        };
+        assert!(wrong(|draft| of_poll(draft, &["a", "b"])).is_empty());
+        check_wrong(|draft| of_poll(draft, &["a", "b", "a"]), "poll.options[2]", "repeated");
+        check_wrong(|draft| draft.poll = Some(poll(&["a", "b"])), "poll", "not_for_type");
+        let with_content = |draft: &mut SendRequest| {
+            of_poll(draft, &["a", "b"]);
+            draft.content = Some("hello".into());
+        };
+        check_wrong(with_content, "content", "not_for_type");
+        check_wrong(|draft| (draft.type_, draft.content) = (MessageType::Poll, None), "poll", "required");
+    }
+
     #[test]
     fn the_same_content_has_the_same_fingerprint() {
         let first = fingerprint(&draft());
@@ -125,6 +165,8 @@ mod tests {
             SendRequest { thread_id: Some("r".into()), ..draft() },
             SendRequest { mentions: Some(vec!["u".into()]), ..draft() },
             SendRequest { metadata: Some("{}".into()), ..draft() },
+            SendRequest { poll: Some(poll(&["a", "b"])), ..draft() },
+            SendRequest { poll: Some(poll(&["ab"])), ..draft() },
         ] {
             assert_ne!(first, fingerprint(&other));
         }

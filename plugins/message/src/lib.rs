@@ -9,14 +9,17 @@ mod disappearing;
 mod drafts;
 mod emoji;
 mod history;
+mod invites;
 mod names;
 mod own;
 mod participants;
 mod payload;
 mod pins;
+mod polls;
 mod reactions;
 mod receipts;
 mod rules;
+mod scheduled;
 mod search;
 mod sending;
 mod stars;
@@ -98,6 +101,42 @@ impl api::Guest for Message {
         sending::send(request)
     }
 
+    fn schedule_message(request: api::ScheduleRequest) -> Result<api::ScheduledMessage, Error> {
+        scheduled::schedule(request)
+    }
+
+    fn list_scheduled(request: api::PageRequest) -> Result<api::ScheduledMessages, Error> {
+        scheduled::list(&request)
+    }
+
+    fn update_scheduled(request: api::UpdateScheduledRequest) -> Result<api::ScheduledMessage, Error> {
+        scheduled::update(&request)
+    }
+
+    fn cancel_scheduled(request: api::MessageRequest) -> Result<(), Error> {
+        scheduled::cancel(&request.id)
+    }
+
+    fn send_scheduled() -> Result<(), Error> {
+        scheduled::send_due()
+    }
+
+    fn create_invite(request: api::InviteRequest) -> Result<api::Invite, Error> {
+        invites::create(&request)
+    }
+
+    fn list_invites(request: api::ConversationRequest) -> Result<api::Invites, Error> {
+        invites::list(&request.id)
+    }
+
+    fn delete_invite(request: api::DeleteInviteRequest) -> Result<(), Error> {
+        invites::delete(&request)
+    }
+
+    fn join(request: api::JoinRequest) -> Result<api::Conversation, Error> {
+        invites::join(&request.code)
+    }
+
     fn typing(request: api::TypingRequest) -> Result<(), Error> {
         sending::typing(&request)
     }
@@ -164,6 +203,14 @@ impl api::Guest for Message {
 
     fn mark_read(request: api::ReadRequest) -> Result<api::ReadState, Error> {
         receipts::mark_read(&request)
+    }
+
+    fn vote(request: api::VoteRequest) -> Result<api::Message, Error> {
+        polls::vote(&request)
+    }
+
+    fn close_poll(request: api::MessageRequest) -> Result<api::Message, Error> {
+        polls::close(&request.id)
     }
 
     fn add_reaction(request: api::ReactionRequest) -> Result<(), Error> {

@@ -45,6 +45,15 @@ pub fn of_message(kind: MessageType) -> &'static str {
         MessageType::Document => "document",
         MessageType::Location => "location",
         MessageType::Contact => "contact",
+        MessageType::Poll => "poll",
+    }
+}
+
+/// As the columns `kind`, whose CHECK knows the types of the first version, and `other_kind` hold it.
+pub fn columns_of(kind: MessageType) -> (&'static str, Option<&'static str>) {
+    match kind {
+        MessageType::Poll => (of_message(MessageType::Text), Some(of_message(kind))),
+        known => (of_message(known), None),
     }
 }
 
@@ -57,6 +66,7 @@ pub fn message(name: &str) -> MessageType {
         "document" => MessageType::Document,
         "location" => MessageType::Location,
         "contact" => MessageType::Contact,
+        "poll" => MessageType::Poll,
         _ => MessageType::Text,
     }
 }
@@ -74,7 +84,7 @@ mod tests {
             assert_eq!(role(of_role(own)), own);
         }
         use crate::bindings::echo::message::model::MessageType::*;
-        for kind in [Text, Image, Video, Audio, Document, Location, Contact] {
+        for kind in [Text, Image, Video, Audio, Document, Location, Contact, Poll] {
             assert_eq!(message(of_message(kind)), kind);
         }
     }

@@ -44,6 +44,11 @@ pub fn may_pin(kind: ConversationType, role: Role) -> Result<(), Error> {
     if kind == ConversationType::Direct { Ok(()) } else { may_manage(kind, role) }
 }
 
+/// The sender, and the owner and admins of a group or channel.
+pub fn may_close_poll(kind: ConversationType, role: Role, own: bool) -> Result<(), Error> {
+    if own || may_manage(kind, role).is_ok() { Ok(()) } else { Err(not_allowed("only the sender and admins close a poll")) }
+}
+
 pub fn may_end(role: Role) -> Result<(), Error> {
     if role == Role::Owner { Ok(()) } else { Err(not_allowed("only the owner may end the conversation")) }
 }
@@ -190,6 +195,14 @@ mod tests {
         assert_eq!(code(may_set_disappearing(Direct, Member)), "");
         assert_eq!(code(may_set_disappearing(Group, Member)), "not_allowed");
         assert_eq!(code(may_pin(Direct, Member)), "");
+        for (kind, role, own, expect) in [
+            (Direct, Member, true, ""),
+            (Direct, Member, false, "not_allowed"),
+            (Group, Admin, false, ""),
+            (Group, Member, false, "not_allowed"),
+        ] {
+            assert_eq!(code(may_close_poll(kind, role, own)), expect, "{kind:?} {role:?} {own}");
+        }
         assert_eq!([code(may_pin(Group, Member)), code(may_pin(Channel, Admin))], ["not_allowed", ""]);
         assert_eq!(code(may_end(Admin)), "not_allowed");
     }

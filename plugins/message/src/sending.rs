@@ -8,11 +8,12 @@ use echo_sdk::sql::{Database, SqlError, Transaction, transaction};
 use echo_sdk::{Error, FieldError, Timestamp, caller, ids, time};
 
 use crate::bindings::echo::message::events::{self, SentMessage, SentMessages};
+use crate::bindings::echo::message::model::PollOption;
 use crate::bindings::echo::message::pushes;
-use crate::bindings::exports::echo::message::api::{Message, MessageStatus, SendRequest, TypingRequest};
+use crate::bindings::exports::echo::message::api::{Message, MessageStatus, NewPoll, Poll, SendRequest, TypingRequest};
 use crate::bounds::TRIES_MAX;
 use crate::store::conversations::{Roster, roster_for, who_may_see_typing};
-use crate::store::messages;
+use crate::store::{messages, polls};
 use crate::{disappearing, drafts, names, payload, rules};
 
 /// Why a try came to nothing.
@@ -39,10 +40,15 @@ impl From<Error> for Stopped {
 pub fn send(draft: SendRequest) -> Result<Message, Error> {
     let sender = caller()?.user_id;
     drafts::check(&draft)?;
+    send_as(sender, draft, &|_| Ok(()))
+}
+
+/// As this person, who need not be calling, with something more in the transaction that sends.
+pub fn send_as(sender: String, draft: SendRequest, beside: &dyn Fn(&Transaction) -> Result<(), Error>) -> Result<Message, Error> {
     let fingerprint = drafts::fingerprint(&draft);
     let mut message = new_message(draft, sender);
     for _ in 0..TRIES_MAX {
-        match try_to_send(&mut message, &fingerprint) {
+        match try_to_send(&mut message, &fingerprint, beside) {
             Ok(()) => return Ok(message),
             Err(Stopped::Stale) => {}
             Err(Stopped::Repeated) => {
@@ -57,7 +63,7 @@ pub fn send(draft: SendRequest) -> Result<Message, Error> {
     Err(Error::unavailable("the conversation changes too quickly"))
 }
 
-fn try_to_send(message: &mut Message, fingerprint: &[u8]) -> Result<(), Stopped> {
+fn try_to_send(message: &mut Message, fingerprint: &[u8], beside: &dyn Fn(&Transaction) -> Result<(), Error>) -> Result<(), Stopped> {
     let roster = roster_for(&Database, &message.conversation_id, &message.sender_id)?.ok_or_else(rules::no_conversation)?;
     admit(message, &roster)?;
     message.created_at = time::now_us();
@@ -67,8 +73,18 @@ fn try_to_send(message: &mut Message, fingerprint: &[u8]) -> Result<(), Stopped>
         if !messages::insert(tx, message, fingerprint.to_vec(), expires_at)? {
             return Err(Stopped::Repeated);
         }
+        if let Some(poll) = &message.poll {
+            polls::insert(tx, &message.id, poll)?;
+        }
+        beside(tx)?;
         announce(tx, message, &roster)
     })
+}
+
+/// Whether the sender may send this now.
+pub fn may_send(sender: String, draft: SendRequest) -> Result<(), Error> {
+    let message = new_message(draft, sender);
+    admit(&message, &roster_for(&Database, &message.conversation_id, &message.sender_id)?.ok_or_else(rules::no_conversation)?)
 }
 
 /// Whether the sender may send this here.
@@ -80,6 +96,9 @@ fn admit(message: &Message, roster: &Roster) -> Result<(), Error> {
         if !roster.members.iter().any(|member| member.user_id == *mention) {
             fields.push(wrong(format!("mentions[{at}]"), "unknown_participant", "takes no part in this conversation"));
         }
+    }
+    if message.poll.as_ref().and_then(|poll| poll.closes_at).is_some_and(|at| at <= time::now_us()) {
+        fields.push(wrong("poll.closes_at".to_owned(), "out_of_range", "it is in the future"));
     }
     for (field, id) in [("reply_to", &message.reply_to), ("thread_id", &message.thread_id)] {
         if let Some(id) = id {
@@ -111,7 +130,6 @@ fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), 
     let mut withheld_ids = Vec::new();
     for member in &roster.members {
         if member.blocks {
-            messages::keep_back(tx, &message.conversation_id, &member.user_id, message.seq)?;
             withheld_ids.push(member.user_id.clone());
             continue;
         }
@@ -122,6 +140,7 @@ fn announce(tx: &Transaction, message: &Message, roster: &Roster) -> Result<(), 
             }
         }
     }
+    messages::keep_back(tx, &message.conversation_id, &withheld_ids, message.seq)?;
     // One push for all, so that it is kept once: the receipts of the sender's own devices are passed over when they come.
     let everyone: Vec<String> = recipient_ids.iter().chain([&message.sender_id]).cloned().collect();
     pushes::message(&everyone, &payload::message(message))?;
@@ -175,6 +194,7 @@ fn gone(message: &mut Message, before: &messages::SentBefore, now: Timestamp) {
         media_id: None,
         location: None,
         contact: None,
+        poll: None,
         mentions: Vec::new(),
         metadata: None,
         ..message.clone()
@@ -190,10 +210,11 @@ fn new_message(draft: SendRequest, sender_id: String) -> Message {
         sender_id,
         client_message_id: draft.client_message_id,
         type_: draft.type_,
-        content: draft.content,
+        content: draft.content.or_else(|| draft.poll.as_ref().map(|poll| poll.question.clone())),
         media_id: draft.media_id,
         location: draft.location,
         contact: draft.contact,
+        poll: draft.poll.map(new_poll),
         reply_to: draft.reply_to,
         thread_id: draft.thread_id,
         mentions: draft.mentions.unwrap_or_default(),
@@ -202,6 +223,18 @@ fn new_message(draft: SendRequest, sender_id: String) -> Message {
         created_at: NOT_YET.1,
         edited_at: None,
         deleted_at: None,
+    }
+}
+
+fn new_poll(poll: NewPoll) -> Poll {
+    Poll {
+        question: poll.question,
+        options: poll.options.into_iter().map(|text| PollOption { text, votes: 0 }).collect(),
+        multiple: poll.multiple.unwrap_or(false),
+        closes_at: poll.closes_at,
+        closed: false,
+        voters: 0,
+        own_votes: Vec::new(),
     }
 }
 

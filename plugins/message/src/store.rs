@@ -71,9 +71,12 @@ macro_rules! delivered_seq_shown {
 }
 
 pub mod conversations;
+pub mod invites;
 pub mod marks;
 pub mod messages;
+pub mod polls;
 pub mod receipts;
+pub mod scheduled;
 pub mod words;
 
 /// Keeps the newest revision of what one user has to do with another.

@@ -347,6 +347,7 @@ pub fn set_role(tx: &Transaction, conversation_id: &str, user_id: &str, role: Ro
 
 pub fn delete_participant(tx: &Transaction, conversation_id: &str, user_id: &str) -> Result<(), SqlError> {
     tx.execute("DELETE FROM drafts WHERE conversation_id = $1 AND user_id = $2", params![uuid(conversation_id), uuid(user_id)])?;
+    tx.execute("DELETE FROM scheduled WHERE conversation_id = $1 AND sender_id = $2", params![uuid(conversation_id), uuid(user_id)])?;
     tx.execute("DELETE FROM participants WHERE conversation_id = $1 AND user_id = $2", params![uuid(conversation_id), uuid(user_id)])?;
     Ok(())
 }

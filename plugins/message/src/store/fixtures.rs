@@ -7,8 +7,10 @@ use echo_testing::Store;
 use super::conversations::{self, NewConversation, roster_for};
 use super::marks;
 use super::messages::{self, take_seq};
+use super::polls;
 use super::receipts;
-use crate::bindings::exports::echo::message::api::{ConversationType, Draft, Message, MessageStatus, MessageType, Role};
+use crate::bindings::echo::message::model::PollOption;
+use crate::bindings::exports::echo::message::api::{ConversationType, Draft, Message, MessageStatus, MessageType, Poll, Role};
 use crate::rules::Shown;
 
 /// After everything in time and id: where a list of the newest begins.
@@ -92,6 +94,7 @@ pub fn text(conversation: u32, seq: u64, sender: u32, at: Timestamp) -> Message 
         media_id: None,
         location: None,
         contact: None,
+        poll: None,
         reply_to: None,
         thread_id: None,
         mentions: Vec::new(),
@@ -171,6 +174,24 @@ pub fn delivered(conversation: u32, user: u32, to: u64) {
 pub fn read(conversation: u32, user: u32, to: u64, shown: Shown) {
     let (_, from) = watermarks(conversation, user);
     assert!(committed(|tx| receipts::raise_read(tx, &id(conversation), &id(user), from, to, shown)));
+}
+
+/// The next message of the conversation: a poll of three options.
+pub fn asked(conversation: u32, sender: u32, multiple: bool, closes_at: Option<Timestamp>) -> Message {
+    let options = ["a", "b", "c"].map(|text| PollOption { text: text.to_owned(), votes: 0 }).into();
+    let question = "Which?".to_owned();
+    let poll = Poll { question, options, multiple, closes_at, closed: false, voters: 0, own_votes: Vec::new() };
+    let message = said_as(conversation, sender, 100, None, |message| Message {
+        type_: MessageType::Poll,
+        content: Some(poll.question.clone()),
+        ..message
+    });
+    committed(|tx| polls::insert(tx, &message.id, &poll));
+    Message { poll: Some(poll), ..message }
+}
+
+pub fn voted(message: &Message, user: u32, numbers: &[u32]) {
+    assert!(committed(|tx| polls::set_votes(tx, &message.id, &id(user), numbers)));
 }
 
 /// With an emoji of one code point, which has one spelling.

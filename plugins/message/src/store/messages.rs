@@ -7,6 +7,7 @@ use crate::bindings::exports::echo::message::api::{ContactCard, Edit, Message, M
 use crate::bounds::PARTICIPANT_ROWS_MAX;
 use crate::names;
 use crate::store::conversations::Roster;
+use crate::store::polls::with_polls;
 
 // --- Sending -------------------------------------------------------------------------------------------------------------------------
 
@@ -32,11 +33,12 @@ pub fn take_seq(tx: &Transaction, conversation_id: &str, roster: &Roster, at: Ti
 pub fn insert(tx: &Transaction, message: &Message, content_hash: Vec<u8>, expires_at: Option<Timestamp>) -> Result<bool, SqlError> {
     let place = message.location.as_ref();
     let card = message.contact.as_ref();
+    let (kind, other_kind) = names::columns_of(message.type_);
     let inserted = tx.execute(
         "INSERT INTO messages (id, conversation_id, seq, sender_id, client_message_id, content_hash, kind, content, media_id, latitude, \
          longitude, place_name, place_address, contact_name, contact_phones, contact_user_id, reply_to, thread_id, mentions, metadata, \
-         created_at, expires_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22) \
+         created_at, expires_at, other_kind) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23) \
          ON CONFLICT (sender_id, client_message_id) DO NOTHING",
         params![
             uuid(&message.id),
@@ -45,7 +47,7 @@ pub fn insert(tx: &Transaction, message: &Message, content_hash: Vec<u8>, expire
             uuid(&message.sender_id),
             &message.client_message_id,
             content_hash,
-            names::of_message(message.type_),
+            kind,
             message.content.as_deref(),
             message.media_id.as_deref().map(uuid),
             place.map(|place| place.latitude),
@@ -60,7 +62,8 @@ pub fn insert(tx: &Transaction, message: &Message, content_hash: Vec<u8>, expire
             (!message.mentions.is_empty()).then(|| message.mentions.join(" ")),
             message.metadata.as_deref(),
             timestamp(message.created_at),
-            expires_at.map(timestamp)
+            expires_at.map(timestamp),
+            other_kind
         ],
     )?;
     Ok(inserted == 1)
@@ -86,21 +89,27 @@ pub fn sent_before(sender_id: &str, client_message_id: &str) -> Result<Option<Se
     )
 }
 
-/// Keeps the message from who blocks its sender, and the conversation in its place on their list, or off it if it is off now.
-pub fn keep_back(tx: &Transaction, conversation_id: &str, user_id: &str, seq: u64) -> Result<(), SqlError> {
-    tx.execute(
-        "INSERT INTO hidden_messages (conversation_id, user_id, seq, reason) VALUES ($1, $2, $3, 'blocked')",
-        params![uuid(conversation_id), uuid(user_id), seq],
-    )?;
-    tx.execute(
-        "UPDATE participants SET hidden_seq = CASE WHEN hidden_seq >= $4 THEN $3 ELSE hidden_seq END, \
-         shown_seq = CASE WHEN kept_back_seq = $4 THEN shown_seq ELSE $4 END, \
-         shown_active_at = CASE WHEN kept_back_seq = $4 THEN shown_active_at ELSE \
-         COALESCE((SELECT m.created_at FROM messages m WHERE m.conversation_id = $1 AND m.seq = $4), \
-         (SELECT c.created_at FROM conversations c WHERE c.id = $1)) END, \
-         kept_back_seq = $3 WHERE conversation_id = $1 AND user_id = $2",
-        params![uuid(conversation_id), uuid(user_id), seq, seq - 1],
-    )?;
+/// Keeps the message from those who block its sender, and the conversation in its place on their lists, or off them where it is off now.
+pub fn keep_back(tx: &Transaction, conversation_id: &str, user_ids: &[String], seq: u64) -> Result<(), SqlError> {
+    for user_ids in user_ids.chunks(PARTICIPANT_ROWS_MAX) {
+        let rows: Vec<String> = (3..3 + user_ids.len()).map(|user| format!("($1, ${user}, $2, 'blocked')")).collect();
+        let sql = format!("INSERT INTO hidden_messages (conversation_id, user_id, seq, reason) VALUES {}", rows.join(", "));
+        let mut values = params![uuid(conversation_id), seq];
+        values.extend(user_ids.iter().map(uuid));
+        tx.execute(&sql, values)?;
+        let sql = format!(
+            "UPDATE participants SET hidden_seq = CASE WHEN hidden_seq >= $3 THEN $2 ELSE hidden_seq END, \
+             shown_seq = CASE WHEN kept_back_seq = $3 THEN shown_seq ELSE $3 END, \
+             shown_active_at = CASE WHEN kept_back_seq = $3 THEN shown_active_at ELSE \
+             COALESCE((SELECT m.created_at FROM messages m WHERE m.conversation_id = $1 AND m.seq = $3), \
+             (SELECT c.created_at FROM conversations c WHERE c.id = $1)) END, \
+             kept_back_seq = $2 WHERE conversation_id = $1 AND user_id IN ({})",
+            placeholders(4, user_ids.len())
+        );
+        let mut values = params![uuid(conversation_id), seq, seq - 1];
+        values.extend(user_ids.iter().map(uuid));
+        tx.execute(&sql, values)?;
+    }
     Ok(())
 }
 
@@ -111,7 +120,7 @@ pub fn keep_back(tx: &Transaction, conversation_id: &str, user_id: &str, seq: u6
 macro_rules! message {
     () => {
         concat!(
-            "m.id, m.conversation_id, m.seq, m.sender_id, m.client_message_id, m.kind, \
+            "m.id, m.conversation_id, m.seq, m.sender_id, m.client_message_id, COALESCE(m.other_kind, m.kind), \
              CASE WHEN m.edited_at IS NULL OR m.deleted_at IS NOT NULL THEN m.content ELSE COALESCE((SELECT f.content FROM withheld_edits w \
              JOIN edits f ON f.message_id = w.message_id AND f.number = w.number WHERE w.message_id = m.id AND w.user_id = $1), m.content) END, \
              m.media_id, m.latitude, m.longitude, \
@@ -171,6 +180,7 @@ impl FromRow for Message {
             media_id,
             location,
             contact,
+            poll: None,
             reply_to,
             thread_id,
             mentions: mentions.unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
@@ -193,7 +203,9 @@ fn lines(text: Option<&str>) -> Vec<String> {
 }
 
 pub fn visible_to(db: &impl Sql, user_id: &str, id: &str, now: Timestamp) -> Result<Option<Message>, SqlError> {
-    db.row(concat!("SELECT ", message!(), visible!(), "AND m.id = $3"), params![uuid(user_id), timestamp(now), uuid(id)])
+    let sql = concat!("SELECT ", message!(), visible!(), "AND m.id = $3");
+    let found = db.row(sql, params![uuid(user_id), timestamp(now), uuid(id)])?;
+    Ok(with_polls(db, user_id, found.into_iter().collect(), now)?.pop())
 }
 
 /// Those of the messages that the user sees, in no order.
@@ -204,7 +216,7 @@ pub fn visible_among(user_id: &str, ids: &[String], now: Timestamp) -> Result<Ve
     let sql = format!(concat!("SELECT ", message!(), visible!(), "AND m.id IN ({})"), placeholders(3, ids.len()));
     let mut values = params![uuid(user_id), timestamp(now)];
     values.extend(ids.iter().map(uuid));
-    Database.rows(&sql, values)
+    with_polls(&Database, user_id, Database.rows(&sql, values)?, now)
 }
 
 /// The messages between the two seqs, both left out.
@@ -218,19 +230,19 @@ pub struct Span<'a> {
 pub fn newest_first(user_id: &str, span: &Span<'_>, now: Timestamp) -> Result<Vec<Message>, SqlError> {
     let sql =
         concat!("SELECT ", message!(), visible!(), "AND m.conversation_id = $3 AND m.seq > $4 AND m.seq < $5 ORDER BY m.seq DESC LIMIT $6");
-    Database.rows(sql, span.params(user_id, now))
+    with_polls(&Database, user_id, Database.rows(sql, span.params(user_id, now))?, now)
 }
 
 pub fn oldest_first(user_id: &str, span: &Span<'_>, now: Timestamp) -> Result<Vec<Message>, SqlError> {
     let sql =
         concat!("SELECT ", message!(), visible!(), "AND m.conversation_id = $3 AND m.seq > $4 AND m.seq < $5 ORDER BY m.seq LIMIT $6");
-    Database.rows(sql, span.params(user_id, now))
+    with_polls(&Database, user_id, Database.rows(sql, span.params(user_id, now))?, now)
 }
 
 /// The messages of the thread that begins with this one, above the seq.
 pub fn thread_of(user_id: &str, first_id: &str, above: u64, limit: i64, now: Timestamp) -> Result<Vec<Message>, SqlError> {
     let sql = concat!("SELECT ", message!(), visible!(), "AND m.thread_id = $3 AND m.seq > $4 ORDER BY m.seq LIMIT $5");
-    Database.rows(sql, params![uuid(user_id), timestamp(now), uuid(first_id), above, limit])
+    with_polls(&Database, user_id, Database.rows(sql, params![uuid(user_id), timestamp(now), uuid(first_id), above, limit])?, now)
 }
 
 impl Span<'_> {
@@ -259,7 +271,7 @@ pub fn last_of_each(user_id: &str, conversation_ids: &[String], now: Timestamp) 
     );
     let mut values = params![uuid(user_id), timestamp(now)];
     values.extend(conversation_ids.iter().map(uuid));
-    Database.rows(&sql, values)
+    with_polls(&Database, user_id, Database.rows(&sql, values)?, now)
 }
 
 // --- Changing --------------------------------------------------------------------------------------------------------------------------
@@ -330,7 +342,8 @@ pub fn delete_for_everyone(tx: &Transaction, id: &str, at: Timestamp) -> Result<
 }
 
 /// What goes with a message that is emptied: by its id.
-const GOES_WITH_A_MESSAGE: [&str; 6] = ["edits", "withheld_edits", "message_words", "reactions", "starred", "pins"];
+const GOES_WITH_A_MESSAGE: [&str; 9] =
+    ["edits", "withheld_edits", "message_words", "poll_votes", "poll_options", "polls", "reactions", "starred", "pins"];
 
 fn delete_what_belongs_to(tx: &Transaction, ids: &[&str]) -> Result<(), SqlError> {
     if ids.is_empty() {
@@ -393,7 +406,9 @@ pub fn take_ended(tx: &Transaction, now: Timestamp, limit: i64) -> Result<Option
             "UPDATE conversations SET emptied_at = $2, title = NULL, description = NULL WHERE id = $1",
             params![uuid(&conversation_id), timestamp(now)],
         )?;
-        tx.execute("DELETE FROM drafts WHERE conversation_id = $1", params![uuid(&conversation_id)])?;
+        for table in ["drafts", "scheduled", "invites"] {
+            tx.execute(&format!("DELETE FROM {table} WHERE conversation_id = $1"), params![uuid(&conversation_id)])?;
+        }
         return Ok(Some(ended));
     };
     let sql = concat!(

@@ -193,7 +193,7 @@ mod listed_for {
         said(92, 2, 150, None);
         for at in [200, 300] {
             let message = said(91, 2, at, None);
-            committed(|tx| keep_back(tx, &id(91), &id(1), message.seq));
+            committed(|tx| keep_back(tx, &id(91), &ids([1]), message.seq));
         }
         assert_eq!(listed(1, FIRST, 9), [(id(92), 150), (id(91), 100)]);
         assert_eq!(listed(1, (150, &id(92)), 9), [(id(91), 100)], "the key goes by the same time");
@@ -278,7 +278,7 @@ mod unread_count {
         said(91, 2, 100, Some(500));
         delete_for(&id(1), &text(91, 1, 2, 100)).unwrap();
         committed(|tx| delete_for_everyone(tx, &message_id(91, 2), 200));
-        committed(|tx| keep_back(tx, &id(91), &id(1), 3));
+        committed(|tx| keep_back(tx, &id(91), &ids([1]), 3));
         assert_eq!([499, 500].map(|now| unread(1, now)), [2, 1]);
     }
 

@@ -4,7 +4,8 @@ use echo_sdk::sql::ErrorClass;
 use echo_sdk::transaction;
 
 use super::*;
-use crate::bindings::exports::echo::message::api::MessageType;
+use crate::bindings::echo::message::model::PollOption;
+use crate::bindings::exports::echo::message::api::{MessageType, Poll};
 use crate::rules::Shown;
 use crate::store::conversations::{begin_roster_change, hide, listed_for, one_for, roster_for};
 use crate::store::fixtures::*;
@@ -110,6 +111,7 @@ mod insert {
             MessageType::Document,
             MessageType::Location,
             MessageType::Contact,
+            MessageType::Poll,
         ];
         for (seq, type_) in (1..).zip(kinds) {
             let message = Message { type_, ..text(91, seq, 1, 100) };
@@ -168,7 +170,7 @@ mod keep_back {
     use super::*;
 
     fn kept(seq: u64) {
-        committed(|tx| keep_back(tx, &id(91), &id(1), seq));
+        committed(|tx| keep_back(tx, &id(91), &ids([1]), seq));
     }
 
     /// `(last_seq, active_at)` as the user sees them.
@@ -222,6 +224,19 @@ mod keep_back {
         kept(3);
         assert!(is_listed(1));
     }
+
+    #[test]
+    fn takes_none_and_more_than_a_statement_does() {
+        let _store = store();
+        let blocking = ids(2..=PARTICIPANT_ROWS_MAX as u32 + 2);
+        group(91, 1..=PARTICIPANT_ROWS_MAX as u32 + 2);
+        let message = said(91, 1, 100, None);
+        committed(|tx| keep_back(tx, &id(91), &[], message.seq));
+        assert_eq!(count("hidden_messages"), 0);
+        committed(|tx| keep_back(tx, &id(91), &blocking, message.seq));
+        assert_eq!(count("hidden_messages"), blocking.len() as i64);
+        assert_eq!([1, 2, 500].map(|user| super::seen(user, &message).is_some()), [true, false, false]);
+    }
 }
 
 // --- What a participant sees -----------------------------------------------------------------------------------------------------------
@@ -248,7 +263,7 @@ mod visible_to {
         let over = said(91, 2, 100, Some(NOW));
         let not_over = said(91, 2, 100, Some(NOW + 1));
         let [kept_back, deleted] = [2, 2].map(|sender| said(91, sender, 100, None));
-        committed(|tx| keep_back(tx, &id(91), &id(1), kept_back.seq));
+        committed(|tx| keep_back(tx, &id(91), &ids([1]), kept_back.seq));
         delete_for(&id(1), &deleted).unwrap();
         assert_eq!([&over, &not_over, &kept_back, &deleted].map(|message| seen(1, message).is_some()), [false, true, false, false]);
         assert_eq!([&over, &not_over, &kept_back, &deleted].map(|message| seen(2, message).is_some()), [false, true, true, true]);
@@ -363,7 +378,7 @@ mod visible_to_its_sender {
     #[test]
     fn is_sent_where_it_was_kept_from_one_or_reached_no_device_of_one() {
         let kept_from_one = || {
-            committed(|tx| keep_back(tx, &id(91), &id(2), 1));
+            committed(|tx| keep_back(tx, &id(91), &ids([2]), 1));
             both(|user| read(91, user, 2, Shown::Whole));
         };
         assert_eq!(status(kept_from_one), MessageStatus::Sent);
@@ -488,7 +503,7 @@ mod last_of_each {
         all_said(92, [2]);
         said(92, 2, 100, Some(NOW));
         all_said(93, [2]);
-        committed(|tx| keep_back(tx, &id(93), &id(1), 1));
+        committed(|tx| keep_back(tx, &id(93), &ids([1]), 1));
         all_said(95, [2]);
         let mut found: Vec<_> =
             last_of_each(&id(1), &ids(91..=95), NOW).unwrap().into_iter().map(|message| (message.conversation_id, message.seq)).collect();
@@ -657,7 +672,19 @@ fn full(seq: u64, expires_at: Option<Timestamp>) -> Message {
     reacted(&message, 2, "👍", 200);
     star(&id(2), &message.id, 200).unwrap();
     committed(|tx| pin(tx, &message, &id(1), 200));
-    assert_eq!((what_it_says(&message).len(), rows_beside(&message)), (11, 5));
+    let poll = Poll {
+        question: String::new(),
+        options: vec![PollOption { text: "a".into(), votes: 0 }],
+        multiple: false,
+        closes_at: None,
+        closed: false,
+        voters: 0,
+        own_votes: vec![],
+    };
+    committed(|tx| crate::store::polls::insert(tx, &message.id, &poll));
+    voted(&message, 2, &[0]);
+    committed(|tx| crate::store::words::insert(tx, &id(91), &message.id, &["second".to_owned()]));
+    assert_eq!((what_it_says(&message).len(), rows_beside(&message)), (11, 9));
     message
 }
 
@@ -680,7 +707,7 @@ mod delete_for_everyone {
         let [message, other] = [1, 2].map(|seq| full(seq, None));
         assert!(committed(|tx| delete_for_everyone(tx, &message.id, 300)));
         assert_eq!((what_it_says(&message), rows_beside(&message)), (vec![], 0));
-        assert_eq!((what_it_says(&other).len(), rows_beside(&other)), (11, 5));
+        assert_eq!((what_it_says(&other).len(), rows_beside(&other)), (11, 9));
     }
 
     #[test]
@@ -743,7 +770,7 @@ mod take_expired {
         let expired = committed(|tx| take_expired(tx, 900, 9));
         assert_eq!((expired.len(), &expired[0].id, &expired[0].sender_id), (1, &message.id, &id(1)));
         assert_eq!((what_it_says(&message), rows_beside(&message)), (vec![], 0));
-        assert_eq!((what_it_says(&other).len(), rows_beside(&other)), (11, 5));
+        assert_eq!((what_it_says(&other).len(), rows_beside(&other)), (11, 9));
     }
 }
 
@@ -785,8 +812,16 @@ mod take_ended {
         for conversation in [91, 92] {
             drafted(conversation, 1, "words");
         }
+        for conversation in [91, 92] {
+            let insert = "INSERT INTO invites (code, conversation_id, created_by, created_at) VALUES ($1, $2, $3, $4)";
+            Database.execute(insert, params![conversation.to_string(), uuid(id(conversation)), uuid(id(1)), timestamp(100)]).unwrap();
+            let insert = "INSERT INTO scheduled (id, sender_id, conversation_id, client_message_id, content_hash, kind, content, send_at, created_at) \
+                VALUES ($1, $2, $1, $3, $4, 'text', 'words', $5, $5)";
+            let values = params![uuid(id(conversation)), uuid(id(1)), conversation.to_string(), vec![1], timestamp(100)];
+            Database.execute(insert, values).unwrap();
+        }
         ended(91);
-        assert_eq!((taken(9), count("drafts")), (Some(vec![]), 1));
+        assert_eq!((taken(9), ["drafts", "invites", "scheduled"].map(count)), (Some(vec![]), [1, 1, 1]));
     }
 }
 
@@ -821,7 +856,7 @@ mod delete_for {
         let _store = store();
         group(91, [1, 2]);
         let [message, kept_back] = [2, 2].map(|sender| said(91, sender, 100, None));
-        committed(|tx| keep_back(tx, &id(91), &id(1), kept_back.seq));
+        committed(|tx| keep_back(tx, &id(91), &ids([1]), kept_back.seq));
         for _ in 0..2 {
             delete_for(&id(1), &message).unwrap();
             delete_for(&id(1), &kept_back).unwrap();
@@ -844,7 +879,7 @@ mod audience_of {
         let message = said(91, 1, 100, None);
         joined(91, 6, 1);
         joined(91, 7, 0);
-        committed(|tx| keep_back(tx, &id(91), &id(2), 1));
+        committed(|tx| keep_back(tx, &id(91), &ids([2]), 1));
         delete_for(&id(3), &message).unwrap();
         assert_eq!(sorted(committed(|tx| audience_of(tx, &id(91), 1))), ids([1, 4, 7]));
     }

@@ -165,7 +165,7 @@ mod note_undelivered {
         let _store = store();
         group(91, [1, 2]);
         all_said(91, [2, 2, 2]);
-        committed(|tx| keep_back(tx, &id(91), &id(1), 1));
+        committed(|tx| keep_back(tx, &id(91), &ids([1]), 1));
         delete_for(&id(1), &text(91, 2, 2, 100)).unwrap();
         left_out(91, 1, 0, 3, &[3]);
         assert_eq!(undelivered(91, 1), [2]);
@@ -239,7 +239,7 @@ mod newest_per_sender {
         group(91, [1, 2, 3]);
         all_said(91, [2, 2, 3]);
         blocked(1, 2);
-        committed(|tx| keep_back(tx, &id(91), &id(1), 2));
+        committed(|tx| keep_back(tx, &id(91), &ids([1]), 2));
         delete_for(&id(1), &text(91, 3, 3, 100)).unwrap();
         assert_eq!(newest(1, 0, 9), [(id(3), 3, false), (id(2), 1, true)]);
     }
@@ -410,7 +410,7 @@ mod recipients_of {
         let _store = store();
         group(91, [1, 2, 3]);
         all_said(91, [1]);
-        committed(|tx| keep_back(tx, &id(91), &id(2), 1));
+        committed(|tx| keep_back(tx, &id(91), &ids([2]), 1));
         delete_for(&id(3), &text(91, 1, 1, 100)).unwrap();
         assert_eq!(of(1, 1).iter().map(|one| one.kept_back).collect::<Vec<_>>(), [true, false]);
     }
