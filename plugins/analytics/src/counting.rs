@@ -64,6 +64,11 @@ pub fn registered(registration: &Registration) -> Result<(), Error> {
     })
 }
 
+/// What was counted stays; that it was this person goes.
+pub fn erased(user_id: &str) -> Result<(), Error> {
+    Ok(transaction(|tx| store::forget_person(tx, user_id))?)
+}
+
 /// The user did something, or a device came.
 pub fn seen(user_id: &str, at: Timestamp) -> Result<(), Error> {
     count(|tx, additions| active(tx, additions, [(user_id, at)].into_iter()))

@@ -96,6 +96,10 @@ impl user_events::Guest for Service {
         counting::registered(&event)
     }
 
+    fn deleted(_key: String, event: user_events::Deletion) -> Result<(), Error> {
+        counting::erased(&event.user_id)
+    }
+
     fn blocked(_key: String, _event: user_events::BlockChange) -> Result<(), Error> {
         counting::happened(api::Metric::Blocks, 1)
     }

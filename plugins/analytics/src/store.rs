@@ -54,6 +54,11 @@ pub fn people(tx: &Transaction, ids: &[String]) -> Result<Vec<Person>, SqlError>
     Ok(people)
 }
 
+pub fn forget_person(tx: &Transaction, user_id: &str) -> Result<(), SqlError> {
+    tx.execute("DELETE FROM people WHERE user_id = $1", params![uuid(user_id)])?;
+    Ok(())
+}
+
 /// Later ones only.
 pub fn set_active(tx: &Transaction, people: &[(&str, Timestamp)]) -> Result<(), SqlError> {
     for people in people.chunks(INSERT_ROWS_MAX) {

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod clients;
+mod erasure;
 mod lockout;
 mod login;
 mod numbers;
@@ -15,6 +16,7 @@ mod secret;
 mod sessions;
 mod settings;
 mod store;
+mod totp;
 
 #[allow(clippy::all)]
 pub mod bindings {
@@ -97,6 +99,26 @@ impl api::Guest for Service {
 
     fn issue_ws_ticket() -> Result<api::WsTicket, Error> {
         sessions::issue_ws_ticket()
+    }
+
+    fn start_totp(request: api::StartTotpRequest) -> Result<api::TotpSecret, Error> {
+        totp::start(&request.password)
+    }
+
+    fn confirm_totp(request: api::ConfirmTotpRequest) -> Result<api::RecoveryCodes, Error> {
+        totp::confirm(&request.code)
+    }
+
+    fn end_totp(request: api::EndTotpRequest) -> Result<(), Error> {
+        totp::end(&request.code)
+    }
+
+    fn delete_account() -> Result<(), Error> {
+        erasure::delete()
+    }
+
+    fn erase_accounts() -> Result<(), Error> {
+        erasure::erase_due()
     }
 
     fn clear_away() -> Result<(), Error> {

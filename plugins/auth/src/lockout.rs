@@ -27,6 +27,15 @@ pub fn of_password(settings: &Settings, phone: &str, client: &Client, address: &
     counters
 }
 
+/// Guesses at a code of the second factor, by somebody who has the password.
+pub fn of_totp(settings: &Settings, phone: &str, client: &Client, address: &str) -> Vec<Counter> {
+    let mut counters = vec![counter(settings, format!("totp {phone}"), client.key(), settings.lockout_failures)];
+    if *client == Client::Stranger {
+        counters.push(of_address(settings, address));
+    }
+    counters
+}
+
 /// Guesses at a code for a new password by somebody who holds no secret of a request: an address where the owner signed in before is counted by itself,
 /// others each and all together, so that many of them have not many times the tries.
 pub fn of_reset(settings: &Settings, phone: &str, address: &str, address_known: bool) -> Vec<Counter> {

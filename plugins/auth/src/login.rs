@@ -8,9 +8,10 @@ use echo_sdk::{Error, Id, Page, Transaction, caller, ids, time, transaction};
 
 use crate::bindings::exports::echo::auth::api::{LoginAttempt, LoginHistory, LoginHistoryRequest, LoginOutcome, LoginRequest, Tokens};
 use crate::clients::{self, Client};
+use crate::lockout::Counter;
 use crate::settings::Settings;
 use crate::store::{self, Account};
-use crate::{lockout, policy, sessions};
+use crate::{lockout, policy, sessions, totp};
 
 /// How many sign-ins of an account are remembered: so many that succeeded, and so many that did not, as strangers can make any number of these.
 const HISTORY_ENTRIES_MAX: u64 = 250;
@@ -55,6 +56,10 @@ pub fn login(request: LoginRequest) -> Result<Tokens, Error> {
         transaction(|tx| lockout::forgive(tx, &counters))?;
         return Err(Error::forbidden("phone_unverified", "confirm the number with the code that was sent to it"));
     };
+    let factor = totp::of(&Database, &account.id)?;
+    if factor.is_some() {
+        try_second_factor(&settings, account, &client, &address, &attempt, &counters, request.totp.is_some())?;
+    }
     // Hashed before the transaction: it takes long, and the writer is one for all. It can wait for another sign-in.
     let stronger = if verdict.needs_rehash { policy::hash(&request.password, Standing::Known).ok() } else { None };
 
@@ -64,11 +69,45 @@ pub fn login(request: LoginRequest) -> Result<Tokens, Error> {
         if !store::swap_password(tx, &account.id, &account.password_hash, hash_now)? {
             return Err(invalid_credentials());
         }
-        lockout::forgive(tx, &counters)?;
+        if let (Some(factor), Some(code)) = (&factor, &request.totp) {
+            // Used up with the sign-in alone.
+            if !factor.take(tx, code, time::now_us())? {
+                return Err(Error::unauthenticated("invalid_totp", "not a code of the second factor that is good now"));
+            }
+            lockout::forgive(tx, &lockout::of_totp(&settings, &account.phone, &client, &address))?;
+        } else {
+            lockout::forgive(tx, &counters)?;
+        }
         store::settle_attempt(tx, &attempt.id, LoginOutcome::Succeeded)?;
+        // Whoever deleted the account and signs in before it is erased has it back.
+        store::unmark_deleted(tx, &account.id)?;
         sessions::open(tx, &settings, account, &request.device, time::now_us())
     })?;
     Ok(opened.finish())
+}
+
+/// After the right password: a code is wanted, and a try at it is counted as wrong before anybody looks. Errors: 401 `totp_required`, 423
+/// `account_locked`.
+fn try_second_factor(
+    settings: &Settings,
+    account: &Account,
+    client: &Client,
+    address: &str,
+    attempt: &Attempt,
+    passwords: &[Counter],
+    code_given: bool,
+) -> Result<(), Error> {
+    let codes = lockout::of_totp(settings, &account.phone, client, address);
+    transaction(|tx| {
+        // The password was right.
+        lockout::forgive(tx, passwords)?;
+        if !code_given {
+            store::settle_attempt(tx, &attempt.id, LoginOutcome::TotpRequired)?;
+            return Ok(Err(Error::unauthenticated("totp_required", "the account has a second factor: send a code of it as `totp`")));
+        }
+        store::settle_attempt(tx, &attempt.id, LoginOutcome::WrongTotp)?;
+        Ok::<_, Error>(lockout::admit(tx, &codes, attempt.at)?)
+    })?
 }
 
 pub fn history(request: LoginHistoryRequest) -> Result<LoginHistory, Error> {

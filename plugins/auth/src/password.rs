@@ -99,22 +99,10 @@ fn try_any_code(
 }
 
 pub fn change(request: ChangePasswordRequest) -> Result<(), Error> {
-    let settings = Settings::load();
     let caller = caller()?;
     let account = store::account_by_id(&Database, &caller.user_id)?.ok_or_else(|| Error::not_found("no such account"))?;
     policy::check("new_password", &request.new_password, &account.phone)?;
-    // Whoever holds a stolen access token must not have more tries than at the front door; and no stranger there takes them from the owner's sessions.
-    let client = Client::Session(caller.session_id.clone());
-    let counters = lockout::of_password(&settings, &account.phone, &client, &clients::address());
-    transaction(|tx| lockout::admit(tx, &counters, time::now_us()))??;
-    match policy::matches(&request.current_password, Some(&account.password_hash), client.standing()) {
-        Ok(verdict) if verdict.matches => transaction(|tx| lockout::forgive(tx, &counters))?,
-        Ok(_) => return Err(Error::forbidden("wrong_password", "the current password is wrong")),
-        Err(error) => {
-            transaction(|tx| lockout::give_back(tx, &counters))?;
-            return Err(error);
-        }
-    }
+    prove(&account, &request.current_password, &caller.session_id)?;
     let new_hash = new_hash(&account, &request.new_password)?;
 
     let now_us = time::now_us();
@@ -126,6 +114,22 @@ pub fn change(request: ChangePasswordRequest) -> Result<(), Error> {
         sessions::revoke(session)?;
     }
     Ok(())
+}
+
+/// Whoever holds a stolen access token must not have more tries than at the front door; and no stranger there takes them from the owner's sessions.
+/// Errors: 403 `wrong_password`, 423 `account_locked` after some in this session.
+pub fn prove(account: &Account, given: &str, session: &str) -> Result<(), Error> {
+    let client = Client::Session(session.to_owned());
+    let counters = lockout::of_password(&Settings::load(), &account.phone, &client, &clients::address());
+    transaction(|tx| lockout::admit(tx, &counters, time::now_us()))??;
+    match policy::matches(given, Some(&account.password_hash), client.standing()) {
+        Ok(verdict) if verdict.matches => Ok(transaction(|tx| lockout::forgive(tx, &counters))?),
+        Ok(_) => Err(Error::forbidden("wrong_password", "the current password is wrong")),
+        Err(error) => {
+            transaction(|tx| lockout::give_back(tx, &counters))?;
+            Err(error)
+        }
+    }
 }
 
 /// The hash of a new password. Errors: 422 `password_reused` for the current one and those before it.

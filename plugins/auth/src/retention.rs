@@ -1,12 +1,12 @@
-//! What is over is removed, a bounded number of rows in each run of the schedule: registrations, codes, counters, the history of sign-ins, devices that
-//! were not seen for long, accounts that nobody confirmed.
+//! What is over is removed, a bounded number of rows in each run of the schedule: registrations, codes, counters,
+//! second factors and accounts that nobody confirmed, the history of sign-ins, devices that were not seen for long.
 
 use echo_sdk::sql::SqlError;
 use echo_sdk::time::{DAY_US, SECOND_US};
 use echo_sdk::{Error, Transaction, time, transaction};
 
 use crate::settings::Settings;
-use crate::store;
+use crate::{store, totp};
 
 /// Rows of a table that one run removes; the next run goes on.
 const ROWS_PER_RUN: u64 = 500;
@@ -25,6 +25,7 @@ pub fn clear_away() -> Result<(), Error> {
     run(&|tx| store::forget_code_counts(tx, now_us.saturating_sub(2 * DAY_US), ROWS_PER_RUN))?;
     run(&|tx| store::forget_devices(tx, ago_us(settings.known_devices_s), ROWS_PER_RUN))?;
     run(&|tx| store::forget_unverified_accounts(tx, ago_us(settings.unverified_accounts_s), ROWS_PER_RUN))?;
+    run(&|tx| store::forget_unconfirmed_factors(tx, ago_us(totp::CONFIRM_S), ROWS_PER_RUN))?;
     run(&|tx| store::forget_what_is_counted_no_more(tx, now_us.saturating_sub(2 * DAY_US)))?;
     run(&|tx| store::forget_old_attempts(tx, ago_us(settings.login_history_s), ROWS_PER_RUN))?;
     Ok(())

@@ -1,6 +1,8 @@
 //! All SQL of the auth service, one function per question, in the dialect common to SQLite and PostgreSQL: here of accounts, sessions and sign-ins.
 
 mod codes;
+mod erasure;
+mod factors;
 mod guesses;
 
 use echo_sdk::sql::{FromRow, Row, Sql, SqlError, timestamp, uuid};
@@ -9,6 +11,8 @@ use echo_sdk::{Id, Page, from_row, params};
 use crate::bindings::exports::echo::auth::api::{Device, LoginAttempt, LoginOutcome, Session};
 
 pub use codes::*;
+pub use erasure::*;
+pub use factors::*;
 pub use guesses::*;
 
 /// Later than anything here: where a list begins whose newest comes first (2100-01-01).
@@ -283,7 +287,7 @@ impl FromRow for LoginAttempt {
     fn from_row(row: &mut Row) -> Result<Self, SqlError> {
         Ok(Self {
             at: row.take()?,
-            outcome: outcome_of(&row.take::<String>()?),
+            outcome: outcome_of(&row.take::<String>()?, row.take::<Option<String>>()?.as_deref()),
             device_id: row.take()?,
             address: row.take()?,
             user_agent: row.take()?,
@@ -300,13 +304,13 @@ impl FromRow for Entry {
 }
 
 pub fn add_attempt(db: &impl Sql, id: &str, account: &str, attempt: &LoginAttempt) -> Result<(), SqlError> {
-    let sql =
-        "INSERT INTO login_attempts (id, account_id, at, outcome, device_id, address, user_agent) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    let sql = "INSERT INTO login_attempts (id, account_id, at, outcome, second_factor, device_id, address, user_agent) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
     let params = params![
         uuid(id),
         uuid(account),
         timestamp(attempt.at),
         outcome_name(attempt.outcome),
+        second_factor_name(attempt.outcome),
         &attempt.device_id,
         attempt.address.as_deref(),
         attempt.user_agent.as_deref(),
@@ -317,7 +321,7 @@ pub fn add_attempt(db: &impl Sql, id: &str, account: &str, attempt: &LoginAttemp
 
 /// Newest first, each with its id.
 pub fn attempts_of(db: &impl Sql, account: &str, page: &Page<(u64, Id)>) -> Result<Vec<(String, LoginAttempt)>, SqlError> {
-    let sql = "SELECT id, at, outcome, device_id, address, user_agent FROM login_attempts \
+    let sql = "SELECT id, at, outcome, second_factor, device_id, address, user_agent FROM login_attempts \
         WHERE account_id = $1 AND (at, id) < ($2, $3) ORDER BY at DESC, id DESC LIMIT $4";
     let (at, Id(id)) = page.after.clone().unwrap_or_else(|| (FAR_FUTURE_US, Id(LAST_ID.to_owned())));
     let found = db.rows::<Entry>(sql, params![uuid(account), timestamp(at), uuid(id), page.fetch()])?;
@@ -326,7 +330,8 @@ pub fn attempts_of(db: &impl Sql, account: &str, page: &Page<(u64, Id)>) -> Resu
 
 /// How it turned out.
 pub fn settle_attempt(db: &impl Sql, id: &str, outcome: LoginOutcome) -> Result<(), SqlError> {
-    db.execute("UPDATE login_attempts SET outcome = $2 WHERE id = $1", params![uuid(id), outcome_name(outcome)])?;
+    let sql = "UPDATE login_attempts SET outcome = $2, second_factor = $3 WHERE id = $1";
+    db.execute(sql, params![uuid(id), outcome_name(outcome), second_factor_name(outcome)])?;
     Ok(())
 }
 
@@ -358,21 +363,32 @@ pub fn forget_old_attempts(db: &impl Sql, before_us: u64, rows_max: u64) -> Resu
     Ok(())
 }
 
+/// The column is older than the second factor and its CHECK names the first four alone; `second_factor` says the rest.
 fn outcome_name(outcome: LoginOutcome) -> &'static str {
     match outcome {
         LoginOutcome::Succeeded => "succeeded",
         LoginOutcome::WrongPassword => "wrong_password",
         LoginOutcome::Locked => "locked",
-        LoginOutcome::Unverified => "unverified",
+        LoginOutcome::Unverified | LoginOutcome::TotpRequired | LoginOutcome::WrongTotp => "unverified",
+    }
+}
+
+fn second_factor_name(outcome: LoginOutcome) -> Option<&'static str> {
+    match outcome {
+        LoginOutcome::TotpRequired => Some("missing"),
+        LoginOutcome::WrongTotp => Some("wrong"),
+        LoginOutcome::Succeeded | LoginOutcome::WrongPassword | LoginOutcome::Locked | LoginOutcome::Unverified => None,
     }
 }
 
 /// The column's CHECK leaves no other.
-fn outcome_of(name: &str) -> LoginOutcome {
-    match name {
-        "succeeded" => LoginOutcome::Succeeded,
-        "locked" => LoginOutcome::Locked,
-        "unverified" => LoginOutcome::Unverified,
+fn outcome_of(name: &str, second_factor: Option<&str>) -> LoginOutcome {
+    match (name, second_factor) {
+        ("succeeded", _) => LoginOutcome::Succeeded,
+        ("locked", _) => LoginOutcome::Locked,
+        ("unverified", Some("missing")) => LoginOutcome::TotpRequired,
+        ("unverified", Some(_)) => LoginOutcome::WrongTotp,
+        ("unverified", None) => LoginOutcome::Unverified,
         _ => LoginOutcome::WrongPassword,
     }
 }

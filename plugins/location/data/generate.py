@@ -13,7 +13,8 @@ import sys
 
 import phonenumbers
 import tzdata
-from phonenumbers import geocoder, timezone
+from phonenumbers import carrier, geocoder, timezone
+from phonenumbers.carrierdata import CARRIER_DATA
 from phonenumbers.geodata import GEOCODE_DATA
 from phonenumbers.phonemetadata import PhoneMetadata
 from phonenumbers.phonenumberutil import (
@@ -32,7 +33,7 @@ except ImportError:  # before Python 3.11
     import sre_parse
 
 HERE = pathlib.Path(__file__).parent
-FORMAT = b"ECHONUM1"
+FORMAT = b"ECHONUM2"
 # E.164: calling code and national number together.
 DIGITS_MAX = 15
 NONE = 0xFF
@@ -400,6 +401,11 @@ def names_by_prefix():
     return entries
 
 
+def carriers_by_prefix():
+    """Prefix -> name of the carrier that the numbers were first given to, where the data set has an English one."""
+    return {prefix: languages["en"] for prefix, languages in CARRIER_DATA.items() if languages.get("en")}
+
+
 def front_coded(names):
     """Blocks of names in order; in a block each says how many bytes it shares with the one before."""
     data, offsets, before = bytearray(), [], b""
@@ -446,6 +452,14 @@ def make_table(zones):
     name_data, name_root = automaton.write(automaton.from_prefixes({prefix: name_index[name] for prefix, name in names.items()}))
     name_bytes, name_blocks = front_coded(name_list)
 
+    carriers = carriers_by_prefix()
+    carrier_list = sorted(set(carriers.values()))
+    carrier_index = {name: index + 1 for index, name in enumerate(carrier_list)}
+    automaton = Automaton()
+    entries = {prefix: carrier_index[name] for prefix, name in carriers.items()}
+    carrier_data, carrier_root = automaton.write(automaton.from_prefixes(entries))
+    carrier_bytes, carrier_blocks = front_coded(carrier_list)
+
     zone_list = sorted(zones.country)
     zone_index = {name: index for index, name in enumerate(zone_list)}
     sets, entries = {}, {}
@@ -491,9 +505,13 @@ def make_table(zones):
         bytes(set_bytes),
         b"".join(struct.pack("<H", offset) for offset in zone_offsets),
         bytes(zone_bytes),
+        carrier_data,
+        carrier_bytes,
+        b"".join(struct.pack("<I", offset) for offset in carrier_blocks),
     ]
-    header = FORMAT + struct.pack("<III", plan_root, name_root, zone_root) + b"".join(struct.pack("<I", len(part)) for part in sections)
-    sizes = dict(zip("codes regions only_zone labels plans names_tree names name_blocks zones_tree sets_at sets zones_at zones".split(), map(len, sections)))
+    roots = struct.pack("<IIII", plan_root, name_root, zone_root, carrier_root)
+    header = FORMAT + roots + b"".join(struct.pack("<I", len(part)) for part in sections)
+    sizes = dict(zip("codes regions only_zone labels plans names_tree names name_blocks zones_tree sets_at sets zones_at zones carriers_tree carriers carrier_blocks".split(), map(len, sections)))
     return header + b"".join(sections), sizes
 
 
@@ -501,7 +519,7 @@ def make_table(zones):
 
 
 def expectation(zones, digits):
-    """One line: number, country, type, valid, region, time zone; None for what is no number to the package."""
+    """One line: number, country, type, valid, region, time zone, carrier; None for what is no number to the package."""
     try:
         number = phonenumbers.parse("+" + digits)
     except phonenumbers.NumberParseException:
@@ -521,7 +539,7 @@ def expectation(zones, digits):
             region = None if region is None or says_only_the_country(number.country_code, region) else region
     return "\t".join([
         "+" + digits, country or "-", PhoneNumberType.to_string(kind).lower(), str(phonenumbers.is_valid_number(number)).lower(),
-        region or "-", zone or "-",
+        region or "-", zone or "-", carrier.name_for_number(number, "en") or "-",
     ])
 
 

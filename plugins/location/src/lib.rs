@@ -38,7 +38,7 @@ impl Guest for Service {
             country_code: number.country_code,
             region: number.region,
             timezone: number.zone.map(str::to_owned),
-            carrier: None,
+            carrier: number.carrier,
             valid: number.kind != Kind::Unknown,
             type_: number.kind.into(),
         })

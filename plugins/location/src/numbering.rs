@@ -1,4 +1,4 @@
-//! What the public numbering plans say of a telephone number: country, kind, place, time zone. Pure; needs nothing of the host.
+//! What the public numbering plans say of a telephone number: country, kind, place, time zone, carrier. Pure; needs nothing of the host.
 
 use crate::table::{CallingCode, Country, TABLE, Zone};
 
@@ -37,6 +37,8 @@ pub struct Number {
     pub region: Option<String>,
     /// IANA.
     pub zone: Option<&'static str>,
+    /// To which the number was first given; it may have been taken along to another since.
+    pub carrier: Option<String>,
     pub kind: Kind,
 }
 
@@ -72,8 +74,18 @@ pub fn lookup(text: &str) -> Result<Number, NotANumber> {
         country: country.map(|country| TABLE.country_letters(country)),
         region: if geographic { place(&digits, &code) } else { None },
         zone: if kind == Kind::Unknown { None } else { zone(&digits, geographic, &code, country) },
+        carrier: if may_have_a_carrier(kind) { carrier(&digits) } else { None },
         kind,
     })
+}
+
+/// The data has carriers of mobile numbers alone, and where these look like others, of both.
+fn may_have_a_carrier(kind: Kind) -> bool {
+    matches!(kind, Kind::Mobile | Kind::FixedLineOrMobile | Kind::Pager)
+}
+
+fn carrier(digits: &[u8]) -> Option<String> {
+    TABLE.carrier(TABLE.carriers.walk(digits.iter().copied()).prefix?)
 }
 
 fn with_plus(digits: &[u8]) -> String {
@@ -204,6 +216,7 @@ mod tests {
                 &valid,
                 number.region.as_deref().unwrap_or("-"),
                 number.zone.unwrap_or("-"),
+                number.carrier.as_deref().unwrap_or("-"),
             ];
             if found.as_slice() != columns {
                 wrong.push(format!("{found:?} where {line:?} is expected"));
@@ -236,6 +249,13 @@ mod tests {
             ("+18005550199", None),
         ] {
             assert_eq!(lookup(phone).expect("a number").zone, zone, "{phone}");
+        }
+    }
+
+    #[test]
+    fn mobile_numbers_have_the_carrier_that_they_were_given_to() {
+        for (phone, carrier) in [("+447400123456", Some("Three")), ("+14155552671", None), ("+442079460958", None)] {
+            assert_eq!(lookup(phone).expect("a number").carrier.as_deref(), carrier, "{phone}");
         }
     }
 

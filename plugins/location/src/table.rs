@@ -4,8 +4,11 @@
 /// The table that is built in. Reading its header happens at compile time: a file of another format does not compile.
 pub static TABLE: Table = Table::open(include_bytes!("../data/numbering.bin"));
 
-const FORMAT: &[u8; 8] = b"ECHONUM1";
-const SECTIONS: usize = 13;
+const FORMAT: &[u8; 8] = b"ECHONUM2";
+const ROOTS: usize = 4;
+const SECTIONS: usize = 16;
+/// Where the sections' lengths begin.
+const LENGTHS_AT: usize = FORMAT.len() + 4 * ROOTS;
 const NAMES_PER_BLOCK: usize = 16;
 /// Stands for "no country" and, in 16 bits, for "no zone".
 const NONE: u8 = 0xff;
@@ -20,14 +23,22 @@ pub struct Table {
     pub plans: Automaton,
     /// Prefix → name; 0 where there is none to give.
     pub places: Automaton,
-    names: &'static [u8],
-    name_blocks: &'static [u8],
+    names: Names,
     /// Prefix → set of zones.
     pub zone_sets: Automaton,
     sets_at: &'static [u8],
     sets: &'static [u8],
     zones_at: &'static [u8],
     zones: &'static [u8],
+    /// Prefix → carrier; 0 where there is none to give.
+    pub carriers: Automaton,
+    carrier_names: Names,
+}
+
+/// Names in blocks, front-coded; numbered from 1.
+struct Names {
+    bytes: &'static [u8],
+    blocks: &'static [u8],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,12 +74,12 @@ impl Table {
             assert!(bytes[at] == FORMAT[at], "data/numbering.bin is of another format");
             at += 1;
         }
-        let roots = [u32_at(bytes, 8), u32_at(bytes, 12), u32_at(bytes, 16)];
+        let roots = [u32_at(bytes, 8), u32_at(bytes, 12), u32_at(bytes, 16), u32_at(bytes, 20)];
         let mut sections: [&[u8]; SECTIONS] = [&[]; SECTIONS];
-        let mut rest = bytes.split_at(20 + 4 * SECTIONS).1;
+        let mut rest = bytes.split_at(LENGTHS_AT + 4 * SECTIONS).1;
         let mut index = 0;
         while index < SECTIONS {
-            let (section, after) = rest.split_at(u32_at(bytes, 20 + 4 * index));
+            let (section, after) = rest.split_at(u32_at(bytes, LENGTHS_AT + 4 * index));
             sections[index] = section;
             rest = after;
             index += 1;
@@ -81,13 +92,14 @@ impl Table {
             labels: sections[3],
             plans: Automaton { nodes: sections[4], root: roots[0] },
             places: Automaton { nodes: sections[5], root: roots[1] },
-            names: sections[6],
-            name_blocks: sections[7],
+            names: Names { bytes: sections[6], blocks: sections[7] },
             zone_sets: Automaton { nodes: sections[8], root: roots[2] },
             sets_at: sections[9],
             sets: sections[10],
             zones_at: sections[11],
             zones: sections[12],
+            carriers: Automaton { nodes: sections[13], root: roots[3] },
+            carrier_names: Names { bytes: sections[14], blocks: sections[15] },
         }
     }
 
@@ -126,18 +138,14 @@ impl Table {
         std::str::from_utf8(&self.countries[at..at + 2]).expect("the generator writes letters")
     }
 
-    /// The name with this number; 0 is none.
+    /// The place's name with this number; 0 is none.
     pub fn name(&self, number: u32) -> Option<String> {
-        let index = number.checked_sub(1)? as usize;
-        let mut at = u32_at(self.name_blocks, 4 * (index / NAMES_PER_BLOCK));
-        let mut name = Vec::with_capacity(32);
-        for _ in 0..=index % NAMES_PER_BLOCK {
-            let (shared, length) = (self.names[at], self.names[at + 1]);
-            name.truncate(shared.into());
-            name.extend_from_slice(&self.names[at + 2..at + 2 + usize::from(length)]);
-            at += 2 + usize::from(length);
-        }
-        Some(String::from_utf8(name).expect("the generator writes UTF-8"))
+        self.names.name(number)
+    }
+
+    /// The carrier's name with this number; 0 is none.
+    pub fn carrier(&self, number: u32) -> Option<String> {
+        self.carrier_names.name(number)
     }
 
     /// Zones of a set, in order of their names.
@@ -167,6 +175,21 @@ impl Table {
 
     fn zone_at(&self, zone: Zone) -> usize {
         u16_at(self.zones_at, 2 * usize::from(zone.0)).into()
+    }
+}
+
+impl Names {
+    fn name(&self, number: u32) -> Option<String> {
+        let index = number.checked_sub(1)? as usize;
+        let mut at = u32_at(self.blocks, 4 * (index / NAMES_PER_BLOCK));
+        let mut name = Vec::with_capacity(32);
+        for _ in 0..=index % NAMES_PER_BLOCK {
+            let (shared, length) = (self.bytes[at], self.bytes[at + 1]);
+            name.truncate(shared.into());
+            name.extend_from_slice(&self.bytes[at + 2..at + 2 + usize::from(length)]);
+            at += 2 + usize::from(length);
+        }
+        Some(String::from_utf8(name).expect("the generator writes UTF-8"))
     }
 }
 

@@ -54,5 +54,7 @@ pub const WORDS_LOOKED_UP_MAX: usize = 6;
 /// Messages that one search looks at in a step, and its steps: beyond them the page ends where it is.
 pub const CANDIDATES_AT_ONCE: i64 = 100;
 pub const CANDIDATE_STEPS_MAX: usize = 5;
+/// Messages of an erased person that are given up in one transaction.
+pub const ERASED_AT_ONCE: u64 = 500;
 /// Marks of receipts that one run of the schedule clears away.
 pub const MARKS_CLEARED_PER_RUN: i64 = 5_000;

@@ -8,6 +8,7 @@ mod conversations;
 mod disappearing;
 mod drafts;
 mod emoji;
+mod erasure;
 mod history;
 mod invites;
 mod names;
@@ -265,6 +266,10 @@ impl user_events::Guest for Message {
 
     fn unblocked(_key: String, event: user_events::BlockChange) -> Result<(), Error> {
         blocks::record(&event, false)
+    }
+
+    fn deleted(_key: String, event: user_events::Deletion) -> Result<(), Error> {
+        erasure::erase(&event.user_id)
     }
 
     /// Not subscribed to.

@@ -85,21 +85,30 @@ pub fn remove(request: &ParticipantRequest) -> Result<(), Error> {
         let own_role = role_in(&before, &me).ok_or_else(rules::no_conversation)?;
         let role = role_in(&before, &request.user_id).ok_or_else(no_participant)?;
         rules::may_remove(before.kind, own_role, request.user_id == me, role)?;
-        store::delete_participant(tx, &request.id, &request.user_id)?;
-        let others: Vec<(String, Role)> = before
-            .members
-            .into_iter()
-            .filter(|member| member.user_id != request.user_id)
-            .map(|member| (member.user_id, member.role))
-            .collect();
-        match rules::successor(&others) {
-            Some(successor) if role == Role::Owner => store::set_role(tx, &request.id, successor, Role::Owner)?,
-            None if role == Role::Owner => store::end(tx, &request.id, time::now_us())?,
-            _ => {}
-        }
-        pushes::conversation_left(std::slice::from_ref(&request.user_id), &payload::conversation_left(&request.id))?;
-        if others.is_empty() { Ok(()) } else { announce(tx, &request.id, &roster(tx, &request.id, &me)?) }
+        take_out(tx, &request.id, before, (&request.user_id, role), &me)
     })
+}
+
+/// Takes somebody out whose account is no more.
+pub fn leave(tx: &Transaction, conversation_id: &str, user_id: &str) -> Result<(), Error> {
+    let (_, before) = begin(tx, conversation_id, user_id)?;
+    match role_in(&before, user_id) {
+        Some(role) => take_out(tx, conversation_id, before, (user_id, role), user_id),
+        None => Ok(()),
+    }
+}
+
+fn take_out(tx: &Transaction, id: &str, before: Roster, (user_id, role): (&str, Role), by: &str) -> Result<(), Error> {
+    store::delete_participant(tx, id, user_id)?;
+    let others = before.members.into_iter().filter(|member| member.user_id != user_id);
+    let others: Vec<(String, Role)> = others.map(|member| (member.user_id, member.role)).collect();
+    match rules::successor(&others) {
+        Some(successor) if role == Role::Owner => store::set_role(tx, id, successor, Role::Owner)?,
+        None if role == Role::Owner => store::end(tx, id, time::now_us())?,
+        _ => {}
+    }
+    pushes::conversation_left(&[user_id.to_owned()], &payload::conversation_left(id))?;
+    if others.is_empty() { Ok(()) } else { announce(tx, id, &roster(tx, id, by)?) }
 }
 
 /// The newest seq and the roster, locked against other changes until the transaction ends.

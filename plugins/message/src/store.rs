@@ -71,6 +71,7 @@ macro_rules! delivered_seq_shown {
 }
 
 pub mod conversations;
+pub mod erasure;
 pub mod invites;
 pub mod marks;
 pub mod messages;

@@ -30,6 +30,7 @@ mod bindings {
 use bindings::exports::echo::auth::events as auth_events;
 use bindings::exports::echo::message::events as message_events;
 use bindings::exports::echo::notification::{api, events};
+use bindings::exports::echo::user::events as user_events;
 use echo_sdk::Error;
 
 struct Notification;
@@ -85,6 +86,32 @@ impl message_events::Guest for Notification {
 impl events::Guest for Notification {
     fn sms_requested(_key: String, event: events::TextMessage) -> Result<(), Error> {
         outbox::text_message(&event.to, &event.body, event.code.as_deref(), event.at)
+    }
+}
+
+impl user_events::Guest for Notification {
+    fn deleted(_key: String, event: user_events::Deletion) -> Result<(), Error> {
+        Ok(echo_sdk::transaction(|tx| store::erase_person(tx, &event.user_id, &event.phone))?)
+    }
+
+    /// Not subscribed to.
+    fn registered(_key: String, _event: user_events::Registration) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Not subscribed to.
+    fn blocked(_key: String, _event: user_events::BlockChange) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Not subscribed to.
+    fn unblocked(_key: String, _event: user_events::BlockChange) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Not subscribed to.
+    fn audience_changed(_key: String, _event: user_events::AudienceChange) -> Result<(), Error> {
+        Ok(())
     }
 }
 

@@ -280,6 +280,14 @@ pub fn insert_outgoing(db: &impl Sql, rows: &[(String, Outgoing)]) -> Result<(),
     Ok(())
 }
 
+/// What is to leave to this person, by number or to a device, and the devices.
+pub fn erase_person(tx: &Transaction, user_id: &str, phone: &str) -> Result<(), SqlError> {
+    tx.execute("DELETE FROM outbox WHERE recipient = $1", params![phone])?;
+    tx.execute("DELETE FROM outbox WHERE recipient IN (SELECT token FROM devices WHERE user_id = $1)", params![uuid(user_id)])?;
+    tx.execute("DELETE FROM devices WHERE user_id = $1", params![uuid(user_id)])?;
+    Ok(())
+}
+
 /// Newest first.
 pub fn newest_outgoing() -> Result<Vec<Outgoing>, SqlError> {
     Database.rows(

@@ -10,6 +10,8 @@ pub const WATCHED_MAX: usize = 500;
 pub const WATCHED_KEPT_US: u64 = DAY_US;
 /// People to whom one change of a person is sent; the cache keeps no more than some 15,000 in one set.
 pub const VIEWERS_MAX: usize = 1_000;
+/// The empty state of a person who is forgotten is kept for so long, in microseconds.
+pub const FORGOTTEN_KEPT_US: u64 = SECOND_US;
 /// An activity that is not said again ends after so many microseconds.
 pub const ACTIVITY_US: u64 = 10 * SECOND_US;
 /// Changes of one person are sent at least so far from each other, in microseconds: what comes within it is sent as one.

@@ -93,6 +93,11 @@ impl user_events::Guest for Service {
         changes::audience_changed(&Live, &Settings::load(), &event.user_id)
     }
 
+    /// Their sessions ended before, so they were seen to leave; now nothing is known of them.
+    fn deleted(_key: String, event: user_events::Deletion) -> Result<(), Error> {
+        store::forget(&Live, &event.user_id)
+    }
+
     /// Not subscribed to: clients ask again.
     fn unblocked(_key: String, _event: user_events::BlockChange) -> Result<(), Error> {
         Ok(())

@@ -6,7 +6,7 @@
 use echo_sdk::{Error, Timestamp};
 use serde::de::DeserializeOwned;
 
-use crate::bounds::{STEP_KEPT_US, STEP_US, STEPS_AGAIN, STEPS_MISSED_MAX, TRIES_MAX, WATCHED_KEPT_US, WATCHED_MAX};
+use crate::bounds::{FORGOTTEN_KEPT_US, STEP_KEPT_US, STEP_US, STEPS_AGAIN, STEPS_MISSED_MAX, TRIES_MAX, WATCHED_KEPT_US, WATCHED_MAX};
 use crate::platform::Platform;
 use crate::state::State;
 
@@ -41,6 +41,12 @@ pub fn replace(platform: &impl Platform, user: &str, old: &State, new: &State, k
     let key = state_key(user);
     let before = platform.get(std::slice::from_ref(&key))?.pop().flatten();
     Ok(read::<State>(before.as_deref()) == *old && platform.swap(&key, before.as_deref(), &written(new)?, kept_us)?)
+}
+
+/// Nothing is known of the user any more.
+pub fn forget(platform: &impl Platform, user: &str) -> Result<(), Error> {
+    change(platform, user, FORGOTTEN_KEPT_US, |state| *state = State::default())?;
+    Ok(())
 }
 
 fn state_key(user: &str) -> String {

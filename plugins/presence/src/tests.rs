@@ -13,7 +13,7 @@ use crate::bounds::{SENT_PER_RUN, SOCKETS_CHECKED_US, WATCHED_MAX};
 use crate::platform::{Audience, Platform, Question};
 use crate::settings::Settings;
 use crate::state::Times;
-use crate::{changes, others, own};
+use crate::{changes, others, own, store};
 
 const RUN_US: u64 = SECOND_US / 2;
 const SETTINGS: Settings = Settings {
@@ -344,4 +344,14 @@ fn each_is_answered_once() {
     let list = |users: &[&str]| others::list(&fake, &SETTINGS, "me", users.iter().map(|user| (*user).to_owned()).collect());
     let answered = list(&["b", "a", "b"]).unwrap().items;
     assert_eq!(answered.iter().map(|presence| presence.user_id.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+}
+
+#[test]
+fn of_a_person_who_was_erased_nothing_is_known() {
+    let fake = Fake::new();
+    fake.connect("ada");
+    fake.choose("ada", Status::Busy);
+    assert_ne!(store::state(&fake, "ada").unwrap(), store::state(&fake, "nobody").unwrap());
+    store::forget(&fake, "ada").unwrap();
+    assert_eq!(store::state(&fake, "ada").unwrap(), store::state(&fake, "nobody").unwrap());
 }

@@ -19,6 +19,11 @@ pub fn list(request: PageRequest) -> Result<Blocks, Error> {
     Ok(Blocks { items, next_cursor })
 }
 
+pub fn get(user_id: &str) -> Result<Block, Error> {
+    let row = store::block_of(&caller()?.user_id, user_id)?.ok_or_else(|| Error::not_found("there is no such block"))?;
+    Ok(Block { user_id: row.user_id, created_at: row.created_at })
+}
+
 pub fn block(user_id: &str) -> Result<(), Error> {
     let me = caller()?.user_id;
     if user_id == me {

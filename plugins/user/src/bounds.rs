@@ -10,6 +10,8 @@ pub const NUMBERS_KEPT_MAX: u64 = 10_000;
 pub const NUMBERS_TRIMMED: u64 = 1_000;
 pub const CONTACTS_MAX: i64 = 10_000;
 pub const BLOCKS_MAX: i64 = 10_000;
+/// Reports kept of one reporter; the oldest go first.
+pub const REPORTS_KEPT_MAX: u64 = 1_000;
 /// Words of a name by which it is found, and bytes kept of each beginning (a cursor has to hold one).
 pub const NAME_PARTS_MAX: usize = 8;
 pub const NAME_PART_BYTES_MAX: usize = 256;

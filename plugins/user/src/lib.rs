@@ -10,6 +10,7 @@ mod presence;
 mod privacy;
 mod profiles;
 mod registration;
+mod reports;
 mod search;
 mod store;
 
@@ -110,6 +111,10 @@ impl api::Guest for User {
         blocks::list(request)
     }
 
+    fn get_block(request: api::ContactRequest) -> Result<api::Block, Error> {
+        blocks::get(&request.user_id)
+    }
+
     fn block_user(request: api::ContactRequest) -> Result<(), Error> {
         blocks::block(&request.user_id)
     }
@@ -117,11 +122,19 @@ impl api::Guest for User {
     fn unblock_user(request: api::ContactRequest) -> Result<(), Error> {
         blocks::unblock(&request.user_id)
     }
+
+    fn report_user(request: api::ReportRequest) -> Result<api::Report, Error> {
+        reports::report(request)
+    }
 }
 
 impl events::Guest for User {
     fn registered(_key: String, event: events::Registration) -> Result<(), Error> {
         registration::registered(event)
+    }
+
+    fn deleted(_key: String, event: events::Deletion) -> Result<(), Error> {
+        registration::deleted(&event.user_id)
     }
 
     /// Published by this service itself; not subscribed to.

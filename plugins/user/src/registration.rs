@@ -1,4 +1,4 @@
-//! How a profile comes to be: by the event of a verified number, or, where a client is faster than the event, by asking auth for the
+//! How a profile comes to be, and goes: by the event of a verified number, or, where a client is faster than the event, by asking auth for the
 //! account. Both give the same profile, once.
 
 use echo_sdk::sql::{SqlError, transaction};
@@ -16,6 +16,11 @@ const NAMELESS: &str = "New user";
 pub fn registered(event: Registration) -> Result<(), Error> {
     let Registration { user_id, phone, name, country, timezone, at } = event;
     Ok(create(&user_id, &phone, name.as_deref(), country.as_deref(), timezone.as_deref(), at)?)
+}
+
+/// What is kept of a person whose account was erased, by them and by others: their names for them too.
+pub fn deleted(user_id: &str) -> Result<(), Error> {
+    Ok(transaction(|tx| store::erase_person(tx, user_id))?)
 }
 
 /// Makes the profile that is missing. False: there is no such user, or the number is not verified.

@@ -198,6 +198,25 @@ pub fn update_profile(tx: &Transaction, id: &str, change: &ProfileChange<'_>, at
     Ok(())
 }
 
+/// All that is kept of this person, by them and by others.
+pub fn erase_person(tx: &Transaction, id: &str) -> Result<(), SqlError> {
+    for (table, column) in [
+        ("name_parts", "user_id"),
+        ("contacts", "owner_id"),
+        ("contacts", "user_id"),
+        ("blocks", "user_id"),
+        ("blocks", "blocked_user_id"),
+        ("tested_numbers", "owner_id"),
+        ("number_quotas", "owner_id"),
+        ("reports", "reporter_id"),
+        ("reports", "user_id"),
+        ("profiles", "id"),
+    ] {
+        tx.execute(&format!("DELETE FROM {table} WHERE {column} = $1"), params![uuid(id)])?;
+    }
+    Ok(())
+}
+
 // --- Search ------------------------------------------------------------------------------------------------------------------------
 
 /// Who lets the viewer find them by a name in this range, in order of the matching part and the id, after the key.
@@ -453,6 +472,11 @@ pub fn blocks_of(user_id: &str, before: &(u64, String), limit: i64) -> Result<Ve
     )
 }
 
+pub fn block_of(user_id: &str, blocked: &str) -> Result<Option<Block>, SqlError> {
+    let sql = "SELECT blocked_user_id, created_at FROM blocks WHERE user_id = $1 AND blocked_user_id = $2 AND active = TRUE";
+    Database.row(sql, params![uuid(user_id), uuid(blocked)])
+}
+
 /// Whom of these the user blocks.
 pub fn blocked_among(user_id: &str, ids: &[String]) -> Result<Vec<String>, SqlError> {
     among("SELECT blocked_user_id FROM blocks WHERE user_id = $1 AND active = TRUE AND blocked_user_id", user_id, ids)
@@ -482,6 +506,45 @@ pub fn unblock(tx: &Transaction, user_id: &str, blocked: &str) -> Result<Option<
         params![uuid(user_id), uuid(blocked)],
     )?;
     Ok(revision.map(|(revision,)| revision))
+}
+
+// --- Reports -----------------------------------------------------------------------------------------------------------------------
+
+pub struct NewReport<'a> {
+    pub id: &'a str,
+    pub reporter: &'a str,
+    pub user_id: &'a str,
+    pub message_id: Option<&'a str>,
+    pub reason: &'a str,
+    pub at: Timestamp,
+}
+
+/// The id and time of the report: of this one, or of the one that this person made before of the same message or user, which gets the new reason.
+pub fn put_report(tx: &Transaction, new: &NewReport<'_>) -> Result<(String, Timestamp), SqlError> {
+    let subject = new.message_id.unwrap_or(new.user_id);
+    tx.one(
+        "INSERT INTO reports (id, reporter_id, subject_id, user_id, message_id, reason, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7) \
+         ON CONFLICT (reporter_id, subject_id) DO UPDATE SET reason = excluded.reason RETURNING id, created_at",
+        params![
+            uuid(new.id),
+            uuid(new.reporter),
+            uuid(subject),
+            uuid(new.user_id),
+            new.message_id.map(uuid),
+            new.reason,
+            timestamp(new.at)
+        ],
+    )
+}
+
+/// Keeps the newest ones.
+pub fn trim_reports(tx: &Transaction, reporter: &str, keep: u64) -> Result<(), SqlError> {
+    tx.execute(
+        "DELETE FROM reports WHERE reporter_id = $1 AND subject_id IN \
+         (SELECT subject_id FROM reports WHERE reporter_id = $1 ORDER BY created_at DESC, subject_id LIMIT $3 OFFSET $2)",
+        params![uuid(reporter), keep, LIST_PARAMS_MAX as u64],
+    )?;
+    Ok(())
 }
 
 // --- Presence -----------------------------------------------------------------------------------------------------------------------

@@ -170,6 +170,20 @@ fn person(number: u32) -> Option<(Option<Timestamp>, Timestamp)> {
     committed(|tx| people(tx, &ids([number]))).pop().map(|person| (person.registered_on, person.active_at))
 }
 
+mod forget_person {
+    use super::*;
+
+    #[test]
+    fn forgets_this_one() {
+        let _store = store();
+        active(1, minutes(1));
+        active(2, minutes(2));
+        committed(|tx| forget_person(tx, &id(1)));
+        let left: Vec<_> = committed(|tx| people(tx, &ids([1, 2]))).into_iter().map(|person| person.user_id).collect();
+        assert_eq!(left, ids([2]));
+    }
+}
+
 mod people {
     use super::*;
 

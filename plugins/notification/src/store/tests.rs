@@ -666,3 +666,24 @@ mod trim_outbox {
         assert_eq!(count("outbox"), i64::from(OUTBOX_KEPT));
     }
 }
+
+mod erase_person {
+    use super::*;
+
+    #[test]
+    fn leaves_nothing_that_is_to_leave_to_the_person() {
+        let _store = store();
+        device(1, 1, 1, 10);
+        device(2, 2, 2, 10);
+        let to = |number: u32, recipient: &str| {
+            let (id, outgoing) = row(number, None, u64::from(number));
+            (id, Outgoing { recipient: recipient.to_owned(), ..outgoing })
+        };
+        let rows = [to(1, "+14155550101"), to(2, "t01"), to(3, "+14155550102"), to(4, "t02")];
+        insert_outgoing(&Database, &rows).unwrap();
+        committed(|tx| erase_person(tx, &id(1), "+14155550101"));
+        let left: Vec<(String,)> = Database.rows("SELECT recipient FROM outbox ORDER BY recipient", params![]).unwrap();
+        assert_eq!(left, [("+14155550102".to_owned(),), ("t02".to_owned(),)]);
+        assert_eq!((tokens_of(1).len(), tokens_of(2).len()), (0, 1));
+    }
+}

@@ -872,6 +872,21 @@ mod blocked_among {
     }
 }
 
+mod block_of {
+    use super::*;
+
+    #[test]
+    fn is_of_a_pair_that_is_blocked_now() {
+        let _store = store();
+        blocked(9, 1);
+        blocked(9, 2);
+        unblocked(9, 2);
+        let found = |user, other| block_of(&id(user), &id(other)).unwrap().map(|block| (block.user_id, block.created_at));
+        assert_eq!(found(9, 1), Some((id(1), 5)));
+        assert_eq!([found(9, 2), found(1, 9), found(9, 3)], [None, None, None]);
+    }
+}
+
 mod block_count_of {
     use super::*;
 
@@ -928,6 +943,80 @@ mod unblock {
         assert_eq!(committed(|tx| unblock(tx, &id(9), &id(1))), Some(2));
         assert!(blocked_among(&id(9), &ids([1])).unwrap().is_empty());
         assert_eq!(committed(|tx| block(tx, &id(9), &id(1), 10)), Some(3));
+    }
+}
+
+// --- Erased people -------------------------------------------------------------------------------------------------------------------
+
+mod erase_person {
+    use super::*;
+
+    #[test]
+    fn leaves_nothing_of_the_person_and_all_of_others() {
+        let _store = store();
+        profiles([1, 2, 3]);
+        committed(|tx| replace_name_parts(tx, &id(1), &texts(&["ada"])));
+        for (owner, other) in [(1, 2), (2, 1), (2, 3)] {
+            contact(owner, other);
+            blocked(owner, other);
+        }
+        for owner in [1, 2] {
+            committed(|tx| {
+                note_numbers(tx, &id(owner), &texts(&["a"]), 1)?;
+                count_numbers(tx, &id(owner), 1, 1, 0, 9)
+            });
+        }
+        for (number, user) in [(101, 1), (102, 2)] {
+            reported(number, user, None, "spam", 1);
+        }
+        committed(|tx| erase_person(tx, &id(1)));
+        let counts = ["profiles", "name_parts", "contacts", "blocks", "tested_numbers", "number_quotas", "reports"]
+            .map(|table| Database.one::<(i64,)>(&format!("SELECT COUNT(*) FROM {table}"), params![]).unwrap().0);
+        assert_eq!(counts, [2, 0, 1, 1, 1, 1, 1]);
+        assert_eq!(contacts_among(&id(2), &ids([1, 3])).unwrap(), ids([3]));
+    }
+}
+
+// --- Reports -------------------------------------------------------------------------------------------------------------------------
+
+fn reported(number: u32, user: u32, message: Option<u32>, reason: &str, at: Timestamp) -> (String, Timestamp) {
+    let (report, message) = (id(number), message.map(id));
+    let new = NewReport { id: &report, reporter: &id(9), user_id: &id(user), message_id: message.as_deref(), reason, at };
+    committed(|tx| put_report(tx, &new))
+}
+
+/// Reports of the reporter 9: what is reported and why, oldest first.
+fn reports() -> Vec<(String, String)> {
+    let sql = "SELECT subject_id, reason FROM reports WHERE reporter_id = $1 ORDER BY created_at, subject_id";
+    Database.rows(sql, params![uuid(id(9))]).unwrap()
+}
+
+mod put_report {
+    use super::*;
+
+    #[test]
+    fn is_one_of_each_subject_and_takes_the_newer_reason() {
+        let _store = store();
+        assert_eq!(reported(101, 1, None, "spam", 10), (id(101), 10));
+        assert_eq!(reported(102, 1, Some(50), "threats", 20), (id(102), 20));
+        assert_eq!(reported(103, 1, None, "much spam", 30), (id(101), 10));
+        assert_eq!(reports(), [(id(1), "much spam".to_owned()), (id(50), "threats".to_owned())]);
+    }
+}
+
+mod trim_reports {
+    use super::*;
+
+    #[test]
+    fn keeps_the_newest_of_this_reporter() {
+        let _store = store();
+        for number in 1..=4 {
+            reported(100 + number, number, None, "spam", u64::from(number));
+        }
+        committed(|tx| trim_reports(tx, &id(8), 0));
+        committed(|tx| trim_reports(tx, &id(9), 3));
+        let kept: Vec<String> = reports().into_iter().map(|(subject, _)| subject).collect();
+        assert_eq!(kept, ids(2..=4));
     }
 }
 

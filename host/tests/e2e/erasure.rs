@@ -1,0 +1,127 @@
+//! Deleting an account: its owner can have it back for a while, and after that nothing of the person is left anywhere.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::app::{TestApp, until, unused_phone};
+
+const ACCOUNT: &str = "/api/v1/auth/account";
+const SERVICES: &[&str] = &["analytics", "auth", "location", "message", "notification", "presence", "user"];
+
+/// How long something may be found in a file afterwards.
+const A_MINUTE: Duration = Duration::from_secs(60);
+
+/// The files that hold the text, however it is written in them; one that is gone meanwhile holds nothing.
+fn holding(folder: &Path, text: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(holding(&path, text));
+            continue;
+        }
+        let bytes = std::fs::read(&path).unwrap_or_default().to_ascii_lowercase();
+        if bytes.windows(text.len()).any(|window| window == text.to_ascii_lowercase().as_bytes()) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_deleted_account_is_had_back_by_signing_in() {
+    let app = TestApp::shared().await;
+    let (ada, bala) = app.two().await;
+    let talk = app.conversation(&ada, &bala).await;
+    let message = app.say(&ada, &talk, "still here").await;
+    let mut socket = app.socket(&ada, None).await;
+    socket.next_of("connection_ack").await;
+
+    app.delete(ACCOUNT).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+    assert_eq!(socket.closed().await, Some(4401));
+    app.get("/api/v1/users/me").by(&ada).send().await.expect_problem(401, "token_revoked");
+    let refresh = json!({ "refresh_token": ada.refresh_token });
+    app.post("/api/v1/auth/refresh", refresh).send().await.expect_problem(401, "refresh_invalid");
+    let register = json!({ "phone": ada.phone, "password": "another horse 8" });
+    app.post("/api/v1/auth/register", register).send().await.expect_problem(409, "phone_taken");
+
+    let back = app.log_in(&ada, "laptop").await;
+    assert_eq!(back.id, ada.id);
+    let path = format!("/api/v1/messages/{}", message["id"].as_str().expect("id"));
+    assert_eq!(app.get(&path).by(&back).send().await.expect(StatusCode::OK)["content"], "still here");
+}
+
+#[tokio::test]
+async fn of_an_erased_person_nothing_is_left() {
+    let settings = [("ECHO_SERVICES__AUTH__ERASURE_DELAY_S", "0"), ("ECHO_SERVICES__NOTIFICATION__ACK_WAIT_S", "0")];
+    let app = TestApp::with(SERVICES, &settings).await;
+    let (phone, bala) = (unused_phone(), app.someone().await);
+    let ada = app.sign_up(&phone, "phone").await;
+    let [name, bio, said, reworded, in_group, draft, alias] =
+        ["adaname", "adabio", "adasaid", "adareworded", "adagroup", "adadraft", "adaalias"].map(|word| format!("{word}c0ffee"));
+
+    let profile = json!({ "display_name": name, "bio": bio });
+    app.patch("/api/v1/users/me", profile).by(&ada).send().await.expect(StatusCode::OK);
+    let contact = json!({ "user_id": ada.id, "alias": alias });
+    app.post("/api/v1/users/contacts", contact).by(&bala).send().await.expect(StatusCode::CREATED);
+    app.put(&format!("/api/v1/users/blocked/{}", app.someone().await.id), json!({})).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+    let device = json!({ "token": "of bala", "provider": "fcm" });
+    app.post("/api/v1/notifications/devices", device).by(&bala).send().await.expect(StatusCode::CREATED);
+    let device = json!({ "token": "adatokenc0ffee", "provider": "fcm" });
+    app.post("/api/v1/notifications/devices", device).by(&ada).send().await.expect(StatusCode::CREATED);
+    let talk = app.conversation(&ada, &bala).await;
+    let message = app.say(&ada, &talk, &said).await;
+    let edited = app.say(&ada, &talk, &reworded).await;
+    let path_of = |message: &serde_json::Value| format!("/api/v1/messages/{}", message["id"].as_str().expect("id"));
+    app.patch(&path_of(&edited), json!({ "content": format!("{reworded} again") })).by(&ada).send().await.expect(StatusCode::OK);
+    let group = app.group(&ada, &[&bala]).await;
+    app.say(&ada, &group, &in_group).await;
+    let of_bala = app.say(&bala, &group, "balaremains").await;
+    let path = format!("/api/v1/messages/conversations/{group}/draft");
+    app.put(&path, json!({ "content": draft })).by(&ada).send().await.expect(StatusCode::OK);
+    // It is in the files, in the other's feed and about to be pushed: else the search below would say nothing.
+    let folder = app.data_folder();
+    for text in [&phone[1..], &name, &said, &reworded, &in_group, &draft, &alias] {
+        until("it is in a file", async || (!holding(&folder, text).is_empty()).then_some(())).await;
+    }
+
+    app.delete(ACCOUNT).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+    let erased_at = Instant::now();
+    let profile = format!("/api/v1/users/{}", ada.id);
+    until("the profile is gone", async || (app.get(&profile).by(&bala).send().await.status == StatusCode::NOT_FOUND).then_some(())).await;
+    until("the messages are gone", async || {
+        (app.get(&path_of(&message)).by(&bala).send().await.status == StatusCode::NOT_FOUND).then_some(())
+    })
+    .await;
+    until("the group goes on without them", async || {
+        let path = format!("/api/v1/messages/conversations/{group}");
+        let conversation = app.get(&path).by(&bala).send().await.expect(StatusCode::OK);
+        (conversation["role"] == "owner" && conversation["participant_ids"] == json!([bala.id])).then_some(())
+    })
+    .await;
+    assert_eq!(app.get(&path_of(&of_bala)).by(&bala).send().await.expect(StatusCode::OK)["content"], "balaremains");
+    let contacts = app.get("/api/v1/users/contacts").by(&bala).send().await.expect(StatusCode::OK);
+    assert_eq!(contacts["items"], json!([]));
+
+    for text in [&phone[1..], &name, &bio, &said, &reworded, &in_group, &draft, &alias, "adatokenc0ffee"] {
+        loop {
+            let found = holding(&folder, text);
+            if found.is_empty() {
+                break;
+            }
+            assert!(erased_at.elapsed() < A_MINUTE, "{text} is still in {found:?}");
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    // The number is free, and whoever has it now is somebody else.
+    let login = json!({ "phone": phone, "password": ada.password, "device": { "id": "phone" } });
+    app.post("/api/v1/auth/login", login).send().await.expect_problem(401, "invalid_credentials");
+    let next = app.sign_up(&phone, "phone").await;
+    assert_ne!(next.id, ada.id);
+    let typing = app.request(Method::GET, &path_of(&message)).by(&next).send().await;
+    typing.expect_problem(404, "not_found");
+}

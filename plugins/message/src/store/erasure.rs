@@ -1,0 +1,35 @@
+//! SQL of people whose accounts were erased.
+
+use echo_sdk::Timestamp;
+use echo_sdk::params;
+use echo_sdk::sql::{Database, Sql, SqlError, Transaction, timestamp, uuid};
+
+/// Makes so many of the sender's messages disappear now; how many there were.
+pub fn expire_messages_of(tx: &Transaction, sender_id: &str, now: Timestamp, limit: u64) -> Result<u64, SqlError> {
+    tx.execute(
+        "UPDATE messages SET expires_at = $2 WHERE id IN (SELECT id FROM messages WHERE sender_id = $1 AND deleted_at IS NULL \
+         AND (expires_at IS NULL OR expires_at > $2) LIMIT $3)",
+        params![uuid(sender_id), timestamp(now), limit],
+    )
+}
+
+/// A group or channel that goes on and in which the user takes part.
+pub fn group_of(user_id: &str) -> Result<Option<String>, SqlError> {
+    let found: Option<(String,)> = Database.row(
+        "SELECT c.id FROM participants p JOIN conversations c ON c.id = p.conversation_id \
+         WHERE p.user_id = $1 AND c.kind <> 'direct' AND c.ended_at IS NULL LIMIT 1",
+        params![uuid(user_id)],
+    )?;
+    Ok(found.map(|(id,)| id))
+}
+
+/// What the user put on messages and conversations.
+pub fn forget_marks_of(tx: &Transaction, user_id: &str) -> Result<(), SqlError> {
+    for table in ["reactions", "starred", "drafts", "blocks"] {
+        tx.execute(&format!("DELETE FROM {table} WHERE user_id = $1"), params![uuid(user_id)])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
