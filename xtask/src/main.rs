@@ -11,6 +11,7 @@ mod sbom;
 mod setup;
 mod step;
 mod test;
+mod web;
 mod workspace;
 
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ enum Command {
     Fuzz(fuzz::Fuzz),
     Dist(dist::Dist),
     Flake(flake::Flake),
+    Web(web::Web),
 }
 
 fn main() -> ExitCode {
@@ -70,5 +72,6 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Fuzz(fuzz) => fuzz.run(&workspace),
         Command::Dist(dist) => dist.run(&workspace),
         Command::Flake(flake) => flake.run(&workspace),
+        Command::Web(web) => web.run(&workspace),
     }
 }

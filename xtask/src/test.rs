@@ -9,16 +9,17 @@ use crate::{
     engines, flake,
     plugins::Plugins,
     step::{self, LeftOut, say},
+    web,
     workspace::Workspace,
 };
 
-/// Run everything that must hold: formatting, lints, unit, contract and end-to-end tests, the components' bytes, the Nix flake.
+/// Run everything that must hold: formatting, lints, unit, contract and end-to-end tests, the components' bytes, the web client in a browser, the Nix flake.
 ///
 /// A failed stage does not stop those that do not depend on it; the summary names every failed stage, and the command fails.
 /// One test alone: `cargo test -p echod NAME` (after `cargo xtask plugins --guests`, where it needs the services).
 #[derive(Args)]
 pub struct Test {
-    /// Leave out the slow stages that seldom fail: lints, the second build that compares bytes, the flake.
+    /// Leave out the slow stages that seldom fail: lints, the second build that compares bytes, the web client, the flake.
     #[arg(long)]
     fast: bool,
 }
@@ -31,13 +32,14 @@ struct Stage {
     run: fn(&Workspace) -> Result<()>,
 }
 
-const STAGES: [Stage; 7] = [
+const STAGES: [Stage; 8] = [
     Stage { name: "formatting", needs: None, slow: false, run: formatting },
     Stage { name: "build", needs: None, slow: false, run: build },
     Stage { name: "plugins", needs: Some("build"), slow: false, run: plugins },
     Stage { name: "tests", needs: Some("plugins"), slow: false, run: tests },
     Stage { name: "lints", needs: None, slow: true, run: lints },
     Stage { name: "bytes", needs: Some("plugins"), slow: true, run: bytes },
+    Stage { name: "web", needs: Some("plugins"), slow: true, run: web::check },
     Stage { name: "flake", needs: None, slow: true, run: flake::check },
 ];
 

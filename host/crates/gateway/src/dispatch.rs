@@ -81,7 +81,7 @@ impl<B: Backend> Gateway<B> {
         }
         let (seen, version) = (info.clone(), request.version());
         let answer = pin!(async move {
-            match self.host_routes.find(request.uri().path()) {
+            match self.host_routes.find(request.method(), request.uri().path()) {
                 Some(route) => {
                     info.serve(Served::Host(route.path));
                     let (parts, body) = request.into_parts();

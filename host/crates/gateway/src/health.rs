@@ -19,7 +19,7 @@ use super::backend::{Backend, Snapshot};
 use super::host_routes::HostRoutes;
 use super::rate_limit::Rule;
 use super::routes::Live;
-use super::{GatewayState, Problem, docs, response_cache};
+use super::{GatewayState, Problem, docs, response_cache, web};
 use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::tokens::Tokens;
@@ -131,10 +131,14 @@ impl Readiness {
 pub(super) fn add_routes<B: Backend>(routes: &mut HostRoutes, state: &GatewayState<B>, live: Arc<Live<B>>) {
     let (readiness, tokens, settings) = (state.readiness.clone(), state.tokens.clone(), &state.settings);
     let host = ServiceName::parse("host").expect("a good name");
-    let mut add = |path, handlers| {
+    let rate_of = |path| {
         let rate = Rule::new(&Rate::per_minute(RateSubject::Ip, limits::HOST_REQUESTS_PER_MINUTE), settings.rate_scale);
-        routes.add(path, Some((rate, rate_counter(&host, path))), handlers);
+        Some((rate, rate_counter(&host, path)))
     };
+    web::PAGES.into_iter().for_each(|path| routes.add_tree(path, rate_of("/"), web::index()));
+    let mut add = |path, handlers| routes.add(path, rate_of(path), handlers);
+    add("/", web::index());
+    web::files().for_each(|(path, handlers)| add(path, handlers));
     add("/health", get(async || ([(CONTENT_TYPE, "application/json")], "{\"status\":\"up\"}")));
     if settings.docs {
         add("/docs", get(docs::page));

@@ -59,6 +59,7 @@ pub mod server;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod web;
 
 pub use answering::Answering;
 pub use authority::check_host;

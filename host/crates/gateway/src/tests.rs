@@ -768,6 +768,32 @@ async fn the_host_describes_itself() {
 }
 
 #[tokio::test]
+async fn the_web_client_is_served_at_the_root_and_at_its_pages() {
+    let gateway = gateway(&[]);
+    let (status, headers, document) = gateway.send("GET /", &[], "").await;
+    assert_eq!((status, text(&headers, "content-type"), text(&headers, "cache-control")), (200, "text/html; charset=utf-8", "no-cache"));
+    assert!(text(&headers, "content-security-policy").contains("script-src 'self';"));
+    assert_eq!(text(&headers, "x-content-type-options"), "nosniff");
+    let etag = format!("if-none-match: {}", text(&headers, "etag"));
+    for page in ["/c", "/c/01a21e7d-c4a2-7e20-86cc-d7559bf51ea5/details", "/new", "/settings/privacy", "/sign-in/"] {
+        let (status, _, body) = gateway.send(&format!("GET {page}"), &[], "").await;
+        assert_eq!((status, &body), (200, &document), "{page}");
+        assert_eq!(gateway.send(&format!("GET {page}"), &[&etag], "").await.0, 304, "{page}");
+    }
+    for (file, content_type) in
+        [("/client.js", "text/javascript; charset=utf-8"), ("/client.css", "text/css; charset=utf-8"), ("/icon.svg", "image/svg+xml")]
+    {
+        let (status, headers, _) = gateway.send(&format!("GET {file}"), &["accept-encoding: gzip"], "").await;
+        assert_eq!((status, text(&headers, "content-type")), (200, content_type));
+        assert_eq!(gateway.send(&format!("GET {file}"), &[&etag], "").await.0, 304, "{file}");
+        assert_eq!(gateway.send(&format!("HEAD {file}"), &[], "").await.0, 200, "{file}");
+    }
+    assert_problem(&gateway.send("GET /client.js/x", &[], "").await, 404, "not_found");
+    assert_problem(&gateway.send("GET /other.js", &[], "").await, 404, "not_found");
+    assert_eq!(gateway.send("POST /", &[], "").await.0, 405);
+}
+
+#[tokio::test]
 async fn routes_of_the_host_pass_the_same_layers() {
     let host_routes = [
         ("/own", get(async || "own")),

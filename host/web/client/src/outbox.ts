@@ -1,0 +1,125 @@
+// Messages until they are answered: kept before they are sent, sent in order within a conversation, again under the same client id after
+// a lost connection. The server answers a second sending with the first one's message.
+
+import { OUTBOX_ENTRIES_MAX } from './limits.js';
+import { Pauses, randomId, wait } from './pause.js';
+import { Problem, isFinal } from './problem.js';
+import type { Store } from './store.js';
+import type { Message, MessageToSend, OutboxEntry } from './types.js';
+
+export class OutboxFull extends Error {
+  constructor() {
+    super(`more than ${OUTBOX_ENTRIES_MAX} messages wait to be sent`);
+    this.name = 'OutboxFull';
+  }
+}
+
+export interface OutboxEvents {
+  changed(entries: OutboxEntry[]): void;
+  sent(client_message_id: string, message: Message): void;
+}
+
+type Sender = (message: MessageToSend) => Promise<Message>;
+
+export class Outbox {
+  private readonly store: Store;
+  private readonly events: OutboxEvents;
+  /** Conversations of which one message is on its way. */
+  private readonly busy = new Set<string>();
+  private sender: Sender | null = null;
+  private lastOrder = 0;
+
+  constructor(store: Store, events: OutboxEvents) {
+    this.store = store;
+    this.events = events;
+  }
+
+  /** Resolves when the message is kept, not when it is sent. */
+  async add(message: Omit<MessageToSend, 'client_message_id'> & { client_message_id?: string }): Promise<OutboxEntry> {
+    const waiting = await this.store.entries();
+    if (waiting.length >= OUTBOX_ENTRIES_MAX) throw new OutboxFull();
+    const client_message_id = message.client_message_id ?? randomId();
+    // Above those of other tabs and of earlier starts, also when the clock was set back.
+    this.lastOrder = Math.max(this.lastOrder + 1, (waiting.at(-1)?.order ?? 0) + 1, Date.now());
+    const entry: OutboxEntry = {
+      client_message_id,
+      order: this.lastOrder,
+      created_at: new Date().toISOString(),
+      message: { ...message, client_message_id },
+    };
+    await this.store.put(entry);
+    await this.announce();
+    void this.flush();
+    return entry;
+  }
+
+  /** One that was refused for good: sends it again. */
+  async retry(client_message_id: string): Promise<void> {
+    const entry = (await this.store.entries()).find((entry) => entry.client_message_id === client_message_id);
+    if (entry === undefined) return;
+    delete entry.problem;
+    await this.store.put(entry);
+    await this.announce();
+    void this.flush();
+  }
+
+  async discard(client_message_id: string): Promise<void> {
+    await this.store.remove(client_message_id);
+    await this.announce();
+  }
+
+  /** It has been seen in the feed, so it was taken. */
+  async confirm(client_message_id: string, message: Message): Promise<void> {
+    const known = (await this.store.entries()).some((entry) => entry.client_message_id === client_message_id);
+    if (!known) return;
+    await this.store.remove(client_message_id);
+    this.events.sent(client_message_id, message);
+    await this.announce();
+  }
+
+  /** Messages leave by `sender` from now on; null: they wait. */
+  async sendBy(sender: Sender | null): Promise<void> {
+    this.sender = sender;
+    await this.flush();
+  }
+
+  async flush(): Promise<void> {
+    if (this.sender === null) return;
+    const conversations = new Set((await this.store.entries()).map((entry) => entry.message.conversation_id));
+    for (const conversation of conversations) void this.drain(conversation);
+  }
+
+  private async drain(conversation: string): Promise<void> {
+    if (this.busy.has(conversation)) return;
+    this.busy.add(conversation);
+    const pauses = new Pauses();
+    try {
+      for (let sender = this.sender; sender !== null; sender = this.sender) {
+        const entry = (await this.store.entries()).find((entry) => entry.message.conversation_id === conversation && !entry.problem);
+        if (entry === undefined) return;
+        try {
+          await this.confirm(entry.client_message_id, await sender(entry.message));
+        } catch (error) {
+          if (!(error instanceof Problem)) {
+            // Cut off: this sender is of no more use, and the next connection brings another.
+            if (sender === this.sender) this.sender = null;
+          } else if (isFinal(error.document)) {
+            await this.store.put({ ...entry, problem: error.document });
+            await this.announce();
+          } else {
+            await wait(error.retry_after_ms ?? pauses.next());
+          }
+        }
+      }
+    } finally {
+      this.busy.delete(conversation);
+    }
+    // What was added between the last look and the end of this one.
+    const more = this.sender !== null && (await this.store.entries()).some((entry) => entry.message.conversation_id === conversation && !entry.problem);
+    if (more) void this.drain(conversation);
+  }
+
+  private async announce(): Promise<void> {
+    this.events.changed(await this.store.entries());
+  }
+}
