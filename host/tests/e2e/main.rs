@@ -19,6 +19,7 @@ mod kill;
 mod load;
 mod marks;
 mod operator;
+mod postgres;
 mod power;
 mod presence;
 mod process;
