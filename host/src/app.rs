@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::stores::Stores;
 use crate::admin::client::Addresses;
 use crate::admin::{self, AdminState};
 use crate::config::{Config, Mode, PasswordCost, Synchronous};
@@ -34,26 +35,27 @@ use echo_capabilities::cache::memory::MemoryCache;
 use echo_capabilities::events::Queue;
 use echo_capabilities::events::embedded::EmbeddedQueue;
 use echo_capabilities::guest::Capabilities;
-use echo_capabilities::hub::embedded::EmbeddedFeed;
+use echo_capabilities::hub::postgres::ServiceOutbox;
 use echo_capabilities::hub::{Feed, Sockets};
 use echo_capabilities::pace::Pace;
 use echo_capabilities::passwords::Passwords;
 use echo_capabilities::passwords::native::{Cost, NativePasswords};
 use echo_capabilities::senders::Senders;
-use echo_capabilities::sql::sqlite::{Durability, SqliteBackend};
-use echo_capabilities::sql::{Database, SqlBackend};
+use echo_capabilities::sql::sqlite::Durability;
+use echo_capabilities::sql::{Database, Outbox};
 use echo_capabilities::tokens::embedded::EmbeddedTokens;
 use echo_capabilities::tokens::{TokenSettings, Tokens};
 use echo_edge::in_flight::{InFlight, InFlightBounds};
 use echo_edge::rates::RateLimiter;
 use echo_gateway::{self, Answering, Breakers, CheckState, GatewaySettings, GatewayState, Need, Readiness, ServerSettings, Tls};
 use echo_hub::{self, Announcer, Hub, HubSettings, Registry};
-use echo_relay::Relay;
+use echo_relay::{LeasedRelay, Relay, RelayError};
 use echo_runtime::engine::Engine;
 use echo_runtime::permissions::Permissions;
 use echo_runtime::{CapabilitySource, Runtime, RuntimeSettings};
 
 pub mod backup;
+mod stores;
 
 /// Runs a host until `shutdown`, and ends it in order: no new connections, then the open ones, the queue, the stores.
 /// Errors: what keeps it from starting, in words for the operator.
@@ -73,6 +75,7 @@ async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener>
 
 struct Host {
     config: Arc<Config>,
+    node: String,
     runtime: Arc<Runtime>,
     breakers: Arc<Breakers>,
     hub: Arc<Hub>,
@@ -83,7 +86,7 @@ struct Host {
     in_flight: Arc<InFlight>,
     tokens: Arc<EmbeddedTokens>,
     cache: Arc<dyn Cache>,
-    feed: Arc<EmbeddedFeed>,
+    feed: Arc<dyn Feed>,
     queue: Arc<EmbeddedQueue>,
     backends: Arc<Backends>,
     /// Ends schedules, upkeep and watching.
@@ -114,7 +117,8 @@ impl Host {
             PasswordCost::Light => Cost::light(),
         };
         // First of all that is kept: a data folder that another host serves is refused here, before anything in it is changed.
-        let feed = Arc::new(EmbeddedFeed::open(data, durability).await.context("the feeds")?);
+        let stores = Arc::new(Stores::open(&config, durability).await?);
+        let feed = stores.feed();
         let tokens = EmbeddedTokens::open(data, token_settings).await.context("the tokens")?;
         let cache: Arc<dyn Cache> = Arc::new(MemoryCache::shared(config.cache.bytes_max));
         let queue = Arc::new(
@@ -127,13 +131,11 @@ impl Host {
         let noting = announcer.clone();
         let registry = Registry::new(Some(Box::new(move |change| noting.note(change))));
         let relays_stop = CancellationToken::new();
-        Relay::continue_above(feed.as_ref(), queue.as_ref(), feed.as_ref()).await?;
-        let relay_feed = Relay::spawn(feed.clone(), queue.clone(), feed.clone(), registry.clone(), relays_stop.clone());
         let backends = Arc::new(Backends {
             config: config.clone(),
-            sql: SqliteBackend::with_durability(data.join("services"), durability).within(config.sql.service_bytes_max),
+            stores: stores.clone(),
             databases: tokio::sync::Mutex::default(),
-            relays: parking_lot::Mutex::new(vec![relay_feed]),
+            relays: parking_lot::Mutex::default(),
             relays_stop,
             cache: cache.clone(),
             blobs: blobs.clone(),
@@ -144,6 +146,7 @@ impl Host {
             tokens: tokens.clone(),
             senders: Arc::new(Senders::new(config.gateway.rate_scale)),
         });
+        backends.relay_feed().await?;
         let engine = Engine::start(&data.join("code"))?;
         let versions_folder = data.join("plugins");
         let settings = RuntimeSettings {
@@ -174,6 +177,8 @@ impl Host {
         upkeep.spawn(async move { telemetry::metrics().upkeep(stop).await });
         let (keeper, stop) = (tokens.clone(), upkeep_stop.clone());
         upkeep.spawn(async move { keeper.upkeep(stop).await });
+        let stop = upkeep_stop.clone();
+        upkeep.spawn(async move { stores.upkeep(stop).await });
         upkeep.spawn(expire_feeds(feed.clone(), config.feed.cursors_kept, upkeep_stop.clone()));
         upkeep.spawn(expire_letters(queue.clone(), config.queue.dead_letter_ttl, upkeep_stop.clone()));
         upkeep.spawn(upkeep_stop.clone().run_until_cancelled_owned(announcer.clone().run()));
@@ -194,6 +199,7 @@ impl Host {
             });
         }
         Ok(Self {
+            node: config.node_name()?,
             config,
             runtime,
             breakers: Arc::default(),
@@ -310,8 +316,7 @@ impl Host {
         }
         self.queue.stop().await;
         self.backends.end_relays().await;
-        self.backends.sql.close().await;
-        self.feed.close().await;
+        self.backends.stores.close().await;
         self.queue.close().await;
         self.tokens.close().await;
     }
@@ -346,12 +351,17 @@ impl Host {
 
     fn admin_state(&self, admin_token: &str, ready: ReadyAnswer, shutdown: CancellationToken) -> AdminState {
         let (registry, breakers) = (self.registry.clone(), self.breakers.clone());
-        let (config, backends, feed, queue) = (self.config.clone(), self.backends.clone(), self.feed.clone(), self.queue.clone());
+        let node = self.node.clone();
+        let (config, stores, queue) = (self.config.clone(), self.backends.stores.clone(), self.queue.clone());
         let back_up: admin::BackUp = Box::new(move |to| {
-            let (config, backends, feed, queue) = (config.clone(), backends.clone(), feed.clone(), queue.clone());
+            let (config, stores, queue) = (config.clone(), stores.clone(), queue.clone());
             Box::pin(async move {
+                let Stores::Embedded { sql, feed } = stores.as_ref() else {
+                    let reason = "the data is in PostgreSQL, which has its own backups (pg_basebackup with WAL archiving, pg_dump)";
+                    return Err(admin::BackupRefusal::Failed(reason.to_owned()));
+                };
                 let mut databases = vec![(PathBuf::from("feed.sqlite"), feed.file()), (PathBuf::from("queue.sqlite"), queue.file())];
-                let services = backends.sql.files().await.into_iter();
+                let services = sql.files().await.into_iter();
                 databases.extend(services.map(|(service, file)| (PathBuf::from(format!("services/{service}.sqlite")), file)));
                 let report = backup::write(&config.data.dir, databases, Path::new("tokens.sqlite"), &to).await;
                 report.map_err(admin::BackupRefusal::from).map(|report| serde_json::json!(report))
@@ -364,7 +374,7 @@ impl Host {
             token_sha256: admin::token_sha256(admin_token),
             metrics_token_sha256: self.config.server.metrics_token.text().map(admin::token_sha256),
             is_breaker_open: Box::new(move |service| breakers.is_open(service)),
-            connections: Box::new(move || connections_view(&registry)),
+            connections: Box::new(move || connections_view(&node, &registry)),
             metrics: Box::new(telemetry::render_metrics),
             ready,
             shutdown,
@@ -404,7 +414,7 @@ fn permissions(config: &Config) -> anyhow::Result<Permissions> {
     Ok(permissions)
 }
 
-fn register_checks(readiness: &Readiness, cache: &Arc<dyn Cache>, feed: &Arc<EmbeddedFeed>, queue: &Arc<EmbeddedQueue>) {
+fn register_checks(readiness: &Readiness, cache: &Arc<dyn Cache>, feed: &Arc<dyn Feed>, queue: &Arc<EmbeddedQueue>) {
     let feed = feed.clone();
     readiness.register(
         "database",
@@ -438,7 +448,7 @@ fn register_checks(readiness: &Readiness, cache: &Arc<dyn Cache>, feed: &Arc<Emb
     );
 }
 
-async fn expire_feeds(feed: Arc<EmbeddedFeed>, cursors_kept: Duration, stop: CancellationToken) {
+async fn expire_feeds(feed: Arc<dyn Feed>, cursors_kept: Duration, stop: CancellationToken) {
     let mut interval = tokio::time::interval(Duration::from_secs(limits::FEED_EXPIRY_INTERVAL_S));
     while stop.run_until_cancelled(interval.tick()).await.is_some() {
         match feed.expire(jiff::Timestamp::now().as_microsecond().max(0) as u64, cursors_kept).await {
@@ -461,7 +471,7 @@ async fn expire_letters(queue: Arc<EmbeddedQueue>, ttl: Duration, stop: Cancella
     }
 }
 
-fn connections_view(registry: &Registry) -> serde_json::Value {
+fn connections_view(node: &str, registry: &Registry) -> serde_json::Value {
     let items: Vec<_> = registry
         .connections(limits::PAGE_MAX)
         .into_iter()
@@ -474,7 +484,7 @@ fn connections_view(registry: &Registry) -> serde_json::Value {
             })
         })
         .collect();
-    serde_json::json!({ "nodes": [{ "node": "local", "count": registry.count() }], "items": items, "next_cursor": null })
+    serde_json::json!({ "nodes": [{ "node": node, "count": registry.count() }], "items": items, "next_cursor": null })
 }
 
 fn write_addresses(path: &std::path::Path, addresses: &Addresses) -> anyhow::Result<()> {
@@ -500,10 +510,10 @@ fn announce(config: &Config, addresses: &Addresses) {
     tracing::info!(public = addresses.public, admin = addresses.admin, "serving");
 }
 
-/// The embedded backends, and what each service gets of them.
+/// The backends, and what each service gets of them.
 struct Backends {
     config: Arc<Config>,
-    sql: SqliteBackend,
+    stores: Arc<Stores>,
     databases: tokio::sync::Mutex<HashMap<ServiceName, Arc<dyn Database>>>,
     relays: parking_lot::Mutex<Vec<JoinHandle<()>>>,
     relays_stop: CancellationToken,
@@ -524,13 +534,34 @@ impl Backends {
         if let Some(database) = databases.get(service) {
             return Ok(database.clone());
         }
-        let database = self.sql.open(service).await.map_err(|error| error.to_string())?;
-        Relay::continue_above(database.as_ref(), self.queue.as_ref(), self.feed.as_ref()).await.map_err(|error| error.to_string())?;
-        let outbox = database.clone();
-        let relay = Relay::spawn(outbox, self.queue.clone(), self.feed.clone(), self.sockets.clone(), self.relays_stop.clone());
-        self.relays.lock().push(relay);
+        let database = self.stores.sql().open(service).await.map_err(|error| error.to_string())?;
+        match self.stores.as_ref() {
+            Stores::Embedded { .. } => self.relay(database.clone()).await.map_err(|error| error.to_string())?,
+            Stores::Postgres { feed, .. } => self.relay_leased(ServiceOutbox::of_service(feed.clone(), service, database.clone())),
+        }
         databases.insert(service.clone(), database.clone());
         Ok(database)
+    }
+
+    /// The events of devices.
+    async fn relay_feed(&self) -> anyhow::Result<()> {
+        match self.stores.as_ref() {
+            Stores::Embedded { feed, .. } => self.relay(feed.clone()).await?,
+            Stores::Postgres { feed, .. } => self.relay_leased(ServiceOutbox::of_feed(feed.clone())),
+        }
+        Ok(())
+    }
+
+    async fn relay(&self, outbox: Arc<dyn Outbox>) -> Result<(), RelayError> {
+        Relay::continue_above(outbox.as_ref(), self.queue.as_ref(), self.feed.as_ref()).await?;
+        let relay = Relay::spawn(outbox, self.queue.clone(), self.feed.clone(), self.sockets.clone(), self.relays_stop.clone());
+        self.relays.lock().push(relay);
+        Ok(())
+    }
+
+    fn relay_leased(&self, outbox: ServiceOutbox) {
+        let (queue, feed, sockets) = (self.queue.clone(), self.feed.clone(), self.sockets.clone());
+        self.relays.lock().push(LeasedRelay::spawn(Arc::new(outbox), queue, feed, sockets, self.relays_stop.clone()));
     }
 
     async fn end_relays(&self) {
@@ -561,6 +592,6 @@ impl CapabilitySource for Backends {
     }
 
     fn dialect(&self) -> &'static str {
-        self.sql.dialect()
+        self.stores.sql().dialect()
     }
 }

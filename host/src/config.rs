@@ -35,6 +35,7 @@ pub struct Config {
     /// Development mode for others than this machine, as the command line alone can say.
     #[serde(skip)]
     pub expose_dev: bool,
+    pub node: NodeConfig,
     pub server: ServerConfig,
     pub data: DataConfig,
     pub gateway: GatewayConfig,
@@ -48,6 +49,12 @@ pub struct Config {
     pub log: LogConfig,
     /// By service: its settings as text.
     pub services: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeConfig {
+    /// Empty: one that is made once. See `Config::node_name`.
+    pub name: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -119,6 +126,16 @@ pub struct CacheConfig {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SqlConfig {
+    /// Nothing: SQLite files below `data.dir`. See `Config::postgres`.
+    pub url: Secret,
+    pub password: Secret,
+    /// Connections to PostgreSQL, and those of them without work.
+    pub max_open: usize,
+    pub max_idle: usize,
+    #[serde(with = "duration")]
+    pub max_lifetime: Duration,
+    #[serde(with = "duration")]
+    pub max_idle_time: Duration,
     pub synchronous: Synchronous,
     /// Of each service's database, in bytes.
     pub service_bytes_max: u64,
@@ -203,6 +220,7 @@ impl Config {
         Self {
             mode,
             expose_dev: false,
+            node: NodeConfig { name: String::new() },
             server: ServerConfig {
                 listen: if dev { SocketAddr::from(([127, 0, 0, 1], 8080)) } else { SocketAddr::from(([0, 0, 0, 0], 8080)) },
                 admin_listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
@@ -235,7 +253,16 @@ impl Config {
             },
             passwords: PasswordsConfig { cost: PasswordCost::Production, fingerprint_key: Secret::default() },
             cache: CacheConfig { bytes_max: limits::CACHE_BYTES_MAX },
-            sql: SqlConfig { synchronous: Synchronous::Full, service_bytes_max: limits::SQL_SERVICE_BYTES_MAX },
+            sql: SqlConfig {
+                url: Secret::default(),
+                password: Secret::default(),
+                max_open: limits::POSTGRES_OPEN_MAX,
+                max_idle: limits::POSTGRES_IDLE_MAX,
+                max_lifetime: Duration::from_secs(limits::POSTGRES_LIFETIME_S),
+                max_idle_time: Duration::from_secs(limits::POSTGRES_IDLE_TIME_S),
+                synchronous: Synchronous::Full,
+                service_bytes_max: limits::SQL_SERVICE_BYTES_MAX,
+            },
             feed: FeedConfig { cursors_kept: Duration::from_secs(limits::FEED_CURSORS_KEPT_S) },
             queue: QueueConfig {
                 dead_letter_ttl: Duration::from_secs(limits::DEAD_LETTER_TTL_S),
@@ -267,6 +294,12 @@ impl Config {
         Some((certificate, key)).filter(|_| !certificate.as_os_str().is_empty())
     }
 
+    /// The address of the PostgreSQL database that takes the place of SQLite, with its password.
+    pub fn postgres(&self) -> Option<String> {
+        let url = self.sql.url.text()?;
+        Some(self.sql.password.text().map_or_else(|| url.to_owned(), |password| with_password(url, password)))
+    }
+
     /// The operator's `[services.<name>]` over the manifest's defaults.
     pub fn service_settings(&self, service: &ServiceName, defaults: &BTreeMap<String, Value>) -> ServiceSettings {
         let mut values: BTreeMap<String, String> = defaults.iter().map(|(key, value)| (key.clone(), as_text(value))).collect();
@@ -286,6 +319,15 @@ impl Config {
     pub fn cursor_key(&self) -> Result<[u8; 32], ConfigError> {
         let text = self.kept(&self.server.cursor_key, "cursor.key")?;
         Ok(Sha256::digest(text.as_bytes()).into())
+    }
+
+    /// Which host this is among those that share a database: the configured name, else one made once and kept in the data folder.
+    pub fn node_name(&self) -> Result<String, ConfigError> {
+        if !self.node.name.is_empty() {
+            return Ok(self.node.name.clone());
+        }
+        let text = self.kept(&Secret::default(), "node.name")?;
+        Ok(format!("node-{}", &text[..text.len().min(12)]))
     }
 
     /// The operator's token: the configured one, else one made once and kept in the data folder.
@@ -379,6 +421,41 @@ impl Config {
         must(self.cache.bytes_max >= limits::MIB_BYTES, "cache.bytes_max must be at least 1048576");
         must(self.sql.service_bytes_max >= limits::SQL_SERVICE_BYTES_MIN, "sql.service_bytes_max must be at least 4194304");
         must(
+            self.node.name.len() <= 63 && self.node.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
+            "node.name: at most 63 letters, digits, hyphens, dots and underscores",
+        );
+        match self.sql.url.text() {
+            Some(url) => {
+                let (server, database) = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).unwrap_or_default();
+                must(url.starts_with("postgres"), "sql.url begins with postgres://");
+                must(
+                    !database.split('?').next().unwrap_or_default().is_empty(),
+                    "sql.url names no database: postgres://user@host/database",
+                );
+                must(!server.is_empty() || database.contains("host="), "sql.url names no server: postgres://user@host/database");
+                must(self.sql.password.text().is_none() || password_of(url).is_none(), "sql.password: there is one in sql.url already");
+                // Settings of SQLite alone, which would be passed over in silence.
+                must(
+                    self.sql.synchronous == Synchronous::Full,
+                    "sql.synchronous is for SQLite: with sql.url every commit is flushed to the disk before it is answered",
+                );
+                must(
+                    self.sql.service_bytes_max == limits::SQL_SERVICE_BYTES_MAX,
+                    "sql.service_bytes_max is for SQLite: with sql.url the server's disk is PostgreSQL's to watch",
+                );
+            }
+            None => must(self.sql.password.text().is_none(), "sql.password is for sql.url, which is not set"),
+        }
+        must(
+            (limits::POSTGRES_OPEN_MIN..=1_000).contains(&self.sql.max_open),
+            "sql.max_open must be between 2 (one for services, one for the host) and 1000",
+        );
+        must(self.sql.max_idle <= self.sql.max_open, "sql.max_idle must not be above sql.max_open");
+        must(
+            self.sql.max_lifetime >= Duration::from_secs(1) && self.sql.max_idle_time >= Duration::from_secs(1),
+            "sql.max_lifetime and sql.max_idle_time must be at least 1s",
+        );
+        must(
             (Duration::from_millis(100)..=Duration::from_millis(limits::SQL_MIGRATION_TIMEOUT_MS))
                 .contains(&self.plugins.migration_timeout),
             "plugins.migration_timeout must be between 100ms and 1m",
@@ -404,6 +481,22 @@ impl Config {
         }
         problems
     }
+}
+
+/// The password in an address: `postgres://user:password@host/database`.
+fn password_of(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let (user, _) = rest.split(['/', '?']).next()?.rsplit_once('@')?;
+    user.split_once(':').map(|(_, password)| password)
+}
+
+fn with_password(url: &str, password: &str) -> String {
+    let Some((user, rest)) = url.split_once("://").and_then(|(_, rest)| rest.split_once('@')) else { return url.to_owned() };
+    let encoded: String = password
+        .bytes()
+        .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect();
+    format!("postgres://{user}:{encoded}@{rest}")
 }
 
 /// A value that is never shown: `env:NAME` or `file:PATH` in the settings.
@@ -444,8 +537,14 @@ struct Reading {
 }
 
 const SERVICES: &str = "services";
-const SECRETS: [(&str, &str); 4] =
-    [("server", "admin_token"), ("server", "cursor_key"), ("server", "metrics_token"), ("passwords", "fingerprint_key")];
+const SECRETS: [(&str, &str); 6] = [
+    ("server", "admin_token"),
+    ("server", "cursor_key"),
+    ("server", "metrics_token"),
+    ("passwords", "fingerprint_key"),
+    ("sql", "url"),
+    ("sql", "password"),
+];
 
 impl Reading {
     fn new(mode: Mode, environment: BTreeMap<String, String>) -> Self {
@@ -502,6 +601,12 @@ impl Reading {
             return self.unknown(origin, &format!("{section}.{key}"));
         }
         let value = match (&value, SECRETS.contains(&(section, key))) {
+            // An address without a password is none.
+            (Value::String(text), true)
+                if (section, key) == ("sql", "url") && text.starts_with("postgres") && password_of(text).is_none() =>
+            {
+                value
+            }
             (Value::String(text), true) if !text.is_empty() => match self.secret(text) {
                 Ok(secret) => Value::String(secret),
                 Err(reason) => return self.problems.push(format!("{origin}: {section}.{key}: {reason}")),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use echo_engines::postgres::Database;
 use futures_util::{SinkExt, StreamExt};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -34,6 +35,8 @@ pub struct TestApp {
     settings: Vec<(String, String)>,
     plugins: PathBuf,
     arguments: Vec<String>,
+    /// Gone after the host.
+    _database: Option<Database>,
 }
 
 /// Where `cargo xtask plugins --guests` puts what it packs.
@@ -89,6 +92,11 @@ impl TestApp {
         if !settings.iter().any(|(key, _)| key == "ECHO_PASSWORDS__COST") {
             settings.push(("ECHO_PASSWORDS__COST".to_owned(), "light".to_owned()));
         }
+        // The same stories on the other engine.
+        let database = (std::env::var("ECHO_TEST_SQL").as_deref() == Ok("postgres")).then(new_database);
+        if let Some(database) = &database {
+            settings.extend(on_postgres(database));
+        }
         let arguments = vec![mode.to_owned(), "--listen".into(), "127.0.0.1:0".into(), "--admin-listen".into(), "127.0.0.1:0".into()];
         let process = spawn(&data, &plugins, &arguments, &settings);
         let mut app = Self {
@@ -101,8 +109,20 @@ impl TestApp {
             settings,
             plugins,
             arguments,
+            _database: database,
         };
         app.wait_until_ready().await;
+        app
+    }
+
+    /// In development mode, on a PostgreSQL database of its own.
+    pub async fn with_postgres(services: &[&str], settings: &[(&str, &str)]) -> Self {
+        let database = new_database();
+        let on_postgres = on_postgres(&database);
+        let on_postgres = on_postgres.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let settings: Vec<(&str, &str)> = settings.iter().copied().chain(on_postgres).collect();
+        let mut app = Self::with(services, &settings).await;
+        app._database = Some(database);
         app
     }
 
@@ -413,6 +433,15 @@ impl Drop for TestApp {
             eprintln!("--- the host's log ---\n{}", self.log());
         }
     }
+}
+
+pub fn new_database() -> Database {
+    Database::new().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The settings of a host on this database.
+pub fn on_postgres(database: &Database) -> [(String, String); 2] {
+    [("ECHO_SQL__URL".to_owned(), "env:DATABASE_OF_TEST".to_owned()), ("DATABASE_OF_TEST".to_owned(), database.url().to_owned())]
 }
 
 /// Where a host of this temporary folder has its data.

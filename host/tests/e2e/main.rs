@@ -22,6 +22,7 @@ mod load;
 mod marks;
 mod operator;
 mod polls;
+mod postgres;
 mod power;
 mod presence;
 mod process;

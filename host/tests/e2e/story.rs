@@ -10,8 +10,7 @@ const CONVERSATIONS: &str = "/api/v1/messages/conversations";
 
 #[tokio::test]
 async fn two_people_meet_and_talk() {
-    let app = TestApp::start().await;
-
+    let app = &TestApp::start().await;
     // POST /auth/register knows where a number belongs; the code comes by SMS, which development mode shows.
     let mut people = Vec::new();
     for (phone, name, country, region, timezone) in [
@@ -94,7 +93,7 @@ async fn two_people_meet_and_talk() {
     assert_eq!(of_bala.next_of("message").await["payload"]["client_message_id"], "bala-1");
 
     // Nobody has acknowledged anything: sent, and unread.
-    assert_eq!(status_of(&app, &ada, &hello).await["status"], "sent");
+    assert_eq!(status_of(app, &ada, &hello).await["status"], "sent");
     let listed = app.get(CONVERSATIONS).by(&bala).send().await.expect(StatusCode::OK);
     assert_eq!(listed["items"].as_array().map(Vec::len), Some(1));
     let listed = &listed["items"][0];
@@ -106,7 +105,7 @@ async fn two_people_meet_and_talk() {
     let delivered = of_ada.next_of("message_status").await;
     assert_eq!((&delivered["payload"]["message_id"], &delivered["payload"]["user_id"]), (&hello["id"], &json!(bala.id)));
     assert_eq!(delivered["payload"]["status"], "delivered");
-    let status = status_of(&app, &ada, &hello).await;
+    let status = status_of(app, &ada, &hello).await;
     assert_eq!((&status["user_id"], &status["status"]), (&json!(bala.id), &json!("delivered")));
     assert!(status["delivered_at"].is_string() && status["read_at"].is_null(), "{status}");
 
@@ -115,10 +114,10 @@ async fn two_people_meet_and_talk() {
     assert_eq!((&read["read_seq"], &read["unread_count"]), (&json!(2), &json!(0)));
     let read = of_ada.next_of("message_status").await;
     assert_eq!((&read["payload"]["message_id"], &read["payload"]["status"]), (&hello["id"], &json!("read")));
-    let status = status_of(&app, &ada, &hello).await;
+    let status = status_of(app, &ada, &hello).await;
     assert_eq!(status["status"], "read");
     assert!(status["read_at"].is_string(), "{status}");
-    assert_eq!(conversation_of(&app, &bala, &talk).await["unread_count"], 0);
+    assert_eq!(conversation_of(app, &bala, &talk).await["unread_count"], 0);
 
     // PATCH /messages/{id}; what it said before stays to be seen.
     let edited = app.patch(&hello_path, json!({ "content": "Hello, dear Bala!" })).by(&ada).send().await.expect(StatusCode::OK);
@@ -148,7 +147,7 @@ async fn two_people_meet_and_talk() {
     of_bala.cut();
     for n in 0..3 {
         let missed = app.say(&ada, &talk, &format!("Are you there? {n}")).await;
-        in_the_feed_of(&app, &bala, &missed).await;
+        in_the_feed_of(app, &bala, &missed).await;
     }
     let mut of_bala = app.socket(&bala, Some(cursor)).await;
     let missed = up_to_caught_up(&mut of_bala).await;
@@ -171,7 +170,7 @@ async fn two_people_meet_and_talk() {
 
     // And back again with the password.
     let bala = app.log_in(&bala, "phone").await;
-    let conversation = conversation_of(&app, &bala, &talk).await;
+    let conversation = conversation_of(app, &bala, &talk).await;
     assert_eq!((&conversation["unread_count"], &conversation["last_seq"]), (&json!(4), &json!(6)));
 }
 

@@ -10,17 +10,20 @@ use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 use std::{env, fs};
 
 use echo_base::names::ServiceName;
+use echo_capabilities::sql::postgres::{PoolSettings, PostgresBackend};
 use echo_capabilities::sql::sqlite::SqliteBackend;
 use echo_capabilities::sql::{self as host, Migration, SqlBackend};
+use echo_engines::postgres::Database;
 use echo_sdk::native;
 use echo_sdk::wit::sql::{Rows, SqlError, Statement, Value};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
-/// Which engine the tests run on: `sqlite`, which it is without this.
+/// Which engine the tests run on: `sqlite`, which it is without this, or `postgres`, of which the tests start a server.
 const ENGINE: &str = "ECHO_TEST_SQL";
 
 /// The host's backends are asynchronous, a service is not.
@@ -31,14 +34,20 @@ static RUNTIME: LazyLock<Runtime> =
 #[must_use = "the database is gone when this is dropped"]
 pub struct Store {
     backend: Box<dyn SqlBackend>,
-    _folder: TempDir,
+    /// Goes when the backend is closed.
+    _home: Home,
+}
+
+/// Where the data is.
+enum Home {
+    Folder { _folder: TempDir },
+    Database { _database: Database },
 }
 
 impl Store {
     /// With the tables of this service, empty.
     pub fn open(service: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let backend = backend(&folder);
+        let (backend, home) = backend();
         let migrations = migrations(service, backend.dialect());
         let database = RUNTIME.block_on(async {
             let name = ServiceName::parse(service).expect("the name of a service");
@@ -47,7 +56,7 @@ impl Store {
             database
         });
         native::set_database(Some(Rc::new(Connected { database, in_transaction: Rc::default() })));
-        Self { backend, _folder: folder }
+        Self { backend, _home: home }
     }
 }
 
@@ -59,12 +68,24 @@ impl Drop for Store {
 }
 
 /// The one place that knows the engines.
-fn backend(folder: &TempDir) -> Box<dyn SqlBackend> {
+fn backend() -> (Box<dyn SqlBackend>, Home) {
     match env::var(ENGINE).as_deref() {
-        Err(_) | Ok("sqlite") => Box::new(SqliteBackend::new(folder.path())),
-        Ok(other) => panic!("{ENGINE}: the tests know no engine {other:?}, only \"sqlite\""),
+        Err(_) | Ok("sqlite") => {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            (Box::new(SqliteBackend::new(folder.path())), Home::Folder { _folder: folder })
+        }
+        Ok("postgres") => {
+            let database = Database::new().unwrap_or_else(|error| panic!("{error}"));
+            let backend = RUNTIME.block_on(PostgresBackend::connect(database.url(), "test", CONNECTIONS));
+            (Box::new(backend.expect("PostgreSQL answers")), Home::Database { _database: database })
+        }
+        Ok(other) => panic!("{ENGINE}: the tests know no engine {other:?}, only \"sqlite\" and \"postgres\""),
     }
 }
+
+/// A test is one caller.
+const CONNECTIONS: PoolSettings =
+    PoolSettings { open_max: 4, idle_max: 4, lifetime: Duration::from_secs(300), idle_time: Duration::from_secs(300) };
 
 /// As `migrations/<service>` of the repository has them, in order.
 fn migrations(service: &str, dialect: &str) -> Vec<Migration> {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::account::{Account, other_than_root};
-use crate::{EngineError, Guarded, free_port, own_folder};
+use crate::{EngineError, Guarded, free_port, own_folder, program};
 
 /// The address of a server that is there already: none is started then. Its user may make databases and roles.
 pub const ADDRESS: &str = "ECHO_TEST_POSTGRES";
@@ -65,7 +65,11 @@ impl Postgres {
         postgres.wait()?;
         let superuser = |sql: &str| psql(&postgres.superuser_url("postgres"), sql);
         superuser(&format!("CREATE ROLE {USER} LOGIN CREATEDB CREATEROLE PASSWORD '{PASSWORD}'"))?;
-        superuser(&format!("GRANT pg_read_all_stats TO {USER}"))?;
+        superuser(&format!("GRANT pg_read_all_stats, pg_signal_backend TO {USER}"))?;
+        if has_statistics(&programs) {
+            // In every database that is made from now on.
+            psql(&postgres.superuser_url("template1"), "CREATE EXTENSION pg_stat_statements")?;
+        }
         Ok(postgres)
     }
 
@@ -148,12 +152,15 @@ fn psql(url: &str, sql: &str) -> Result<(), EngineError> {
 
 /// Where the servers' programs are. Errors: what to install.
 pub fn installed() -> Result<PathBuf, EngineError> {
-    let missing = || EngineError(format!("PostgreSQL 15 or later is not in {PACKAGED}; on Debian: apt-get install postgresql"));
-    let versions = fs::read_dir(PACKAGED).map_err(|_| missing())?.flatten();
+    let versions = fs::read_dir(PACKAGED).into_iter().flatten().flatten();
     let version_of = |path: &Path| path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<u32>().ok());
     let found = versions.filter_map(|version| Some((version_of(&version.path())?, version.path().join("bin"))));
     let newest = found.filter(|(version, bin)| *version >= 15 && bin.join("initdb").is_file()).max();
-    newest.map(|(_, bin)| bin).ok_or_else(missing)
+    // As in the Nix shell.
+    let in_path = || program("initdb")?.parent().map(Path::to_owned);
+    newest.map(|(_, bin)| bin).or_else(in_path).ok_or_else(|| {
+        EngineError(format!("PostgreSQL 15 or later is neither in {PACKAGED} nor in PATH; on Debian: apt-get install postgresql"))
+    })
 }
 
 /// Whether the programs' version counts statements.

@@ -307,6 +307,34 @@ pub const SQLITE_QUICK_US: u64 = 20_000;
 pub const SQLITE_MISTRUSTED_RUNS: u32 = 1_000;
 /// SQLite asks after this many steps of its machine whether the statement has run too long.
 pub const SQLITE_STEPS_PER_CHECK: i32 = 1_000;
+/// Of a host to PostgreSQL; `sql.max_open` and the settings beside it.
+pub const POSTGRES_OPEN_MAX: usize = 25;
+pub const POSTGRES_OPEN_MIN: usize = 2;
+pub const POSTGRES_IDLE_MAX: usize = 10;
+pub const POSTGRES_LIFETIME_S: u64 = 5 * 60;
+pub const POSTGRES_IDLE_TIME_S: u64 = 10 * 60;
+/// How often those that are idle or open for too long are looked for.
+pub const POSTGRES_TIDY_MS: u64 = 30_000;
+/// Of the connections to PostgreSQL one in so many is the host's own, at least one: for the relay, feeds and migrations.
+pub const POSTGRES_HOST_SHARE: usize = 4;
+/// Beyond the time that a statement has, in which the server ends it by itself.
+pub const POSTGRES_ANSWER_MARGIN_MS: u64 = 1_000;
+/// Beyond the same time: how long the server keeps a transaction in which its host asks for nothing.
+pub const POSTGRES_IDLE_IN_TRANSACTION_MS: u64 = 10_000;
+/// How often the server looks, while a statement runs, whether its host is still there.
+pub const POSTGRES_PEER_CHECK_MS: u64 = 1_000;
+/// Statements that stay prepared on a connection, and whose verdicts are remembered for a service.
+pub const POSTGRES_STATEMENTS_KEPT: usize = 200;
+pub const POSTGRES_STATEMENT_KEPT_BYTES_MAX: usize = 8 * 1024;
+/// A deployment, from its migrations to their being final or undone: one that takes longer is taken for dead.
+pub const POSTGRES_DEPLOYMENT_S: u64 = 120;
+pub const POSTGRES_DEPLOYMENT_POLL_MS: u64 = 50;
+/// How often a statement outside a transaction is run that collides with others.
+pub const POSTGRES_STATEMENT_TRIES_MAX: u32 = 10;
+/// Parts of all outboxes, each relayed by one host at a time.
+pub const RELAY_SHARDS: u16 = 16;
+/// How long a host that does not answer keeps others from relaying what it relayed.
+pub const RELAY_LEASE_MS: u64 = 5_000;
 /// Effects of a transaction kept in memory before they are written, in bytes.
 pub const OUTBOX_BUFFER_BYTES_MAX: usize = 512 * 1024;
 /// The newest effects that are also in memory, and the bytes of their payloads, per outbox; what is beyond is read from the file.

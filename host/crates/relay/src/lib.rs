@@ -1,6 +1,10 @@
 //! From the outbox to the queue, the feed and the sockets: what a commit released leaves here, in order, at least once. Queue and
 //! feed remember how far a source has come, so handing a batch over again adds nothing. Knows no backends.
 
+mod leased;
+
+pub use leased::LeasedRelay;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -103,6 +107,11 @@ impl Relay {
         shutdown: CancellationToken,
     ) -> JoinHandle<()> {
         tokio::spawn(Relay::new(outbox, queue, feed, sockets).run(shutdown))
+    }
+
+    /// Of an outbox in which there is nothing but events.
+    fn of_events(outbox: Arc<dyn Outbox>, queue: Arc<dyn Queue>, feed: Arc<dyn Feed>, sockets: Arc<dyn Sockets>) -> Self {
+        Self { release_at: None, ..Self::new(outbox, queue, feed, sockets) }
     }
 
     fn new(outbox: Arc<dyn Outbox>, queue: Arc<dyn Queue>, feed: Arc<dyn Feed>, sockets: Arc<dyn Sockets>) -> Self {

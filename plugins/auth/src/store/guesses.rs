@@ -16,10 +16,10 @@ pub fn locked_until(db: &impl Sql, counter: &Counter, now_us: u64) -> Result<Opt
 /// Counts a guess, and locks the counter with the last that it takes; false where it is locked already. A lock that is over counts from the beginning.
 pub fn count_guess(db: &impl Sql, counter: &Counter, now_us: u64) -> Result<bool, SqlError> {
     let sql = "INSERT INTO guesses (subject, client, failures, failed_at, locked_until) \
-        VALUES ($1, $2, 1, $3, CASE WHEN $4 <= 1 THEN $5 END) \
+        VALUES ($1, $2, 1, $3, CASE WHEN $4 <= 1 THEN CAST($5 AS TIMESTAMPTZ) END) \
         ON CONFLICT (subject, client) DO UPDATE SET failed_at = excluded.failed_at, \
             failures = CASE WHEN guesses.locked_until <= $3 THEN 1 ELSE guesses.failures + 1 END, \
-            locked_until = CASE WHEN (CASE WHEN guesses.locked_until <= $3 THEN 1 ELSE guesses.failures + 1 END) >= $4 THEN $5 END \
+            locked_until = CASE WHEN (CASE WHEN guesses.locked_until <= $3 THEN 1 ELSE guesses.failures + 1 END) >= $4 THEN CAST($5 AS TIMESTAMPTZ) END \
         WHERE guesses.locked_until IS NULL OR guesses.locked_until <= $3";
     let until_us = now_us + counter.lock_us;
     let params = params![&counter.subject, &counter.client, timestamp(now_us), counter.failures_max, timestamp(until_us)];

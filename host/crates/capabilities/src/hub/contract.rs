@@ -483,3 +483,27 @@ async fn embedded_passes() {
     )
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_passes() {
+    let server = crate::sql::postgres::fixture::Server::start().await;
+    let open: parking_lot::Mutex<Vec<crate::sql::postgres::PostgresBackend>> = parking_lot::Mutex::default();
+    suite(
+        |name| {
+            let (server, open) = (&server, &open);
+            async move {
+                let backend = server.backend_with(name, crate::sql::postgres::fixture::settings(8)).await;
+                let feed = super::postgres::PostgresFeed::open(&backend).await.expect("opens");
+                open.lock().push(backend);
+                Arc::new(feed) as Arc<dyn Feed>
+            }
+        },
+        || async {
+            let backends = std::mem::take(&mut *open.lock());
+            for backend in backends {
+                crate::sql::SqlBackend::close(&backend).await;
+            }
+        },
+    )
+    .await;
+}

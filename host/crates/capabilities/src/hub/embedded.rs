@@ -12,10 +12,10 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
-use self::numbering::{Numbered, Payload, service_of, waiting_rows};
-use self::reached::{Reached, Span};
-use self::states::States;
-use super::{Acknowledgement, DeviceCursor, Feed, FeedChange, FeedEntry, FeedError, FeedPage};
+use self::numbering::{Numbered, Payload, waiting_rows};
+use super::reached::{Reached, Span};
+use super::states::States;
+use super::{Acknowledgement, DeviceCursor, Feed, FeedChange, FeedEntry, FeedError, FeedPage, service_of};
 use crate::events::Event;
 use crate::sql::sqlite::outbox::{self, Pending, SqliteOutbox};
 use crate::sql::sqlite::pool::{File, PooledConnection};
@@ -28,9 +28,7 @@ use echo_base::private_file;
 
 mod acknowledging;
 mod numbering;
-mod reached;
 mod restored;
-mod states;
 
 const TABLES: [&str; 8] = [
     // `head` is the newest number, `acked` the highest that any device acknowledged, `reached` the payload under that, or under the last one kept

@@ -4,15 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::events::Event;
 use super::sql::Outbox;
 
+mod acknowledged;
 #[cfg(test)]
 mod contract;
 pub mod embedded;
 pub mod host;
+pub mod postgres;
+mod reached;
+mod states;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -110,6 +115,16 @@ pub struct DeviceCursor {
     pub acknowledged: u64,
 }
 
+/// Services do not meet in each other's subjects. A source's name begins with its service's.
+pub(crate) fn subject_of(service: &str, subject: &str) -> String {
+    format!("{service} {subject}")
+}
+
+/// `message` of `message:0f3a…` (`Outbox::source`).
+pub(crate) fn service_of(source: &str) -> &str {
+    source.split(':').next().unwrap_or(source)
+}
+
 /// The durable feeds. Its own outbox carries the events of `echo:hub/events` to the queue.
 #[async_trait]
 pub trait Feed: Outbox {
@@ -137,6 +152,39 @@ pub trait Feed: Outbox {
     /// Drops entries older than `FEED_TTL_S` and beyond `FEED_EVENTS_MAX` per user, and what is noted of devices that have not been there for
     /// `cursors_kept`; how many entries.
     async fn expire(&self, now_us: u64, cursors_kept: Duration) -> Result<u64, FeedError>;
+}
+
+/// A service's outbox in a database that several hosts share, moved on by one of them at a time.
+#[async_trait]
+pub trait LeasedOutbox: Send + Sync {
+    /// As `Outbox::source`.
+    fn source(&self) -> &str;
+    /// Notified after commits on this host that wrote an effect; those of other hosts are found by looking.
+    fn signal(&self) -> Arc<Notify>;
+    /// Asks for the lease, for `RELAY_LEASE_MS`; whether this host has it. Moving effects makes it last from then.
+    async fn lease(&self) -> Result<bool, FeedError>;
+    /// Gives the lease back.
+    async fn surrender(&self) -> Result<(), FeedError>;
+    /// Moves the oldest effects on: changes of the feeds into the feeds, events into `events`, and all of them out of the outbox, in one transaction. None,
+    /// and nothing has changed, where the lease is another host's.
+    async fn relay(&self) -> Result<Option<Relayed>, FeedError>;
+    /// As `Feed::release`, under the lease.
+    async fn release(&self) -> Result<Option<Vec<FeedEntry>>, FeedError>;
+    /// What was moved on of the events, for the queue, with positions in the order of the commits.
+    fn events(&self) -> Arc<dyn Outbox>;
+}
+
+/// What one transaction moved on.
+#[derive(Clone, Debug, Default)]
+pub struct Relayed {
+    pub effects: usize,
+    pub bytes: usize,
+    /// To be delivered to the sockets.
+    pub entries: Vec<FeedEntry>,
+    /// To be shown to whoever is there; nobody keeps them.
+    pub ephemeral: Vec<Push>,
+    /// Some may wait for `release`.
+    pub has_states: bool,
 }
 
 /// The sockets that are open on this host. Implemented by the hub.

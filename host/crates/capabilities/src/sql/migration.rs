@@ -12,8 +12,8 @@ use sqlparser::ast::{
 use sqlparser::dialect::{Dialect, PostgreSqlDialect, SQLiteDialect};
 use sqlparser::parser::Parser;
 
-use super::sqlite::is_service_function;
-use super::{MigrateError, Migration};
+use super::whitelist::is_postgres_function;
+use super::{MigrateError, Migration, sqlite};
 use echo_base::limits;
 
 /// Looks at all of them, those of both dialects. Errors: of each migration the first statement that is not known to add.
@@ -39,7 +39,7 @@ pub fn check_one(migration: &Migration) -> Result<(), String> {
     for statement in parse(migration)? {
         checks_at_once(&statement)?;
         adds(&statement, &mut made)?;
-        only_known_functions(&statement)?;
+        only_known_functions(&statement, &migration.dialect)?;
     }
     Ok(())
 }
@@ -84,7 +84,7 @@ impl Backfill {
         let [Statement::Update(update)] = statements.as_slice() else {
             return Err("a back-fill is one UPDATE and nothing else".to_owned());
         };
-        only_known_functions(&statements[0])?;
+        only_known_functions(&statements[0], &backfill.dialect)?;
         let table = only_a_table(update)?;
         let added = fillable_columns(base, &table)?;
         let mut columns = Vec::new();
@@ -355,7 +355,8 @@ fn own_name(name: &ObjectName) -> Result<String, String> {
 }
 
 /// In defaults, checks and conditions: the functions that services have, and no query.
-fn only_known_functions(statement: &Statement) -> Result<(), String> {
+fn only_known_functions(statement: &Statement, dialect: &str) -> Result<(), String> {
+    let is_service_function = if dialect == "postgres" { is_postgres_function } else { sqlite::is_service_function };
     expressions(statement, |expression| match expression {
         Expr::Function(function) => match function.name.0.as_slice() {
             [part] if part.as_ident().is_some_and(|ident| is_service_function(&ident.value)) => Ok(()),

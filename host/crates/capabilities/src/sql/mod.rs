@@ -16,7 +16,9 @@ use echo_base::names::ServiceName;
 pub mod contract;
 pub mod host;
 pub mod migration;
+pub mod postgres;
 pub mod sqlite;
+mod whitelist;
 
 /// One value as a parameter or in a row.
 #[derive(Clone, Debug, PartialEq)]

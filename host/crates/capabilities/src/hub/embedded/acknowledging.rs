@@ -2,28 +2,12 @@
 
 use std::collections::HashMap;
 
-use serde_json::json;
-use uuid::Uuid;
-
-use super::reached::{Reached, Span};
 use super::{EmbeddedFeed, User, each, integer, now_us};
-use crate::events::Event;
 use crate::hub::Acknowledgement;
+use crate::hub::acknowledged::{Step, acknowledged};
+use crate::hub::reached::Span;
 use crate::sql::sqlite::values;
 use crate::sql::{SqlError, Value};
-use echo_base::limits;
-
-/// How far a user's devices have come.
-struct Step {
-    user: Uuid,
-    /// That which has come furthest.
-    device: String,
-    to: u64,
-    reached: Reached,
-    /// What no device had acknowledged before.
-    fresh: Vec<Span>,
-    receipts: Vec<String>,
-}
 
 impl EmbeddedFeed {
     pub(super) async fn acknowledge_some(&self, acknowledgements: &[Acknowledgement]) -> Result<(), SqlError> {
@@ -91,42 +75,5 @@ impl EmbeddedFeed {
         }
         memory.sound = true;
         Ok(())
-    }
-}
-
-/// The events of `echo:hub/events`: as few as hold all that was newly reached.
-fn acknowledged<'a>(steps: impl Iterator<Item = &'a Step>) -> Vec<Event> {
-    let mut told = Vec::new();
-    let (mut items, mut room) = (Vec::new(), limits::ACK_RECEIPTS_MAX);
-    for step in steps {
-        let mut rest = step.receipts.as_slice();
-        while !rest.is_empty() {
-            let receipts;
-            (receipts, rest) = rest.split_at(rest.len().min(room));
-            room -= receipts.len();
-            let behind = !step.reached.gaps.is_empty();
-            items.push(json!({ "user_id": step.user, "device_id": step.device, "seq": step.to, "receipts": receipts, "behind": behind }));
-            if room == 0 {
-                told.push(acknowledgements(std::mem::take(&mut items)));
-                room = limits::ACK_RECEIPTS_MAX;
-            }
-        }
-    }
-    if !items.is_empty() {
-        told.push(acknowledgements(items));
-    }
-    told
-}
-
-fn acknowledgements(items: Vec<serde_json::Value>) -> Event {
-    let id = Uuid::now_v7();
-    Event {
-        id,
-        topic: "hub.acknowledged".to_owned(),
-        key: "all".to_owned(),
-        payload: json!({ "items": items }).to_string(),
-        at_us: now_us(),
-        correlation_id: id.to_string(),
-        // Gathered already, within its own bound.
     }
 }

@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::states::Rows;
 use super::{Memory, User, encode, integer};
+use crate::hub::states::Rows;
 use crate::hub::{FeedChange, FeedEntry, Push, Replacement};
+use crate::hub::{service_of, subject_of};
 use crate::sql::sqlite::values::{self, Params};
 use crate::sql::{SqlError, Value};
 
@@ -131,14 +132,4 @@ pub(super) fn waiting_rows(source: &str, rows: &Rows) -> Result<(Vec<Params>, Ve
         }
     }
     Ok((put, drop))
-}
-
-/// Services do not meet in each other's subjects. A source's name begins with its service's.
-fn subject_of(service: &str, subject: &str) -> String {
-    format!("{service} {subject}")
-}
-
-/// `message` of `message:0f3a…` (`Outbox::source`).
-pub(super) fn service_of(source: &str) -> &str {
-    source.split(':').next().unwrap_or(source)
 }

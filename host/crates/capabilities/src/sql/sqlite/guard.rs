@@ -1,8 +1,4 @@
-//! What a service may say to its database: one statement of five kinds, its own tables, numbered parameters. Everything that could
-//! reach beyond (ATTACH, PRAGMA, VACUUM, transaction control, the host's tables) is refused before SQLite sees it.
-//!
-//! It reads tokens as SQLite's own tokenizer does (<https://www.sqlite.org/lang_keywords.html>, `tokenize.c`), so that no quoting or comment
-//! hides a name. The kinds are a list of what is allowed, so that a new statement of SQLite is refused by itself.
+//! The statements of a service on SQLite: checked by the list that all engines share, and what is remembered of each.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::functions;
 use super::script::Script;
+use crate::sql::whitelist::{self, Dialect, is_any};
 use crate::sql::{ErrorClass, SqlError};
 use echo_base::limits;
 
@@ -94,40 +91,10 @@ impl Guard {
 }
 
 fn check(sql: &str) -> Result<Checked, String> {
-    if sql.len() > limits::SQL_STATEMENT_BYTES_MAX {
-        return Err(format!("a statement is at most {} bytes long", limits::SQL_STATEMENT_BYTES_MAX));
-    }
-    let tokens = tokens(sql)?;
-    let end = tokens.iter().position(|token| *token == Token::Semicolon).unwrap_or(tokens.len());
-    if tokens[end..].iter().any(|token| *token != Token::Semicolon) {
-        return Err("one statement at a time".to_owned());
-    }
-    let Some(Token::Word(first)) = tokens.first() else { return Err("no statement".to_owned()) };
-    let changes = is_any(first, &["INSERT", "UPDATE", "DELETE"]);
-    let with = is_any(first, &["WITH"]);
-    if !changes && !with && !is_any(first, &["SELECT", "VALUES"]) {
-        return Err(format!("{} is not for services; SELECT, VALUES, WITH, INSERT, UPDATE and DELETE are", first.to_uppercase()));
-    }
-    // A common table expression may stand before a change.
-    let changes = changes
-        || with
-            && tokens.iter().any(|token| matches!(token, Token::Word(word) if is_any(word, &["INSERT", "UPDATE", "DELETE", "REPLACE"])));
-    let mut params = 0;
-    for token in &tokens {
-        refuse_reserved(token)?;
-        if let Token::Parameter(number) = token {
-            params = params.max(*number);
-        }
-    }
-    if params > limits::SQL_PARAMS_MAX {
-        return Err(format!("at most {} parameters", limits::SQL_PARAMS_MAX));
-    }
-    let names = |wanted: &dyn Fn(&str) -> bool| {
-        // A quoted name may be a function's too.
-        tokens.iter().any(|token| matches!(token, Token::Word(word) | Token::Quoted(word) if wanted(word)))
-    };
-    let is_recursive = names(&|word| is_any(word, &["RECURSIVE"]));
-    let is_linear = names(&functions::is_linear);
+    let statement = whitelist::check(sql, Dialect::Sqlite)?;
+    let is_recursive = statement.names(|word| is_any(word, &["RECURSIVE"]));
+    let is_linear = statement.names(functions::is_linear);
+    let (changes, params) = (statement.changes, statement.params);
     let keep = sql.len() <= limits::SQLITE_STATEMENT_KEPT_BYTES_MAX;
     let sql: Arc<str> = sql.into();
     let script = Script::new(sql.clone());
@@ -143,108 +110,6 @@ fn check(sql: &str) -> Result<Checked, String> {
         params,
         haste: Haste { mistrusted_runs: AtomicU32::new(1) },
     })
-}
-
-fn is_any(word: &str, keywords: &[&str]) -> bool {
-    keywords.iter().any(|keyword| word.eq_ignore_ascii_case(keyword))
-}
-
-/// Names of the host (`_echo_…`), of SQLite's own tables (`sqlite_sequence` holds the outbox's positions) and of pragmas as functions.
-fn refuse_reserved(token: &Token<'_>) -> Result<(), String> {
-    // SQLite reads 'name' as an identifier where it expects one, so texts count as names too.
-    let (Token::Word(name) | Token::Quoted(name)) = token else { return Ok(()) };
-    let starts = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    if starts("_echo_") || starts("sqlite_") || starts("pragma_") || is_any(name, &["load_extension", "fts3_tokenizer"]) {
-        return Err(format!("the name {name} is the host's"));
-    }
-    Ok(())
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token<'a> {
-    /// A keyword or a bare name.
-    Word(&'a str),
-    /// Between quotes or brackets, as written; a doubled quote inside stays doubled.
-    Quoted(&'a str),
-    Number(&'a str),
-    /// `$1` and so on.
-    Parameter(usize),
-    Semicolon,
-    Other(char),
-}
-
-fn tokens(sql: &str) -> Result<Vec<Token<'_>>, String> {
-    // To SQLite a byte order mark before a name is a blank, inside it is a letter.
-    if sql.contains('\u{feff}') {
-        return Err("a byte order mark inside a statement".to_owned());
-    }
-    let bytes = sql.as_bytes();
-    let at = |index: usize| bytes.get(index).copied().unwrap_or(0);
-    let in_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80;
-    let mut tokens = Vec::with_capacity(32);
-    let mut index = 0;
-    while index < bytes.len() {
-        let start = index;
-        let byte = bytes[index];
-        index += 1;
-        match byte {
-            b' ' | b'\t' | b'\n' | b'\r' | 0x0c => {}
-            b'-' if at(index) == b'-' => {
-                while index < bytes.len() && bytes[index] != b'\n' {
-                    index += 1;
-                }
-            }
-            b'/' if at(index) == b'*' => {
-                let end = sql.get(index + 1..).and_then(|rest| rest.find("*/")).ok_or("a comment without its end")?;
-                index += 1 + end + 2;
-            }
-            b'\'' | b'"' | b'`' | b'[' => {
-                let quote = if byte == b'[' { b']' } else { byte };
-                loop {
-                    if index >= bytes.len() {
-                        return Err("a quote without its end".to_owned());
-                    }
-                    index += 1;
-                    if bytes[index - 1] == quote {
-                        if quote != b']' && at(index) == quote {
-                            index += 1;
-                        } else {
-                            break;
-                        }
-                    }
-                }
-                tokens.push(Token::Quoted(&sql[start + 1..index - 1]));
-            }
-            b'$' => {
-                while in_word(at(index)) {
-                    index += 1;
-                }
-                let number = sql[start + 1..index].parse::<usize>().ok().filter(|number| *number > 0 && at(start + 1) != b'0');
-                match number {
-                    // SQLite would read `$1::text` and `$1(…)` as one long name.
-                    Some(number) if at(index) != b':' && at(index) != b'(' => tokens.push(Token::Parameter(number)),
-                    _ => return Err("parameters are written $1, $2, …".to_owned()),
-                }
-            }
-            b'?' | b':' | b'@' | b'#' => return Err("parameters are written $1, $2, …".to_owned()),
-            0 => return Err("a NUL inside a statement".to_owned()),
-            b'0'..=b'9' => {
-                while in_word(at(index)) || at(index) == b'.' {
-                    index += 1;
-                }
-                tokens.push(Token::Number(&sql[start..index]));
-            }
-            b';' => tokens.push(Token::Semicolon),
-            _ if in_word(byte) => {
-                while in_word(at(index)) {
-                    index += 1;
-                }
-                tokens.push(Token::Word(&sql[start..index]));
-            }
-            _ => tokens.push(Token::Other(char::from(byte))),
-        }
-    }
-    Ok(tokens)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::hub::Push;
+use super::Push;
 use echo_base::limits;
 
 const GATHER: Duration = Duration::from_millis(limits::FEED_STATE_GATHER_MS);

@@ -1,0 +1,70 @@
+//! Where services' data and the feeds are kept: in SQLite files of this host, or in a PostgreSQL database that hosts share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use echo_base::limits;
+use echo_capabilities::hub::Feed;
+use echo_capabilities::hub::embedded::EmbeddedFeed;
+use echo_capabilities::hub::postgres::PostgresFeed;
+use echo_capabilities::sql::SqlBackend;
+use echo_capabilities::sql::postgres::{PoolSettings, PostgresBackend};
+use echo_capabilities::sql::sqlite::{Durability, SqliteBackend};
+
+pub(super) enum Stores {
+    Embedded { sql: SqliteBackend, feed: Arc<EmbeddedFeed> },
+    Postgres { sql: PostgresBackend, feed: Arc<PostgresFeed> },
+}
+
+impl Stores {
+    pub(super) async fn open(config: &Config, durability: Durability) -> anyhow::Result<Self> {
+        let data = &config.data.dir;
+        if let Some(url) = config.postgres() {
+            let settings = PoolSettings {
+                open_max: config.sql.max_open,
+                idle_max: config.sql.max_idle,
+                lifetime: config.sql.max_lifetime,
+                idle_time: config.sql.max_idle_time,
+            };
+            let sql = PostgresBackend::connect(&url, &config.node_name()?, settings).await.context("sql.url")?;
+            let feed = Arc::new(PostgresFeed::open(&sql).await.context("the feeds")?);
+            return Ok(Self::Postgres { sql, feed });
+        }
+        let feed = Arc::new(EmbeddedFeed::open(data, durability).await.context("the feeds")?);
+        let sql = SqliteBackend::with_durability(data.join("services"), durability).within(config.sql.service_bytes_max);
+        Ok(Self::Embedded { sql, feed })
+    }
+
+    pub(super) fn sql(&self) -> &dyn SqlBackend {
+        match self {
+            Self::Embedded { sql, .. } => sql,
+            Self::Postgres { sql, .. } => sql,
+        }
+    }
+
+    pub(super) fn feed(&self) -> Arc<dyn Feed> {
+        match self {
+            Self::Embedded { feed, .. } => feed.clone(),
+            Self::Postgres { feed, .. } => feed.clone(),
+        }
+    }
+
+    pub(super) async fn upkeep(&self, stop: CancellationToken) {
+        let Self::Postgres { sql, .. } = self else { return };
+        let mut interval = tokio::time::interval(Duration::from_millis(limits::POSTGRES_TIDY_MS));
+        while stop.run_until_cancelled(interval.tick()).await.is_some() {
+            sql.tidy();
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        self.sql().close().await;
+        if let Self::Embedded { feed, .. } = self {
+            feed.close().await;
+        }
+    }
+}

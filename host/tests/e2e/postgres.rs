@@ -1,0 +1,99 @@
+//! Services' data and the feeds in PostgreSQL. `ECHO_TEST_SQL=postgres cargo test -p echod --test e2e` runs every story there.
+
+use std::process::Command;
+
+use futures_util::future::join_all;
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::app::{TestApp, new_database, on_postgres, until};
+use crate::kill;
+
+#[tokio::test]
+async fn many_who_write_into_one_conversation_are_all_answered() {
+    const EACH: usize = 10;
+    let app = TestApp::with_postgres(&kill::SERVICES, &[]).await;
+    let reader = app.someone().await;
+    let senders = join_all((0..8).map(|_| app.someone())).await;
+    let group = app.group(&reader, &senders.iter().collect::<Vec<_>>()).await;
+    let mut of_reader = app.socket(&reader, None).await;
+    join_all(senders.iter().map(async |sender| {
+        for _ in 0..EACH {
+            app.say(sender, &group, "hello").await;
+        }
+    }))
+    .await;
+    let mut seqs = Vec::new();
+    while seqs.len() < senders.len() * EACH {
+        seqs.extend(of_reader.next_of("message").await["payload"]["seq"].as_u64());
+    }
+    assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>(), "in their order, without a gap");
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_said_and_comes_back_by_itself() {
+    let database = new_database();
+    let settings = on_postgres(&database);
+    let settings: Vec<(&str, &str)> = settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let app = TestApp::with(&kill::SERVICES, &settings).await;
+    let [ada, bala] = [app.someone().await, app.someone().await];
+    let talk = app.group(&ada, &[&bala]).await;
+    let mut socket = app.socket(&bala, None).await;
+    app.say(&ada, &talk, "before").await;
+    socket.next_of("message").await;
+
+    let (server, name) = database.url().rsplit_once('/').expect("an address");
+    let operator = |sql: &str| {
+        let done = Command::new("psql").args(["-qAt", "-d", &format!("{server}/postgres"), "-c", sql]).status().expect("psql is there");
+        assert!(done.success(), "{sql}");
+    };
+    operator(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"));
+    operator(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"));
+    let message = json!({ "conversation_id": talk, "client_message_id": "away", "type": "text", "content": "while it is away" });
+    let refused = app.post("/api/v1/messages", message.clone()).by(&ada).send().await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{:?}", refused.body);
+    assert!(refused.headers.contains_key("retry-after"), "{:?}", refused.headers);
+    let ready = app.get("/ready").send().await;
+    assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE, "{:?}", ready.body);
+
+    operator(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"));
+    until("the host to be ready again", async || (app.get("/ready").send().await.status == StatusCode::OK).then_some(())).await;
+    // The same socket, the same message.
+    until("the message to be taken", async || {
+        let sent = app.post("/api/v1/messages", message.clone()).by(&ada).send().await;
+        (sent.status == StatusCode::CREATED).then_some(())
+    })
+    .await;
+    assert_eq!(socket.next_of("message").await["payload"]["content"], "while it is away");
+}
+
+#[test]
+fn wrong_mixtures_are_refused_with_the_reason() {
+    for (settings, expect) in [
+        (vec![("ECHO_SQL__URL", "mysql://x/y")], "env:NAME"),
+        (vec![("ECHO_SQL__URL", "postgres://echo:secret@localhost/echo")], "env:NAME"),
+        (vec![("ECHO_SQL__URL", "postgres://echo@localhost")], "names no database"),
+        (vec![("ECHO_SQL__URL", "postgres://echo@localhost/echo"), ("ECHO_SQL__SYNCHRONOUS", "normal")], "sql.synchronous is for SQLite"),
+        (
+            vec![("ECHO_SQL__URL", "postgres://echo@localhost/echo"), ("ECHO_SQL__SERVICE_BYTES_MAX", "5000000")],
+            "service_bytes_max is for SQLite",
+        ),
+        (vec![("ECHO_SQL__PASSWORD", "env:SECRET_OF_TEST"), ("SECRET_OF_TEST", "s3cret")], "sql.url, which is not set"),
+        (vec![("ECHO_SQL__MAX_OPEN", "1")], "sql.max_open"),
+        (vec![("ECHO_SQL__MAX_OPEN", "5"), ("ECHO_SQL__MAX_IDLE", "6")], "sql.max_idle"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_echod"));
+        command.args(["serve", "--check"]).envs(settings.iter().copied());
+        let output = command.output().expect("echod runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() && said.contains(expect), "{settings:?}: {said}");
+        assert!(!said.contains("echo:secret") && !said.contains("s3cret"), "a password is shown: {said}");
+    }
+    let good = [
+        ("ECHO_SQL__URL", "postgres://echo@db.example.org/echo"),
+        ("ECHO_SQL__PASSWORD", "env:SECRET_OF_TEST"),
+        ("SECRET_OF_TEST", "s3cret/@:"),
+    ];
+    let output = Command::new(env!("CARGO_BIN_EXE_echod")).args(["serve", "--check"]).envs(good).output().expect("echod runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
