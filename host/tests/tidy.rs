@@ -49,6 +49,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     // `config` reads an origin with it.
     ("http", &["gateway/", "hub/", "admin/", "problem.rs", "app.rs", "config.rs"]),
     ("rusqlite", &["capabilities/sql/sqlite/"]),
+    ("redis", &["capabilities/cache/redis.rs"]),
     ("sqlparser", &["capabilities/sql/migration.rs"]),
     ("percent_encoding", &["gateway/routes.rs"]),
     ("memchr", &["capabilities/sql/sqlite/"]),
