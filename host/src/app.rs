@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use self::stores::Stores;
 use crate::admin::client::Addresses;
 use crate::admin::{self, AdminState};
-use crate::config::{Config, Mode, PasswordCost, Synchronous};
+use crate::config::{CacheConfig, Config, Mode, PasswordCost, Synchronous};
 use crate::descriptors;
 use crate::telemetry;
 use crate::watch::{self, SourceTree};
@@ -31,7 +31,9 @@ use echo_base::names::ServiceName;
 use echo_base::private_file;
 use echo_capabilities::blob::{Blobs, ObjectStoreBlobs};
 use echo_capabilities::cache::Cache;
+use echo_capabilities::cache::fallback::FallbackCache;
 use echo_capabilities::cache::memory::MemoryCache;
+use echo_capabilities::cache::redis::RedisCache;
 use echo_capabilities::events::Queue;
 use echo_capabilities::events::embedded::EmbeddedQueue;
 use echo_capabilities::guest::Capabilities;
@@ -120,7 +122,7 @@ impl Host {
         let stores = Arc::new(Stores::open(&config, durability).await?);
         let feed = stores.feed();
         let tokens = EmbeddedTokens::open(data, token_settings).await.context("the tokens")?;
-        let cache: Arc<dyn Cache> = Arc::new(MemoryCache::shared(config.cache.bytes_max));
+        let cache = open_cache(&config)?;
         let queue = Arc::new(
             EmbeddedQueue::open_within(data, durability, config.queue.dead_letters_max, config.queue.waiting_max)
                 .await
@@ -380,6 +382,14 @@ impl Host {
             shutdown,
         }
     }
+}
+
+/// Redis, with this process's own while it is away, or that alone.
+fn open_cache(config: &Config) -> anyhow::Result<Arc<dyn Cache>> {
+    let CacheConfig { url, prefix, bytes_max } = &config.cache;
+    let Some(url) = url.text() else { return Ok(Arc::new(MemoryCache::shared(*bytes_max))) };
+    let shared = RedisCache::open(url, prefix).map_err(|reason| anyhow::anyhow!("cache.url: {reason}"))?;
+    Ok(Arc::new(FallbackCache::new(Arc::new(shared), *bytes_max)))
 }
 
 type ReadyAnswer = Box<dyn Fn() -> BoxFuture<'static, Response> + Send + Sync>;

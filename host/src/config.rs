@@ -121,6 +121,9 @@ pub enum PasswordCost {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CacheConfig {
+    /// Nothing: the cache in this process.
+    pub url: Secret,
+    pub prefix: String,
     pub bytes_max: u64,
 }
 
@@ -252,6 +255,7 @@ impl Config {
                 rotate_every: Duration::from_secs(limits::TOKEN_KEY_ROTATION_S),
             },
             passwords: PasswordsConfig { cost: PasswordCost::Production, fingerprint_key: Secret::default() },
+<<<<<<< HEAD
             cache: CacheConfig { bytes_max: limits::CACHE_BYTES_MAX },
             sql: SqlConfig {
                 url: Secret::default(),
@@ -263,6 +267,10 @@ impl Config {
                 synchronous: Synchronous::Full,
                 service_bytes_max: limits::SQL_SERVICE_BYTES_MAX,
             },
+=======
+            cache: CacheConfig { url: Secret::default(), prefix: "echo".to_owned(), bytes_max: limits::CACHE_BYTES_MAX },
+            sql: SqlConfig { synchronous: Synchronous::Full, service_bytes_max: limits::SQL_SERVICE_BYTES_MAX },
+>>>>>>> h/engines
             feed: FeedConfig { cursors_kept: Duration::from_secs(limits::FEED_CURSORS_KEPT_S) },
             queue: QueueConfig {
                 dead_letter_ttl: Duration::from_secs(limits::DEAD_LETTER_TTL_S),
@@ -418,6 +426,13 @@ impl Config {
             "passwords.cost: \"light\" protects nobody and is for dev mode only",
         );
         must(self.feed.cursors_kept >= Duration::from_secs(24 * 60 * 60), "feed.cursors_kept must be at least 1d");
+        if let Some(url) = self.cache.url.text() {
+            must(
+                has_host(url, &["redis", "rediss"]),
+                "cache.url must be such as \"redis://host:6379\", or \"rediss://user:password@host:6380\" with TLS",
+            );
+        }
+        must(is_prefix(&self.cache.prefix), "cache.prefix must be letters, digits and hyphens, 1 to 32 of them");
         must(self.cache.bytes_max >= limits::MIB_BYTES, "cache.bytes_max must be at least 1048576");
         must(self.sql.service_bytes_max >= limits::SQL_SERVICE_BYTES_MIN, "sql.service_bytes_max must be at least 4194304");
         must(
@@ -483,6 +498,7 @@ impl Config {
     }
 }
 
+<<<<<<< HEAD
 /// The password in an address: `postgres://user:password@host/database`.
 fn password_of(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
@@ -497,6 +513,17 @@ fn with_password(url: &str, password: &str) -> String {
         .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
         .collect();
     format!("postgres://{user}:{encoded}@{rest}")
+=======
+/// Whether it is an address with one of these schemes and a host.
+fn has_host(url: &str, schemes: &[&str]) -> bool {
+    let uri = url.parse::<http::Uri>();
+    uri.is_ok_and(|uri| uri.scheme_str().is_some_and(|scheme| schemes.contains(&scheme)) && uri.host().is_some_and(|host| !host.is_empty()))
+}
+
+/// What may stand before Echo's names in an engine that others use too.
+fn is_prefix(prefix: &str) -> bool {
+    (1..=32).contains(&prefix.len()) && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+>>>>>>> h/engines
 }
 
 /// A value that is never shown: `env:NAME` or `file:PATH` in the settings.
@@ -545,6 +572,9 @@ const SECRETS: [(&str, &str); 6] = [
     ("sql", "url"),
     ("sql", "password"),
 ];
+
+/// Addresses, which may have a password in them: then they are secrets.
+const ADDRESSES: [(&str, &str); 1] = [("cache", "url")];
 
 impl Reading {
     fn new(mode: Mode, environment: BTreeMap<String, String>) -> Self {
@@ -601,12 +631,19 @@ impl Reading {
             return self.unknown(origin, &format!("{section}.{key}"));
         }
         let value = match (&value, SECRETS.contains(&(section, key))) {
+<<<<<<< HEAD
             // An address without a password is none.
             (Value::String(text), true)
                 if (section, key) == ("sql", "url") && text.starts_with("postgres") && password_of(text).is_none() =>
             {
                 value
             }
+=======
+            (Value::String(text), _) if ADDRESSES.contains(&(section, key)) && !text.is_empty() => match self.address(text) {
+                Ok(address) => Value::String(address),
+                Err(reason) => return self.problems.push(format!("{origin}: {section}.{key}: {reason}")),
+            },
+>>>>>>> h/engines
             (Value::String(text), true) if !text.is_empty() => match self.secret(text) {
                 Ok(secret) => Value::String(secret),
                 Err(reason) => return self.problems.push(format!("{origin}: {section}.{key}: {reason}")),
@@ -653,6 +690,22 @@ impl Reading {
         };
         let text = text.trim_end_matches(['\r', '\n']);
         if text.is_empty() { Err(format!("{reference} is empty")) } else { Ok(text.to_owned()) }
+    }
+
+    fn address(&self, text: &str) -> Result<String, String> {
+        if text.starts_with("env:") || text.starts_with("file:") {
+            return self.secret(text);
+        }
+        // A user without a password is none: `redis://user@host`.
+        let has_password = text.split(',').any(|address| {
+            let authority = address.split_once("://").map_or(address, |(_, rest)| rest).split(['/', '?']).next().unwrap_or_default();
+            authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+        });
+        if has_password {
+            Err("an address with a password in it does not stand in the settings; write \"env:NAME\" or \"file:PATH\"".to_owned())
+        } else {
+            Ok(text.to_owned())
+        }
     }
 
     fn unknown(&mut self, origin: &str, path: &str) {
@@ -915,6 +968,22 @@ mod tests {
         refused("[server]\nadmin_token = \"secret\"\n", &[], &["env:NAME"]);
         refused("[server]\nadmin_token = \"env:ECHO_NO_SUCH_VARIABLE\"\n", &[], &["ECHO_NO_SUCH_VARIABLE is not set"]);
         refused("[services.auth]\nkey = \"file:/no/such/file\"\n", &[], &["services.auth.key: /no/such/file"]);
+    }
+
+    #[test]
+    fn addresses_of_engines_are_checked_and_hold_no_password_in_the_open() {
+        let config = read(Mode::Serve, "[cache]\nurl = \"redis://cache.example:6379\"\nprefix = \"echo-1\"\n", &[]).unwrap();
+        assert_eq!(config.cache.url.text(), Some("redis://cache.example:6379"));
+        refused("[cache]\nurl = \"redis://:word@cache.example\"\n", &[], &["cache.url: ", "env:NAME"]);
+        refused("[cache]\nurl = \"http://cache.example\"\n", &[], &["cache.url must be such as"]);
+        refused("[cache]\nurl = \"redis://\"\n", &[], &["cache.url"]);
+        refused("[cache]\nprefix = \"a:{b}\"\n", &[], &["cache.prefix"]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("address");
+        std::fs::write(&path, "rediss://user:word@cache.example\n").unwrap();
+        let config = read(Mode::Serve, &format!("[cache]\nurl = \"file:{}\"\n", path.display()), &[]).unwrap();
+        assert_eq!(config.cache.url.text(), Some("rediss://user:word@cache.example"));
+        assert!(!format!("{:?}", config.cache).contains("word"));
     }
 
     #[test]

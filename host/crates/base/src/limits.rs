@@ -489,6 +489,14 @@ pub const CACHE_KEYS_PER_CALL_MAX: usize = 1_000;
 pub const CACHE_CALL_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of the in-process cache, all services together; the least recently used go first.
 pub const CACHE_BYTES_MAX: u64 = 64 * MIB_BYTES;
+/// What a member of a set counts beside its own bytes.
+pub const CACHE_MEMBER_OVERHEAD_BYTES: usize = 32;
+/// A connection to Redis, and an answer of it, in milliseconds; beyond it is away.
+pub const REDIS_CONNECT_MS: u64 = 1_000;
+pub const REDIS_ANSWER_MS: u64 = 500;
+/// While the shared cache is away: how often it is asked whether it is back, in milliseconds, and the keys that one host may write meanwhile.
+pub const CACHE_AWAY_POLL_MS: u64 = 200;
+pub const CACHE_AWAY_KEYS_MAX: usize = 100_000;
 pub const PASSWORD_BYTES_MAX: usize = 1_024;
 /// Password hashes running at once, and waiting: for known clients, and for strangers. Each that waits holds a slot of its service, and strangers must not
 /// take them all (`concurrency` in the manifest of auth).

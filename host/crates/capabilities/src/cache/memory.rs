@@ -176,7 +176,6 @@ impl Cache for MemoryCache {
 const SHARDS_MAX: usize = 16;
 /// What an entry costs beside its key and value: the maps' nodes, the shared key's counts.
 const ENTRY_OVERHEAD_BYTES: usize = 160;
-const MEMBER_OVERHEAD_BYTES: usize = 32;
 
 type Members = HashSet<Box<str>>;
 
@@ -201,7 +200,7 @@ fn set_bytes(set: &Members) -> usize {
 }
 
 fn member_bytes(member: &str) -> usize {
-    member.len() + MEMBER_OVERHEAD_BYTES
+    member.len() + limits::CACHE_MEMBER_OVERHEAD_BYTES
 }
 
 fn count(members: usize) -> u32 {

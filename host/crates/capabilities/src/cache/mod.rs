@@ -7,8 +7,10 @@ use bytes::Bytes;
 
 #[cfg(test)]
 mod contract;
+pub mod fallback;
 pub mod host;
 pub mod memory;
+pub mod redis;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CacheError {
