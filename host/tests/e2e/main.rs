@@ -18,6 +18,7 @@ mod hostile;
 mod kill;
 mod load;
 mod marks;
+mod media;
 mod operator;
 mod power;
 mod presence;
