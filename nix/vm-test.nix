@@ -26,7 +26,7 @@
     machine.succeed("curl -sS --fail http://127.0.0.1:8080/ready")
 
     services = json.loads(machine.succeed(operator + "/plugins"))["items"]
-    assert [service["name"] for service in services] == ["analytics", "auth", "location", "message", "notification", "presence", "user"], services
+    assert [service["name"] for service in services] == ["analytics", "auth", "location", "media", "message", "notification", "presence", "user"], services
     assert all(service["state"] == "live" and len(service["component_sha256"]) == 64 for service in services), services
     machine.fail("curl -sS --fail http://127.0.0.1:9090/admin/v1/plugins")
 

@@ -87,6 +87,7 @@ struct Host {
     rates: Arc<RateLimiter>,
     in_flight: Arc<InFlight>,
     tokens: Arc<EmbeddedTokens>,
+    blobs: Arc<dyn Blobs>,
     cache: Arc<dyn Cache>,
     feed: Arc<dyn Feed>,
     queue: Arc<EmbeddedQueue>,
@@ -212,6 +213,7 @@ impl Host {
             rates,
             in_flight,
             tokens,
+            blobs,
             cache,
             feed,
             queue,
@@ -328,6 +330,7 @@ impl Host {
         GatewayState {
             runtime: self.runtime.clone(),
             tokens: self.tokens.clone(),
+            blobs: self.blobs.clone(),
             idempotency_cache: self.cache.clone(),
             response_cache: Arc::new(MemoryCache::new(limits::RESPONSE_CACHE_BYTES_MAX)),
             settings: GatewaySettings {

@@ -22,7 +22,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The services of the repository.
-pub const ALL: [&str; 7] = ["analytics", "auth", "location", "message", "notification", "presence", "user"];
+pub const ALL: [&str; 8] = ["analytics", "auth", "location", "media", "message", "notification", "presence", "user"];
 
 /// A running `echod dev`. Dropping it kills it.
 pub struct TestApp {

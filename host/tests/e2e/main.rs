@@ -20,6 +20,7 @@ mod invites;
 mod kill;
 mod load;
 mod marks;
+mod media;
 mod operator;
 mod polls;
 mod postgres;

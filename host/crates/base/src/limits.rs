@@ -478,6 +478,12 @@ pub const BLOB_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 pub const BLOB_CALL_BYTES_MAX: usize = 1024 * 1024;
 /// Handed to the store at once while an upload comes in; two of them are in memory.
 pub const BLOB_CHUNK_BYTES: usize = 256 * 1024;
+/// A client that sends nothing of a file for so long is given up, in milliseconds; how long the whole takes is open.
+pub const STREAM_IDLE_MS: u64 = 30_000;
+/// A form around a file, beside it, in bytes.
+pub const FORM_OVERHEAD_BYTES_MAX: u64 = 64 * 1024;
+/// Ranges of one request that are answered; beyond, the whole is sent (RFC 9110 section 14.2).
+pub const RANGES_MAX: usize = 16;
 /// Pieces of one upload: requests that added to it.
 pub const BLOB_PIECES_MAX: usize = 1_000;
 

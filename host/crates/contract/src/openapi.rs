@@ -28,6 +28,57 @@ pub struct Operation<'a> {
     pub status: u16,
     /// A boolean field of the reply that is not sent, and the status where it is false.
     pub status_unless: Option<(&'a str, u16)>,
+    /// A body is a file, beside which the function's record goes.
+    pub file: Option<File>,
+}
+
+/// How a file is sent or answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum File {
+    /// In a form's field `file`.
+    Form,
+    /// The first step of a tus upload: headers alone.
+    Begin,
+    /// Bytes of a tus upload.
+    Bytes,
+    Answer,
+}
+
+impl File {
+    /// In the place of the function's record.
+    fn describe(self, operation: &mut Value) {
+        let header =
+            |name: &str, required: bool| json!({ "name": name, "in": "header", "required": required, "schema": { "type": "string" } });
+        let headers = match self {
+            File::Form => {
+                let file =
+                    json!({ "type": "object", "required": ["file"], "properties": { "file": { "type": "string", "format": "binary" } } });
+                operation["requestBody"] = json!({ "required": true, "content": { "multipart/form-data": { "schema": file } } });
+                return;
+            }
+            File::Begin => {
+                operation.as_object_mut().expect("an operation is an object").remove("requestBody");
+                vec![header("Tus-Resumable", true), header("Upload-Length", true), header("Upload-Metadata", false)]
+            }
+            File::Bytes => {
+                operation["requestBody"] = json!({ "required": true, "content": { "application/offset+octet-stream": {} } });
+                let problem = operation["responses"]["default"].take();
+                operation["responses"] = json!({ "204": { "description": reason(204) }, "default": problem });
+                vec![header("Tus-Resumable", true), header("Upload-Offset", true)]
+            }
+            File::Answer => {
+                let file = json!({ "*/*": {} });
+                operation["responses"]["200"]["content"] = file.clone();
+                operation["responses"]["206"] = json!({ "description": "Parts of it", "content": file });
+                operation["responses"]["304"] = json!({ "description": "The client has it" });
+                vec![header("Range", false), header("If-Range", false), header("If-None-Match", false)]
+            }
+        };
+        match operation["parameters"].as_array_mut() {
+            Some(parameters) => parameters.extend(headers),
+            None => operation["parameters"] = headers.into(),
+        }
+    }
 }
 
 /// The whole document. Operations without a parameter record, reply or docs are described as far as they go.
@@ -42,7 +93,10 @@ pub fn document(title: &str, version: &str, operations: &[Operation<'_>]) -> Val
             api.and_then(|interface| interface.docs.clone())
         });
         let links = links(operation, operations, &ids);
-        let described = schemas.operation(operation, id, &links);
+        let mut described = schemas.operation(operation, id, &links);
+        if let Some(file) = operation.file {
+            file.describe(&mut described);
+        }
         paths.entry(operation.path.to_owned()).or_default().insert(operation.method.to_ascii_lowercase(), described);
     }
     let tags: Vec<_> = tags
@@ -235,7 +289,29 @@ mod tests {
             role: None,
             status: 200,
             status_unless: None,
+            file: None,
         }
+    }
+
+    #[test]
+    fn files_are_described_as_they_are_sent() {
+        let message = fixture::contract("message");
+        let with = |method, path, function, file| Operation { file: Some(file), ..operation(&message, method, path, function) };
+        let operations = [
+            with("POST", "/form", "send", File::Form),
+            with("POST", "/begin", "send", File::Begin),
+            with("PATCH", "/{id}", "edit-message", File::Bytes),
+            with("GET", "/{id}", "delete-message", File::Answer),
+        ];
+        let document = document("Echo", "0.1.0", &operations);
+        let at = |pointer: &str| document.pointer(pointer).unwrap_or_else(|| panic!("{pointer} is not in {document:#}"));
+        assert_eq!(at("/paths/~1form/post/requestBody/content/multipart~1form-data/schema/required/0"), "file");
+        assert!(at("/paths/~1begin/post").get("requestBody").is_none());
+        assert_eq!(at("/paths/~1begin/post/parameters/1/name"), "Upload-Length");
+        assert!(at("/paths/~1{id}/patch/responses").get("200").is_none());
+        assert!(at("/paths/~1{id}/patch/requestBody/content").get("application/json").is_none());
+        assert_eq!(at("/paths/~1{id}/patch/parameters/0/in"), "path");
+        at("/paths/~1{id}/get/responses/206/content/*~1*");
     }
 
     /// Every `$ref` leads somewhere.

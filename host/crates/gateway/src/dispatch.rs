@@ -1,5 +1,5 @@
 //! The path of one request to a service, as one walk down: route → identity and access → rate → body → idempotency or kept answer →
-//! breaker → the call → the answer. Knows HTTP and the services' catalogue; no domain noun.
+//! breaker → the call → the answer. A route that streams a file goes on in `stream`. Knows HTTP and the services' catalogue; no domain noun.
 
 use std::hash::{BuildHasher, RandomState};
 use std::pin::pin;
@@ -10,9 +10,9 @@ use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, USER_AGENT, WWW_AUTHENTICATE};
+use http::header::{ACCEPT, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request};
-use http_body_util::{BodyExt, LengthLimitError};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio_util::task::TaskTracker;
 
 use super::backend::{Backend, Snapshot as _};
@@ -27,12 +27,15 @@ use super::routes::{CompiledRoute, Found, Live, Values, percent_decode};
 use super::{GatewayState, host_name, identity};
 use echo_base::deadline::{Elapsed, timeout_at};
 use echo_base::limits;
+use echo_capabilities::blob::Blobs;
 use echo_capabilities::context::{CallContext, Caller, ClientAddress};
 use echo_capabilities::tokens::Tokens;
 use echo_edge::in_flight::{Held, InFlight};
 use echo_edge::rates::{Allowance, RateLimiter, Subject};
 use echo_runtime::manifest::{Access, CacheScope};
 use echo_runtime::{CallError, ErrorKind, Input, Reply};
+
+pub mod stream;
 
 const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -42,6 +45,7 @@ pub(super) struct Gateway<B> {
     live: Arc<Live<B>>,
     host_routes: HostRoutes,
     tokens: Arc<dyn Tokens>,
+    blobs: Arc<dyn Blobs>,
     rates: Arc<RateLimiter>,
     idempotency: Idempotency,
     responses: ResponseCache,
@@ -57,6 +61,7 @@ impl<B: Backend> Gateway<B> {
             live,
             host_routes,
             tokens: state.tokens.clone(),
+            blobs: state.blobs.clone(),
             rates: state.rates.clone(),
             idempotency: Idempotency::new(state.idempotency_cache.clone(), state.settings.request_timeout),
             responses: ResponseCache::new(state.response_cache.clone()),
@@ -80,11 +85,15 @@ impl<B: Backend> Gateway<B> {
             .into_response();
         }
         let (seen, version) = (info.clone(), request.version());
-        let answer = pin!(async move {
+        let mut answer = pin!(async move {
             match self.host_routes.find(request.method(), request.uri().path()) {
                 Some(route) => {
                     info.serve(Served::Host(route.path));
                     let (parts, body) = request.into_parts();
+                    let body = match self.limited(&parts.headers, body) {
+                        Ok(body) => body,
+                        Err(problem) => return problem.into_response(),
+                    };
                     let body = match json_only(&parts.headers, body, &info).await {
                         Ok(body) => body,
                         Err(problem) => return problem.into_response(),
@@ -102,10 +111,23 @@ impl<B: Backend> Gateway<B> {
             }
         });
         // Reading the body and the whole call are in it; an upgraded socket is not, its answer is the 101.
-        timeout_at(deadline, answer).await.unwrap_or_else(|Elapsed| match seen.is_receiving() {
-            true => body_late(version).into_response(),
-            false => StatusCode::GATEWAY_TIMEOUT.into_response(),
-        })
+        match timeout_at(deadline, answer.as_mut()).await {
+            Ok(response) => response,
+            // A file takes the time that it takes; that it makes progress is seen to where it is read.
+            Err(Elapsed) if seen.is_streaming() => answer.await,
+            Err(Elapsed) if seen.is_receiving() => body_late(version).into_response(),
+            Err(Elapsed) => StatusCode::GATEWAY_TIMEOUT.into_response(),
+        }
+    }
+
+    /// By Content-Length before a byte is read, else while it is read. Errors: 413.
+    fn limited(&self, headers: &HeaderMap, body: Body) -> Result<Body, Problem> {
+        let bytes_max = self.live.settings.body_bytes_max;
+        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if length.is_some_and(|length| length > bytes_max as u64) {
+            return Err(too_large());
+        }
+        if body.is_end_stream() { Ok(body) } else { Ok(Body::new(Limited::new(body, bytes_max))) }
     }
 
     async fn route(self: Arc<Self>, request: Request, info: Arc<RequestInfo>) -> Result<Response, Problem> {
@@ -114,6 +136,10 @@ impl<B: Backend> Gateway<B> {
         let (snapshot, table) = self.live.pin();
         let (route, values) = match table.find(&parts.method, parts.uri.path()) {
             Found::Route(route, values) => (route.clone(), values),
+            Found::WrongMethod { allow } if parts.method == Method::OPTIONS => match table.tus_bytes_max(parts.uri.path()) {
+                Some(bytes_max) => return Ok(stream::tus::options(allow, bytes_max)),
+                None => return Err(Problem::method_not_allowed(allow)),
+            },
             Found::WrongMethod { allow } => return Err(Problem::method_not_allowed(allow)),
             Found::Nothing => return Err(Problem::not_found()),
         };
@@ -134,9 +160,12 @@ impl<B: Backend> Gateway<B> {
             return Ok(refused(&route.pattern, &route.rate, allowance));
         }
         let values = decode_values(values)?;
-        let (body_read, held) = (Bytes::new(), None);
-        let call = Call { gateway: self, snapshot, route: route.clone(), info, caller, values, request: parts, body: body_read, held };
-        let mut response = Box::new(call).answer(body).await.unwrap_or_else(Problem::into_response);
+        let (body_read, held, since) = (Bytes::new(), None, info.received_at);
+        let call =
+            Call { gateway: self, snapshot, route: route.clone(), info, caller, values, request: parts, body: body_read, held, since };
+        let call = Box::new(call);
+        let answer = if route.route.stream.is_some() { stream::answer(call, body).await } else { call.answer(body).await };
+        let mut response = answer.unwrap_or_else(Problem::into_response);
         route.rate.write_headers(&allowance, response.headers_mut());
         Ok(response)
     }
@@ -159,6 +188,8 @@ struct Call<B: Backend> {
     body: Bytes,
     /// Until the service has it and is done with it.
     held: Option<Held>,
+    /// The service's time runs from here: the request's own beginning, or where its file had come.
+    since: Instant,
 }
 
 /// A success of a service.
@@ -169,6 +200,7 @@ struct Done {
 
 impl<B: Backend> Call<B> {
     async fn answer(mut self: Box<Self>, body: Body) -> Result<Response, Problem> {
+        let body = self.gateway.limited(&self.request.headers, body)?;
         let body = json_only(&self.request.headers, body, &self.info).await?;
         if self.route.has_body && !body.is_end_stream() {
             let user = self.caller.as_ref().map(|caller| Subject::User(caller.user_id));
@@ -288,7 +320,7 @@ impl<B: Backend> Call<B> {
             trace_parent: client_text(headers, &TRACEPARENT),
             idempotency_key,
             event_id: None,
-            deadline: self.info.received_at + gateway.live.settings.request_timeout,
+            deadline: self.since + gateway.live.settings.request_timeout,
         });
         let result = gateway.live.backend.call(&self.snapshot, &route.target, input, context).await;
         let verdict = verdict(&result);
@@ -441,11 +473,11 @@ async fn read_body(mut body: Body, held: &mut Held) -> Result<Bytes, Problem> {
 }
 
 fn broken(error: &(dyn std::error::Error + 'static)) -> Problem {
-    if is_too_large(error) {
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request's body is too large")
-    } else {
-        Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the request's body broke off")
-    }
+    if is_too_large(error) { too_large() } else { Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the request's body broke off") }
+}
+
+fn too_large() -> Problem {
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request's body is too large")
 }
 
 fn is_json(content_type: &HeaderValue) -> bool {

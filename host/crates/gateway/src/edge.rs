@@ -12,7 +12,7 @@ use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, ETAG, UPGRADE};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, ETAG, RANGE, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 use metrics::Gauge;
 use tower::{Layer, Service};
@@ -106,6 +106,8 @@ fn as_get(request: &mut Request) {
     *request.method_mut() = Method::GET;
     // But for this: what is upgraded is no HEAD any more.
     request.headers_mut().remove(UPGRADE);
+    // Ranges are defined for GET alone (section 14.2).
+    request.headers_mut().remove(RANGE);
 }
 
 fn without_body(mut response: Response) -> Response {

@@ -26,6 +26,7 @@ use uuid::Uuid;
 use super::backend::{Backend, Snapshot};
 use super::{GatewaySettings, GatewayState, PeerAddress, Readiness, router};
 use echo_base::names::ServiceName;
+use echo_capabilities::blob::{Blobs, ObjectStoreBlobs};
 use echo_capabilities::cache::{Cache, CacheError};
 use echo_capabilities::context::{CallContext, Caller};
 use echo_capabilities::tokens::{AccessToken, Claims, Revocation, TokenError, Tokens};
@@ -322,6 +323,7 @@ pub struct TestGateway {
     pub services: Arc<FakeServices>,
     pub readiness: Arc<Readiness>,
     pub cache: Arc<FakeCache>,
+    pub blobs: Arc<dyn Blobs>,
 }
 
 impl TestGateway {
@@ -348,10 +350,12 @@ impl TestGateway {
             handler: Box::new(move |seen| Box::pin(handler(seen))),
             seen: Mutex::default(),
         });
+        let blobs: Arc<dyn Blobs> = Arc::new(ObjectStoreBlobs::in_memory());
         let (readiness, cache) = (Arc::new(Readiness::default()), Arc::new(FakeCache::default()));
         let state = GatewayState {
             runtime: services.clone(),
             tokens: Arc::new(FakeTokens),
+            blobs: blobs.clone(),
             idempotency_cache: cache.clone(),
             response_cache: cache.clone(),
             rates: Arc::default(),
@@ -361,7 +365,7 @@ impl TestGateway {
             render_metrics: Arc::new(|| "echo_up 1\n".to_owned()),
             background: Default::default(),
         };
-        Self { router: BoxCloneSyncService::new(router(state, host_routes)), services, readiness, cache }
+        Self { router: BoxCloneSyncService::new(router(state, host_routes)), services, readiness, cache, blobs }
     }
 
     pub fn calls_count(&self) -> usize {

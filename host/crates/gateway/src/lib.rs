@@ -9,23 +9,27 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER};
+use http::header::{
+    ACCEPT_RANGES, AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, LOCATION, RANGE,
+    RETRY_AFTER,
+};
 use http::{HeaderName, HeaderValue, Method};
 use tokio_util::task::TaskTracker;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::SizeAbove;
+use tower_http::compression::predicate::{Predicate as _, SizeAbove};
 use tower_http::cors::{AllowOrigin, CorsLayer};
-use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::normalize_path::NormalizePathLayer;
 
 use dispatch::Gateway;
+use dispatch::stream::{self, tus};
 use host_routes::HostRoutes;
 use routes::Live;
 
 use echo_base::limits;
 use echo_base::names::ServiceName;
+use echo_capabilities::blob::Blobs;
 use echo_capabilities::cache::Cache;
 use echo_capabilities::tokens::Tokens;
 use echo_edge::in_flight::InFlight;
@@ -130,6 +134,8 @@ impl Breakers {
 pub struct GatewayState<B = Runtime> {
     pub runtime: Arc<B>,
     pub tokens: Arc<dyn Tokens>,
+    /// Where files are streamed to and from.
+    pub blobs: Arc<dyn Blobs>,
     /// Where answers to requests with an `Idempotency-Key` are kept, under `gateway:`; its bound is theirs.
     pub idempotency_cache: Arc<dyn Cache>,
     /// Where the answers of cacheable routes are kept, under `gateway:`; `RESPONSE_CACHE_BYTES_MAX` is meant for it.
@@ -169,11 +175,9 @@ pub fn router<B: backend::Backend>(
         // Before anything can refuse: a page must be able to read a refusal, and a preflight carries no identity.
         .option_layer((!settings.allowed_origins.is_empty()).then(|| cors(&settings.allowed_origins)))
         // Outside of whatever makes bodies; problems have none yet and leave uncompressed.
-        .layer(CompressionLayer::new().compress_when(SizeAbove::new(limits::COMPRESSION_BYTES_MIN)))
+        .layer(CompressionLayer::new().compress_when(SizeAbove::new(limits::COMPRESSION_BYTES_MIN).and(stream::is_no_file)))
         // A panic costs this request alone. What stands further out is a few lines without a client's data.
         .layer(CatchPanicLayer::custom(panicked))
-        // By Content-Length before a byte is read, else while it is read (413).
-        .layer(RequestBodyLimitLayer::new(settings.body_bytes_max))
         // Next to the routes, which know a path without its trailing slash only.
         .layer(NormalizePathLayer::trim_trailing_slash());
 
@@ -203,10 +207,26 @@ fn cors(allowed_origins: &[String]) -> CorsLayer {
             request::X_REQUEST_ID,
             request::X_CORRELATION_ID,
             HeaderName::from_static("traceparent"),
+            RANGE,
+            IF_RANGE,
+            tus::TUS_RESUMABLE,
+            tus::UPLOAD_LENGTH,
+            tus::UPLOAD_METADATA,
+            tus::UPLOAD_OFFSET,
         ])
         .expose_headers([
             ETAG,
             RETRY_AFTER,
+            ACCEPT_RANGES,
+            CONTENT_DISPOSITION,
+            CONTENT_RANGE,
+            LOCATION,
+            tus::TUS_RESUMABLE,
+            tus::TUS_VERSION,
+            tus::TUS_EXTENSION,
+            tus::TUS_MAX_SIZE,
+            tus::UPLOAD_LENGTH,
+            tus::UPLOAD_OFFSET,
             idempotency::IDEMPOTENT_REPLAYED,
             request::X_REQUEST_ID,
             request::X_CORRELATION_ID,

@@ -28,6 +28,8 @@ pub struct RequestInfo {
     served: OnceLock<Served>,
     /// Its body is waited for.
     is_receiving: AtomicBool,
+    /// Its body is a file, which has no end in time.
+    is_streaming: AtomicBool,
 }
 
 /// Who answers.
@@ -48,6 +50,7 @@ impl RequestInfo {
             client_address: client_address(headers, peer, trusted_proxies_count),
             served: OnceLock::new(),
             is_receiving: AtomicBool::new(false),
+            is_streaming: AtomicBool::new(false),
         }
     }
 
@@ -62,6 +65,15 @@ impl RequestInfo {
 
     pub(super) fn is_receiving(&self) -> bool {
         self.is_receiving.load(Ordering::Relaxed)
+    }
+
+    /// From now on the request has no time-out of its own: its body must make progress, and the call after it has its own time.
+    pub(super) fn streams(&self) {
+        self.is_streaming.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_streaming(&self) -> bool {
+        self.is_streaming.load(Ordering::Relaxed)
     }
 
     pub(super) fn served(&self) -> Option<&Served> {

@@ -174,6 +174,13 @@ impl RouteTable {
         }
     }
 
+    /// The largest upload that tus (1.0) makes at this path, if it is spoken there.
+    pub fn tus_bytes_max(&self, path: &str) -> Option<u64> {
+        let matched = self.paths.at(path).ok()?;
+        let streams = matched.value.routes.iter().flatten().filter_map(|route| route.route.stream);
+        streams.filter(|stream| stream.kind.is_tus()).map(|stream| stream.bytes_max).min()
+    }
+
     /// Whether the service is left alone by its breaker now.
     pub fn is_breaker_open(&self, service: &ServiceName) -> bool {
         self.services.get(service).is_some_and(|service| service.breaker.is_open())

@@ -306,6 +306,13 @@ impl Catalogue {
                 },
                 status: entry.route.status,
                 status_unless: entry.route.status_unless.as_ref().map(|unless| (unless.field.as_str(), unless.status)),
+                file: entry.route.stream.and_then(|stream| match stream.kind {
+                    manifest::StreamKind::Upload => Some(openapi::File::Form),
+                    manifest::StreamKind::TusCreate => Some(openapi::File::Begin),
+                    manifest::StreamKind::TusAppend => Some(openapi::File::Bytes),
+                    manifest::StreamKind::Download => Some(openapi::File::Answer),
+                    manifest::StreamKind::TusState => None,
+                }),
             });
         }
         openapi::document("Echo", env!("CARGO_PKG_VERSION"), &operations)

@@ -92,12 +92,60 @@ pub struct Route {
     /// function that does nothing twice (its request has a client's id) and whose answer may have to be forgotten, such as a message's text.
     #[serde(default)]
     pub replay_calls: bool,
+    /// The request's or the answer's body is a file, which the host streams into or out of the service's blobs; the function decides beside it.
+    #[serde(default)]
+    pub stream: Option<Stream>,
     /// The path is used as written, without the prefix.
     #[serde(default)]
     pub absolute: bool,
     /// Served in development mode only.
     #[serde(default)]
     pub dev_only: bool,
+}
+
+/// How the file of a route is streamed. The function gets and gives records with the fields that are named at `kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Stream {
+    /// `upload`: a form's field `file` becomes an upload, then the function is called with `upload`, `size`, `file_name` and `content_type`.
+    /// `download`: the function answers with `blob`, `content_type`, `file_name`, `is_inline` and `public_max_age_s`.
+    /// `tus-create`: called with `length`, `file_name` and `content_type`; its reply's `id` is the upload's name and the last part of its address.
+    /// `tus-state`: its reply has `upload_length` while the upload of its `id` is not whole.
+    /// `tus-append`: called before the bytes, and after them with `size`; its reply has the upload's `id` and `upload_length`.
+    pub kind: StreamKind,
+    /// The largest file, in bytes.
+    #[serde(with = "bytes", default = "largest_blob")]
+    #[schemars(with = "bytes::Text")]
+    pub bytes_max: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum StreamKind {
+    Upload,
+    Download,
+    TusCreate,
+    TusState,
+    TusAppend,
+}
+
+impl StreamKind {
+    pub fn method(self) -> &'static str {
+        match self {
+            StreamKind::Upload | StreamKind::TusCreate => "POST",
+            StreamKind::Download | StreamKind::TusState => "GET",
+            StreamKind::TusAppend => "PATCH",
+        }
+    }
+
+    /// One of the resumable uploads of tus 1.0.
+    pub fn is_tus(self) -> bool {
+        matches!(self, StreamKind::TusCreate | StreamKind::TusState | StreamKind::TusAppend)
+    }
+}
+
+fn largest_blob() -> u64 {
+    limits::BLOB_BYTES_MAX
 }
 
 fn status_ok() -> u16 {
@@ -443,6 +491,17 @@ impl Route {
         }
         if (self.etag || self.cache.is_some()) && self.method() != "GET" {
             return Err("etag and cache are for GET".to_owned());
+        }
+        if let Some(stream) = &self.stream {
+            if self.method() != stream.kind.method() {
+                return Err(format!("a stream of this kind is for {}", stream.kind.method()));
+            }
+            if self.etag || self.cache.is_some() || self.replay_calls || self.status_unless.is_some() {
+                return Err("a stream has no etag, cache, replay_calls and status_unless".to_owned());
+            }
+            if stream.bytes_max > limits::BLOB_BYTES_MAX {
+                return Err(format!("stream.bytes_max is at most {}", limits::BLOB_BYTES_MAX));
+            }
         }
         if self.replay_calls && self.method() != "POST" {
             return Err("replay_calls is for POST, which alone takes an Idempotency-Key".to_owned());

@@ -100,6 +100,25 @@ async fn of_many_at_one_offset_one_succeeds(blobs: Arc<dyn Blobs>) {
     assert_eq!(whole(&*blobs, "u", 0..11).await, b"hello world");
 }
 
+/// The first of two makes an object while the other is on its way.
+async fn a_late_piece_of_what_is_an_object_is_refused(blobs: Arc<dyn Blobs>) {
+    let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+    let late = futures_util::stream::once(async move {
+        receiver.await.expect("the test sends");
+        Ok(Bytes::from_static(b"hello world"))
+    });
+    let late = tokio::spawn({
+        let blobs = blobs.clone();
+        async move { blobs.append(&media(), "u", 0, 100, late.boxed()).await }
+    });
+    blobs.append(&media(), "u", 0, 100, pieces(&[b"hello"])).await.unwrap();
+    blobs.finish(&media(), "u").await.unwrap();
+    sender.send(()).unwrap();
+    assert!(matches!(late.await.unwrap(), Err(BlobError::Conflict { size: 5 })));
+    assert_eq!(blobs.upload_size(&media(), "u").await, Err(BlobError::NotFound));
+    assert_eq!(whole(&*blobs, "u", 0..5).await, b"hello");
+}
+
 async fn an_upload_has_a_bounded_count_of_pieces(blobs: Arc<dyn Blobs>) {
     for at in 0..PIECES_MAX as u64 {
         assert_eq!(blobs.append(&media(), "u", at, 10_000, pieces(&[b"x"])).await, Ok(at + 1));
@@ -170,6 +189,7 @@ mod in_a_folder {
         an_upload_goes_on_where_it_broke_off,
         what_is_too_large_is_not_kept,
         of_many_at_one_offset_one_succeeds,
+        a_late_piece_of_what_is_an_object_is_refused,
         an_upload_has_a_bounded_count_of_pieces,
         no_service_reaches_what_is_anothers,
         what_is_discarded_is_gone,

@@ -46,6 +46,12 @@ impl ObjectStoreBlobs {
         Ok(Self { store: Arc::new(store), chunk_bytes: limits::BLOB_CHUNK_BYTES, pieces_max: limits::BLOB_PIECES_MAX })
     }
 
+    /// For tests: gone with the process.
+    pub fn in_memory() -> Self {
+        let store = Arc::new(object_store::memory::InMemory::new());
+        Self { store, chunk_bytes: limits::BLOB_CHUNK_BYTES, pieces_max: limits::BLOB_PIECES_MAX }
+    }
+
     #[cfg(test)]
     pub(super) fn with_pieces_max(self, pieces_max: usize) -> Self {
         Self { pieces_max, ..self }
@@ -129,6 +135,11 @@ impl Blobs for ObjectStoreBlobs {
                     Error::AlreadyExists { .. } => Err(BlobError::Conflict { size: self.upload_size(service, upload).await? }),
                     other => Err(unavailable(other)),
                 };
+            }
+            // It became an object while this was on its way.
+            if let Ok(size) = self.size(service, upload).await {
+                let _ = self.store.delete(&piece).await;
+                return Err(BlobError::Conflict { size });
             }
         } else {
             let _ = self.store.delete(&arriving).await;

@@ -1,0 +1,181 @@
+//! Files: sent whole or piece by piece, kept without what was recorded about them, read by their owner and by a signed address.
+
+use std::path::Path;
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::app::{ALL, Ask, Person, TestApp};
+
+const MEDIA: &str = "/api/v1/media";
+const SECRET: &[u8] = b"52.5200N 13.4050E";
+const OFFSETS: (&str, &str) = ("content-type", "application/offset+octet-stream");
+
+fn chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    [&(body.len() as u32).to_be_bytes(), &kind[..], body, &[0; 4]].concat()
+}
+
+/// A picture of this width and height, by its header; `more` stands between the header and the picture.
+fn png(side: u32, more: &[u8]) -> Vec<u8> {
+    let header = chunk(b"IHDR", &[&side.to_be_bytes()[..], &side.to_be_bytes(), &[8, 2, 0, 0, 0]].concat());
+    [b"\x89PNG\r\n\x1a\n", &header[..], more, &chunk(b"IDAT", b"x"), &chunk(b"IEND", b"")].concat()
+}
+
+fn form(app: &TestApp, person: &Person, name: &str, declared: &str, bytes: &[u8]) -> Ask {
+    let head = format!("--B\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{name}\"\r\ncontent-type: {declared}\r\n\r\n");
+    let body = [head.as_bytes(), bytes, b"\r\n--B--\r\n"].concat();
+    app.request(Method::POST, &format!("{MEDIA}/upload")).by(person).header("content-type", "multipart/form-data; boundary=B").bytes(body)
+}
+
+async fn bytes_of(app: &TestApp, person: Option<&Person>, path: &str) -> (StatusCode, reqwest::header::HeaderMap, Vec<u8>) {
+    let ask = app.client.get(format!("{}{path}", app.url));
+    let ask = match person {
+        Some(person) => ask.bearer_auth(&person.access_token),
+        None => ask,
+    };
+    let reply = ask.send().await.expect("an answer");
+    (reply.status(), reply.headers().clone(), reply.bytes().await.expect("a body").to_vec())
+}
+
+/// Whether any file below the folder has these bytes.
+fn holds(folder: &Path, what: &[u8]) -> bool {
+    std::fs::read_dir(folder).expect("a folder").any(|entry| {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            holds(&path, what)
+        } else {
+            std::fs::read(&path).expect("a file").windows(what.len()).any(|window| window == what)
+        }
+    })
+}
+
+fn content(media: &Value) -> String {
+    format!("{MEDIA}/{}/content", media["id"].as_str().expect("id"))
+}
+
+#[tokio::test]
+async fn a_picture_is_sent_seen_and_deleted_and_says_nothing_of_where_it_was_taken() {
+    let app = TestApp::start().await;
+    let (ada, bala) = app.two().await;
+    let blobs = app.data_folder().join("blobs");
+    let image = png(7, &chunk(b"eXIf", SECRET));
+    let media = form(&app, &ada, "cat.png", "text/html", &image).send().await.expect(StatusCode::CREATED);
+    let clean = png(7, b"");
+    let expect = json!({ "content_type": "image/png", "kind": "image", "file_name": "cat.png", "size": clean.len(), "width": 7, "height": 7, "state": "ready" });
+    for (field, value) in expect.as_object().expect("an object") {
+        assert_eq!(&media[field], value, "{field} of {media}");
+    }
+    assert!(!holds(&blobs, SECRET), "what was recorded is in no blob");
+
+    let (status, headers, bytes) = bytes_of(&app, Some(&ada), &content(&media)).await;
+    assert_eq!((status, bytes), (StatusCode::OK, clean.clone()));
+    for (name, value) in [
+        ("content-type", "image/png"),
+        ("content-security-policy", "default-src 'none'; sandbox"),
+        ("x-content-type-options", "nosniff"),
+        ("content-disposition", "inline; filename=\"cat.png\"; filename*=UTF-8''cat.png"),
+        ("cache-control", "private, no-cache"),
+    ] {
+        assert_eq!(headers[name], value, "{name}");
+    }
+    let part = app.get(&content(&media)).by(&ada).header("range", "bytes=1-3").send().await;
+    assert_eq!(part.header("content-range"), format!("bytes 1-3/{}", clean.len()));
+    assert_eq!(part.expect(StatusCode::PARTIAL_CONTENT), "PNG");
+
+    // Nobody else, but by an address that the owner was given, and not by one that was changed.
+    for path in [content(&media), format!("{MEDIA}/{}", media["id"].as_str().unwrap())] {
+        app.get(&path).by(&bala).send().await.expect_problem(404, "not_found");
+    }
+    app.get(&content(&media)).send().await.expect_problem(401, "unauthenticated");
+    let address = media["content_url"].as_str().expect("an address");
+    let (status, headers, bytes) = bytes_of(&app, None, address).await;
+    assert_eq!((status, bytes), (StatusCode::OK, clean));
+    let shared = headers["cache-control"].to_str().expect("text");
+    assert!(shared.starts_with("public, max-age=") && shared.ends_with(", immutable"), "{shared}");
+    let later = address.replace("expires=", "expires=9");
+    app.get(&later).by(&bala).send().await.expect_problem(404, "not_found");
+
+    let usage = app.get(&format!("{MEDIA}/usage")).by(&ada).send().await.expect(StatusCode::OK);
+    assert_eq!((&usage["used"], &usage["files"]), (&media["size"], &json!(1)));
+    let path = format!("{MEDIA}/{}", media["id"].as_str().unwrap());
+    app.delete(&path).by(&bala).send().await.expect_problem(404, "not_found");
+    app.delete(&path).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+    app.get(&content(&media)).by(&ada).send().await.expect_problem(404, "not_found");
+    assert!(!holds(&blobs, b"IHDR"), "its bytes are gone too");
+}
+
+#[tokio::test]
+async fn a_resumable_upload_goes_on_after_the_host_was_killed() {
+    let mut app = TestApp::start().await;
+    let (ada, bala) = app.two().await;
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+    let create = app.request(Method::POST, MEDIA).by(&ada).header("tus-resumable", "1.0.0");
+    let created = create.header("upload-length", "3000000").header("upload-metadata", "filename YS5iaW4=").send().await;
+    let location = created.header("location").to_owned();
+    let id = created.expect(StatusCode::CREATED)["id"].as_str().expect("id").to_owned();
+    assert_eq!(location, format!("{MEDIA}/{id}"));
+    let patch = |app: &TestApp, person: &Person, offset: usize, bytes: &[u8]| {
+        let ask = app.request(Method::PATCH, &location).by(person).header("tus-resumable", "1.0.0").header(OFFSETS.0, OFFSETS.1);
+        ask.header("upload-offset", &offset.to_string()).bytes(bytes.to_vec())
+    };
+    patch(&app, &bala, 0, b"x").send().await.expect_problem(404, "not_found");
+    patch(&app, &ada, 0, &bytes[..2_000_000]).send().await.expect(StatusCode::NO_CONTENT);
+    app.kill();
+    app.restart().await;
+    let state = app.request(Method::HEAD, &location).by(&ada).header("tus-resumable", "1.0.0").send().await;
+    assert_eq!((state.header("upload-offset"), state.header("upload-length")), ("2000000", "3000000"));
+    patch(&app, &ada, 0, b"x").send().await.expect_problem(409, "wrong_offset");
+    // Two at one offset: one of them is taken.
+    let (one, other) =
+        tokio::join!(patch(&app, &ada, 2_000_000, &bytes[2_000_000..]).send(), patch(&app, &ada, 2_000_000, &bytes[2_000_000..]).send());
+    let mut statuses = [one.status.as_u16(), other.status.as_u16()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [204, 409]);
+    let media = app.get(&location).by(&ada).send().await.expect(StatusCode::OK);
+    assert_eq!(
+        (&media["state"], &media["content_type"], &media["size"]),
+        (&json!("ready"), &json!("application/octet-stream"), &json!(3_000_000))
+    );
+    let (status, headers, found) = bytes_of(&app, Some(&ada), &content(&media)).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(headers["content-disposition"].to_str().unwrap().starts_with("attachment"));
+    assert!(found == bytes, "{} bytes came back", found.len());
+}
+
+#[tokio::test]
+async fn hostile_files_are_refused_or_harmless() {
+    let app = TestApp::with(&ALL, &[("ECHO_SERVICES__MEDIA__QUOTA_BYTES", "1000000")]).await;
+    let ada = app.someone().await;
+    let refused = async |bytes: &[u8], status: u16, code: &str| {
+        form(&app, &ada, "a.png", "image/png", bytes).send().await.expect_problem(status, code);
+    };
+    let bomb = png(16_384, b"");
+    refused(&bomb, 422, "dimensions_too_large").await;
+    refused(&bomb[..usize::min(65, bomb.len() - 1)], 422, "dimensions_too_large").await;
+    refused(&png(7, b"")[..50], 422, "unreadable_image").await;
+    refused(&png(0, b""), 422, "unreadable_image").await;
+    refused(b"\xff\xd8\xff\xe0", 422, "unreadable_image").await;
+    refused(&vec![b'x'; 1_000_001], 413, "quota_exceeded").await;
+
+    // What a browser could run is saved, whatever it is called.
+    for page in [&b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>"[..], b"<!DOCTYPE html><script>alert(1)</script>"] {
+        let media = form(&app, &ada, "a.svg", "image/svg+xml", page).send().await.expect(StatusCode::CREATED);
+        let (_, headers, _) = bytes_of(&app, Some(&ada), &content(&media)).await;
+        assert_eq!(headers["content-type"], "application/octet-stream");
+        assert!(headers["content-disposition"].to_str().unwrap().starts_with("attachment"));
+    }
+    // A picture that is a page too is a picture alone.
+    let polyglot = [png(7, b""), b"<script>alert(1)</script>".to_vec()].concat();
+    let media = form(&app, &ada, "a.html", "text/html", &polyglot).send().await.expect(StatusCode::CREATED);
+    assert_eq!(bytes_of(&app, Some(&ada), &content(&media)).await.2, png(7, b""));
+
+    // 4 GiB that are only said, and what is never finished.
+    let begin = |length: &str| app.request(Method::POST, MEDIA).by(&ada).header("tus-resumable", "1.0.0").header("upload-length", length);
+    begin("4294967296").send().await.expect_problem(413, "too_large");
+    begin("999999").send().await.expect_problem(413, "quota_exceeded");
+    let _: Value = begin("500000").send().await.expect(StatusCode::CREATED);
+    begin("500000").send().await.expect_problem(413, "quota_exceeded");
+    let usage = app.get(&format!("{MEDIA}/usage")).by(&ada).send().await.expect(StatusCode::OK);
+    assert_eq!(usage["files"], 4);
+    assert!(!app.log().contains("panicked"), "{}", app.log());
+}

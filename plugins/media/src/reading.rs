@@ -1,0 +1,67 @@
+//! Who may have a file, and what they are told of it.
+
+use echo_sdk::{Error, caller, config};
+
+use crate::bindings::exports::echo::media::api::{Content, ContentRequest, Kind, Media, State, Usage};
+use crate::bounds::QUOTA_BYTES;
+use crate::store::{self, Row};
+use crate::{signed, sniff, uploads};
+
+pub fn get(id: &str) -> Result<Media, Error> {
+    let row = own(id)?;
+    // All of it had come, and what came after was lost.
+    Ok(view(if row.blob.is_none() { uploads::finished_if_whole(row)? } else { row }))
+}
+
+/// The caller's own, else 404.
+pub fn own(id: &str) -> Result<Row, Error> {
+    let me = caller()?.user_id;
+    store::media(id)?.filter(|row| row.owner_id == me).ok_or_else(no_media)
+}
+
+pub fn content(request: &ContentRequest) -> Result<Content, Error> {
+    let left = signed::seconds_left(&request.id, request.expires, request.signature.as_deref());
+    let row = match left {
+        Some(_) => store::media(&request.id)?.ok_or_else(no_media)?,
+        None => own(&request.id)?,
+    };
+    let blob = row.blob.ok_or_else(no_media)?;
+    let is_inline = sniff::is_inline(&row.content_type);
+    Ok(Content { blob, content_type: row.content_type, file_name: row.file_name, is_inline, public_max_age_s: left })
+}
+
+pub fn usage() -> Result<Usage, Error> {
+    let (files, used) = store::usage_of(&echo_sdk::sql::Database, &caller()?.user_id)?;
+    Ok(Usage { used, quota: quota(), files })
+}
+
+pub fn quota() -> u64 {
+    config::number("quota_bytes", QUOTA_BYTES)
+}
+
+pub fn view(row: Row) -> Media {
+    let is_ready = row.blob.is_some();
+    Media {
+        content_url: is_ready.then(|| signed::address(&row.id)),
+        upload_length: (!is_ready).then_some(row.size),
+        state: if is_ready { State::Ready } else { State::Uploading },
+        kind: match row.kind.as_str() {
+            "image" => Kind::Image,
+            "video" => Kind::Video,
+            "audio" => Kind::Audio,
+            _ => Kind::Document,
+        },
+        id: row.id,
+        owner_id: row.owner_id,
+        content_type: row.content_type,
+        file_name: row.file_name,
+        size: row.size,
+        width: row.width,
+        height: row.height,
+        created_at: row.created_at,
+    }
+}
+
+pub fn no_media() -> Error {
+    Error::not_found("there is no such file")
+}

@@ -1,0 +1,76 @@
+//! All SQL of the media service, one function per question.
+
+use echo_sdk::sql::{Database, Sql, SqlError, Transaction, timestamp, uuid};
+use echo_sdk::{Timestamp, from_row, params};
+
+/// A file; its bytes are there when it has a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub id: String,
+    pub owner_id: String,
+    pub blob: Option<String>,
+    pub content_type: String,
+    pub kind: String,
+    pub file_name: Option<String>,
+    pub size: u64,
+    pub width: Option<u32>,
+    pub height: Option<u32>,
+    pub created_at: Timestamp,
+}
+
+from_row!(Row { id, owner_id, blob, content_type, kind, file_name, size, width, height, created_at });
+
+pub fn media(id: &str) -> Result<Option<Row>, SqlError> {
+    Database.row(
+        "SELECT id, owner_id, blob, content_type, kind, file_name, size, width, height, created_at FROM media WHERE id = $1",
+        params![uuid(id)],
+    )
+}
+
+/// Files, and their bytes together.
+pub fn usage_of(sql: &impl Sql, owner_id: &str) -> Result<(u64, u64), SqlError> {
+    sql.one("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM media WHERE owner_id = $1", params![uuid(owner_id)])
+}
+
+/// One whose bytes are still to come.
+pub fn insert(tx: &Transaction, row: &Row) -> Result<(), SqlError> {
+    tx.execute(
+        "INSERT INTO media (id, owner_id, state, content_type, kind, file_name, size, created_at) VALUES ($1, $2, 'uploading', $3, $4, $5, $6, $7)",
+        params![
+            uuid(&row.id),
+            uuid(&row.owner_id),
+            &row.content_type,
+            &row.kind,
+            row.file_name.as_deref(),
+            row.size,
+            timestamp(row.created_at)
+        ],
+    )?;
+    Ok(())
+}
+
+/// What it is and where its bytes are. False where it is gone.
+pub fn set_ready(row: &Row) -> Result<bool, SqlError> {
+    let changed = Database.execute(
+        "UPDATE media SET state = 'ready', blob = $2, content_type = $3, kind = $4, size = $5, width = $6, height = $7 WHERE id = $1",
+        params![uuid(&row.id), row.blob.as_deref(), &row.content_type, &row.kind, row.size, row.width, row.height],
+    )?;
+    Ok(changed == 1)
+}
+
+pub fn delete(id: &str) -> Result<(), SqlError> {
+    Database.execute("DELETE FROM media WHERE id = $1", params![uuid(id)])?;
+    Ok(())
+}
+
+/// Uploads that were begun before this time and are not whole, the oldest first.
+pub fn unfinished_since(sql: &impl Sql, before: Timestamp, limit: u32) -> Result<Vec<String>, SqlError> {
+    let rows: Vec<(String,)> = sql.rows(
+        "SELECT id FROM media WHERE state = 'uploading' AND created_at < $1 ORDER BY created_at LIMIT $2",
+        params![timestamp(before), limit],
+    )?;
+    Ok(rows.into_iter().map(|(id,)| id).collect())
+}
+
+#[cfg(test)]
+mod tests;

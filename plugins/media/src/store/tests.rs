@@ -1,0 +1,132 @@
+//! Each store function by itself, in a module of its name, on a real database with the service's tables.
+
+use echo_sdk::transaction;
+use echo_testing::Store;
+
+use super::*;
+
+fn store() -> Store {
+    Store::open("media")
+}
+
+fn id(number: u32) -> String {
+    format!("01890000-0000-7000-8000-{number:012}")
+}
+
+fn row(number: u32, owner: u32, size: u64, created_at: Timestamp) -> Row {
+    Row {
+        id: id(number),
+        owner_id: id(owner),
+        blob: None,
+        content_type: "application/octet-stream".to_owned(),
+        kind: "document".to_owned(),
+        file_name: Some("a.bin".to_owned()),
+        size,
+        width: None,
+        height: None,
+        created_at,
+    }
+}
+
+fn inserted(row: &Row) {
+    transaction(|tx| insert(tx, row)).expect("commits");
+}
+
+fn ready(number: u32, owner: u32) -> Row {
+    let row = Row {
+        blob: Some("b".to_owned()),
+        content_type: "image/png".to_owned(),
+        kind: "image".to_owned(),
+        width: Some(3),
+        height: Some(4),
+        size: 9,
+        ..row(number, owner, 10, 5)
+    };
+    inserted(&row);
+    assert!(set_ready(&row).unwrap());
+    row
+}
+
+mod media {
+    use super::*;
+
+    #[test]
+    fn gives_all_of_one_or_none() {
+        let _store = store();
+        let row = ready(1, 9);
+        assert_eq!(super::media(&id(1)).unwrap(), Some(row));
+        assert_eq!(super::media(&id(2)).unwrap(), None);
+    }
+}
+
+mod usage_of {
+    use super::*;
+
+    #[test]
+    fn counts_the_owners_files_whole_or_not() {
+        let _store = store();
+        assert_eq!(super::usage_of(&Database, &id(9)).unwrap(), (0, 0));
+        inserted(&row(1, 9, 100, 1));
+        ready(2, 9);
+        inserted(&row(3, 8, 1_000, 1));
+        assert_eq!(super::usage_of(&Database, &id(9)).unwrap(), (2, 109));
+    }
+}
+
+mod insert {
+    use super::*;
+
+    #[test]
+    fn keeps_what_is_said_of_a_file_that_comes() {
+        let _store = store();
+        let row = row(1, 9, 4_294_967_296, 7);
+        transaction(|tx| super::insert(tx, &row)).unwrap();
+        assert_eq!(super::super::media(&id(1)).unwrap(), Some(row.clone()));
+        assert!(transaction(|tx| super::insert(tx, &row)).unwrap_err().is_unique_violation());
+    }
+}
+
+mod set_ready {
+    use super::*;
+
+    #[test]
+    fn says_whether_the_file_is_still_there() {
+        let _store = store();
+        let row = Row { blob: Some("b".to_owned()), ..row(1, 9, 10, 1) };
+        assert!(!super::set_ready(&row).unwrap());
+        inserted(&row);
+        assert!(super::set_ready(&row).unwrap());
+        assert_eq!(super::super::media(&id(1)).unwrap(), Some(row));
+    }
+}
+
+mod delete {
+    use super::*;
+
+    #[test]
+    fn takes_one_away_and_again_is_fine() {
+        let _store = store();
+        ready(1, 9);
+        ready(2, 9);
+        super::delete(&id(1)).unwrap();
+        super::delete(&id(1)).unwrap();
+        assert_eq!(super::super::media(&id(1)).unwrap(), None);
+        assert!(super::super::media(&id(2)).unwrap().is_some());
+    }
+}
+
+mod unfinished_since {
+    use super::*;
+
+    #[test]
+    fn gives_old_uploads_that_are_not_whole_the_oldest_first() {
+        let _store = store();
+        ready(1, 9);
+        inserted(&row(2, 9, 1, 30));
+        inserted(&row(3, 9, 1, 20));
+        inserted(&row(4, 9, 1, 40));
+        assert_eq!(super::unfinished_since(&Database, 40, 10).unwrap(), [id(3), id(2)]);
+        assert_eq!(super::unfinished_since(&Database, 40, 1).unwrap(), [id(3)]);
+        assert!(super::unfinished_since(&Database, 20, 10).unwrap().is_empty());
+    }
+}
