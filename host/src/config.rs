@@ -255,8 +255,7 @@ impl Config {
                 rotate_every: Duration::from_secs(limits::TOKEN_KEY_ROTATION_S),
             },
             passwords: PasswordsConfig { cost: PasswordCost::Production, fingerprint_key: Secret::default() },
-<<<<<<< HEAD
-            cache: CacheConfig { bytes_max: limits::CACHE_BYTES_MAX },
+            cache: CacheConfig { url: Secret::default(), prefix: "echo".to_owned(), bytes_max: limits::CACHE_BYTES_MAX },
             sql: SqlConfig {
                 url: Secret::default(),
                 password: Secret::default(),
@@ -267,10 +266,6 @@ impl Config {
                 synchronous: Synchronous::Full,
                 service_bytes_max: limits::SQL_SERVICE_BYTES_MAX,
             },
-=======
-            cache: CacheConfig { url: Secret::default(), prefix: "echo".to_owned(), bytes_max: limits::CACHE_BYTES_MAX },
-            sql: SqlConfig { synchronous: Synchronous::Full, service_bytes_max: limits::SQL_SERVICE_BYTES_MAX },
->>>>>>> h/engines
             feed: FeedConfig { cursors_kept: Duration::from_secs(limits::FEED_CURSORS_KEPT_S) },
             queue: QueueConfig {
                 dead_letter_ttl: Duration::from_secs(limits::DEAD_LETTER_TTL_S),
@@ -498,7 +493,6 @@ impl Config {
     }
 }
 
-<<<<<<< HEAD
 /// The password in an address: `postgres://user:password@host/database`.
 fn password_of(url: &str) -> Option<&str> {
     let (_, rest) = url.split_once("://")?;
@@ -513,7 +507,8 @@ fn with_password(url: &str, password: &str) -> String {
         .map(|byte| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
         .collect();
     format!("postgres://{user}:{encoded}@{rest}")
-=======
+}
+
 /// Whether it is an address with one of these schemes and a host.
 fn has_host(url: &str, schemes: &[&str]) -> bool {
     let uri = url.parse::<http::Uri>();
@@ -523,7 +518,6 @@ fn has_host(url: &str, schemes: &[&str]) -> bool {
 /// What may stand before Echo's names in an engine that others use too.
 fn is_prefix(prefix: &str) -> bool {
     (1..=32).contains(&prefix.len()) && prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
->>>>>>> h/engines
 }
 
 /// A value that is never shown: `env:NAME` or `file:PATH` in the settings.
@@ -631,19 +625,16 @@ impl Reading {
             return self.unknown(origin, &format!("{section}.{key}"));
         }
         let value = match (&value, SECRETS.contains(&(section, key))) {
-<<<<<<< HEAD
             // An address without a password is none.
             (Value::String(text), true)
                 if (section, key) == ("sql", "url") && text.starts_with("postgres") && password_of(text).is_none() =>
             {
                 value
             }
-=======
             (Value::String(text), _) if ADDRESSES.contains(&(section, key)) && !text.is_empty() => match self.address(text) {
                 Ok(address) => Value::String(address),
                 Err(reason) => return self.problems.push(format!("{origin}: {section}.{key}: {reason}")),
             },
->>>>>>> h/engines
             (Value::String(text), true) if !text.is_empty() => match self.secret(text) {
                 Ok(secret) => Value::String(secret),
                 Err(reason) => return self.problems.push(format!("{origin}: {section}.{key}: {reason}")),

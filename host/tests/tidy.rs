@@ -49,12 +49,8 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     // `config` reads an origin with it.
     ("http", &["gateway/", "hub/", "admin/", "problem.rs", "app.rs", "config.rs"]),
     ("rusqlite", &["capabilities/sql/sqlite/"]),
-<<<<<<< HEAD
-    ("sqlparser", &["capabilities/sql/migration.rs", "capabilities/sql/postgres/guard.rs"]),
-=======
     ("redis", &["capabilities/cache/redis.rs"]),
-    ("sqlparser", &["capabilities/sql/migration.rs"]),
->>>>>>> h/engines
+    ("sqlparser", &["capabilities/sql/migration.rs", "capabilities/sql/postgres/guard.rs"]),
     ("percent_encoding", &["gateway/routes.rs"]),
     ("memchr", &["capabilities/sql/sqlite/"]),
     ("libc", &["priority.rs"]),

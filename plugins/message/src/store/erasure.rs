@@ -23,10 +23,11 @@ pub fn group_of(user_id: &str) -> Result<Option<String>, SqlError> {
     Ok(found.map(|(id,)| id))
 }
 
-/// What the user put on messages and conversations.
+/// What the user put on messages and conversations, and what was to be sent or to let others join in the user's name.
 pub fn forget_marks_of(tx: &Transaction, user_id: &str) -> Result<(), SqlError> {
-    for table in ["reactions", "starred", "drafts", "blocks"] {
-        tx.execute(&format!("DELETE FROM {table} WHERE user_id = $1"), params![uuid(user_id)])?;
+    let of_user = ["reactions", "starred", "drafts", "blocks", "poll_votes"].map(|table| (table, "user_id"));
+    for (table, column) in of_user.into_iter().chain([("scheduled", "sender_id"), ("invites", "created_by")]) {
+        tx.execute(&format!("DELETE FROM {table} WHERE {column} = $1"), params![uuid(user_id)])?;
     }
     Ok(())
 }

@@ -66,7 +66,7 @@ impl Guest for Hostile {
 
     fn flood(request: FloodRequest) -> Result<Answer, Error> {
         for number in 0..request.count {
-            pushes::flood(&request.users, &Wave { number }).map_err(|_| Error::unavailable("the host takes no more"))?;
+            pushes::flood(&request.users, Wave { number }).map_err(|_| Error::unavailable("the host takes no more"))?;
         }
         answer("flooded")
     }
