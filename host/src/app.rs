@@ -1,24 +1,22 @@
 //! Where the layers are joined: backends are opened, given to the services as their capabilities, put behind the gateway and the hub, and ended
 //! in order. The one file that knows them all; nothing else is decided here.
 
-use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use async_trait::async_trait;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use futures_util::future::BoxFuture;
 use http::header::HOST;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::backends::Backends;
 use self::stores::Stores;
 use crate::admin::client::Addresses;
 use crate::admin::{self, AdminState};
@@ -27,7 +25,6 @@ use crate::descriptors;
 use crate::telemetry;
 use crate::watch::{self, SourceTree};
 use echo_base::limits;
-use echo_base::names::ServiceName;
 use echo_base::private_file;
 use echo_capabilities::blob::{Blobs, ObjectStoreBlobs};
 use echo_capabilities::cache::Cache;
@@ -36,26 +33,21 @@ use echo_capabilities::cache::memory::MemoryCache;
 use echo_capabilities::cache::redis::RedisCache;
 use echo_capabilities::events::Queue;
 use echo_capabilities::events::embedded::EmbeddedQueue;
-use echo_capabilities::guest::Capabilities;
-use echo_capabilities::hub::postgres::ServiceOutbox;
-use echo_capabilities::hub::{Feed, Sockets};
-use echo_capabilities::pace::Pace;
-use echo_capabilities::passwords::Passwords;
+use echo_capabilities::hub::Feed;
 use echo_capabilities::passwords::native::{Cost, NativePasswords};
 use echo_capabilities::senders::Senders;
 use echo_capabilities::sql::sqlite::Durability;
-use echo_capabilities::sql::{Database, Outbox};
+use echo_capabilities::tokens::TokenSettings;
 use echo_capabilities::tokens::embedded::EmbeddedTokens;
-use echo_capabilities::tokens::{TokenSettings, Tokens};
 use echo_edge::in_flight::{InFlight, InFlightBounds};
 use echo_edge::rates::RateLimiter;
 use echo_gateway::{self, Answering, Breakers, CheckState, GatewaySettings, GatewayState, Need, Readiness, ServerSettings, Tls};
 use echo_hub::{self, Announcer, Hub, HubSettings, Registry};
-use echo_relay::{LeasedRelay, Relay, RelayError};
 use echo_runtime::engine::Engine;
 use echo_runtime::permissions::Permissions;
-use echo_runtime::{CapabilitySource, Runtime, RuntimeSettings};
+use echo_runtime::{Runtime, RuntimeSettings};
 
+mod backends;
 pub mod backup;
 mod stores;
 
@@ -89,7 +81,6 @@ struct Host {
     tokens: Arc<EmbeddedTokens>,
     blobs: Arc<dyn Blobs>,
     cache: Arc<dyn Cache>,
-    feed: Arc<dyn Feed>,
     queue: Arc<EmbeddedQueue>,
     backends: Arc<Backends>,
     /// Ends schedules, upkeep and watching.
@@ -215,7 +206,6 @@ impl Host {
             tokens,
             blobs,
             cache,
-            feed,
             queue,
             backends,
             upkeep_stop,
@@ -521,90 +511,4 @@ fn announce(config: &Config, addresses: &Addresses) {
         println!("  data              {}", config.data.dir.display());
     }
     tracing::info!(public = addresses.public, admin = addresses.admin, "serving");
-}
-
-/// The backends, and what each service gets of them.
-struct Backends {
-    config: Arc<Config>,
-    stores: Arc<Stores>,
-    databases: tokio::sync::Mutex<HashMap<ServiceName, Arc<dyn Database>>>,
-    relays: parking_lot::Mutex<Vec<JoinHandle<()>>>,
-    relays_stop: CancellationToken,
-    blobs: Arc<dyn Blobs>,
-    cache: Arc<dyn Cache>,
-    feed: Arc<dyn Feed>,
-    queue: Arc<dyn Queue>,
-    sockets: Arc<dyn Sockets>,
-    passwords: Arc<dyn Passwords>,
-    tokens: Arc<dyn Tokens>,
-    senders: Arc<Senders>,
-}
-
-impl Backends {
-    /// The service's database; its outbox is relayed from the first time on.
-    async fn database(&self, service: &ServiceName) -> Result<Arc<dyn Database>, String> {
-        let mut databases = self.databases.lock().await;
-        if let Some(database) = databases.get(service) {
-            return Ok(database.clone());
-        }
-        let database = self.stores.sql().open(service).await.map_err(|error| error.to_string())?;
-        match self.stores.as_ref() {
-            Stores::Embedded { .. } => self.relay(database.clone()).await.map_err(|error| error.to_string())?,
-            Stores::Postgres { feed, .. } => self.relay_leased(ServiceOutbox::of_service(feed.clone(), service, database.clone())),
-        }
-        databases.insert(service.clone(), database.clone());
-        Ok(database)
-    }
-
-    /// The events of devices.
-    async fn relay_feed(&self) -> anyhow::Result<()> {
-        match self.stores.as_ref() {
-            Stores::Embedded { feed, .. } => self.relay(feed.clone()).await?,
-            Stores::Postgres { feed, .. } => self.relay_leased(ServiceOutbox::of_feed(feed.clone())),
-        }
-        Ok(())
-    }
-
-    async fn relay(&self, outbox: Arc<dyn Outbox>) -> Result<(), RelayError> {
-        Relay::continue_above(outbox.as_ref(), self.queue.as_ref(), self.feed.as_ref()).await?;
-        let relay = Relay::spawn(outbox, self.queue.clone(), self.feed.clone(), self.sockets.clone(), self.relays_stop.clone());
-        self.relays.lock().push(relay);
-        Ok(())
-    }
-
-    fn relay_leased(&self, outbox: ServiceOutbox) {
-        let (queue, feed, sockets) = (self.queue.clone(), self.feed.clone(), self.sockets.clone());
-        self.relays.lock().push(LeasedRelay::spawn(Arc::new(outbox), queue, feed, sockets, self.relays_stop.clone()));
-    }
-
-    async fn end_relays(&self) {
-        self.relays_stop.cancel();
-        let relays = std::mem::take(&mut *self.relays.lock());
-        for relay in relays {
-            // A relay's panic was logged where it happened; what it left stays in the outbox.
-            let _ = relay.await;
-        }
-    }
-}
-
-#[async_trait]
-impl CapabilitySource for Backends {
-    async fn capabilities_of(&self, service: &ServiceName, defaults: &BTreeMap<String, toml::Value>) -> Result<Arc<Capabilities>, String> {
-        Ok(Arc::new(Capabilities {
-            database: self.database(service).await?,
-            cache: self.cache.clone(),
-            blobs: self.blobs.clone(),
-            feed: self.feed.clone(),
-            sockets: self.sockets.clone(),
-            passwords: self.passwords.clone(),
-            tokens: self.tokens.clone(),
-            settings: self.config.service_settings(service, defaults),
-            pace: Pace::default(),
-            senders: self.senders.clone(),
-        }))
-    }
-
-    fn dialect(&self) -> &'static str {
-        self.stores.sql().dialect()
-    }
 }

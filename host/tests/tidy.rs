@@ -51,7 +51,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("rusqlite", &["capabilities/sql/sqlite/"]),
     ("redis", &["capabilities/cache/redis.rs"]),
     ("sqlparser", &["capabilities/sql/migration.rs", "capabilities/sql/postgres/guard.rs"]),
-    ("percent_encoding", &["gateway/routes.rs"]),
+    ("percent_encoding", &["gateway/routes.rs", "gateway/dispatch/stream/"]),
     ("memchr", &["capabilities/sql/sqlite/"]),
     ("libc", &["priority.rs"]),
     ("rustix", &["runtime/", "capabilities/sql/sqlite/", "main.rs", "descriptors.rs"]),
@@ -66,7 +66,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("notify", &["watch.rs"]),
     ("reqwest", &["admin/client.rs"]),
     ("clap", &["cli.rs", "main.rs"]),
-    ("anyhow", &["main.rs", "cli.rs", "app.rs", "app/stores.rs"]),
+    ("anyhow", &["main.rs", "cli.rs", "app.rs", "app/stores.rs", "app/backends.rs"]),
 ];
 
 /// What is text in the sources and not the name of a library, and who may write it.

@@ -163,7 +163,7 @@ async fn bindings_that_lead_nowhere_are_refused() {
     let taken = taken.manifest("etag = true", "").manifest("cache = { ttl = \"1h\", per = \"public\" }", "").packed();
     let pushing = Candidate::of("presence").manifest("call = \"presence\"\nclass", "call = \"presence\"\nevent = \"flood\"\nclass");
     let reason = "frames of type flood are pushed by hostile and by presence";
-    gate.refuses("presence", pushing.packed(), "compatibility", When::Uploading, &[reason]).await;
+    check_refusal(gate.dry_run("presence", pushing.packed()).await, "compatibility", &[reason]);
     let reason = "POST /api/v1/front/lookup is served by front and by location";
     check_refusal(gate.dry_run("location", taken.clone()).await, "compatibility", &[reason]);
     let moved = "route-removed:GET /api/v1/location/lookup";

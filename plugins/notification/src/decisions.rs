@@ -169,6 +169,7 @@ fn decide_batch(due: &[Awaited], now: Timestamp) -> Result<(), Error> {
                 store::insert_traces(tx, id, &missed, "pushed", now)?;
                 store::insert_traces(tx, id, &reached, "acknowledged", now)?;
                 store::insert_outgoing(tx, &pushes)?;
+                store::drop_pushes_without_device(tx, id)?;
             }
             Ok::<_, Error>(())
         })?;

@@ -54,16 +54,15 @@ pub fn delete_device(token_hash: &str, user_id: &str) -> Result<bool, SqlError> 
     Ok(Database.execute(sql, params![token_hash, uuid(user_id)])? == 1)
 }
 
-/// Forgets the tokens of sessions, at least one, that ended; and those of the user of which no session is known, for they are older than that.
+/// Forgets the tokens of sessions, at least one, that ended, with what was to be pushed to them; and those of the user of which no session is known,
+/// for they are older than that.
 pub fn delete_devices_of_sessions(tx: &Transaction, user_id: &str, session_ids: &[String]) -> Result<(), SqlError> {
     for session_ids in session_ids.chunks(LIST_PARAMS_MAX) {
-        let sql = format!(
-            "DELETE FROM devices WHERE user_id = $1 AND (session_id IS NULL OR session_id IN ({}))",
-            placeholders(2, session_ids.len())
-        );
-        let mut values = params![uuid(user_id)];
-        values.extend(session_ids.iter().map(uuid));
-        tx.execute(&sql, values)?;
+        let ended = format!("user_id = $1 AND (session_id IS NULL OR session_id IN ({}))", placeholders(2, session_ids.len()));
+        let values = || [params![uuid(user_id)], session_ids.iter().map(uuid).collect()].concat();
+        let pushes = format!("DELETE FROM outbox WHERE channel = 'push' AND recipient IN (SELECT token FROM devices WHERE {ended})");
+        tx.execute(&pushes, values())?;
+        tx.execute(&format!("DELETE FROM devices WHERE {ended}"), values())?;
     }
     Ok(())
 }
@@ -209,6 +208,15 @@ pub fn forget_awaited(tx: &Transaction, message_ids: &[String], at: Timestamp) -
     let mut values = params![timestamp(at)];
     values.extend(message_ids.iter().map(uuid));
     tx.execute(&sql, values)?;
+    Ok(())
+}
+
+/// A token that ended while it was decided on gets no push.
+pub fn drop_pushes_without_device(tx: &Transaction, message_id: &str) -> Result<(), SqlError> {
+    tx.execute(
+        "DELETE FROM outbox WHERE message_id = $1 AND channel = 'push' AND recipient NOT IN (SELECT token FROM devices)",
+        params![uuid(message_id)],
+    )?;
     Ok(())
 }
 

@@ -284,7 +284,7 @@ pub fn count_numbers(
     per_day: u64,
 ) -> Result<bool, SqlError> {
     let counted = tx.execute(
-        "INSERT INTO number_quotas (owner_id, day_started_at, tested) SELECT $1, $2, $3 WHERE $3 <= $5 ON CONFLICT (owner_id) DO UPDATE SET \
+        "INSERT INTO number_quotas (owner_id, day_started_at, tested) SELECT $1, $2, CAST($3 AS BIGINT) WHERE CAST($3 AS BIGINT) <= $5 ON CONFLICT (owner_id) DO UPDATE SET \
          tested = CASE WHEN number_quotas.day_started_at <= $4 THEN excluded.tested ELSE number_quotas.tested + excluded.tested END, \
          day_started_at = CASE WHEN number_quotas.day_started_at <= $4 THEN excluded.day_started_at ELSE number_quotas.day_started_at END \
          WHERE number_quotas.day_started_at <= $4 OR number_quotas.tested + excluded.tested <= $5",

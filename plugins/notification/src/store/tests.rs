@@ -142,7 +142,11 @@ mod delete_devices_of_sessions {
         }
         forget_session(4);
         forget_session(6);
+        for (number, token) in [(1, "t01"), (3, "t03"), (5, "t05")] {
+            insert_outgoing(&Database, &[(id(number), Outgoing { recipient: token.to_owned(), ..row(number, Some(91), 10).1 })]).unwrap();
+        }
         committed(|tx| delete_devices_of_sessions(tx, &id(1), &ids([1, 2, 9])));
+        assert_eq!(sorted(recipients()), ["t03", "t05"], "what was to be pushed goes along");
         assert_eq!((tokens_of(1), sorted(tokens_of(2))), (vec!["t03".to_owned()], vec!["t05".to_owned(), "t06".to_owned()]));
     }
 
@@ -154,6 +158,22 @@ mod delete_devices_of_sessions {
         device(3, 1, MANY + 1, 10);
         committed(|tx| delete_devices_of_sessions(tx, &id(1), &ids(1..=MANY)));
         assert_eq!(tokens_of(1), ["t03"]);
+    }
+}
+
+mod drop_pushes_without_device {
+    use super::*;
+
+    #[test]
+    fn leaves_those_to_devices_that_are_there() {
+        let _store = store();
+        device(1, 1, 1, 10);
+        for (number, message, token) in [(1, 91, "t01"), (2, 91, "gone"), (3, 92, "gone")] {
+            insert_outgoing(&Database, &[(id(number), Outgoing { recipient: token.to_owned(), ..row(number, Some(message), 10).1 })])
+                .unwrap();
+        }
+        committed(|tx| drop_pushes_without_device(tx, &id(91)));
+        assert_eq!(sorted(recipients()), ["gone", "t01"]);
     }
 }
 

@@ -559,7 +559,7 @@ fn a_login_goes_in() {
     let values = codec.decode(&Input::Http { path: &[], query: None, body: Some(body) }).unwrap();
     let Val::Record(fields) = &values[0] else { panic!() };
     let names: Vec<_> = fields.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["phone", "password", "device"]);
+    assert_eq!(names, ["phone", "password", "device", "totp"]);
     let missing = codec.decode(&Input::Http { path: &[], query: None, body: None });
     assert_eq!(wrong(missing), pairs(&[("phone", "required"), ("password", "required"), ("device", "required")]));
     let nested = codec.decode(&Input::Json(b"{\"phone\":\"+1\",\"password\":\"x\",\"device\":{\"idd\":\"a\"}}"));

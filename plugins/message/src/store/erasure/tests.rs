@@ -42,6 +42,28 @@ mod group_of {
 
 mod forget_marks_of {
     use super::*;
+    use crate::bindings::exports::echo::message::api::{Invite, MessageType, SendRequest};
+    use crate::store::invites;
+    use crate::store::scheduled::{self, Scheduled};
+
+    fn waiting(sender: u32) -> Scheduled {
+        let draft = SendRequest {
+            conversation_id: id(91),
+            client_message_id: "later".to_owned(),
+            type_: MessageType::Text,
+            content: Some("not yet".to_owned()),
+            media_id: None,
+            location: None,
+            contact: None,
+            poll: None,
+            reply_to: None,
+            thread_id: None,
+            mentions: None,
+            metadata: None,
+        };
+        let (id, sender_id) = (id(700 + sender), id(sender));
+        Scheduled { id, sender_id, revision: 1, draft, send_at: 900, created_at: 100, failure: None, content_hash: vec![1] }
+    }
 
     #[test]
     fn forgets_the_users_own() {
@@ -55,9 +77,18 @@ mod forget_marks_of {
         }
         blocked(1, 3);
         blocked(2, 3);
+        let poll = asked(91, 2, false, None);
+        for user in [1, 2] {
+            voted(&poll, user, &[0]);
+            let (code, created_by) = (format!("code {user}"), id(user));
+            let invite = Invite { code, conversation_id: id(91), created_by, created_at: 100, expires_at: None, uses_max: None, uses: 0 };
+            committed(|tx| invites::insert(tx, &invite));
+            committed(|tx| scheduled::insert(tx, &waiting(user)));
+        }
+        let tables = ["reactions", "starred", "drafts", "blocks", "poll_votes", "invites", "scheduled"];
         committed(|tx| forget_marks_of(tx, &id(1)));
-        assert_eq!(["reactions", "starred", "drafts", "blocks"].map(count), [1, 1, 1, 1]);
+        assert_eq!(tables.map(count), [1; 7]);
         committed(|tx| forget_marks_of(tx, &id(2)));
-        assert_eq!(["reactions", "starred", "drafts", "blocks"].map(count), [0, 0, 0, 0]);
+        assert_eq!(tables.map(count), [0; 7]);
     }
 }

@@ -264,9 +264,8 @@ impl Pooled {
 
     /// The number of changed rows. `keep`: the statement stays prepared.
     pub async fn run(&mut self, sql: &str, values: Vec<Value>, visit: &mut impl Visit) -> Result<u64, SqlError> {
-        let hints = values::hints(&values);
-        // What is bytes where PostgreSQL would expect something else makes another statement of the same text.
-        let text = if hints.is_empty() { sql.to_owned() } else { format!("{sql}\n-- {}", hints.len()) };
+        let hints = values::hints(sql, &values);
+        let text = values::marked(sql, &hints);
         let text = AssertSqlSafe(text).into_sql_str();
         self.during(Duration::from_millis(limits::SQL_TIMEOUT_MS), async |connection| {
             let statement = connection.prepare_with(text.clone(), &hints).await?;

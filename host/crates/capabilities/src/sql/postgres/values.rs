@@ -41,11 +41,33 @@ mod oid {
 const EPOCH_US: i64 = 946_684_800_000_000;
 
 /// What to say of the parameters when a statement is prepared: nothing, but that bytes are bytes, as PostgreSQL would take them for a text where nothing
-/// else says what they are.
-pub fn hints(values: &[Value]) -> Vec<PgTypeInfo> {
-    let Some(last) = values.iter().rposition(|value| matches!(value, Value::Bytes(_))) else { return Vec::new() };
-    let hint = |value: &Value| PgTypeInfo::with_oid(Oid(if matches!(value, Value::Bytes(_)) { oid::BYTEA } else { 0 }));
-    values[..=last].iter().map(hint).collect()
+/// else says what they are. In a list of values that stands for a table (`WITH t AS (VALUES …)`) nothing does, so there each has its value's type.
+pub fn hints(sql: &str, values: &[Value]) -> Vec<PgTypeInfo> {
+    let is_table = sql.contains("(VALUES");
+    let number_of = |value: &Value| match value {
+        Value::Bytes(_) => oid::BYTEA,
+        _ if !is_table => 0,
+        Value::Null => 0,
+        Value::Boolean(_) => oid::BOOL,
+        Value::S64(_) => oid::INT8,
+        Value::F64(_) => oid::FLOAT8,
+        Value::Text(_) => oid::TEXT,
+        Value::Uuid(_) => oid::UUID,
+        Value::Timestamp(_) => oid::TIMESTAMPTZ,
+        Value::Json(_) => oid::JSONB,
+        Value::Decimal(_) => oid::NUMERIC,
+    };
+    let Some(last) = values.iter().rposition(|value| number_of(value) != 0) else { return Vec::new() };
+    values[..=last].iter().map(|value| PgTypeInfo::with_oid(Oid(number_of(value)))).collect()
+}
+
+/// The same statement with other hints is another one where statements are kept by their text.
+pub fn marked(sql: &str, hints: &[PgTypeInfo]) -> String {
+    if hints.is_empty() {
+        return sql.to_owned();
+    }
+    let numbers: Vec<String> = hints.iter().map(|hint| hint.oid().map_or(0, |oid| oid.0).to_string()).collect();
+    format!("{sql}\n-- {}", numbers.join(" "))
 }
 
 /// Errors: `TooLarge` for a value that no service may have, `Other` for one that the statement has no use for.
@@ -339,6 +361,17 @@ fn decode(value: PgValueRef<'_>) -> Result<Value, BoxDynError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_that_stand_for_a_table_have_their_own_types() {
+        let values = [Value::Uuid(Uuid::nil()), Value::Null, Value::S64(1), Value::Null];
+        let numbers = |sql: &str| hints(sql, &values).iter().map(number_of).collect::<Vec<_>>();
+        assert_eq!(numbers("WITH t (id) AS (VALUES ($1, $2), ($3, $4)) SELECT 1"), [oid::UUID, 0, oid::INT8]);
+        assert_eq!(numbers("INSERT INTO t VALUES ($1, $2, $3, $4)"), [0_u32; 0]);
+        assert_eq!(hints("SELECT $1", &[Value::S64(1), Value::Bytes(vec![1])]).iter().map(number_of).collect::<Vec<_>>(), [0, oid::BYTEA]);
+        assert_eq!(marked("SELECT 1", &[]), "SELECT 1");
+        assert_eq!(marked("S", &hints("(VALUES", &values)), "S\n-- 2950 0 20");
+    }
 
     #[test]
     fn decimals_come_back_as_they_were() {
