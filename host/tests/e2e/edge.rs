@@ -263,7 +263,7 @@ async fn every_route_is_served_and_only_the_public_ones_to_anybody() {
         if route == "GET /dev/outbox" {
             reply.expect(StatusCode::OK);
         } else if route == SIGNED {
-            reply.expect_problem(404, "not_found");
+            reply.expect_problem(401, "unauthenticated");
         } else if PUBLIC.contains(&route) {
             // It reached the service's contract, which wants fields.
             reply.expect_problem(422, "invalid");
