@@ -169,12 +169,12 @@ impl Host {
         let upkeep = TaskTracker::new();
         let stop = upkeep_stop.clone();
         upkeep.spawn(async move { telemetry::metrics().upkeep(stop).await });
-        let (keeper, stop) = (tokens.clone(), upkeep_stop.clone());
-        upkeep.spawn(async move { keeper.upkeep(stop).await });
+        let (tokens_upkeep, stop) = (tokens.clone(), upkeep_stop.clone());
+        upkeep.spawn(async move { tokens_upkeep.upkeep(stop).await });
         let stop = upkeep_stop.clone();
         upkeep.spawn(async move { stores.upkeep(stop).await });
         upkeep.spawn(expire_feeds(feed.clone(), config.feed.cursors_kept, upkeep_stop.clone()));
-        upkeep.spawn(expire_letters(queue.clone(), config.queue.dead_letter_ttl, upkeep_stop.clone()));
+        upkeep.spawn(expire_dead_letters(queue.clone(), config.queue.dead_letter_ttl, upkeep_stop.clone()));
         upkeep.spawn(upkeep_stop.clone().run_until_cancelled_owned(announcer.clone().run()));
 
         for (what, error) in runtime.start_services(config.plugins_folder().unwrap_or(&PathBuf::new())).await? {
@@ -462,11 +462,11 @@ async fn expire_feeds(feed: Arc<dyn Feed>, cursors_kept: Duration, stop: Cancell
     }
 }
 
-async fn expire_letters(queue: Arc<EmbeddedQueue>, ttl: Duration, stop: CancellationToken) {
+async fn expire_dead_letters(queue: Arc<EmbeddedQueue>, ttl: Duration, stop: CancellationToken) {
     let mut interval = tokio::time::interval(Duration::from_secs(limits::DEAD_LETTER_SWEEP_S));
     while stop.run_until_cancelled(interval.tick()).await.is_some() {
         let now_us = jiff::Timestamp::now().as_microsecond().max(0) as u64;
-        match queue.expire_letters(now_us.saturating_sub(ttl.as_micros() as u64)).await {
+        match queue.expire_dead_letters(now_us.saturating_sub(ttl.as_micros() as u64)).await {
             Ok(0) => {}
             Ok(count) => tracing::warn!(count, "dead letters that nobody replayed have expired"),
             Err(error) => tracing::error!(%error, "dead letters could not be looked over"),

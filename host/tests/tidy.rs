@@ -175,7 +175,7 @@ fn modules_do_not_know_each_other_in_circles() {
     for source in &sources {
         let own = source.module.join("::");
         let others = source.paths().into_iter().filter_map(|path| module_of(&path)).filter(|other| {
-            // A module and what lies in its folder are one house: they may know each other.
+            // A module and what lies in its folder belong together: they may know each other.
             let (inner, outer) = (format!("{own}::"), format!("{other}::"));
             *other != own && !inner.starts_with(&outer) && !outer.starts_with(&inner)
         });

@@ -75,7 +75,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/v1/plugins/{name}/history", get(history))
         .route("/admin/v1/queue", get(queue_state))
         .route("/admin/v1/queue/dead-letters", get(dead_letters))
-        .route("/admin/v1/queue/dead-letters/{id}", delete(drop_letter))
+        .route("/admin/v1/queue/dead-letters/{id}", delete(drop_dead_letter))
         .route("/admin/v1/queue/dead-letters/{id}/replay", post(replay_letter))
         .route("/admin/v1/backup", post(back_up))
         .route("/admin/v1/connections", get(connections))
@@ -306,8 +306,8 @@ async fn replay_letter(State(state): State<Arc<AdminState>>, Path(id): Path<i64>
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn drop_letter(State(state): State<Arc<AdminState>>, Path(id): Path<i64>) -> Result<Response, AdminError> {
-    state.queue.drop_letter(id).await?;
+async fn drop_dead_letter(State(state): State<Arc<AdminState>>, Path(id): Path<i64>) -> Result<Response, AdminError> {
+    state.queue.drop_dead_letter(id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -391,7 +391,7 @@ impl From<QueueError> for AdminError {
         let (status, code) = match error {
             QueueError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "queue_unavailable"),
             QueueError::Full { .. } => (StatusCode::SERVICE_UNAVAILABLE, "queue_full"),
-            QueueError::NoSuchLetter(_) => (StatusCode::NOT_FOUND, "no_such_dead_letter"),
+            QueueError::NoSuchDeadLetter(_) => (StatusCode::NOT_FOUND, "no_such_dead_letter"),
         };
         Self(Problem::new(status, code, error.to_string()))
     }

@@ -396,12 +396,12 @@ pub const RELAY_REST: u32 = 3;
 /// Partitions of a topic: events of the same key are handled in order, of different ones side by side.
 pub const QUEUE_PARTITIONS: u32 = 8;
 /// Events of one partition of one consumer that are in memory, and their bytes; what is beyond waits in the file.
-pub const QUEUE_LANE_EVENTS_MAX: usize = 256;
-pub const QUEUE_LANE_BYTES_MAX: usize = 1024 * 1024;
+pub const QUEUE_PARTITION_EVENTS_MAX: usize = 256;
+pub const QUEUE_PARTITION_BYTES_MAX: usize = 1024 * 1024;
 /// What has been handled is written down together, at most this long after the first, in milliseconds, ...
-pub const QUEUE_SETTLE_MS: u64 = 20;
+pub const QUEUE_ACK_FLUSH_MS: u64 = 20;
 /// ... and handling pauses while so many events are not written down (the disk is full or gone).
-pub const QUEUE_UNSETTLED_MAX: usize = 10_000;
+pub const QUEUE_ACKS_WAITING_MAX: usize = 10_000;
 /// Events of one publisher that wait for their subscribers (`queue.waiting_max`), one for each subscriber, and their bytes; beyond, the queue takes none
 /// of its events until some are handled. While it takes none, the service's transactions with events are refused, to be tried again after so many
 /// milliseconds; also while the queue is away and its outbox has gone so many effects beyond the first event that waits in it.

@@ -136,8 +136,8 @@ mod tests {
             senders.take_at(sender, &[victim], 0).expect("within the burst");
         }
         for _ in 0..20 {
-            let crowd: Vec<Uuid> = (0..100).map(|_| Uuid::now_v7()).collect();
-            senders.take_at(sender, &crowd, 0).expect("others");
+            let many: Vec<Uuid> = (0..100).map(|_| Uuid::now_v7()).collect();
+            senders.take_at(sender, &many, 0).expect("others");
         }
         senders.take_at(sender, &[victim], 0).expect_err("still too many");
         assert!(senders.shards.iter().map(|shard| shard.lock().len()).sum::<usize>() <= 1_000);

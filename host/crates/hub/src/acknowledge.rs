@@ -17,14 +17,14 @@ pub(super) struct Acknowledger {
     flush_after: Duration,
     /// Each connection at most once: bounded by the connections.
     waiting: Mutex<Vec<Arc<Connection>>>,
-    rung: Notify,
+    wake: Notify,
     /// One writer at a time, so that an older batch cannot be written after a newer one.
     writing: tokio::sync::Mutex<()>,
 }
 
 impl Acknowledger {
     pub fn new(feed: Arc<dyn Feed>, flush_after: Duration) -> Self {
-        Self { feed, flush_after, waiting: Mutex::default(), rung: Notify::new(), writing: tokio::sync::Mutex::default() }
+        Self { feed, flush_after, waiting: Mutex::default(), wake: Notify::new(), writing: tokio::sync::Mutex::default() }
     }
 
     /// All that this device was given, up to `seq`, reached it; 0 where only what it was given is to be noted.
@@ -32,14 +32,14 @@ impl Acknowledger {
         connection.acknowledged.fetch_max(seq, Ordering::SeqCst);
         if !connection.acknowledgement_waits.swap(true, Ordering::SeqCst) {
             self.waiting.lock().push(connection.clone());
-            self.rung.notify_one();
+            self.wake.notify_one();
         }
     }
 
     /// Writes what is noted, for ever, each time at most `flush_after` behind the first.
     pub async fn run(self: Arc<Self>) {
         loop {
-            self.rung.notified().await;
+            self.wake.notified().await;
             tokio::time::sleep(self.flush_after).await;
             self.flush().await;
         }

@@ -21,7 +21,7 @@ pub struct Announcer {
     /// In their order. Full: what comes then is dropped, which takes a feed that is away (no socket opens without it) and more sockets
     /// closing than the host may have.
     waiting: Mutex<VecDeque<Noted>>,
-    rung: Notify,
+    wake: Notify,
     /// One writer at a time, so that events leave in the order in which they were noted.
     writing: tokio::sync::Mutex<()>,
 }
@@ -44,7 +44,7 @@ pub enum AnnounceError {
 
 impl Announcer {
     pub fn new(feed: Arc<dyn Feed>, queue: Arc<dyn Queue>) -> Arc<Self> {
-        Arc::new(Self { feed, queue, waiting: Mutex::default(), rung: Notify::new(), writing: tokio::sync::Mutex::default() })
+        Arc::new(Self { feed, queue, waiting: Mutex::default(), wake: Notify::new(), writing: tokio::sync::Mutex::default() })
     }
 
     /// Never waits: it is called by a socket that opens or closes, under a lock of the registry.
@@ -58,13 +58,13 @@ impl Announcer {
             }
             waiting.push_back(Noted { id: Uuid::now_v7(), at_us, change });
         }
-        self.rung.notify_one();
+        self.wake.notify_one();
     }
 
     /// Publishes what is noted, for ever; where that fails, again after a pause.
     pub async fn run(self: Arc<Self>) {
         loop {
-            self.rung.notified().await;
+            self.wake.notified().await;
             let mut pause_ms = limits::FEED_RETRY_FIRST_MS;
             while let Err(error) = self.flush().await {
                 if pause_ms == limits::FEED_RETRY_FIRST_MS {
@@ -84,12 +84,12 @@ impl Announcer {
             if noted.is_empty() {
                 return Ok(());
             }
-            let heard = (self.queue.is_heard(CONNECTED).await?, self.queue.is_heard(DISCONNECTED).await?);
-            let is_heard = |noted: &&Noted| match noted.change {
+            let heard = (self.queue.has_subscribers(CONNECTED).await?, self.queue.has_subscribers(DISCONNECTED).await?);
+            let has_subscribers = |noted: &&Noted| match noted.change {
                 Change::Connected(_) => heard.0,
                 Change::Disconnected(_) => heard.1,
             };
-            let events: Vec<Event> = noted.iter().filter(is_heard).map(Noted::event).collect();
+            let events: Vec<Event> = noted.iter().filter(has_subscribers).map(Noted::event).collect();
             if !events.is_empty() {
                 self.feed.announce(&events).await?;
             }

@@ -62,7 +62,7 @@ pub(super) struct Socket {
     expires_at: Instant,
     heard_at: Instant,
     heartbeat: Heartbeat,
-    pace: Pace,
+    pace: FrameRate,
     unflushed: bool,
     /// Others have their turn before what was written leaves.
     gathering: bool,
@@ -135,7 +135,7 @@ impl Socket {
             expires_at: expiry(&caller, now),
             heard_at: now,
             heartbeat: Heartbeat::Quiet,
-            pace: Pace::new(hub.settings.frames_burst, now),
+            pace: FrameRate::new(hub.settings.frames_burst, now),
             unflushed: false,
             gathering: false,
             blocked_at: None,
@@ -326,7 +326,7 @@ impl Socket {
         if self.blocked_at.is_some_and(|blocked_at| now >= blocked_at + settings.stall_timeout) && self.is_backed_up() {
             return Some(Close::TooSlow);
         }
-        // Who is not listened to cannot be heard.
+        // While nothing is read, silence is not idleness.
         if !self.takes_frames() {
             self.heard_at = now;
         }
@@ -672,12 +672,12 @@ fn broken(error: &StreamError) -> Option<Close> {
 }
 
 /// A token bucket over the frames of one client.
-struct Pace {
+struct FrameRate {
     frames_left: f32,
     at: Instant,
 }
 
-impl Pace {
+impl FrameRate {
     fn new(frames_burst: u32, now: Instant) -> Self {
         Self { frames_left: frames_burst as f32, at: now }
     }

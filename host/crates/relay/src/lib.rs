@@ -39,7 +39,7 @@ pub struct Relay {
     /// While the queue takes nothing: when it is asked again, and the pause after that.
     publish_again_at: Option<Instant>,
     publish_pause: Duration,
-    /// Ephemeral pushes up to here have been handed to the sockets: they alone have nobody who remembers.
+    /// Ephemeral pushes up to here have been handed to the sockets: nothing that receives them keeps positions, so that doubles are prevented here.
     shown: i64,
     /// Effects that have left and are still in the outbox, and since when.
     left: usize,
@@ -452,8 +452,8 @@ mod tests {
             self.queue.subscribe(consumer, topics, handler).await
         }
 
-        async fn is_heard(&self, topic: &str) -> Result<bool, QueueError> {
-            self.queue.is_heard(topic).await
+        async fn has_subscribers(&self, topic: &str) -> Result<bool, QueueError> {
+            self.queue.has_subscribers(topic).await
         }
 
         async fn stop(&self) {
@@ -472,11 +472,11 @@ mod tests {
             self.queue.replay(id).await
         }
 
-        async fn drop_letter(&self, id: i64) -> Result<(), QueueError> {
-            self.queue.drop_letter(id).await
+        async fn drop_dead_letter(&self, id: i64) -> Result<(), QueueError> {
+            self.queue.drop_dead_letter(id).await
         }
-        async fn expire_letters(&self, before_us: u64) -> Result<u64, QueueError> {
-            self.queue.expire_letters(before_us).await
+        async fn expire_dead_letters(&self, before_us: u64) -> Result<u64, QueueError> {
+            self.queue.expire_dead_letters(before_us).await
         }
 
         async fn ping(&self) -> Result<(), QueueError> {
@@ -484,7 +484,7 @@ mod tests {
         }
     }
 
-    struct House {
+    struct Fixture {
         backend: SqliteBackend,
         database: Arc<dyn Database>,
         /// Its lanes end with it.
@@ -499,7 +499,7 @@ mod tests {
         relay: JoinHandle<()>,
     }
 
-    async fn house(folder: &Path, refusals: usize, handler: Option<Arc<dyn Handler>>) -> House {
+    async fn fixture(folder: &Path, refusals: usize, handler: Option<Arc<dyn Handler>>) -> Fixture {
         let backend = SqliteBackend::new(folder);
         let database = backend.open(&ServiceName::parse("alpha").expect("a good name")).await.expect("opens");
         let queue = Arc::new(EmbeddedQueue::open(folder, Durability::default()).await.expect("opens"));
@@ -519,10 +519,10 @@ mod tests {
             ..Relay::new(database.clone(), queue.clone(), feed.clone(), arrivals.clone())
         };
         let relay = tokio::spawn(relay.run(shutdown.clone()));
-        House { backend, database, queue, feed, arrivals, refusals, hangs, is_full, shutdown, relay }
+        Fixture { backend, database, queue, feed, arrivals, refusals, hangs, is_full, shutdown, relay }
     }
 
-    impl House {
+    impl Fixture {
         /// All has left, and the files are closed.
         async fn end(self) {
             self.shutdown.cancel();
@@ -567,7 +567,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_is_committed_arrives_once_and_in_order_though_the_queue_is_away() {
         let folder = tempfile::tempdir().expect("a folder");
-        let House { database, queue: _queue, arrivals, shutdown, relay, .. } = house(folder.path(), 3, None).await;
+        let Fixture { database, queue: _queue, arrivals, shutdown, relay, .. } = fixture(folder.path(), 3, None).await;
         let user = Uuid::now_v7();
         // More than one batch.
         let count = limits::RELAY_BATCH + 20;
@@ -597,68 +597,68 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn pushes_arrive_though_the_queue_takes_nothing_and_its_events_come_later() {
         let folder = tempfile::tempdir().expect("a folder");
-        let house = house(folder.path(), usize::MAX, None).await;
+        let fixture = fixture(folder.path(), usize::MAX, None).await;
         let user = Uuid::now_v7();
         // More than the relay holds of events, so that some stay in the outbox alone.
         let count = limits::RELAY_EVENTS_WAITING_MAX + 2 * limits::RELAY_BATCH + 20;
         for number in 0..count {
-            let mut transaction = house.database.begin().await.expect("begins");
+            let mut transaction = fixture.database.begin().await.expect("begins");
             transaction.emit(event(&number.to_string())).await.expect("emits");
             transaction.emit(push(user, &number.to_string(), Class::Durable)).await.expect("emits");
             transaction.commit().await.expect("commits");
         }
-        until("the last push", || house.arrivals.entries.lock().len() >= count).await;
-        assert!(house.arrivals.events.lock().is_empty(), "the queue was away");
-        house.refusals.store(0, Ordering::SeqCst);
-        until("the last event", || house.arrivals.events.lock().len() >= count).await;
+        until("the last push", || fixture.arrivals.entries.lock().len() >= count).await;
+        assert!(fixture.arrivals.events.lock().is_empty(), "the queue was away");
+        fixture.refusals.store(0, Ordering::SeqCst);
+        until("the last event", || fixture.arrivals.events.lock().len() >= count).await;
         let expect: Vec<String> = (0..count).map(|number| number.to_string()).collect();
-        assert_eq!(*house.arrivals.events.lock(), expect, "each once, and in their order");
+        assert_eq!(*fixture.arrivals.events.lock(), expect, "each once, and in their order");
         // What comes now goes on as before, and nothing stays behind.
-        house.database.emit(vec![event("next"), push(user, "\"next\"", Class::Durable)]).await.expect("emits");
-        until("the next event", || house.arrivals.events.lock().len() > count).await;
-        house.shutdown.cancel();
-        tokio::time::timeout(Duration::from_secs(10), house.relay).await.expect("it ends").expect("no panic");
-        assert_eq!(house.arrivals.entries.lock().len(), count + 1);
-        assert_eq!(house.database.peek(i64::MIN, 1).await.expect("peeks"), []);
+        fixture.database.emit(vec![event("next"), push(user, "\"next\"", Class::Durable)]).await.expect("emits");
+        until("the next event", || fixture.arrivals.events.lock().len() > count).await;
+        fixture.shutdown.cancel();
+        tokio::time::timeout(Duration::from_secs(10), fixture.relay).await.expect("it ends").expect("no panic");
+        assert_eq!(fixture.arrivals.entries.lock().len(), count + 1);
+        assert_eq!(fixture.database.peek(i64::MIN, 1).await.expect("peeks"), []);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn pushes_arrive_though_the_queue_does_not_answer_and_its_events_come_later() {
         let folder = tempfile::tempdir().expect("a folder");
-        let house = house(folder.path(), 0, None).await;
-        house.hangs.store(true, Ordering::SeqCst);
+        let fixture = fixture(folder.path(), 0, None).await;
+        fixture.hangs.store(true, Ordering::SeqCst);
         let user = Uuid::now_v7();
         let count = 300;
         let begin = Instant::now();
         for number in 0..count {
-            let mut transaction = house.database.begin().await.expect("begins");
+            let mut transaction = fixture.database.begin().await.expect("begins");
             transaction.emit(event(&number.to_string())).await.expect("emits");
             transaction.emit(push(user, &number.to_string(), Class::Durable)).await.expect("emits");
             transaction.commit().await.expect("commits");
-            until("its push", || house.arrivals.entries.lock().len() > number).await;
+            until("its push", || fixture.arrivals.entries.lock().len() > number).await;
         }
         // Each push would have waited for a time-out of its own.
         assert!(begin.elapsed() < 30 * Duration::from_millis(200), "{:?}", begin.elapsed());
-        assert!(house.arrivals.events.lock().is_empty(), "the queue took nothing");
-        house.hangs.store(false, Ordering::SeqCst);
-        until("the last event", || house.arrivals.events.lock().len() >= count).await;
+        assert!(fixture.arrivals.events.lock().is_empty(), "the queue took nothing");
+        fixture.hangs.store(false, Ordering::SeqCst);
+        until("the last event", || fixture.arrivals.events.lock().len() >= count).await;
         let expect: Vec<String> = (0..count).map(|number| number.to_string()).collect();
-        assert_eq!(*house.arrivals.events.lock(), expect, "each once, and in their order");
+        assert_eq!(*fixture.arrivals.events.lock(), expect, "each once, and in their order");
         // Nor does the end of the host wait for it for long; what is committed stays for the next start.
-        house.hangs.store(true, Ordering::SeqCst);
-        house.database.emit(vec![event("last")]).await.expect("emits");
-        house.shutdown.cancel();
-        tokio::time::timeout(Duration::from_secs(5), house.relay).await.expect("it ends").expect("no panic");
-        house.database.rewind();
-        assert_eq!(house.database.peek(i64::MIN, 1).await.expect("peeks").len(), 1);
+        fixture.hangs.store(true, Ordering::SeqCst);
+        fixture.database.emit(vec![event("last")]).await.expect("emits");
+        fixture.shutdown.cancel();
+        tokio::time::timeout(Duration::from_secs(5), fixture.relay).await.expect("it ends").expect("no panic");
+        fixture.database.rewind();
+        assert_eq!(fixture.database.peek(i64::MIN, 1).await.expect("peeks").len(), 1);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn while_the_queue_has_no_room_events_are_refused_before_their_commit_and_pushes_are_not() {
         let folder = tempfile::tempdir().expect("a folder");
-        let house = house(folder.path(), 0, None).await;
-        let (database, user) = (&house.database, Uuid::now_v7());
-        house.is_full.store(true, Ordering::SeqCst);
+        let fixture = fixture(folder.path(), 0, None).await;
+        let (database, user) = (&fixture.database, Uuid::now_v7());
+        fixture.is_full.store(true, Ordering::SeqCst);
         let mut taken = Vec::new();
         let until_refused = Instant::now() + Duration::from_secs(20);
         let refused = loop {
@@ -675,37 +675,37 @@ mod tests {
         transaction.emit(event("within a transaction")).await.expect_err("refused too");
         drop(transaction);
         database.emit(vec![push(user, "\"push\"", Class::Durable)]).await.expect("pushes wait for no subscriber");
-        until("the push", || house.arrivals.entries.lock().len() == 1).await;
+        until("the push", || fixture.arrivals.entries.lock().len() == 1).await;
 
-        house.is_full.store(false, Ordering::SeqCst);
-        until("what was taken", || house.arrivals.events.lock().len() >= taken.len()).await;
+        fixture.is_full.store(false, Ordering::SeqCst);
+        until("what was taken", || fixture.arrivals.events.lock().len() >= taken.len()).await;
         database.emit(vec![event("after")]).await.expect("there is room again");
         taken.push("after".to_owned());
-        until("the last one", || house.arrivals.events.lock().len() >= taken.len()).await;
-        assert_eq!(*house.arrivals.events.lock(), taken, "what was taken arrives once, what was refused never does");
+        until("the last one", || fixture.arrivals.events.lock().len() >= taken.len()).await;
+        assert_eq!(*fixture.arrivals.events.lock(), taken, "what was taken arrives once, what was refused never does");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_restored_file_loses_nothing_that_comes_after_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let user = Uuid::now_v7();
-        let send = async |house: &House, numbers: std::ops::Range<usize>| {
+        let send = async |fixture: &Fixture, numbers: std::ops::Range<usize>| {
             for number in numbers {
                 let effects = vec![event(&number.to_string()), push(user, &number.to_string(), Class::Durable)];
-                house.database.emit(effects).await.expect("emits");
+                fixture.database.emit(effects).await.expect("emits");
             }
         };
         let (file, copy) = (folder.path().join("alpha.sqlite"), folder.path().join("copy"));
-        let first = house(folder.path(), 0, None).await;
+        let first = fixture(folder.path(), 0, None).await;
         send(&first, 0..5).await;
         first.end().await;
         std::fs::copy(&file, &copy).expect("a copy");
-        let second = house(folder.path(), 0, None).await;
+        let second = fixture(folder.path(), 0, None).await;
         send(&second, 5..20).await;
         second.end().await;
 
         std::fs::copy(&copy, &file).expect("restored");
-        let third = house(folder.path(), 0, None).await;
+        let third = fixture(folder.path(), 0, None).await;
         send(&third, 100..103).await;
         until("the new events", || third.arrivals.events.lock().len() >= 3).await;
         until("the new pushes", || third.arrivals.entries.lock().len() >= 3).await;
@@ -750,7 +750,7 @@ mod tests {
     async fn after_a_large_batch_some_gather_and_after_a_small_one_none() {
         const GATHER: Duration = Duration::from_millis(limits::RELAY_GATHER_MS);
         let folder = tempfile::tempdir().expect("a folder");
-        let House { queue, feed, arrivals, .. } = house(folder.path(), 0, None).await;
+        let Fixture { queue, feed, arrivals, .. } = fixture(folder.path(), 0, None).await;
         let time_of = async |count: u32, size: usize| {
             let sizes = Mutex::new(std::iter::repeat_n(size, count as usize).collect());
             let outbox = Arc::new(Batches { sizes, signal: Arc::default() });
@@ -795,7 +795,7 @@ mod tests {
         const TEST: &str = "tests::a_killed_process_loses_nothing_between_the_commit_and_the_subscriber";
         let user = Uuid::from_u128(7);
         if let Some(folder) = killed::folder() {
-            let House { database, queue: _queue, .. } = house(&folder, 0, Some(Arc::new(Teller))).await;
+            let Fixture { database, queue: _queue, .. } = fixture(&folder, 0, Some(Arc::new(Teller))).await;
             loop {
                 let id = Uuid::now_v7().to_string();
                 let mut transaction = database.begin().await.expect("begins");
@@ -815,7 +815,7 @@ mod tests {
                 };
             }
         }
-        let House { database, queue: _queue, feed, arrivals, shutdown, relay, .. } = house(folder.path(), 0, None).await;
+        let Fixture { database, queue: _queue, feed, arrivals, shutdown, relay, .. } = fixture(folder.path(), 0, None).await;
         shutdown.cancel();
         tokio::time::timeout(Duration::from_secs(20), relay).await.expect("it ends").expect("no panic");
         assert_eq!(database.peek(i64::MIN, 1).await.expect("peeks"), []);

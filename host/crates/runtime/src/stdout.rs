@@ -20,22 +20,22 @@ pub struct LogLines {
     service: ServiceName,
     unfinished: Vec<u8>,
     /// Of all streams of the instance.
-    pace: Arc<Mutex<Pace>>,
+    rate: Arc<Mutex<LineRate>>,
 }
 
 /// Lines of the current second.
-struct Pace {
+struct LineRate {
     since: Instant,
     count: u32,
 }
 
 impl LogLines {
     pub fn new(service: ServiceName) -> Self {
-        Self { service, unfinished: Vec::new(), pace: Arc::new(Mutex::new(Pace { since: Instant::now(), count: 0 })) }
+        Self { service, unfinished: Vec::new(), rate: Arc::new(Mutex::new(LineRate { since: Instant::now(), count: 0 })) }
     }
 
     fn log(&mut self) {
-        if self.pace.lock().allows(Instant::now()) {
+        if self.rate.lock().allows(Instant::now()) {
             let line = String::from_utf8_lossy(&self.unfinished);
             let line = readable(line.trim_end(), limits::LOG_MESSAGE_BYTES_MAX);
             tracing::info!(target: "guest", service = %self.service, "{line}");
@@ -46,7 +46,7 @@ impl LogLines {
     }
 }
 
-impl Pace {
+impl LineRate {
     fn allows(&mut self, now: Instant) -> bool {
         if now.duration_since(self.since) >= Duration::from_secs(1) {
             *self = Self { since: now, count: 0 };
@@ -98,10 +98,10 @@ mod tests {
     #[test]
     fn so_many_lines_a_second_and_no_more() {
         let begin = Instant::now();
-        let mut pace = Pace { since: begin, count: 0 };
-        let allowed = |pace: &mut Pace, at: Instant| (0..1_000).filter(|_| pace.allows(at)).count();
-        assert_eq!(allowed(&mut pace, begin), limits::GUEST_STDOUT_LINES_PER_S_MAX as usize);
-        assert_eq!(allowed(&mut pace, begin + Duration::from_millis(999)), 0);
-        assert_eq!(allowed(&mut pace, begin + Duration::from_secs(1)), limits::GUEST_STDOUT_LINES_PER_S_MAX as usize);
+        let mut rate = LineRate { since: begin, count: 0 };
+        let allowed = |rate: &mut LineRate, at: Instant| (0..1_000).filter(|_| rate.allows(at)).count();
+        assert_eq!(allowed(&mut rate, begin), limits::GUEST_STDOUT_LINES_PER_S_MAX as usize);
+        assert_eq!(allowed(&mut rate, begin + Duration::from_millis(999)), 0);
+        assert_eq!(allowed(&mut rate, begin + Duration::from_secs(1)), limits::GUEST_STDOUT_LINES_PER_S_MAX as usize);
     }
 }

@@ -235,8 +235,8 @@ mod tests {
             }
             self.queue.subscribe(consumer, topics, handler).await
         }
-        async fn is_heard(&self, topic: &str) -> Result<bool, QueueError> {
-            self.queue.is_heard(topic).await
+        async fn has_subscribers(&self, topic: &str) -> Result<bool, QueueError> {
+            self.queue.has_subscribers(topic).await
         }
         async fn stop(&self) {
             self.queue.stop().await;
@@ -250,11 +250,11 @@ mod tests {
         async fn replay(&self, id: i64) -> Result<(), QueueError> {
             self.queue.replay(id).await
         }
-        async fn drop_letter(&self, id: i64) -> Result<(), QueueError> {
-            self.queue.drop_letter(id).await
+        async fn drop_dead_letter(&self, id: i64) -> Result<(), QueueError> {
+            self.queue.drop_dead_letter(id).await
         }
-        async fn expire_letters(&self, before_us: u64) -> Result<u64, QueueError> {
-            self.queue.expire_letters(before_us).await
+        async fn expire_dead_letters(&self, before_us: u64) -> Result<u64, QueueError> {
+            self.queue.expire_dead_letters(before_us).await
         }
         async fn ping(&self) -> Result<(), QueueError> {
             self.queue.ping().await
@@ -311,9 +311,9 @@ mod tests {
         let manifest = "name = \"listener\"\nversion = \"0.1.0\"\n[events]\nsubscribe = [\"user.registered\"]\n";
         let packed = pack(&component, manifest, "", &[]).expect("packs");
         runtime.deploy(packed, &Decisions::default()).await.expect("it is live though the queue refused");
-        assert!(!queue.is_heard("user.registered").await.expect("answers"), "refused");
+        assert!(!queue.has_subscribers("user.registered").await.expect("answers"), "refused");
         let until = Instant::now() + Duration::from_secs(20);
-        while !queue.is_heard("user.registered").await.expect("answers") {
+        while !queue.has_subscribers("user.registered").await.expect("answers") {
             assert!(Instant::now() < until, "it never subscribed");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -1,4 +1,4 @@
-//! Blobs in whatever the crate `object_store` reaches: a folder of this machine, or S3.
+//! Blobs in a folder of this machine, through the crate `object_store`, which reaches S3 by the same calls.
 //!
 //! `<service>/objects/<last two characters>/<key>` are objects. `<service>/uploads/<upload>/<offset>` are the pieces of an upload, each as it
 //! arrived, the offset with leading zeros: a piece appears whole under its name or not at all, and one name is taken once. So of two clients

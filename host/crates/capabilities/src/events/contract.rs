@@ -411,11 +411,11 @@ async fn what_cannot_be_handled_becomes_a_dead_letter(queue: Arc<dyn Queue>) {
     queue.replay(letters[1].id).await.expect("replays");
     let seen = recorder.wait_for(3 + limits::EVENT_TRIES_MAX as usize).await;
     assert_eq!(seen.last(), Some(&bad.payload));
-    queue.drop_letter(letters[0].id).await.expect("drops");
+    queue.drop_dead_letter(letters[0].id).await.expect("drops");
     assert_eq!(queue.dead_letters(None, 10).await.expect("answers").len(), 0);
     for letter in &letters {
-        assert!(matches!(queue.replay(letter.id).await, Err(QueueError::NoSuchLetter(id)) if id == letter.id));
-        assert!(matches!(queue.drop_letter(letter.id).await, Err(QueueError::NoSuchLetter(id)) if id == letter.id));
+        assert!(matches!(queue.replay(letter.id).await, Err(QueueError::NoSuchDeadLetter(id)) if id == letter.id));
+        assert!(matches!(queue.drop_dead_letter(letter.id).await, Err(QueueError::NoSuchDeadLetter(id)) if id == letter.id));
     }
 }
 
@@ -430,11 +430,11 @@ async fn dead_letters_expire(queue: Arc<dyn Queue>) {
     let letters = queue.dead_letters(None, 10).await.expect("answers");
     let (newest, oldest) = (letters[0].at_us, letters[2].at_us);
     // Thirty days later, say: what is older than the time that is given goes.
-    assert_eq!(queue.expire_letters(oldest).await.expect("expires"), 0);
-    assert_eq!(queue.expire_letters(newest).await.expect("expires"), 2);
+    assert_eq!(queue.expire_dead_letters(oldest).await.expect("expires"), 0);
+    assert_eq!(queue.expire_dead_letters(newest).await.expect("expires"), 2);
     let left: Vec<_> = queue.dead_letters(None, 10).await.expect("answers").iter().map(|letter| letter.event.payload.clone()).collect();
     assert_eq!(left, ["third"]);
-    assert_eq!(queue.expire_letters(newest + 1).await.expect("expires"), 1);
+    assert_eq!(queue.expire_dead_letters(newest + 1).await.expect("expires"), 1);
     assert_eq!(queue.dead_letters(None, 10).await.expect("answers").len(), 0);
 }
 
@@ -502,7 +502,7 @@ async fn stopping_waits_for_the_event_at_hand(queue: Arc<dyn Queue>) {
 async fn more_than_fits_into_memory(queue: Arc<dyn Queue>) {
     let held = Arc::new(Held { begun: Notify::new(), go_on: Notify::new(), ended: AtomicUsize::new(0) });
     queue.subscribe(&consumer("alpha"), topics(&["a.a"]), held.clone()).await.expect("subscribes");
-    let count = 3 * limits::QUEUE_LANE_EVENTS_MAX;
+    let count = 3 * limits::QUEUE_PARTITION_EVENTS_MAX;
     let large = "x".repeat(limits::EVENT_BYTES_MAX);
     for chunk in (0..count).collect::<Vec<_>>().chunks(limits::RELAY_BATCH) {
         let events: Vec<_> = chunk.iter().map(|number| (*number as i64, event("a.a", "k", &number.to_string()))).collect();

@@ -1,8 +1,8 @@
 //! The queue on SQLite: one row per event and consumer, taken out when that consumer has handled it. Knows no services and no outboxes.
 //!
-//! Each topic of each consumer has `QUEUE_PARTITIONS` lanes, chosen by the key's hash. A lane is a task that handles one event at a time,
-//! so a key's events stay in order and different keys go side by side. A publish writes the rows and hands the events to the lanes
-//! in memory; lanes read the file only at the start and after an overflow.
+//! Each topic of each consumer has `QUEUE_PARTITIONS` partitions, chosen by the key's hash. A partition is a task that handles one event at a time,
+//! so a key's events stay in order and different keys go side by side. A publish writes the rows and hands the events to the partitions
+//! in memory; partitions read the file only at the start and after an overflow.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::backlog::{Backlog, Waiting, Weight, publisher_of};
-use self::lane::{Item, Lane, Next};
+use self::partition::{Item, Next, Partition};
 use super::{ConsumerState, DeadLetter, Event, Handler, Outcome, Queue, QueueError};
 use crate::sql::sqlite::pool::{File, PooledConnection};
 use crate::sql::sqlite::script::Script;
@@ -30,7 +30,7 @@ use echo_base::names::ServiceName;
 use echo_base::private_file;
 
 mod backlog;
-mod lane;
+mod partition;
 
 const TABLES: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS queue_subscription (id INTEGER PRIMARY KEY AUTOINCREMENT, consumer TEXT NOT NULL, topic TEXT NOT NULL,
@@ -52,28 +52,28 @@ const PUT_SOURCE: &str = "INSERT INTO queue_source (name, position) VALUES ($1, 
 
 pub struct EmbeddedQueue {
     core: Arc<Core>,
-    /// Ends the lanes; replaced when handling begins again after a stop.
+    /// Ends the partitions; replaced when handling begins again after a stop.
     running: parking_lot::Mutex<CancellationToken>,
-    lanes: TaskTracker,
-    settler: TaskTracker,
+    partitions: TaskTracker,
+    ack_writer: TaskTracker,
     closing: CancellationToken,
 }
 
-/// What lanes and callers share.
+/// What partitions and callers share.
 struct Core {
     file: Arc<File>,
     scripts: Scripts,
     /// Held over every publish: ids rise in the order of the commits.
     memory: tokio::sync::Mutex<Memory>,
     /// What was made of events and is not written down yet.
-    settled: parking_lot::Mutex<Vec<Settled>>,
+    acks: parking_lot::Mutex<Vec<Ack>>,
     /// One at a time writes it down.
-    settling: tokio::sync::Mutex<()>,
-    to_settle: Notify,
+    writing_acks: tokio::sync::Mutex<()>,
+    acks_waiting: Notify,
     /// What waits of each publisher.
     backlog: Backlog,
     /// Per consumer.
-    letters_max: usize,
+    dead_letters_max: usize,
 }
 
 struct Scripts {
@@ -82,7 +82,7 @@ struct Scripts {
     load: Script,
     done: Script,
     retry: Script,
-    bury: Script,
+    dead_letter: Script,
 }
 
 #[derive(Default)]
@@ -92,7 +92,7 @@ struct Memory {
     /// By topic.
     subscriptions: HashMap<String, Vec<Arc<Subscription>>>,
     /// False after a failed write: nobody knows whether it took place.
-    sound: bool,
+    valid: bool,
 }
 
 struct Subscription {
@@ -100,7 +100,7 @@ struct Subscription {
     consumer: String,
     topic: String,
     handler: ArcSwapOption<Arc<dyn Handler>>,
-    lanes: Vec<LaneCell>,
+    partitions: Vec<PartitionCell>,
     /// None while nobody handles.
     running: parking_lot::Mutex<Option<Running>>,
 }
@@ -110,12 +110,12 @@ struct Running {
     tasks: TaskTracker,
 }
 
-struct LaneCell {
-    lane: parking_lot::Mutex<Lane>,
+struct PartitionCell {
+    state: parking_lot::Mutex<Partition>,
     call: Notify,
 }
 
-enum Settled {
+enum Ack {
     Done { id: i64, weight: Weight },
     Retry { id: i64, tries: u32, due_us: u64 },
     Dead { id: i64, weight: Weight, consumer: String, reason: String, tries: u32, at_us: u64 },
@@ -128,7 +128,7 @@ impl EmbeddedQueue {
     }
 
     /// ... with so many dead letters per consumer, and so many events waiting of one publisher, at the most.
-    pub async fn open_within(folder: &Path, durability: Durability, letters_max: usize, waiting_max: u64) -> Result<Self, QueueError> {
+    pub async fn open_within(folder: &Path, durability: Durability, dead_letters_max: usize, waiting_max: u64) -> Result<Self, QueueError> {
         private_file::create_folder(folder).map_err(|error| QueueError::Unavailable(format!("{}: {error}", folder.display())))?;
         let file = Arc::new(File::open(&folder.join("queue.sqlite"), durability).await?);
         let mut writer = file.writer_alone().await?;
@@ -148,7 +148,7 @@ impl EmbeddedQueue {
             ),
             done: Script::new("DELETE FROM queue_entry WHERE id = $1"),
             retry: Script::new("UPDATE queue_entry SET tries = $2, due_us = $3 WHERE id = $1"),
-            bury: Script::all([
+            dead_letter: Script::all([
                 "INSERT INTO queue_letter (consumer, topic, event, reason, tries, at_us)
                     SELECT $2, event ->> 'topic', event, $3, $4, $5 FROM queue_entry WHERE id = $1",
                 "DELETE FROM queue_entry WHERE id = $1",
@@ -160,16 +160,16 @@ impl EmbeddedQueue {
             file,
             scripts,
             memory: tokio::sync::Mutex::default(),
-            settled: parking_lot::Mutex::default(),
-            settling: tokio::sync::Mutex::default(),
-            to_settle: Notify::new(),
+            acks: parking_lot::Mutex::default(),
+            writing_acks: tokio::sync::Mutex::default(),
+            acks_waiting: Notify::new(),
             backlog: Backlog::new(waiting_max),
-            letters_max,
+            dead_letters_max,
         });
-        core.make_sound(&mut *core.memory.lock().await).await?;
-        let (settler, closing) = (TaskTracker::new(), CancellationToken::new());
-        settler.spawn(settle_for_ever(core.clone(), closing.clone()));
-        Ok(Self { core, running: parking_lot::Mutex::default(), lanes: TaskTracker::new(), settler, closing })
+        core.make_valid(&mut *core.memory.lock().await).await?;
+        let (ack_writer, closing) = (TaskTracker::new(), CancellationToken::new());
+        ack_writer.spawn(write_acks_for_ever(core.clone(), closing.clone()));
+        Ok(Self { core, running: parking_lot::Mutex::default(), partitions: TaskTracker::new(), ack_writer, closing })
     }
 
     pub fn file(&self) -> Arc<File> {
@@ -180,12 +180,12 @@ impl EmbeddedQueue {
     pub async fn close(&self) {
         self.stop().await;
         self.closing.cancel();
-        self.settler.close();
-        self.settler.wait().await;
+        self.ack_writer.close();
+        self.ack_writer.wait().await;
         self.core.file.close().await;
     }
 
-    /// Starts the lanes of a subscription, unless they run.
+    /// Starts the partitions of a subscription, unless they run.
     fn start(&self, subscription: &Arc<Subscription>) {
         let mut running = subscription.running.lock();
         let root = self.running.lock().clone();
@@ -194,11 +194,11 @@ impl EmbeddedQueue {
         }
         let end = root.child_token();
         let tasks = TaskTracker::new();
-        for partition in 0..subscription.lanes.len() {
-            *subscription.lanes[partition].lane.lock() = Lane::from_file();
-            let work = run_lane(self.core.clone(), subscription.clone(), partition, end.clone());
-            // Tracked twice: a replaced consumer waits for its own lanes, a stop for all.
-            tasks.spawn(self.lanes.track_future(work));
+        for partition in 0..subscription.partitions.len() {
+            *subscription.partitions[partition].state.lock() = Partition::from_file();
+            let work = run_partition(self.core.clone(), subscription.clone(), partition, end.clone());
+            // Tracked twice: a replaced consumer waits for its own partitions, a stop for all.
+            tasks.spawn(self.partitions.track_future(work));
         }
         tasks.close();
         *running = Some(Running { end, tasks });
@@ -217,7 +217,7 @@ impl Queue for EmbeddedQueue {
     async fn publish(&self, source: &str, events: &[(i64, Event)]) -> Result<(), QueueError> {
         let core = &self.core;
         let mut memory = core.memory.lock().await;
-        core.make_sound(&mut memory).await?;
+        core.make_valid(&mut memory).await?;
         let seen = memory.sources.get(source).copied().unwrap_or(i64::MIN);
         let mut offers: Vec<(Arc<Subscription>, usize, Item)> = Vec::new();
         let mut rows: Vec<Params> = Vec::new();
@@ -241,10 +241,10 @@ impl Queue for EmbeddedQueue {
             }
         }
         if !rows.is_empty() {
-            // Unsound until the commit is known: also when this future is dropped.
-            memory.sound = false;
+            // Invalid until the commit is known: also when this future is dropped.
+            memory.valid = false;
             core.append(&rows, source, newest).await?;
-            memory.sound = true;
+            memory.valid = true;
         }
         memory.sources.insert(source.to_owned(), newest);
         core.backlog.add(offers.iter().map(|(_, _, item)| &item.weight));
@@ -256,14 +256,14 @@ impl Queue for EmbeddedQueue {
 
     async fn position(&self, source: &str) -> Result<Option<i64>, QueueError> {
         let mut memory = self.core.memory.lock().await;
-        self.core.make_sound(&mut memory).await?;
+        self.core.make_valid(&mut memory).await?;
         Ok(memory.sources.get(source).copied())
     }
 
     async fn subscribe(&self, consumer: &ServiceName, topics: Vec<String>, handler: Arc<dyn Handler>) -> Result<(), QueueError> {
         let core = &self.core;
         let mut memory = core.memory.lock().await;
-        core.make_sound(&mut memory).await?;
+        core.make_valid(&mut memory).await?;
         {
             let mut running = self.running.lock();
             if running.is_cancelled() {
@@ -303,29 +303,29 @@ impl Queue for EmbeddedQueue {
             }
             core.remove_subscription(&subscription).await?;
             // What waited for it is counted anew.
-            core.memory.lock().await.sound = false;
+            core.memory.lock().await.valid = false;
         }
         Ok(())
     }
 
-    async fn is_heard(&self, topic: &str) -> Result<bool, QueueError> {
+    async fn has_subscribers(&self, topic: &str) -> Result<bool, QueueError> {
         let mut memory = self.core.memory.lock().await;
-        self.core.make_sound(&mut memory).await?;
+        self.core.make_valid(&mut memory).await?;
         Ok(memory.subscriptions.get(topic).is_some_and(|subscriptions| !subscriptions.is_empty()))
     }
 
     async fn stop(&self) {
         self.running.lock().cancel();
-        self.lanes.close();
-        self.lanes.wait().await;
-        self.lanes.reopen();
-        if let Err(error) = self.core.settle().await {
+        self.partitions.close();
+        self.partitions.wait().await;
+        self.partitions.reopen();
+        if let Err(error) = self.core.write_acks().await {
             tracing::warn!(%error, "what was handled last is not written down and will be handled again");
         }
     }
 
     async fn state(&self) -> Result<Vec<ConsumerState>, QueueError> {
-        self.core.settle().await?;
+        self.core.write_acks().await?;
         let mut states = Vec::new();
         let script = Script::new(
             "SELECT consumer, topic, (SELECT count(*) FROM queue_entry WHERE subscription = queue_subscription.id),
@@ -344,7 +344,7 @@ impl Queue for EmbeddedQueue {
     }
 
     async fn dead_letters(&self, consumer: Option<&str>, limit: usize) -> Result<Vec<DeadLetter>, QueueError> {
-        self.core.settle().await?;
+        self.core.write_acks().await?;
         let script = Script::new(
             "SELECT id, consumer, event, reason, tries, at_us FROM queue_letter WHERE $1 IS NULL OR consumer = $1 ORDER BY id DESC LIMIT $2",
         );
@@ -372,9 +372,9 @@ impl Queue for EmbeddedQueue {
 
     async fn replay(&self, id: i64) -> Result<(), QueueError> {
         let core = &self.core;
-        core.settle().await?;
+        core.write_acks().await?;
         let mut memory = core.memory.lock().await;
-        core.make_sound(&mut memory).await?;
+        core.make_valid(&mut memory).await?;
         let mut found = None;
         let mut reader = core.file.reader().await?;
         each(&mut reader, &Script::new("SELECT consumer, event FROM queue_letter WHERE id = $1"), vec![id.into()], |row| {
@@ -383,34 +383,34 @@ impl Queue for EmbeddedQueue {
         })
         .await?;
         drop(reader);
-        let Some((consumer, event)) = found else { return Err(QueueError::NoSuchLetter(id)) };
+        let Some((consumer, event)) = found else { return Err(QueueError::NoSuchDeadLetter(id)) };
         let Some(subscription) = memory.find(&consumer, &event.topic) else {
             return Err(QueueError::Unavailable(format!("{consumer} no longer subscribes to {}", event.topic)));
         };
         let entry = memory.next_id;
         memory.next_id += 1;
-        memory.sound = false;
+        memory.valid = false;
         let row = entry_row(entry, &subscription, &event.key, &encode(&event), None)?;
         let mut writer = core.file.writer().await?;
         writer.begin()?;
         writer.run(&core.scripts.put_entry, row).await?;
         writer.run(&Script::new("DELETE FROM queue_letter WHERE id = $1"), values::bind([id.into()])?).await?;
         writer.commit(None).await?;
-        memory.sound = true;
+        memory.valid = true;
         let partition = partition_of(hash_of(&event.key));
         subscription
             .offer(partition, Item { id: entry, event: Arc::new(event), weight: Weight::default(), tries: 0, due: None, alone: false });
         Ok(())
     }
 
-    async fn drop_letter(&self, id: i64) -> Result<(), QueueError> {
+    async fn drop_dead_letter(&self, id: i64) -> Result<(), QueueError> {
         let script = Script::new("DELETE FROM queue_letter WHERE id = $1");
         let counts = self.core.file.write(&script, values::bind([id.into()])?).await?;
-        if counts == [0] { Err(QueueError::NoSuchLetter(id)) } else { Ok(()) }
+        if counts == [0] { Err(QueueError::NoSuchDeadLetter(id)) } else { Ok(()) }
     }
 
-    async fn expire_letters(&self, before_us: u64) -> Result<u64, QueueError> {
-        self.core.settle().await?;
+    async fn expire_dead_letters(&self, before_us: u64) -> Result<u64, QueueError> {
+        self.core.write_acks().await?;
         // They became that in the order of their ids.
         let script = Script::new("DELETE FROM queue_letter WHERE id IN (SELECT id FROM queue_letter ORDER BY id LIMIT $2) AND at_us < $1");
         let mut expired = 0;
@@ -440,29 +440,29 @@ impl Memory {
 
 impl Subscription {
     fn new(id: i64, consumer: String, topic: String) -> Self {
-        let cell = |_| LaneCell { lane: parking_lot::Mutex::new(Lane::from_file()), call: Notify::new() };
-        let lanes = (0..limits::QUEUE_PARTITIONS).map(cell).collect();
-        Self { id, consumer, topic, handler: ArcSwapOption::empty(), lanes, running: parking_lot::Mutex::new(None) }
+        let cell = |_| PartitionCell { state: parking_lot::Mutex::new(Partition::from_file()), call: Notify::new() };
+        let partitions = (0..limits::QUEUE_PARTITIONS).map(cell).collect();
+        Self { id, consumer, topic, handler: ArcSwapOption::empty(), partitions, running: parking_lot::Mutex::new(None) }
     }
 
     fn offer(&self, partition: usize, item: Item) {
-        let cell = &self.lanes[partition];
-        cell.lane.lock().offer(item);
+        let cell = &self.partitions[partition];
+        cell.state.lock().offer(item);
         cell.call.notify_one();
     }
 }
 
 impl Core {
     /// Reads anew what the file says, where that is not known. Subscriptions in memory stay: they are written before they are made.
-    async fn make_sound(&self, memory: &mut Memory) -> Result<(), SqlError> {
-        if memory.sound {
+    async fn make_valid(&self, memory: &mut Memory) -> Result<(), SqlError> {
+        if memory.valid {
             return Ok(());
         }
         // A write whose future was dropped has come to its end before the writer is given.
         let mut writer = self.file.writer_alone().await?;
         let next = Script::new("SELECT coalesce((SELECT max(id) FROM queue_entry), 0) + 1");
         each(&mut writer, &next, vec![], |row| {
-            // The lanes in memory have seen the ids of before, though all of those may have been taken out since.
+            // The partitions in memory have seen the ids of before, though all of those may have been taken out since.
             memory.next_id = memory.next_id.max(values::integer(row, 0)?);
             Ok(true)
         })
@@ -491,12 +491,12 @@ impl Core {
         self.backlog.set(counted);
         // A write whose outcome was unknown may have taken place: then its events are in the file alone.
         for subscription in memory.subscriptions.values().flatten() {
-            for cell in &subscription.lanes {
-                cell.lane.lock().look_again();
+            for cell in &subscription.partitions {
+                cell.state.lock().look_again();
                 cell.call.notify_one();
             }
         }
-        memory.sound = true;
+        memory.valid = true;
         Ok(())
     }
 
@@ -531,7 +531,7 @@ impl Core {
         let (now, now_us) = (Instant::now(), now_us());
         let mut items = Vec::new();
         let mut bytes = 0;
-        let limit = limits::QUEUE_LANE_EVENTS_MAX as i64;
+        let limit = limits::QUEUE_PARTITION_EVENTS_MAX as i64;
         let mut reader = self.file.reader().await?;
         let params = vec![subscription.into(), (partition as i64).into(), after.into(), limit.into()];
         let mut cut = false;
@@ -548,7 +548,7 @@ impl Core {
                 due: (wait_us > 0).then(|| now + Duration::from_micros(wait_us)),
                 alone: false,
             });
-            cut = bytes >= limits::QUEUE_LANE_BYTES_MAX;
+            cut = bytes >= limits::QUEUE_PARTITION_BYTES_MAX;
             Ok(!cut)
         })
         .await?;
@@ -556,35 +556,35 @@ impl Core {
         Ok((items, more))
     }
 
-    fn settled(&self, settled: Settled) {
-        self.settled.lock().push(settled);
-        self.to_settle.notify_one();
+    fn ack(&self, ack: Ack) {
+        self.acks.lock().push(ack);
+        self.acks_waiting.notify_one();
     }
 
     /// Writes down what was made of events, in one transaction.
-    async fn settle(&self) -> Result<(), SqlError> {
-        let _turn = self.settling.lock().await;
-        let taken = Taken { core: self, all: std::mem::take(&mut *self.settled.lock()) };
+    async fn write_acks(&self) -> Result<(), SqlError> {
+        let _turn = self.writing_acks.lock().await;
+        let taken = Taken { core: self, all: std::mem::take(&mut *self.acks.lock()) };
         if taken.all.is_empty() {
             return Ok(());
         }
-        let done = taken.all.iter().filter_map(|settled| match settled {
-            Settled::Done { id, .. } => Some(values::bind([(*id).into()])),
+        let done = taken.all.iter().filter_map(|ack| match ack {
+            Ack::Done { id, .. } => Some(values::bind([(*id).into()])),
             _ => None,
         });
         let done = done.collect::<Result<Vec<_>, _>>()?;
         let mut writer = self.file.writer().await?;
         writer.begin()?;
         writer.run_rows(&self.scripts.done, &done).await?;
-        for settled in &taken.all {
-            match settled {
-                Settled::Done { .. } => {}
-                Settled::Retry { id, tries, due_us } => {
+        for ack in &taken.all {
+            match ack {
+                Ack::Done { .. } => {}
+                Ack::Retry { id, tries, due_us } => {
                     let params = [(*id).into(), i64::from(*tries).into(), Value::Timestamp(*due_us)];
                     writer.run(&self.scripts.retry, values::bind(params)?).await?;
                 }
-                Settled::Dead { id, consumer, reason, tries, at_us, .. } => {
-                    let kept = self.letters_max as i64;
+                Ack::Dead { id, consumer, reason, tries, at_us, .. } => {
+                    let kept = self.dead_letters_max as i64;
                     let params = [
                         (*id).into(),
                         consumer.as_str().into(),
@@ -593,7 +593,7 @@ impl Core {
                         Value::Timestamp(*at_us),
                         kept.into(),
                     ];
-                    let counts = writer.run(&self.scripts.bury, values::bind(params)?).await?;
+                    let counts = writer.run(&self.scripts.dead_letter, values::bind(params)?).await?;
                     if counts.get(2).is_some_and(|dropped| *dropped > 0) {
                         tracing::warn!(%consumer, kept, "too many dead letters: the oldest is dropped");
                     }
@@ -601,9 +601,9 @@ impl Core {
             }
         }
         writer.commit(None).await?;
-        self.backlog.remove(taken.all.iter().filter_map(|settled| match settled {
-            Settled::Done { weight, .. } | Settled::Dead { weight, .. } => Some(weight),
-            Settled::Retry { .. } => None,
+        self.backlog.remove(taken.all.iter().filter_map(|ack| match ack {
+            Ack::Done { weight, .. } | Ack::Dead { weight, .. } => Some(weight),
+            Ack::Retry { .. } => None,
         }));
         taken.written();
         Ok(())
@@ -613,7 +613,7 @@ impl Core {
 /// Settlements on their way to the file; they go back to the front unless they were written.
 struct Taken<'a> {
     core: &'a Core,
-    all: Vec<Settled>,
+    all: Vec<Ack>,
 }
 
 impl Taken<'_> {
@@ -624,35 +624,35 @@ impl Taken<'_> {
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        let mut waiting = self.core.settled.lock();
+        let mut waiting = self.core.acks.lock();
         self.all.append(&mut waiting);
         std::mem::swap(&mut self.all, &mut *waiting);
     }
 }
 
 /// Owned by the queue; ends with `close` or when the queue is dropped.
-async fn settle_for_ever(core: Arc<Core>, closing: CancellationToken) {
-    while closing.run_until_cancelled(core.to_settle.notified()).await.is_some() {
+async fn write_acks_for_ever(core: Arc<Core>, closing: CancellationToken) {
+    while closing.run_until_cancelled(core.acks_waiting.notified()).await.is_some() {
         // What is handled meanwhile goes into the same transaction.
-        tokio::time::sleep(Duration::from_millis(limits::QUEUE_SETTLE_MS)).await;
-        if let Err(error) = core.settle().await {
+        tokio::time::sleep(Duration::from_millis(limits::QUEUE_ACK_FLUSH_MS)).await;
+        if let Err(error) = core.write_acks().await {
             tracing::warn!(%error, "what was handled cannot be written down yet");
             closing.run_until_cancelled(tokio::time::sleep(Duration::from_millis(limits::RELAY_TICK_MS))).await;
-            core.to_settle.notify_one();
+            core.acks_waiting.notify_one();
         }
     }
 }
 
 /// Owned by its subscription; ends when that is stopped or replaced, after the event at hand.
-async fn run_lane(core: Arc<Core>, subscription: Arc<Subscription>, partition: usize, end: CancellationToken) {
-    let cell = &subscription.lanes[partition];
+async fn run_partition(core: Arc<Core>, subscription: Arc<Subscription>, partition: usize, end: CancellationToken) {
+    let cell = &subscription.partitions[partition];
     let tick = Duration::from_millis(limits::QUEUE_TICK_MS);
     while !end.is_cancelled() {
-        if core.settled.lock().len() >= limits::QUEUE_UNSETTLED_MAX {
-            end.run_until_cancelled(tokio::time::sleep(Duration::from_millis(limits::QUEUE_SETTLE_MS))).await;
+        if core.acks.lock().len() >= limits::QUEUE_ACKS_WAITING_MAX {
+            end.run_until_cancelled(tokio::time::sleep(Duration::from_millis(limits::QUEUE_ACK_FLUSH_MS))).await;
             continue;
         }
-        let next = cell.lane.lock().next(Instant::now());
+        let next = cell.state.lock().next(Instant::now());
         match next {
             Next::Handle(item) => {
                 let Some(handler) = subscription.handler.load_full() else {
@@ -661,7 +661,7 @@ async fn run_lane(core: Arc<Core>, subscription: Arc<Subscription>, partition: u
                 };
                 let mut items = vec![item];
                 if !items[0].alone && handler.gathers(&subscription.topic) {
-                    cell.lane.lock().gather(&mut items);
+                    cell.state.lock().gather(&mut items);
                 }
                 match items.len() {
                     1 => {
@@ -670,14 +670,14 @@ async fn run_lane(core: Arc<Core>, subscription: Arc<Subscription>, partition: u
                         acknowledge(&core, &subscription, cell, item, outcome);
                     }
                     _ if handled_together(&core, handler.as_ref().as_ref(), &items).await => {}
-                    _ => cell.lane.lock().put_back_alone(items),
+                    _ => cell.state.lock().put_back_alone(items),
                 }
             }
             Next::Load(after) => match core.load(subscription.id, partition, after).await {
-                Ok((items, more)) => cell.lane.lock().loaded(items, more),
+                Ok((items, more)) => cell.state.lock().loaded(items, more),
                 Err(error) => {
                     tracing::warn!(consumer = %subscription.consumer, topic = %subscription.topic, %error, "events cannot be read yet");
-                    cell.lane.lock().not_loaded();
+                    cell.state.lock().not_loaded();
                     end.run_until_cancelled(tokio::time::sleep(Duration::from_millis(limits::RELAY_TICK_MS))).await;
                 }
             },
@@ -686,7 +686,7 @@ async fn run_lane(core: Arc<Core>, subscription: Arc<Subscription>, partition: u
                 let until = until.map_or(overlooked, |until| until.min(overlooked));
                 tokio::select! {
                     () = cell.call.notified() => {}
-                    () = tokio::time::sleep_until(until.into()) => if until == overlooked { cell.lane.lock().look_again() },
+                    () = tokio::time::sleep_until(until.into()) => if until == overlooked { cell.state.lock().look_again() },
                     () = end.cancelled() => {}
                 }
             }
@@ -708,39 +708,32 @@ async fn handled_together(core: &Core, handler: &dyn Handler, items: &[Item]) ->
     let events: Vec<Arc<Event>> = items.iter().map(|item| item.event.clone()).collect();
     let done = outcome_of(handler.handle_together(&events)).await == Outcome::Done;
     if done {
-        items.iter().for_each(|item| core.settled(Settled::Done { id: item.id, weight: item.weight.clone() }));
+        items.iter().for_each(|item| core.ack(Ack::Done { id: item.id, weight: item.weight.clone() }));
     }
     done
 }
 
 /// Notes what became of an event; one that is to be tried again is set aside with all of its key.
-fn acknowledge(core: &Core, subscription: &Subscription, cell: &LaneCell, mut item: Item, outcome: Outcome) {
+fn acknowledge(core: &Core, subscription: &Subscription, cell: &PartitionCell, mut item: Item, outcome: Outcome) {
     item.tries = item.tries.saturating_add(1);
-    let bury = |reason: String| {
+    let dead_letter = |reason: String| {
         tracing::warn!(
             consumer = %subscription.consumer, topic = %subscription.topic, event_id = %item.event.id, tries = item.tries, %reason,
             "an event became a dead letter"
         );
         let consumer = subscription.consumer.clone();
-        core.settled(Settled::Dead {
-            id: item.id,
-            weight: item.weight.clone(),
-            consumer,
-            reason: cut(reason),
-            tries: item.tries,
-            at_us: now_us(),
-        });
+        core.ack(Ack::Dead { id: item.id, weight: item.weight.clone(), consumer, reason: cut(reason), tries: item.tries, at_us: now_us() });
     };
     match outcome {
-        Outcome::Done => core.settled(Settled::Done { id: item.id, weight: item.weight.clone() }),
-        Outcome::Reject { reason } => bury(reason),
-        Outcome::Retry { reason, .. } if item.tries >= limits::EVENT_TRIES_MAX => bury(reason),
+        Outcome::Done => core.ack(Ack::Done { id: item.id, weight: item.weight.clone() }),
+        Outcome::Reject { reason } => dead_letter(reason),
+        Outcome::Retry { reason, .. } if item.tries >= limits::EVENT_TRIES_MAX => dead_letter(reason),
         Outcome::Retry { after, .. } => {
             let asked_max = Duration::from_millis(limits::EVENT_RETRY_ASKED_MAX_MS);
             let pause = after.map_or_else(|| pause_after(item.tries), |after| after.min(asked_max));
             let due_us = now_us() + pause.as_micros() as u64;
-            core.settled(Settled::Retry { id: item.id, tries: item.tries, due_us });
-            cell.lane.lock().set_aside(item, Instant::now() + pause);
+            core.ack(Ack::Retry { id: item.id, tries: item.tries, due_us });
+            cell.state.lock().set_aside(item, Instant::now() + pause);
         }
     }
 }

@@ -35,7 +35,7 @@ pub enum QueueError {
     #[error("too many events of {publisher} wait for their subscribers")]
     Full { publisher: String },
     #[error("no dead letter {0}")]
-    NoSuchLetter(i64),
+    NoSuchDeadLetter(i64),
 }
 
 /// What a subscriber made of an event.
@@ -97,15 +97,15 @@ pub trait Queue: Send + Sync {
     /// from now on. Topics it no longer names are no longer kept for it.
     async fn subscribe(&self, consumer: &ServiceName, topics: Vec<String>, handler: Arc<dyn Handler>) -> Result<(), QueueError>;
     /// Whether anybody subscribes to the topic, at work or away: what nobody is to hear need not be written down.
-    async fn is_heard(&self, topic: &str) -> Result<bool, QueueError>;
+    async fn has_subscribers(&self, topic: &str) -> Result<bool, QueueError>;
     /// Ends handling; what is in the queue stays. Waits for events being handled.
     async fn stop(&self);
     async fn state(&self) -> Result<Vec<ConsumerState>, QueueError>;
     async fn dead_letters(&self, consumer: Option<&str>, limit: usize) -> Result<Vec<DeadLetter>, QueueError>;
     /// Puts it back at the end of its key's events.
     async fn replay(&self, id: i64) -> Result<(), QueueError>;
-    async fn drop_letter(&self, id: i64) -> Result<(), QueueError>;
+    async fn drop_dead_letter(&self, id: i64) -> Result<(), QueueError>;
     /// Drops the dead letters that became that before this time, in microseconds since 1970; how many.
-    async fn expire_letters(&self, before_us: u64) -> Result<u64, QueueError>;
+    async fn expire_dead_letters(&self, before_us: u64) -> Result<u64, QueueError>;
     async fn ping(&self) -> Result<(), QueueError>;
 }

@@ -157,9 +157,9 @@ async fn announced_events_leave_by_the_outbox(feed: Arc<dyn Feed>) {
         correlation_id: String::new(),
     };
     let events: Vec<Event> = (0..limits::RELAY_BATCH).map(event).collect();
-    let rung = feed.signal();
+    let wake = feed.signal();
     feed.announce(&events).await.expect("announces");
-    timeout(Duration::from_secs(5), rung.notified()).await.expect("the relay is called");
+    timeout(Duration::from_secs(5), wake.notified()).await.expect("the relay is called");
     let mut left = Vec::new();
     while left.len() < events.len() {
         let effects = feed.peek(i64::MIN, limits::RELAY_BATCH).await.expect("peeks");
@@ -315,19 +315,19 @@ async fn receipts_are_told_once(feed: Arc<dyn Feed>) {
     assert_eq!(all, (1..=count).map(|number| number.to_string()).collect::<Vec<_>>(), "oldest first, each once");
 
     // Many devices at once: still once per user and receipt.
-    let crowd: Vec<Uuid> = (0..4).map(|_| Uuid::now_v7()).collect();
-    let pushes: Vec<_> = (1..=30).map(|number| (10_000 + number, push(&crowd, &format!("crowd {number}")))).collect();
+    let many: Vec<Uuid> = (0..4).map(|_| Uuid::now_v7()).collect();
+    let pushes: Vec<_> = (1..=30).map(|number| (10_000 + number, push(&many, &format!("many {number}")))).collect();
     feed.append("a", &pushes).await.expect("appends");
-    join_all((1..=30u64).flat_map(|seq| crowd.iter().map(move |user| (seq, *user))).map(|(seq, user)| {
+    join_all((1..=30u64).flat_map(|seq| many.iter().map(move |user| (seq, *user))).map(|(seq, user)| {
         let feed = feed.clone();
         async move { feed.acknowledge(&[ack(user, &format!("device {}", seq % 3), seq)]).await.expect("acknowledges") }
     }))
     .await;
     let events = told(feed.as_ref()).await;
-    for user in crowd {
+    for user in many {
         let mut receipts: Vec<_> = events.iter().filter(|(told, ..)| *told == user).flat_map(|(_, _, receipts)| receipts.clone()).collect();
         receipts.sort();
-        let mut expect: Vec<_> = (1..=30).map(|number| format!("crowd {number}")).collect();
+        let mut expect: Vec<_> = (1..=30).map(|number| format!("many {number}")).collect();
         expect.sort();
         assert_eq!(receipts, expect);
     }
@@ -450,15 +450,15 @@ async fn cursors_of_devices_that_are_away_for_long_go(feed: Arc<dyn Feed>) {
 }
 
 async fn large_batches_fit(feed: Arc<dyn Feed>) {
-    let crowd: Vec<Uuid> = (0..limits::PUSH_USERS_MAX).map(|_| Uuid::now_v7()).collect();
-    let mut large = push(&crowd, "to all");
+    let many: Vec<Uuid> = (0..limits::PUSH_USERS_MAX).map(|_| Uuid::now_v7()).collect();
+    let mut large = push(&many, "to all");
     large.payload = json!({ "text": "\"".repeat(limits::PUSH_PAYLOAD_BYTES_MAX / 2 - 20) }).to_string();
     assert!(large.payload.len() <= limits::PUSH_PAYLOAD_BYTES_MAX);
     let pushes: Vec<_> = (1..=3).map(|position| (position, large.clone())).collect();
     let entries = feed.append("a", &pushes).await.expect("appends");
-    assert_eq!(entries.len(), 3 * crowd.len());
-    assert_eq!(feed.read(crowd[9_999], 2, 10).await.expect("reads").entries[0].payload.as_ref(), large.payload);
-    assert_eq!(feed.unacknowledged("to all", &crowd).await.expect("answers").len(), crowd.len());
+    assert_eq!(entries.len(), 3 * many.len());
+    assert_eq!(feed.read(many[9_999], 2, 10).await.expect("reads").entries[0].payload.as_ref(), large.payload);
+    assert_eq!(feed.unacknowledged("to all", &many).await.expect("answers").len(), many.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -143,7 +143,7 @@ impl Core {
 }
 
 fn begin_for(writer: &mut PooledConnection, checked: &Checked) -> Result<(), SqlError> {
-    if !checked.haste.is_quick() {
+    if !checked.cost.is_quick() {
         writer.commit_others()?;
     }
     writer.begin()

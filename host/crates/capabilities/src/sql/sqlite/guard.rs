@@ -28,31 +28,31 @@ pub struct Checked {
     /// Names a function whose work grows with its values.
     pub is_linear: bool,
     pub params: usize,
-    pub haste: Haste,
+    pub cost: StatementCost,
 }
 
 /// What a run took. Work is counted by the checks of the time, which come with the steps. `took` is the time of the processor on a thread of the
 /// service's own, where it may wait long for its turn, and else the clock's.
 #[derive(Clone, Copy)]
-pub struct Effort {
+pub struct RunCost {
     pub checks: u64,
     pub took: Duration,
 }
 
 /// Whether a statement has been quick so far.
-pub struct Haste {
+pub struct StatementCost {
     /// Runs until it is trusted again; one at first.
     mistrusted_runs: AtomicU32,
 }
 
-impl Haste {
+impl StatementCost {
     pub fn is_quick(&self) -> bool {
         self.mistrusted_runs.load(Ordering::Relaxed) == 0
     }
 
-    pub fn note(&self, effort: Effort) {
+    pub fn note(&self, run_cost: RunCost) {
         // Two at once may count as one, which decides nothing.
-        let runs = if effort.checks > limits::SQLITE_QUICK_CHECKS || effort.took > Duration::from_micros(limits::SQLITE_QUICK_US) {
+        let runs = if run_cost.checks > limits::SQLITE_QUICK_CHECKS || run_cost.took > Duration::from_micros(limits::SQLITE_QUICK_US) {
             limits::SQLITE_MISTRUSTED_RUNS
         } else {
             self.mistrusted_runs.load(Ordering::Relaxed).saturating_sub(1)
@@ -108,7 +108,7 @@ fn check(sql: &str) -> Result<Checked, String> {
         is_recursive,
         is_linear,
         params,
-        haste: Haste { mistrusted_runs: AtomicU32::new(1) },
+        cost: StatementCost { mistrusted_runs: AtomicU32::new(1) },
     })
 }
 

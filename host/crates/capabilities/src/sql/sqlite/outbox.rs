@@ -386,13 +386,13 @@ mod tests {
     use crate::hub::{Class, Push};
     use crate::sql::sqlite::pool::Durability;
 
-    struct House {
+    struct Fixture {
         _folder: tempfile::TempDir,
         file: File,
         outbox: Arc<SqliteOutbox>,
     }
 
-    impl House {
+    impl Fixture {
         async fn open() -> Self {
             let folder = tempfile::tempdir().expect("a folder");
             let file = File::open(&folder.path().join("a.sqlite"), Durability::default()).await.expect("opens");
@@ -438,39 +438,39 @@ mod tests {
 
     #[tokio::test]
     async fn what_memory_cannot_hold_is_read_from_the_file() {
-        let house = House::open().await;
-        assert_eq!(house.peek(i64::MIN).await, [], "from here on it is in memory");
+        let fixture = Fixture::open().await;
+        assert_eq!(fixture.peek(i64::MIN).await, [], "from here on it is in memory");
         let count = limits::OUTBOX_NEWEST_MAX + 10;
         for number in 0..count {
-            house.commit(number, true).await;
+            fixture.commit(number, true).await;
         }
         let (mut seen, mut after, mut more) = (Vec::new(), i64::MIN, count..count + 600);
         loop {
-            let page = house.peek(after).await;
+            let page = fixture.peek(after).await;
             let Some((last, _)) = page.last() else { break };
             after = *last;
             seen.extend(page.into_iter().map(|(_, effect)| effect));
             // Others go on meanwhile.
             for number in more.by_ref().take(40) {
-                house.commit(number, true).await;
+                fixture.commit(number, true).await;
             }
         }
         assert_eq!(seen, effects(0..count + 600));
-        house.outbox.remove_up_to(&house.file, after).await.expect("removes");
-        house.commit(0, true).await;
-        assert!(house.peek(after).await[0].0 > after);
+        fixture.outbox.remove_up_to(&fixture.file, after).await.expect("removes");
+        fixture.commit(0, true).await;
+        assert!(fixture.peek(after).await[0].0 > after);
     }
 
     #[tokio::test]
     async fn a_commit_of_which_nobody_heard_is_found_in_its_place() {
-        let house = House::open().await;
-        assert_eq!(house.peek(i64::MIN).await, []);
+        let fixture = Fixture::open().await;
+        assert_eq!(fixture.peek(i64::MIN).await, []);
         for (number, told) in [(0, true), (1, false), (2, true)] {
-            house.commit(number, told).await;
+            fixture.commit(number, told).await;
         }
-        let found = house.peek(i64::MIN).await;
+        let found = fixture.peek(i64::MIN).await;
         assert_eq!(found.iter().map(|(_, effect)| effect.clone()).collect::<Vec<_>>(), effects(0..3));
-        assert_eq!(house.peek(found[2].0).await, []);
+        assert_eq!(fixture.peek(found[2].0).await, []);
     }
 
     #[tokio::test]
@@ -484,45 +484,45 @@ mod tests {
         for _ in 0..2 {
             let file = File::open(&path, Durability::default()).await.expect("opens");
             let outbox = SqliteOutbox::open(&file, "a").await.expect("opens");
-            let house = House { _folder: tempfile::tempdir().expect("a folder"), file, outbox };
-            house.commit(1, true).await;
-            let (position, _) = house.peek(before).await[0];
+            let fixture = Fixture { _folder: tempfile::tempdir().expect("a folder"), file, outbox };
+            fixture.commit(1, true).await;
+            let (position, _) = fixture.peek(before).await[0];
             assert!(position > before);
             before = position;
             // All has left: only the note of it is there to say how far it came.
-            house.outbox.remove_up_to(&house.file, position).await.expect("removes");
-            house.file.close().await;
+            fixture.outbox.remove_up_to(&fixture.file, position).await.expect("removes");
+            fixture.file.close().await;
         }
     }
 
     #[tokio::test]
     async fn who_makes_effects_waits_until_some_have_left_but_not_for_ever() {
-        let house = House::open().await;
+        let fixture = Fixture::open().await;
         let most = limits::OUTBOX_ROOM;
-        let last = house.outbox.next.fetch_add(most, Ordering::Relaxed) + most - 1;
-        assert_eq!(house.outbox.room().now_or_never(), None, "a backlog");
-        house.outbox.room().await;
-        assert!(!house.outbox.has_room(), "nothing left, and yet it ended");
-        let mut waiting = std::pin::pin!(house.outbox.room());
+        let last = fixture.outbox.next.fetch_add(most, Ordering::Relaxed) + most - 1;
+        assert_eq!(fixture.outbox.room().now_or_never(), None, "a backlog");
+        fixture.outbox.room().await;
+        assert!(!fixture.outbox.has_room(), "nothing left, and yet it ended");
+        let mut waiting = std::pin::pin!(fixture.outbox.room());
         assert_eq!(waiting.as_mut().now_or_never(), None);
-        house.peek(last).await;
+        fixture.peek(last).await;
         assert_eq!(waiting.now_or_never(), Some(()), "it was woken");
-        assert_eq!(house.outbox.room().now_or_never(), Some(()), "and nobody waits any more");
+        assert_eq!(fixture.outbox.room().now_or_never(), Some(()), "and nobody waits any more");
     }
 
     #[tokio::test]
     async fn positions_that_were_rolled_back_are_no_backlog() {
-        let house = House::open().await;
-        house.outbox.next.fetch_add(2 * limits::OUTBOX_ROOM, Ordering::Relaxed);
-        assert!(!house.outbox.has_room());
-        assert_eq!(house.peek(i64::MIN).await, []);
-        assert!(house.outbox.has_room(), "nothing is there");
+        let fixture = Fixture::open().await;
+        fixture.outbox.next.fetch_add(2 * limits::OUTBOX_ROOM, Ordering::Relaxed);
+        assert!(!fixture.outbox.has_room());
+        assert_eq!(fixture.peek(i64::MIN).await, []);
+        assert!(fixture.outbox.has_room(), "nothing is there");
     }
 
     #[tokio::test]
     async fn pushes_to_many_users_fill_a_batch_and_the_memory() {
-        let house = House::open().await;
-        assert_eq!(house.peek(i64::MIN).await, [], "from here on it is in memory");
+        let fixture = Fixture::open().await;
+        assert_eq!(fixture.peek(i64::MIN).await, [], "from here on it is in memory");
         let wide = || {
             let users = vec![Uuid::nil(); limits::PUSH_USERS_MAX];
             Effect::Push(Push {
@@ -537,25 +537,25 @@ mod tests {
         };
         let fit = limits::OUTBOX_NEWEST_BYTES_MAX / wide().bytes();
         for number in 0..=fit {
-            house.commit_effect(wide(), true).await;
-            assert_eq!(house.outbox.newest.lock().behind, number == fit, "{number}");
+            fixture.commit_effect(wide(), true).await;
+            assert_eq!(fixture.outbox.newest.lock().behind, number == fit, "{number}");
         }
         for after in 0..=fit {
-            assert_eq!(house.peek(after as i64).await.len(), 1, "from the file");
+            assert_eq!(fixture.peek(after as i64).await.len(), 1, "from the file");
         }
-        house.commit_effect(wide(), true).await;
-        house.commit_effect(wide(), true).await;
-        assert_eq!(house.peek(fit as i64 + 1).await.len(), 1, "from memory");
+        fixture.commit_effect(wide(), true).await;
+        fixture.commit_effect(wide(), true).await;
+        assert_eq!(fixture.peek(fit as i64 + 1).await.len(), 1, "from memory");
     }
 
     #[tokio::test]
     async fn what_was_rolled_back_leaves_only_a_gap() {
-        let house = House::open().await;
+        let fixture = Fixture::open().await;
         let mut pending = Pending::default();
         pending.push(effect(7)).expect("small enough");
-        pending.take(&house.outbox).expect("binds");
-        drop(house.outbox.on_end(&mut pending));
-        house.commit(0, true).await;
-        assert_eq!(house.peek(i64::MIN).await.into_iter().map(|(_, effect)| effect).collect::<Vec<_>>(), effects(0..1));
+        pending.take(&fixture.outbox).expect("binds");
+        drop(fixture.outbox.on_end(&mut pending));
+        fixture.commit(0, true).await;
+        assert_eq!(fixture.peek(i64::MIN).await.into_iter().map(|(_, effect)| effect).collect::<Vec<_>>(), effects(0..1));
     }
 }

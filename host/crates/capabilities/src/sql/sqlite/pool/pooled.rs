@@ -12,7 +12,7 @@ use super::connection::SqliteConnection;
 use super::group::{Group, OnEnd, rolled_back};
 use super::{Pool, closed};
 use crate::sql::sqlite::errors;
-use crate::sql::sqlite::guard::{Checked, Effort};
+use crate::sql::sqlite::guard::{Checked, RunCost};
 use crate::sql::sqlite::script::Script;
 use crate::sql::sqlite::values::{Params, Row};
 use crate::sql::sqlite::watch::{Speaker, Watch};
@@ -155,29 +155,29 @@ impl PooledConnection {
         // Ending a change would roll back the transaction, and those before it that are not committed.
         let begins_again = checked.reads;
         let time = Duration::from_millis(limits::SQL_TIMEOUT_MS);
-        if checked.haste.is_quick() && !checked.is_linear && !priority::is_low() && (begins_again || !checked.is_recursive) {
+        if checked.cost.is_quick() && !checked.is_linear && !priority::is_low() && (begins_again || !checked.is_recursive) {
             let (started, before) = (Instant::now(), connection.checks());
             connection.watch.begin(time, begins_again);
             let mut visitor = V::default();
             let outcome = connection.run(&checked.script, &params, &mut |row| visitor.row(row));
-            checked.haste.note(Effort { checks: connection.checks() - before, took: started.elapsed() });
+            checked.cost.note(RunCost { checks: connection.checks() - before, took: started.elapsed() });
             if outcome.is_ok() || !connection.watch.was_long.load(Ordering::Relaxed) {
                 return outcome.map(|changed| (visitor, changed));
             }
         }
         let script = checked.script.clone();
-        let (outcome, effort) = self
+        let (outcome, run_cost) = self
             .elsewhere(time, move |connection| {
                 let (began, before) = (cpu_of_this_thread(), connection.checks());
                 let mut visitor = V::default();
                 let outcome = connection.run(&script, &params, &mut |row| visitor.row(row));
-                let effort = Effort { checks: connection.checks() - before, took: cpu_of_this_thread().saturating_sub(began) };
-                (outcome.map(|changed| (visitor, changed)), effort)
+                let run_cost = RunCost { checks: connection.checks() - before, took: cpu_of_this_thread().saturating_sub(began) };
+                (outcome.map(|changed| (visitor, changed)), run_cost)
             })
             .await
             // It took longer than it may: all of its next runs are elsewhere.
-            .inspect_err(|_| checked.haste.note(Effort { checks: u64::MAX, took: time }))?;
-        checked.haste.note(effort);
+            .inspect_err(|_| checked.cost.note(RunCost { checks: u64::MAX, took: time }))?;
+        checked.cost.note(run_cost);
         outcome
     }
 

@@ -32,7 +32,7 @@ impl Item {
 }
 
 #[derive(Default)]
-pub struct Lane {
+pub struct Partition {
     ready: VecDeque<Item>,
     /// Keys set aside, each with the time from which its first event may be tried again.
     aside: HashMap<String, (Instant, VecDeque<Item>)>,
@@ -54,8 +54,8 @@ pub enum Next {
     Wait(Option<Instant>),
 }
 
-impl Lane {
-    /// A lane that begins with what the file holds.
+impl Partition {
+    /// A partition that begins with what the file holds.
     pub fn from_file() -> Self {
         Self { behind: true, ..Self::default() }
     }
@@ -164,7 +164,7 @@ impl Lane {
     }
 
     fn is_full(&self) -> bool {
-        self.count >= limits::QUEUE_LANE_EVENTS_MAX || self.bytes >= limits::QUEUE_LANE_BYTES_MAX
+        self.count >= limits::QUEUE_PARTITION_EVENTS_MAX || self.bytes >= limits::QUEUE_PARTITION_BYTES_MAX
     }
 }
 
@@ -188,9 +188,9 @@ mod tests {
         Item { id, event: Arc::new(event), weight: Weight::default(), tries: 0, due: None, alone: false }
     }
 
-    fn handled(lane: &mut Lane, now: Instant) -> Vec<i64> {
+    fn handled(partition: &mut Partition, now: Instant) -> Vec<i64> {
         let mut ids = Vec::new();
-        while let Next::Handle(item) = lane.next(now) {
+        while let Next::Handle(item) = partition.next(now) {
             ids.push(item.id);
         }
         ids
@@ -198,80 +198,80 @@ mod tests {
 
     #[test]
     fn what_came_during_a_load_is_not_handled_before_it() {
-        let mut lane = Lane::from_file();
+        let mut partition = Partition::from_file();
         let now = Instant::now();
-        lane.offer(item(3, "a"));
-        assert!(matches!(lane.next(now), Next::Load(0)));
-        lane.offer(item(4, "a"));
-        lane.loaded(vec![item(1, "a"), item(2, "a"), item(3, "a")], false);
-        assert_eq!(handled(&mut lane, now), [1, 2, 3]);
+        partition.offer(item(3, "a"));
+        assert!(matches!(partition.next(now), Next::Load(0)));
+        partition.offer(item(4, "a"));
+        partition.loaded(vec![item(1, "a"), item(2, "a"), item(3, "a")], false);
+        assert_eq!(handled(&mut partition, now), [1, 2, 3]);
         // `handled` saw the next load begin.
-        lane.loaded(vec![item(4, "a")], false);
-        lane.offer(item(5, "a"));
-        lane.offer(item(5, "a"));
-        assert_eq!(handled(&mut lane, now), [4, 5]);
-        assert!(matches!(lane.next(now), Next::Wait(None)));
+        partition.loaded(vec![item(4, "a")], false);
+        partition.offer(item(5, "a"));
+        partition.offer(item(5, "a"));
+        assert_eq!(handled(&mut partition, now), [4, 5]);
+        assert!(matches!(partition.next(now), Next::Wait(None)));
     }
 
     #[test]
     fn a_key_set_aside_keeps_its_order_and_others_go_on() {
-        let mut lane = Lane::default();
+        let mut partition = Partition::default();
         let now = Instant::now();
         let due = now + Duration::from_secs(1);
         for (id, key) in [(1, "a"), (2, "b"), (3, "a"), (4, "b"), (5, "a")] {
-            lane.offer(item(id, key));
+            partition.offer(item(id, key));
         }
-        let Next::Handle(first) = lane.next(now) else { panic!("an event is there") };
-        lane.set_aside(first, due);
-        assert_eq!(handled(&mut lane, now), [2, 4]);
-        lane.offer(item(6, "a"));
-        assert!(matches!(lane.next(now), Next::Wait(Some(until)) if until == due));
-        assert_eq!(handled(&mut lane, due), [1, 3, 5, 6]);
+        let Next::Handle(first) = partition.next(now) else { panic!("an event is there") };
+        partition.set_aside(first, due);
+        assert_eq!(handled(&mut partition, now), [2, 4]);
+        partition.offer(item(6, "a"));
+        assert!(matches!(partition.next(now), Next::Wait(Some(until)) if until == due));
+        assert_eq!(handled(&mut partition, due), [1, 3, 5, 6]);
     }
 
     #[test]
     fn neighbours_gather_up_to_what_is_held_back() {
-        let mut lane = Lane::default();
+        let mut partition = Partition::default();
         let now = Instant::now();
         for (id, key) in [(1, "a"), (2, "b"), (3, "a"), (4, "c"), (5, "a")] {
-            lane.offer(item(id, key));
+            partition.offer(item(id, key));
         }
-        let Next::Handle(first) = lane.next(now) else { panic!("an event is there") };
-        lane.set_aside(first, now + Duration::from_secs(1));
-        let Next::Handle(second) = lane.next(now) else { panic!("an event is there") };
+        let Next::Handle(first) = partition.next(now) else { panic!("an event is there") };
+        partition.set_aside(first, now + Duration::from_secs(1));
+        let Next::Handle(second) = partition.next(now) else { panic!("an event is there") };
         let mut items = vec![second];
-        lane.gather(&mut items);
+        partition.gather(&mut items);
         assert_eq!(items.iter().map(|item| item.id).collect::<Vec<_>>(), [2], "the next one's key waits");
-        let Next::Handle(fourth) = lane.next(now) else { panic!("an event is there") };
+        let Next::Handle(fourth) = partition.next(now) else { panic!("an event is there") };
         assert_eq!(fourth.id, 4);
-        let mut lane = Lane::default();
-        (1..=limits::EVENTS_GATHERED_MAX as i64 + 2).for_each(|id| lane.offer(item(id, "a")));
-        let Next::Handle(first) = lane.next(now) else { panic!("an event is there") };
+        let mut partition = Partition::default();
+        (1..=limits::EVENTS_GATHERED_MAX as i64 + 2).for_each(|id| partition.offer(item(id, "a")));
+        let Next::Handle(first) = partition.next(now) else { panic!("an event is there") };
         let mut items = vec![first];
-        lane.gather(&mut items);
+        partition.gather(&mut items);
         assert_eq!(items.len(), limits::EVENTS_GATHERED_MAX);
-        lane.put_back_alone(items);
-        let Next::Handle(again) = lane.next(now) else { panic!("an event is there") };
+        partition.put_back_alone(items);
+        let Next::Handle(again) = partition.next(now) else { panic!("an event is there") };
         let mut items = vec![again];
-        lane.gather(&mut items);
+        partition.gather(&mut items);
         assert_eq!(items.iter().map(|item| (item.id, item.alone)).collect::<Vec<_>>(), [(1, true)], "the others are alone too");
-        assert_eq!(handled(&mut lane, now).len(), limits::EVENTS_GATHERED_MAX + 1);
+        assert_eq!(handled(&mut partition, now).len(), limits::EVENTS_GATHERED_MAX + 1);
     }
 
     #[test]
     fn a_full_lane_leaves_the_rest_in_the_file() {
-        let mut lane = Lane::default();
+        let mut partition = Partition::default();
         let now = Instant::now();
-        let max = limits::QUEUE_LANE_EVENTS_MAX as i64;
+        let max = limits::QUEUE_PARTITION_EVENTS_MAX as i64;
         for id in 1..=max + 5 {
-            lane.offer(item(id, "a"));
+            partition.offer(item(id, "a"));
         }
-        let ids = std::iter::from_fn(|| match lane.next(now) {
+        let ids = std::iter::from_fn(|| match partition.next(now) {
             Next::Handle(item) => Some(item.id),
             _ => None,
         });
         assert_eq!(ids.count() as i64, max);
-        lane.not_loaded();
-        assert!(matches!(lane.next(now), Next::Load(newest) if newest == max));
+        partition.not_loaded();
+        assert!(matches!(partition.next(now), Next::Load(newest) if newest == max));
     }
 }
