@@ -195,3 +195,26 @@ mod in_a_folder {
         what_is_discarded_is_gone,
     );
 }
+
+/// Many at a time, each in pieces: none takes the ground from under another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn uploads_side_by_side_all_become_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Arc::new(ObjectStoreBlobs::in_folder(folder.path()).unwrap());
+    let clients = (0..4).map(|client| {
+        let blobs = blobs.clone();
+        tokio::spawn(async move {
+            for number in 0..40 {
+                let upload = format!("u-{client}-{number}");
+                for at in 0..3 {
+                    assert_eq!(blobs.append(&media(), &upload, at * 5, 100, pieces(&[b"hello"])).await, Ok(at * 5 + 5), "{upload}");
+                }
+                assert_eq!(blobs.finish(&media(), &upload).await.map(|object| object.size), Ok(15), "{upload}");
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.unwrap();
+    }
+    assert_eq!(std::fs::read_dir(folder.path().join("media/uploads")).unwrap().count(), 0, "no folder stays");
+}

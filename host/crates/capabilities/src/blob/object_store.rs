@@ -6,7 +6,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -24,6 +24,8 @@ use echo_base::private_file;
 
 pub struct ObjectStoreBlobs {
     store: Arc<dyn ObjectStore>,
+    /// Where there are folders to remove.
+    folder: Option<PathBuf>,
     /// Handed to the store at once, in bytes.
     chunk_bytes: usize,
     /// Of one upload.
@@ -42,14 +44,20 @@ impl ObjectStoreBlobs {
     pub fn in_folder(folder: &FilePath) -> io::Result<Self> {
         private_file::create_folder(folder)?;
         remove_arriving(folder)?;
-        let store = LocalFileSystem::new_with_prefix(folder).map_err(io::Error::other)?.with_fsync(true).with_automatic_cleanup(true);
-        Ok(Self { store: Arc::new(store), chunk_bytes: limits::BLOB_CHUNK_BYTES, pieces_max: limits::BLOB_PIECES_MAX })
+        // The store's own clean-up removes a folder that has just become empty while another upload is about to write there.
+        let store = LocalFileSystem::new_with_prefix(folder).map_err(io::Error::other)?.with_fsync(true);
+        Ok(Self {
+            store: Arc::new(store),
+            folder: Some(folder.to_owned()),
+            chunk_bytes: limits::BLOB_CHUNK_BYTES,
+            pieces_max: limits::BLOB_PIECES_MAX,
+        })
     }
 
     /// For tests: gone with the process.
     pub fn in_memory() -> Self {
         let store = Arc::new(object_store::memory::InMemory::new());
-        Self { store, chunk_bytes: limits::BLOB_CHUNK_BYTES, pieces_max: limits::BLOB_PIECES_MAX }
+        Self { store, folder: None, chunk_bytes: limits::BLOB_CHUNK_BYTES, pieces_max: limits::BLOB_PIECES_MAX }
     }
 
     #[cfg(test)]
@@ -92,6 +100,14 @@ impl ObjectStoreBlobs {
         }
         writing.finish().await.map_err(unavailable)?;
         Ok((size, is_whole))
+    }
+
+    /// The folder of an upload that is over. Nobody but its own requests writes there.
+    async fn remove_upload_folder(&self, service: &ServiceName, upload: &str) {
+        if let Some(folder) = &self.folder {
+            // Where a late piece is still there, it goes with the next discard.
+            let _ = tokio::fs::remove_dir(folder.join(service.as_str()).join("uploads").join(upload)).await;
+        }
     }
 
     async fn delete_pieces(&self, pieces: &[Piece]) -> Result<(), BlobError> {
@@ -180,6 +196,7 @@ impl Blobs for ObjectStoreBlobs {
         let size = end_of(&pieces);
         if let [piece] = &*pieces {
             self.store.rename(&piece.path, &path).await.map_err(unavailable)?;
+            self.remove_upload_folder(service, upload).await;
             return Ok(Object { key, size });
         }
         // One after the other: as many files open at once as an upload has pieces would be too many.
@@ -196,15 +213,18 @@ impl Blobs for ObjectStoreBlobs {
         }
         self.store.rename(&arriving, &path).await.map_err(unavailable)?;
         self.delete_pieces(&pieces).await?;
+        self.remove_upload_folder(service, upload).await;
         Ok(Object { key, size })
     }
 
     async fn discard(&self, service: &ServiceName, upload: &str) -> Result<(), BlobError> {
         match self.pieces(service, upload).await {
-            Ok(pieces) => self.delete_pieces(&pieces).await,
-            Err(BlobError::NotFound) => Ok(()),
-            Err(error) => Err(error),
+            Ok(pieces) => self.delete_pieces(&pieces).await?,
+            Err(BlobError::NotFound) => {}
+            Err(error) => return Err(error),
         }
+        self.remove_upload_folder(service, upload).await;
+        Ok(())
     }
 
     async fn size(&self, service: &ServiceName, key: &str) -> Result<u64, BlobError> {
