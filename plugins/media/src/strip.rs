@@ -130,7 +130,7 @@ fn end_of_scans(scans: &[u8]) -> Option<usize> {
         at += 2 + length;
         if marker == 0xda {
             // The coded data: 0xff is followed by 0 or by a restart marker.
-            while !(*scans.get(at)? == 0xff && !matches!(*scans.get(at + 1)?, 0 | 0xd0..=0xd7 | 0xff)) {
+            while *scans.get(at)? != 0xff || matches!(*scans.get(at + 1)?, 0 | 0xd0..=0xd7 | 0xff) {
                 at += 1;
             }
         }
