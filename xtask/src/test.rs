@@ -13,7 +13,7 @@ use crate::{
     workspace::Workspace,
 };
 
-/// Run everything that must hold: formatting, lints, unit, contract and end-to-end tests, the components' bytes, the web client in a browser, the Nix flake.
+/// Run everything that must hold: formatting, lints, unit, contract and end-to-end tests, the components' bytes, the web client's files, the Nix flake.
 ///
 /// A failed stage does not stop those that do not depend on it; the summary names every failed stage, and the command fails.
 /// One test alone: `cargo test -p echod NAME` (after `cargo xtask plugins --guests`, where it needs the services).
