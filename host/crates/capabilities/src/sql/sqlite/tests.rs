@@ -9,8 +9,9 @@ use futures_util::future::join_all;
 use super::*;
 use crate::hub::{Class, Push};
 
-/// Far above what a statement may take and a busy machine adds, and far below what one function of SQLite's own could take.
-const ENDS_WITHIN: Duration = Duration::from_millis(limits::SQL_TIMEOUT_MS + limits::SQLITE_ANSWER_MARGIN_MS + 3_000);
+/// Far above what a statement may take and a busy machine adds (database servers of other tests beside it), and far below what one function of
+/// SQLite's own could take.
+const ENDS_WITHIN: Duration = Duration::from_millis(limits::SQL_TIMEOUT_MS + limits::SQLITE_ANSWER_MARGIN_MS + 15_000);
 
 async fn database(folder: &tempfile::TempDir) -> Arc<dyn Database> {
     let backend = SqliteBackend::new(folder.path());
@@ -141,7 +142,7 @@ async fn hostile_statements_end_in_their_time_and_nobody_waits_for_them() {
     is_over.store(true, Ordering::Relaxed);
     let longest = other.await.expect("no panic");
     println!("a task of 5 ms took at most {longest:?}");
-    assert!(longest < Duration::from_millis(1_000), "another task waited {longest:?}");
+    assert!(longest < Duration::from_millis(3_000), "another task waited {longest:?}");
     for database in databases {
         database.execute("INSERT INTO t (id) VALUES (1)", vec![]).await.expect("the database goes on");
     }
