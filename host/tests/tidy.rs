@@ -49,7 +49,8 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     // `config` reads an origin with it.
     ("http", &["gateway/", "hub/", "admin/", "problem.rs", "app.rs", "config.rs"]),
     ("rusqlite", &["capabilities/sql/sqlite/"]),
-    ("redis", &["capabilities/cache/redis.rs"]),
+    ("redis", &["capabilities/cache/redis.rs", "capabilities/bus/redis.rs"]),
+    ("async_nats", &["capabilities/bus/nats.rs"]),
     ("sqlparser", &["capabilities/sql/migration.rs", "capabilities/sql/postgres/guard.rs"]),
     ("percent_encoding", &["gateway/routes.rs", "gateway/dispatch/stream/"]),
     ("memchr", &["capabilities/sql/sqlite/"]),

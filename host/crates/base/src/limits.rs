@@ -500,6 +500,17 @@ pub const CACHE_MEMBER_OVERHEAD_BYTES: usize = 32;
 /// A connection to Redis, and an answer of it, in milliseconds; beyond it is away.
 pub const REDIS_CONNECT_MS: u64 = 1_000;
 pub const REDIS_ANSWER_MS: u64 = 500;
+/// The bus between hosts: a connection, and an answer, in milliseconds; beyond it is away. How often it is asked whether it is there.
+pub const BUS_CONNECT_MS: u64 = 1_000;
+pub const BUS_ANSWER_MS: u64 = 500;
+pub const BUS_PING_MS: u64 = 2_000;
+/// The pause before it is connected again, in milliseconds, doubling.
+pub const BUS_RECONNECT_FIRST_MS: u64 = 20;
+pub const BUS_RECONNECT_LAST_MS: u64 = 1_000;
+/// One message on the bus. NATS takes 1 MiB as it comes.
+pub const BUS_MESSAGE_BYTES_MAX: usize = 512 * 1024;
+/// Messages that wait for a subscriber; beyond, some are lost, and it is told.
+pub const BUS_MESSAGES_WAITING_MAX: usize = 4_096;
 /// While the shared cache is away: how often it is asked whether it is back, in milliseconds, and the keys that one host may write meanwhile.
 pub const CACHE_AWAY_POLL_MS: u64 = 200;
 pub const CACHE_AWAY_KEYS_MAX: usize = 100_000;

@@ -2,12 +2,14 @@
 //! lengths and counts checked) · the embedded backend · the production backend where there is one · `contract.rs` (the suite every backend passes).
 
 pub mod blob;
+pub mod bus;
 pub mod cache;
 pub mod config;
 pub mod context;
 pub mod events;
 pub mod guest;
 pub mod hub;
+pub mod leases;
 pub mod log;
 pub mod pace;
 pub mod passwords;

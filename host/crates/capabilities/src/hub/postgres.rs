@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::{Arguments, Row};
 use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
@@ -22,8 +22,9 @@ use super::{Acknowledgement, DeviceCursor, Feed, FeedChange, FeedEntry, FeedErro
 use crate::events::Event;
 use crate::sql::postgres::outbox::{self, Pending, Written};
 use crate::sql::postgres::pool::Pooled;
+use crate::sql::postgres::rows::{add, arguments, identifier, number, signed, string, unreadable, unreadable_because, unsigned};
 use crate::sql::postgres::{PostgresBackend, Shared};
-use crate::sql::{Effect, ErrorClass, Outbox, SqlError, Value};
+use crate::sql::{Effect, Outbox, SqlError, Value};
 use echo_base::limits;
 
 mod numbering;
@@ -433,22 +434,6 @@ impl Outbox for PostgresFeed {
     }
 }
 
-fn add<'a, T>(arguments: &mut PgArguments, value: T) -> Result<(), SqlError>
-where
-    T: sqlx::Encode<'a, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-{
-    arguments.add(value).map_err(|error| SqlError::new(ErrorClass::Other, error.to_string()))
-}
-
-fn arguments<'a, T, const N: usize>(values: [T; N]) -> Result<PgArguments, SqlError>
-where
-    T: sqlx::Encode<'a, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-{
-    let mut arguments = PgArguments::default();
-    values.into_iter().try_for_each(|value| add(&mut arguments, value))?;
-    Ok(arguments)
-}
-
 /// Above and up to, above and up to, …
 fn gaps(text: &str) -> Result<Vec<Span>, SqlError> {
     let numbers = text.split(',').filter(|number| !number.is_empty()).map(str::parse::<u64>);
@@ -466,35 +451,6 @@ fn text(value: Option<&Value>) -> Result<String, SqlError> {
         Some(Value::Text(text)) => Ok(text.clone()),
         _ => Err(unreadable()),
     }
-}
-
-fn string(row: &PgRow, index: usize) -> Result<String, SqlError> {
-    row.try_get(index).map_err(unreadable_because)
-}
-
-fn number(row: &PgRow, index: usize) -> Result<i64, SqlError> {
-    row.try_get(index).map_err(unreadable_because)
-}
-
-fn unsigned(row: &PgRow, index: usize) -> Result<u64, SqlError> {
-    u64::try_from(number(row, index)?).map_err(unreadable_because)
-}
-
-fn identifier(row: &PgRow, index: usize) -> Result<Uuid, SqlError> {
-    string(row, index)?.parse().map_err(unreadable_because)
-}
-
-/// A feed's numbers never come near the bound.
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn unreadable() -> SqlError {
-    SqlError::new(ErrorClass::Other, "the feed's tables hold what was never written there")
-}
-
-fn unreadable_because(error: impl std::fmt::Display) -> SqlError {
-    SqlError::new(ErrorClass::Other, format!("the feed's tables hold what was never written there: {error}"))
 }
 
 fn now_us() -> u64 {

@@ -37,6 +37,7 @@ mod migrate;
 pub(crate) mod outbox;
 pub(crate) mod pool;
 mod roles;
+pub(crate) mod rows;
 #[cfg(test)]
 mod tests;
 pub(crate) mod values;

@@ -8,11 +8,11 @@ use sqlx::Row;
 use sqlx::postgres::PgArguments;
 use uuid::Uuid;
 
-use super::{add, signed, unreadable, unreadable_because, unsigned};
 use crate::hub::states::{Rows, States, Waiting};
 use crate::hub::{FeedChange, FeedEntry, Push, Replacement, service_of, subject_of};
 use crate::sql::SqlError;
 use crate::sql::postgres::pool::Pooled;
+use crate::sql::postgres::rows::{add, signed, unreadable, unreadable_because, unsigned};
 
 /// Changes that have no numbers yet.
 #[derive(Default)]

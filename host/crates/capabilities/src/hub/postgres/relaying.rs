@@ -14,10 +14,11 @@ use sqlx::Row;
 use sqlx::postgres::PgArguments;
 use tokio::sync::Notify;
 
-use super::{PostgresFeed, READ_COMMITTED, Source, add, number};
+use super::{PostgresFeed, READ_COMMITTED, Source};
 use crate::hub::{Class, FeedChange, FeedEntry, FeedError, LeasedOutbox, Push, Relayed};
 use crate::sql::postgres::outbox::effects;
 use crate::sql::postgres::pool::Pooled;
+use crate::sql::postgres::rows::{add, number, unreadable, unreadable_because};
 use crate::sql::postgres::{HOST_SCHEMA, quoted, schema_of};
 use crate::sql::{Effect, Outbox, SqlError};
 use echo_base::limits;
@@ -244,7 +245,7 @@ impl EventLog {
         let count = events.len() as i64;
         add(&mut given, count)?;
         let rows = connection.rows_with(head, given).await?;
-        let last: i64 = rows.first().ok_or_else(super::unreadable)?.try_get(0).map_err(super::unreadable_because)?;
+        let last: i64 = rows.first().ok_or_else(unreadable)?.try_get(0).map_err(unreadable_because)?;
         let put = "INSERT INTO event_log (service, position, effect)
             SELECT $1, $2 + given.place, given.effect FROM unnest($3::text[]) WITH ORDINALITY AS given(effect, place)";
         let mut given = PgArguments::default();
