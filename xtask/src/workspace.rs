@@ -85,9 +85,15 @@ impl Workspace {
     }
 }
 
-/// The cargo that started us, so that a `+toolchain` reaches every step.
+/// The cargo that started us, so that a `+toolchain` reaches every step, without what it says of the package xtask: build scripts read it (ring's does), and
+/// what depends on them would be built again whenever cargo is started the other way.
 pub fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_package)) {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// `rustc 1.96.0 (…)` or `1.96` as (1, 96).
