@@ -37,8 +37,7 @@ use echo_capabilities::hub::Feed;
 use echo_capabilities::passwords::native::{Cost, NativePasswords};
 use echo_capabilities::senders::Senders;
 use echo_capabilities::sql::sqlite::Durability;
-use echo_capabilities::tokens::TokenSettings;
-use echo_capabilities::tokens::embedded::EmbeddedTokens;
+use echo_capabilities::tokens::Tokens;
 use echo_edge::in_flight::{InFlight, InFlightBounds};
 use echo_edge::rates::RateLimiter;
 use echo_gateway::{self, Answering, Breakers, CheckState, GatewaySettings, GatewayState, Need, Readiness, ServerSettings, Tls};
@@ -78,7 +77,7 @@ struct Host {
     readiness: Arc<Readiness>,
     rates: Arc<RateLimiter>,
     in_flight: Arc<InFlight>,
-    tokens: Arc<EmbeddedTokens>,
+    tokens: Arc<dyn Tokens>,
     blobs: Arc<dyn Blobs>,
     cache: Arc<dyn Cache>,
     queue: Arc<EmbeddedQueue>,
@@ -100,12 +99,6 @@ impl Host {
             Synchronous::Normal => Durability::Process,
             Synchronous::Full => Durability::Power,
         };
-        let token_settings = TokenSettings {
-            issuer: config.tokens.issuer.clone(),
-            audience: config.tokens.audience.clone(),
-            access_ttl: config.tokens.access_ttl,
-            rotate_every: config.tokens.rotate_every,
-        };
         let cost = match config.passwords.cost {
             PasswordCost::Production => Cost::production(),
             PasswordCost::Light => Cost::light(),
@@ -113,7 +106,7 @@ impl Host {
         // First of all that is kept: a data folder that another host serves is refused here, before anything in it is changed.
         let stores = Arc::new(Stores::open(&config, durability).await?);
         let feed = stores.feed();
-        let tokens = EmbeddedTokens::open(data, token_settings).await.context("the tokens")?;
+        let tokens = stores.tokens(&config, None).await.context("the tokens")?;
         let cache = open_cache(&config)?;
         let queue = Arc::new(
             EmbeddedQueue::open_within(data, durability, config.queue.dead_letters_max, config.queue.waiting_max)

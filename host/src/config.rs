@@ -16,6 +16,7 @@ use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_base::private_file;
 use echo_capabilities::config::ServiceSettings;
+use echo_capabilities::tokens::MasterKey;
 use echo_runtime::manifest::duration;
 
 /// For whom the host runs.
@@ -62,7 +63,7 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
     pub admin_token: Secret,
-    /// Hosts that share it take each other's cursors.
+    /// See `Config::cursor_key`.
     pub cursor_key: Secret,
     pub metrics_token: Secret,
     pub public_metrics: bool,
@@ -103,6 +104,8 @@ pub struct TokensConfig {
     pub access_ttl: Duration,
     #[serde(with = "duration")]
     pub rotate_every: Duration,
+    /// What hosts of one database share is sealed by it and derived from it. See `Config::master_key`.
+    pub master_key: Secret,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -253,6 +256,7 @@ impl Config {
                 audience: "echo".to_owned(),
                 access_ttl: Duration::from_secs(limits::ACCESS_TOKEN_TTL_S),
                 rotate_every: Duration::from_secs(limits::TOKEN_KEY_ROTATION_S),
+                master_key: Secret::default(),
             },
             passwords: PasswordsConfig { cost: PasswordCost::Production, fingerprint_key: Secret::default() },
             cache: CacheConfig { url: Secret::default(), prefix: "echo".to_owned(), bytes_max: limits::CACHE_BYTES_MAX },
@@ -312,16 +316,29 @@ impl Config {
         ServiceSettings { dev_mode: self.mode == Mode::Dev, values }
     }
 
-    /// The key of fingerprints: the configured one, else one made once and kept in the data folder.
-    pub fn fingerprint_key(&self) -> Result<[u8; 32], ConfigError> {
-        let text = self.kept(&self.passwords.fingerprint_key, "fingerprint.key")?;
-        Ok(Sha256::digest(text.as_bytes()).into())
+    /// The secret that all hosts of one database have. None without `sql.url`: then there is one host.
+    pub fn master_key(&self) -> Result<Option<MasterKey>, ConfigError> {
+        let text = self.tokens.master_key.text();
+        text.map(|text| MasterKey::of_text(text).map_err(|reason| ConfigError(vec![format!("tokens.master_key: {reason}")]))).transpose()
     }
 
-    /// The key that cursors are sealed with: the configured one, else one made once and kept in the data folder, so that clients go on with theirs after a restart.
+    /// The key of fingerprints. See `shared_secret`.
+    pub fn fingerprint_key(&self) -> Result<[u8; 32], ConfigError> {
+        self.shared_secret(&self.passwords.fingerprint_key, "fingerprint.key", "fingerprints")
+    }
+
+    /// The key that cursors are sealed with. See `shared_secret`.
     pub fn cursor_key(&self) -> Result<[u8; 32], ConfigError> {
-        let text = self.kept(&self.server.cursor_key, "cursor.key")?;
-        Ok(Sha256::digest(text.as_bytes()).into())
+        self.shared_secret(&self.server.cursor_key, "cursor.key", "cursors")
+    }
+
+    /// The same on all hosts of a database and after a restart: the configured one, else derived from the master key, else (one host) made once and kept in
+    /// the data folder.
+    fn shared_secret(&self, configured: &Secret, file: &str, purpose: &str) -> Result<[u8; 32], ConfigError> {
+        match self.master_key()? {
+            Some(master_key) if configured.text().is_none() => Ok(master_key.derive(purpose)),
+            _ => Ok(Sha256::digest(self.kept(configured, file)?.as_bytes()).into()),
+        }
     }
 
     /// Which host this is among those that share a database: the configured name, else one made once and kept in the data folder.
@@ -444,6 +461,14 @@ impl Config {
                 );
                 must(!server.is_empty() || database.contains("host="), "sql.url names no server: postgres://user@host/database");
                 must(self.sql.password.text().is_none() || password_of(url).is_none(), "sql.password: there is one in sql.url already");
+                match self.tokens.master_key.text().map(MasterKey::of_text) {
+                    Some(Ok(_)) => {}
+                    Some(Err(reason)) => must(false, &format!("tokens.master_key: {reason}")),
+                    None => must(
+                        false,
+                        "tokens.master_key: sql.url wants one, the same on all hosts, as \"file:PATH\" or \"env:NAME\"; `openssl rand -base64 32` makes one",
+                    ),
+                }
                 // Settings of SQLite alone, which would be passed over in silence.
                 must(
                     self.sql.synchronous == Synchronous::Full,
@@ -454,7 +479,10 @@ impl Config {
                     "sql.service_bytes_max is for SQLite: with sql.url the server's disk is PostgreSQL's to watch",
                 );
             }
-            None => must(self.sql.password.text().is_none(), "sql.password is for sql.url, which is not set"),
+            None => {
+                must(self.sql.password.text().is_none(), "sql.password is for sql.url, which is not set");
+                must(self.tokens.master_key.text().is_none(), "tokens.master_key is for sql.url, which is not set");
+            }
         }
         must(
             (limits::POSTGRES_OPEN_MIN..=1_000).contains(&self.sql.max_open),
@@ -558,11 +586,12 @@ struct Reading {
 }
 
 const SERVICES: &str = "services";
-const SECRETS: [(&str, &str); 6] = [
+const SECRETS: [(&str, &str); 7] = [
     ("server", "admin_token"),
     ("server", "cursor_key"),
     ("server", "metrics_token"),
     ("passwords", "fingerprint_key"),
+    ("tokens", "master_key"),
     ("sql", "url"),
     ("sql", "password"),
 ];
@@ -995,6 +1024,33 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::write(&path, "").unwrap();
         assert_ne!(config.admin_token().unwrap(), token, "an empty file is no token");
+    }
+
+    #[test]
+    fn hosts_of_one_database_derive_what_they_share_from_the_master_key() {
+        let [folder, other] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let key = folder.path().join("key");
+        std::fs::write(&key, "0123456789abcdef0123456789abcdef\n").unwrap();
+        let sql = "[sql]\nurl = \"postgres://echo@db.example.org/echo\"\n";
+        let host = |data: &Path, more: &str| {
+            let text = format!("{sql}[tokens]\nmaster_key = \"file:{}\"\n[data]\ndir = \"{}\"\n{more}", key.display(), data.display());
+            read(Mode::Serve, &text, &[]).unwrap()
+        };
+        let [a, b] = [host(folder.path(), ""), host(other.path(), "")];
+        assert_eq!((a.cursor_key().unwrap(), a.fingerprint_key().unwrap()), (b.cursor_key().unwrap(), b.fingerprint_key().unwrap()));
+        assert_ne!(a.cursor_key().unwrap(), a.fingerprint_key().unwrap());
+        let set = host(folder.path(), "[server]\ncursor_key = \"env:PATH\"\n");
+        assert_ne!(set.cursor_key().unwrap(), a.cursor_key().unwrap(), "what is set has the last word");
+        assert_eq!(set.fingerprint_key().unwrap(), a.fingerprint_key().unwrap());
+        assert!(!format!("{:?}", a.tokens).contains("0123456789abcdef"));
+
+        refused(sql, &[], &["tokens.master_key: sql.url wants one"]);
+        refused(sql, &[], &["openssl rand -base64 32"]);
+        std::fs::write(&key, "short\n").unwrap();
+        let short = format!("{sql}[tokens]\nmaster_key = \"file:{}\"\n", key.display());
+        refused(&short, &[], &["tokens.master_key: it has 5 characters"]);
+        refused("[tokens]\nmaster_key = \"env:PATH\"\n", &[], &["tokens.master_key is for sql.url"]);
+        refused("[tokens]\nmaster_key = \"in the open\"\n", &[], &["env:NAME"]);
     }
 
     #[test]

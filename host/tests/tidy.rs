@@ -59,6 +59,8 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["gateway/connection.rs", "gateway/tls.rs"]),
     ("jsonwebtoken", &["capabilities/tokens/"]),
     ("ed25519_dalek", &["capabilities/tokens/"]),
+    // Of rustls, in the gateway.
+    ("ring", &["capabilities/tokens/", "gateway/tls.rs"]),
     ("argon2", &["capabilities/passwords/"]),
     ("bcrypt", &["capabilities/passwords/"]),
     ("scrypt", &["capabilities/passwords/"]),

@@ -1,4 +1,4 @@
-//! Where services' data and the feeds are kept: in SQLite files of this host, or in a PostgreSQL database that hosts share.
+//! Where services' data, the feeds and the tokens are kept: in SQLite files of this host, or in a PostgreSQL database that hosts share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +8,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use echo_base::limits;
+use echo_capabilities::bus::HubBus;
 use echo_capabilities::hub::Feed;
 use echo_capabilities::hub::embedded::EmbeddedFeed;
 use echo_capabilities::hub::postgres::PostgresFeed;
 use echo_capabilities::sql::SqlBackend;
 use echo_capabilities::sql::postgres::{PoolSettings, PostgresBackend};
 use echo_capabilities::sql::sqlite::{Durability, SqliteBackend};
+use echo_capabilities::tokens::embedded::EmbeddedTokens;
+use echo_capabilities::tokens::postgres::PostgresTokens;
+use echo_capabilities::tokens::{TokenSettings, Tokens};
 
 pub(super) enum Stores {
     Embedded { sql: SqliteBackend, feed: Arc<EmbeddedFeed> },
@@ -50,6 +54,23 @@ impl Stores {
         match self {
             Self::Embedded { feed, .. } => feed.clone(),
             Self::Postgres { feed, .. } => feed.clone(),
+        }
+    }
+
+    /// Where keys, revocations and tickets are: with the data.
+    pub(super) async fn tokens(&self, config: &Config, bus: Option<Arc<dyn HubBus>>) -> anyhow::Result<Arc<dyn Tokens>> {
+        let settings = TokenSettings {
+            issuer: config.tokens.issuer.clone(),
+            audience: config.tokens.audience.clone(),
+            access_ttl: config.tokens.access_ttl,
+            rotate_every: config.tokens.rotate_every,
+        };
+        match self {
+            Self::Embedded { .. } => Ok(EmbeddedTokens::open(&config.data.dir, settings).await?),
+            Self::Postgres { sql, .. } => {
+                let master_key = config.master_key()?.context("tokens.master_key")?;
+                Ok(PostgresTokens::open(sql, &master_key, bus, settings).await?)
+            }
         }
     }
 

@@ -440,8 +440,14 @@ pub fn new_database() -> Database {
 }
 
 /// The settings of a host on this database.
-pub fn on_postgres(database: &Database) -> [(String, String); 2] {
-    [("ECHO_SQL__URL".to_owned(), "env:DATABASE_OF_TEST".to_owned()), ("DATABASE_OF_TEST".to_owned(), database.url().to_owned())]
+pub fn on_postgres(database: &Database) -> [(String, String); 4] {
+    [
+        ("ECHO_SQL__URL", "env:DATABASE_OF_TEST"),
+        ("DATABASE_OF_TEST", database.url()),
+        ("ECHO_TOKENS__MASTER_KEY", "env:MASTER_KEY_OF_TEST"),
+        ("MASTER_KEY_OF_TEST", "the master key of tests, 32 characters or more"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
 }
 
 /// Where a host of this temporary folder has its data.

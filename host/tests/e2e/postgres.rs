@@ -70,6 +70,9 @@ async fn a_database_that_is_away_is_said_and_comes_back_by_itself() {
     assert_eq!(socket.next_of("message").await["payload"]["content"], "while it is away");
 }
 
+const MASTER_KEY: [(&str, &str); 2] =
+    [("ECHO_TOKENS__MASTER_KEY", "env:KEY_OF_TEST"), ("KEY_OF_TEST", "the master key of tests, 32 characters or more")];
+
 #[test]
 fn wrong_mixtures_are_refused_with_the_reason() {
     for (settings, expect) in [
@@ -86,7 +89,7 @@ fn wrong_mixtures_are_refused_with_the_reason() {
         (vec![("ECHO_SQL__MAX_OPEN", "5"), ("ECHO_SQL__MAX_IDLE", "6")], "sql.max_idle"),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_echod"));
-        command.args(["serve", "--check"]).envs(settings.iter().copied());
+        command.args(["serve", "--check"]).envs(MASTER_KEY).envs(settings.iter().copied());
         let output = command.output().expect("echod runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
         assert!(!output.status.success() && said.contains(expect), "{settings:?}: {said}");
@@ -97,6 +100,13 @@ fn wrong_mixtures_are_refused_with_the_reason() {
         ("ECHO_SQL__PASSWORD", "env:SECRET_OF_TEST"),
         ("SECRET_OF_TEST", "s3cret/@:"),
     ];
-    let output = Command::new(env!("CARGO_BIN_EXE_echod")).args(["serve", "--check"]).envs(good).output().expect("echod runs");
+    let check = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_echod"));
+        command.args(["serve", "--check"]).envs(good);
+        command
+    };
+    let output = check().envs(MASTER_KEY).output().expect("echod runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = check().output().expect("echod runs");
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("openssl rand -base64 32"), "{output:?}");
 }

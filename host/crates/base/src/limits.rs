@@ -541,6 +541,16 @@ pub const ACCESS_TOKEN_TTL_S: u64 = 15 * 60;
 pub const ACCESS_TOKEN_TTL_MAX_S: u64 = 24 * 60 * 60;
 /// A signing key is replaced after this long, in seconds.
 pub const TOKEN_KEY_ROTATION_S: u64 = 30 * 24 * 60 * 60;
+/// All hosts accept a new key for this long before the first of them signs with it, in milliseconds.
+pub const TOKEN_KEY_PUBLISHED_MS: u64 = 60_000;
+/// How often a host reads what others have revoked, and their keys, in milliseconds; also how late it learns of it without a bus.
+pub const TOKENS_POLL_MS: u64 = 1_000;
+const _: () = assert!(TOKEN_KEY_PUBLISHED_MS >= 10 * TOKENS_POLL_MS);
+/// By how much the clocks of two hosts that sign tokens may differ, in milliseconds.
+pub const TOKEN_CLOCK_MARGIN_MS: u64 = 1_000;
+/// The keys are read at once for a token whose key is not known, but not more often than this, and within this time, in milliseconds.
+pub const TOKEN_KEYS_READ_PAUSE_MS: u64 = 100;
+pub const TOKEN_KEYS_READ_MS: u64 = 1_000;
 /// Revocations in force; each ends with the last token that it could concern. No further one is taken above (503).
 pub const REVOCATIONS_MAX: usize = 1_000_000;
 /// How often keys, revocations and tickets are looked over, in milliseconds.
@@ -548,7 +558,7 @@ pub const TOKEN_UPKEEP_INTERVAL_MS: u64 = 60_000;
 /// Revocations waiting for a slow subscriber; who falls behind is told so and must look at all its sockets.
 pub const REVOCATIONS_QUEUE_MAX: usize = 1_024;
 pub const TICKET_TTL_S: u64 = 30;
-/// Socket tickets that are out; none is issued above.
+/// Socket tickets of one host that are out; none is issued above.
 pub const TICKETS_MAX: usize = 100_000;
 /// A socket is closed at the latest this long after its token was seen, whatever `exp` says, in seconds.
 pub const TOKEN_TTL_MAX_S: u64 = 365 * 24 * 60 * 60;

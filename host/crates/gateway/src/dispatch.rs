@@ -145,7 +145,7 @@ impl<B: Backend> Gateway<B> {
         };
         info.serve(Served::Service(route.clone()));
 
-        let caller = identity::caller(&route.route.access, &*self.tokens, &parts.headers).map_err(|problem| {
+        let caller = identity::caller(&route.route.access, &*self.tokens, &parts.headers).await.map_err(|problem| {
             let is_bad_token = problem.status == StatusCode::UNAUTHORIZED && identity::bearer(&parts.headers).is_some();
             let scale = self.live.settings.rate_scale;
             match is_bad_token.then(|| self.rates.count_bad_token(scale, info.client_address, info.received_at)) {

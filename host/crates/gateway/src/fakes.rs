@@ -19,6 +19,7 @@ use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 use uuid::Uuid;
@@ -29,7 +30,7 @@ use echo_base::names::ServiceName;
 use echo_capabilities::blob::{Blobs, ObjectStoreBlobs};
 use echo_capabilities::cache::{Cache, CacheError};
 use echo_capabilities::context::{CallContext, Caller};
-use echo_capabilities::tokens::{AccessToken, Claims, Revocation, TokenError, Tokens};
+use echo_capabilities::tokens::{AccessToken, Claims, Revocations, TokenError, Tokens};
 use echo_runtime::manifest::Manifest;
 use echo_runtime::{CallError, CallTarget, Input, Reply, RouteEntry};
 
@@ -161,7 +162,7 @@ impl Tokens for FakeTokens {
         Err(TokenError::Unavailable)
     }
 
-    fn verify(&self, token: &str) -> Result<Arc<Caller>, TokenError> {
+    async fn verify(&self, token: &str) -> Result<Arc<Caller>, TokenError> {
         match token {
             "alice" | "bob" => Ok(caller(token, &[])),
             "admin" => Ok(caller(token, &["admin"])),
@@ -184,19 +185,19 @@ impl Tokens for FakeTokens {
         Err(TokenError::Unavailable)
     }
 
-    fn revocations(&self) -> broadcast::Receiver<Revocation> {
-        broadcast::channel(1).1
+    fn revocations(&self) -> Revocations {
+        Revocations::new(broadcast::channel(1).1)
     }
 
-    fn issue_ticket(&self, _: &Claims) -> Result<(String, u32), TokenError> {
+    async fn issue_ticket(&self, _: &Claims) -> Result<(String, u32), TokenError> {
         Err(TokenError::Unavailable)
     }
 
-    fn redeem_ticket(&self, _: &str) -> Result<Arc<Caller>, TokenError> {
+    async fn redeem_ticket(&self, _: &str) -> Result<Arc<Caller>, TokenError> {
         Err(TokenError::Unavailable)
     }
 
-    fn return_ticket(&self, _: &str) {}
+    async fn return_ticket(&self, _: &str) {}
 
     fn jwks(&self) -> Value {
         json!({ "keys": [{ "kid": "one" }] })
@@ -205,6 +206,8 @@ impl Tokens for FakeTokens {
     async fn rotate(&self) -> Result<(), TokenError> {
         Err(TokenError::Unavailable)
     }
+
+    async fn upkeep(&self, _: CancellationToken) {}
 }
 
 /// A cache with a clock of its own, that can be broken. The gateway keeps bytes alone in it.

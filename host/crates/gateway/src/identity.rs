@@ -13,12 +13,15 @@ use echo_runtime::manifest::Access;
 /// The caller, if the access rule lets one through.
 ///
 /// A public route takes a good token's owner along and overlooks a bad one: who renews an expired token still sends it.
-pub fn caller(access: &Access, tokens: &dyn Tokens, headers: &HeaderMap) -> Result<Option<Arc<Caller>>, Problem> {
+pub async fn caller(access: &Access, tokens: &dyn Tokens, headers: &HeaderMap) -> Result<Option<Arc<Caller>>, Problem> {
     match access {
-        Access::Public => Ok(bearer(headers).and_then(|token| tokens.verify(token).ok())),
-        Access::User => required(tokens, headers).map(Some),
+        Access::Public => match bearer(headers) {
+            Some(token) => Ok(tokens.verify(token).await.ok()),
+            None => Ok(None),
+        },
+        Access::User => required(tokens, headers).await.map(Some),
         Access::Role(role) => {
-            let caller = required(tokens, headers)?;
+            let caller = required(tokens, headers).await?;
             if caller.roles.contains(role) {
                 Ok(Some(caller))
             } else {
@@ -29,9 +32,9 @@ pub fn caller(access: &Access, tokens: &dyn Tokens, headers: &HeaderMap) -> Resu
 }
 
 /// The owner of the request's token, or 401 with what is wrong with it.
-pub fn required(tokens: &dyn Tokens, headers: &HeaderMap) -> Result<Arc<Caller>, Problem> {
+pub async fn required(tokens: &dyn Tokens, headers: &HeaderMap) -> Result<Arc<Caller>, Problem> {
     let token = bearer(headers).ok_or_else(Problem::token_missing)?;
-    tokens.verify(token).map_err(Problem::from)
+    tokens.verify(token).await.map_err(Problem::from)
 }
 
 /// The token of `Authorization: Bearer <token>` (RFC 6750; the scheme's letters in any case).
@@ -46,7 +49,7 @@ mod tests {
     use super::*;
     use crate::fakes::FakeTokens;
 
-    fn check(access: &str, authorization: Option<&str>, expect: &str) {
+    async fn check(access: &str, authorization: Option<&str>, expect: &str) {
         let access: Access = serde_json::from_value(access.into()).unwrap();
         let mut headers = HeaderMap::new();
         // Nothing but a token says who somebody is.
@@ -54,7 +57,7 @@ mod tests {
         if let Some(value) = authorization {
             headers.insert(AUTHORIZATION, value.parse().unwrap());
         }
-        let found = match caller(&access, &FakeTokens, &headers) {
+        let found = match caller(&access, &FakeTokens, &headers).await {
             Ok(Some(caller)) => caller.device_id.clone(),
             Ok(None) => "nobody".to_owned(),
             Err(problem) => format!("{} {}", problem.status.as_u16(), problem.code),
@@ -62,21 +65,21 @@ mod tests {
         assert_eq!(found, expect, "{access} {authorization:?}");
     }
 
-    #[test]
-    fn the_access_rule_decides() {
-        check("public", None, "nobody");
-        check("public", Some("Bearer alice"), "alice-phone");
-        check("public", Some("Bearer expired"), "nobody");
-        check("user", Some("bearer alice"), "alice-phone");
-        check("user", None, "401 token_missing");
-        check("user", Some("Basic YWxpY2U6cHc="), "401 token_missing");
-        check("user", Some("Bearer "), "401 token_missing");
-        check("user", Some("Bearer nonsense"), "401 token_invalid");
-        check("user", Some("Bearer expired"), "401 token_expired");
-        check("user", Some("Bearer revoked"), "401 token_revoked");
-        check("user", Some("Bearer unavailable"), "503 tokens_unavailable");
-        check("role:admin", Some("Bearer alice"), "403 role_required");
-        check("role:admin", Some("Bearer admin"), "admin-phone");
-        check("role:admin", None, "401 token_missing");
+    #[tokio::test]
+    async fn the_access_rule_decides() {
+        check("public", None, "nobody").await;
+        check("public", Some("Bearer alice"), "alice-phone").await;
+        check("public", Some("Bearer expired"), "nobody").await;
+        check("user", Some("bearer alice"), "alice-phone").await;
+        check("user", None, "401 token_missing").await;
+        check("user", Some("Basic YWxpY2U6cHc="), "401 token_missing").await;
+        check("user", Some("Bearer "), "401 token_missing").await;
+        check("user", Some("Bearer nonsense"), "401 token_invalid").await;
+        check("user", Some("Bearer expired"), "401 token_expired").await;
+        check("user", Some("Bearer revoked"), "401 token_revoked").await;
+        check("user", Some("Bearer unavailable"), "503 tokens_unavailable").await;
+        check("role:admin", Some("Bearer alice"), "403 role_required").await;
+        check("role:admin", Some("Bearer admin"), "admin-phone").await;
+        check("role:admin", None, "401 token_missing").await;
     }
 }

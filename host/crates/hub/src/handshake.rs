@@ -11,8 +11,6 @@ use axum::response::{IntoResponse, Response};
 use http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::TryRecvError;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -27,7 +25,7 @@ use super::socket::Socket;
 use echo_base::limits;
 use echo_capabilities::context::{Caller, ClientAddress};
 use echo_capabilities::hub::{Acknowledgement, FeedPage};
-use echo_capabilities::tokens::{Revocation, TokenError, Tokens};
+use echo_capabilities::tokens::{Revocation, RevocationEvent, Revocations, TokenError, Tokens};
 use echo_edge::problem::Problem;
 
 /// The subprotocol that a client offers and the server picks.
@@ -59,8 +57,28 @@ impl Hub {
             .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the query cannot be read"))?;
         // Listened to from before the token is looked at: a revocation in between must not slip through.
         let revocations = self.tokens.revocations();
-        let identified = self.identify(request.headers(), parameters.ticket.as_deref());
+        let headers = request.headers().clone();
+        let identified = self.identify(&headers, parameters.ticket.as_deref()).await;
         let (caller, ticket) = identified.map_err(|problem| self.count_refused(problem, request.extensions()))?;
+        let opened = self.open_for(caller, revocations, parameters.since.as_deref(), request).await;
+        if let Some(ticket) = ticket {
+            match &opened {
+                Ok(_) => ticket.spend(),
+                // Before the answer: whoever reads it may use the ticket again.
+                Err(_) => ticket.give_back().await,
+            }
+        }
+        opened
+    }
+
+    /// Nothing refuses any more where it succeeds.
+    async fn open_for(
+        self: Arc<Self>,
+        caller: Arc<Caller>,
+        revocations: Revocations,
+        since: Option<&str>,
+        request: Request,
+    ) -> Result<Response, Problem> {
         self.count(super::SOCKETS, caller.user_id, None)?;
         let mut response = create_response_with_body(&request, Body::empty)
             .map_err(|error| Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", format!("open a WebSocket here: {error}")))
@@ -68,7 +86,7 @@ impl Hub {
         if protocols(request.headers()).any(|protocol| protocol == SUBPROTOCOL) {
             response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
         }
-        let start = match parameters.since.as_deref() {
+        let start = match since {
             Some(since) => Start::Since(parse_cursor(since)?),
             None => Start::Head,
         };
@@ -78,10 +96,6 @@ impl Hub {
         let page = self.read_feed(caller.user_id, start.since()).await?;
         self.note_start(&registration, start, page.head).await?;
         check_not_revoked(revocations, &caller)?;
-        // Nothing refuses any more.
-        if let Some(ticket) = ticket {
-            ticket.spend();
-        }
 
         let client = Client::of(&request);
         let upgrade = hyper::upgrade::on(request);
@@ -132,17 +146,17 @@ impl Hub {
     }
 
     /// The first of: `Authorization: Bearer`, the subprotocol `bearer.<jwt>`, `?ticket=`. One that is no good is not passed over.
-    fn identify<'t>(&'t self, headers: &HeaderMap, ticket: Option<&'t str>) -> Result<(Arc<Caller>, Option<RedeemedTicket<'t>>), Problem> {
+    async fn identify(&self, headers: &HeaderMap, ticket: Option<&str>) -> Result<(Arc<Caller>, Option<RedeemedTicket>), Problem> {
         if headers.contains_key(header::AUTHORIZATION) {
-            return Ok((self.verify_bearer(headers)?, None));
+            return Ok((self.verify_bearer(headers).await?, None));
         }
         if let Some(token) = protocols(headers).find_map(|protocol| protocol.strip_prefix(BEARER_SUBPROTOCOL)) {
-            return Ok((self.verify(token)?, None));
+            return Ok((self.verify(token).await?, None));
         }
         match ticket {
             Some(ticket) if ticket.len() <= limits::TOKEN_BYTES_MAX => {
-                let caller = self.tokens.redeem_ticket(ticket)?;
-                Ok((caller, Some(RedeemedTicket { tokens: &*self.tokens, ticket })))
+                let caller = self.tokens.redeem_ticket(ticket).await?;
+                Ok((caller, Some(RedeemedTicket { tokens: self.tokens.clone(), ticket: Some(ticket.to_owned()) })))
             }
             Some(_) => Err(TokenError::Invalid.into()),
             None => Err(Problem::token_missing()),
@@ -150,19 +164,19 @@ impl Hub {
     }
 
     /// Who `Authorization: Bearer` says.
-    pub(super) fn verify_bearer(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Problem> {
+    pub(super) async fn verify_bearer(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Problem> {
         let header = headers.get(header::AUTHORIZATION).and_then(|header| header.to_str().ok()).ok_or_else(Problem::token_missing)?;
         match header.split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => self.verify(token.trim()),
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => self.verify(token.trim()).await,
             Some(_) | None => Err(Problem::token_missing()),
         }
     }
 
-    pub(super) fn verify(&self, token: &str) -> Result<Arc<Caller>, Problem> {
+    pub(super) async fn verify(&self, token: &str) -> Result<Arc<Caller>, Problem> {
         if token.len() > limits::TOKEN_BYTES_MAX {
             return Err(TokenError::Invalid.into());
         }
-        Ok(self.tokens.verify(token)?)
+        Ok(self.tokens.verify(token).await?)
     }
 
     fn register(&self, caller: &Caller) -> Result<Registration, Problem> {
@@ -210,20 +224,30 @@ impl Hub {
 }
 
 /// Nobody else can use the ticket meanwhile. If the socket is refused after all, or its client goes away, it is good again.
-struct RedeemedTicket<'t> {
-    tokens: &'t dyn Tokens,
-    ticket: &'t str,
+struct RedeemedTicket {
+    tokens: Arc<dyn Tokens>,
+    /// None once it is decided what becomes of it.
+    ticket: Option<String>,
 }
 
-impl RedeemedTicket<'_> {
-    fn spend(self) {
-        std::mem::forget(self);
+impl RedeemedTicket {
+    fn spend(mut self) {
+        self.ticket = None;
+    }
+
+    async fn give_back(mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.tokens.return_ticket(&ticket).await;
+        }
     }
 }
 
-impl Drop for RedeemedTicket<'_> {
+impl Drop for RedeemedTicket {
     fn drop(&mut self) {
-        self.tokens.return_ticket(self.ticket);
+        let (Some(ticket), Ok(runtime)) = (self.ticket.take(), tokio::runtime::Handle::try_current()) else { return };
+        let tokens = self.tokens.clone();
+        // Its end is that of one statement.
+        runtime.spawn(async move { tokens.return_ticket(&ticket).await });
     }
 }
 
@@ -241,16 +265,18 @@ pub(super) fn feed_unavailable(error: echo_capabilities::hub::FeedError) -> Prob
     Problem::unavailable("feed_unavailable", "the feed cannot be read now", Duration::from_secs(1))
 }
 
-fn check_not_revoked(mut revocations: broadcast::Receiver<Revocation>, caller: &Caller) -> Result<(), Problem> {
-    loop {
-        match revocations.try_recv() {
-            Ok(Revocation::Session(session)) if session == caller.session_id => return Err(TokenError::Revoked.into()),
-            Ok(Revocation::User(user)) if user == caller.user_id => return Err(TokenError::Revoked.into()),
-            Ok(_) => {}
-            Err(TryRecvError::Empty | TryRecvError::Closed) => return Ok(()),
-            Err(TryRecvError::Lagged(_)) => return Err(TokenError::Unavailable.into()),
+fn check_not_revoked(mut revocations: Revocations, caller: &Caller) -> Result<(), Problem> {
+    while let Some(event) = revocations.try_next() {
+        match event {
+            RevocationEvent::Revoked(Revocation::Session(session)) if session == caller.session_id => {
+                return Err(TokenError::Revoked.into());
+            }
+            RevocationEvent::Revoked(Revocation::User(user)) if user == caller.user_id => return Err(TokenError::Revoked.into()),
+            RevocationEvent::Revoked(_) => {}
+            RevocationEvent::Resync => return Err(TokenError::Unavailable.into()),
         }
     }
+    Ok(())
 }
 
 fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {

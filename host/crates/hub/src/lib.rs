@@ -15,7 +15,7 @@ use uuid::Uuid;
 use echo_base::limits;
 use echo_capabilities::context::CallContext;
 use echo_capabilities::hub::{Feed, Sockets};
-use echo_capabilities::tokens::{Revocation, Tokens};
+use echo_capabilities::tokens::{Revocation, RevocationEvent, Revocations, Tokens};
 use echo_edge::in_flight::InFlight;
 use echo_edge::problem::Problem;
 use echo_edge::rates::{Limit, RateLimiter};
@@ -208,18 +208,16 @@ pub fn routes(hub: Arc<Hub>) -> [(&'static str, MethodRouter); 2] {
     [("/ws", get(handshake::open).with_state(hub.clone())), ("/api/v1/sync", get(sync::sync).with_state(hub))]
 }
 
-async fn watch_revocations(mut revocations: tokio::sync::broadcast::Receiver<Revocation>, registry: Arc<Registry>) {
-    use tokio::sync::broadcast::error::RecvError;
-    loop {
-        match revocations.recv().await {
-            Ok(Revocation::Session(session)) => registry.disconnect_session(session),
-            Ok(Revocation::User(user)) => registry.disconnect_user(user),
-            // Which ones were missed is not known: everybody comes back and is looked at anew.
-            Err(RecvError::Lagged(count)) => {
-                tracing::warn!(count, "revocations were missed; all sockets are asked to come back");
+async fn watch_revocations(mut revocations: Revocations, registry: Arc<Registry>) {
+    while let Some(event) = revocations.next().await {
+        match event {
+            RevocationEvent::Revoked(Revocation::Session(session)) => registry.disconnect_session(session),
+            RevocationEvent::Revoked(Revocation::User(user)) => registry.disconnect_user(user),
+            // Which ones were missed is not known: all clients come back, and their tokens are checked again.
+            RevocationEvent::Resync => {
+                tracing::warn!("revocations were missed; all sockets are asked to come back");
                 registry.send_away();
             }
-            Err(RecvError::Closed) => return,
         }
     }
 }

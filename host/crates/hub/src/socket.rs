@@ -164,7 +164,7 @@ impl Socket {
                 Event::Read(page) => self.take_page(page),
                 Event::Behind { since } => self.read_feed(since),
                 Event::Frame(message) => {
-                    if let Some(close) = self.take_message(message) {
+                    if let Some(close) = self.take_message(message).await {
                         break Some(close);
                     }
                 }
@@ -396,7 +396,7 @@ impl Socket {
 
     // --- Frames from the client ---------------------------------------------------------------------------------------------------
 
-    fn take_message(&mut self, message: Message) -> Option<Close> {
+    async fn take_message(&mut self, message: Message) -> Option<Close> {
         let now = Instant::now();
         self.heard_at = now;
         if self.heartbeat == Heartbeat::Sent {
@@ -416,7 +416,7 @@ impl Socket {
             return Some(Close::TooFast);
         }
         match message {
-            Message::Text(text) => self.take_text(&text),
+            Message::Text(text) => self.take_text(&text).await,
             Message::Binary(_) => self.refuse(None, &bad_frame("binary_frame", "frames are JSON text".to_owned())),
             // The stream has made the pong; it leaves with the next flush.
             Message::Ping(_) => self.unflushed = true,
@@ -425,7 +425,7 @@ impl Socket {
         None
     }
 
-    fn take_text(&mut self, text: &str) {
+    async fn take_text(&mut self, text: &str) {
         let frame = match frame::parse(text) {
             Ok(frame) => frame,
             Err(unreadable) => return self.refuse(unreadable.id, &bad_frame("bad_frame", unreadable.detail)),
@@ -449,7 +449,7 @@ impl Socket {
                 self.answers.push_back(frame::event("pong", "{}").into());
                 self.answer(frame.id, "{}");
             }
-            "auth" => self.renew(frame.id, frame.payload),
+            "auth" => self.renew(frame.id, frame.payload).await,
             kind => {
                 if let Err(full) = self.hold(frame.payload.len()) {
                     metrics::counter!("echo_hub_bytes_limited_total").increment(1);
@@ -480,12 +480,12 @@ impl Socket {
     }
 
     /// A new token for the same user, device and session; the socket goes on as long as that one lives.
-    fn renew(&mut self, id: Option<&str>, payload: &str) {
+    async fn renew(&mut self, id: Option<&str>, payload: &str) {
         let access_token = match frame::only_field(payload, "access_token", frame::string) {
             Ok(access_token) => access_token,
             Err(problem) => return self.refuse(id, &problem),
         };
-        let caller = match self.hub.verify(&access_token) {
+        let caller = match self.hub.verify(&access_token).await {
             Ok(caller) => caller,
             Err(problem) => return self.refuse(id, &problem),
         };

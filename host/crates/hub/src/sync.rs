@@ -41,7 +41,7 @@ pub(super) async fn sync(State(hub): State<Arc<Hub>>, request: Request) -> Respo
 }
 
 async fn page(hub: &Hub, request: &Parts) -> Result<String, Problem> {
-    let verified = hub.verify_bearer(&request.headers);
+    let verified = hub.verify_bearer(&request.headers).await;
     let caller = verified.map_err(|problem| hub.count_refused(problem, &request.extensions))?;
     hub.count(super::SYNC_PAGES, caller.user_id, None)?;
     let Query(parameters) = Query::<Parameters>::try_from_uri(&request.uri)

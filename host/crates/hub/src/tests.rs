@@ -27,7 +27,7 @@ use echo_capabilities::hub::embedded::EmbeddedFeed;
 use echo_capabilities::hub::{Acknowledgement, Class, DeviceCursor, FeedChange, FeedEntry, FeedError, FeedPage, Push};
 use echo_capabilities::sql::sqlite::Durability;
 use echo_capabilities::sql::{Effect, Outbox, SqlError};
-use echo_capabilities::tokens::{AccessToken, Claims, TokenError};
+use echo_capabilities::tokens::{AccessToken, Claims, Revocation, Revocations, TokenError};
 use echo_contract::codec::EventCodec;
 use echo_contract::wit::{Contract, wit_text};
 use echo_edge::in_flight::InFlightBounds;
@@ -186,7 +186,7 @@ impl Tokens for FakeTokens {
     fn sign(&self, _claims: &Claims) -> Result<AccessToken, TokenError> {
         Err(TokenError::Unavailable)
     }
-    fn verify(&self, token: &str) -> Result<Arc<Caller>, TokenError> {
+    async fn verify(&self, token: &str) -> Result<Arc<Caller>, TokenError> {
         let caller = self.callers.lock().get(token).cloned().ok_or(TokenError::Invalid)?;
         if self.revoked.lock().contains(&caller.session_id) {
             return Err(TokenError::Revoked);
@@ -208,18 +208,18 @@ impl Tokens for FakeTokens {
         _ = self.revocations.send(Revocation::User(user));
         Ok(())
     }
-    fn revocations(&self) -> broadcast::Receiver<Revocation> {
-        self.revocations.subscribe()
+    fn revocations(&self) -> Revocations {
+        Revocations::new(self.revocations.subscribe())
     }
-    fn issue_ticket(&self, _claims: &Claims) -> Result<(String, u32), TokenError> {
+    async fn issue_ticket(&self, _claims: &Claims) -> Result<(String, u32), TokenError> {
         Err(TokenError::Unavailable)
     }
-    fn redeem_ticket(&self, ticket: &str) -> Result<Arc<Caller>, TokenError> {
+    async fn redeem_ticket(&self, ticket: &str) -> Result<Arc<Caller>, TokenError> {
         let caller = self.tickets.lock().remove(ticket).ok_or(TokenError::Invalid)?;
         self.redeemed.lock().insert(ticket.to_owned(), caller.clone());
         Ok(caller)
     }
-    fn return_ticket(&self, ticket: &str) {
+    async fn return_ticket(&self, ticket: &str) {
         let caller = self.redeemed.lock().remove(ticket);
         self.tickets.lock().extend(caller.map(|caller| (ticket.to_owned(), caller)));
     }
@@ -229,6 +229,7 @@ impl Tokens for FakeTokens {
     async fn rotate(&self) -> Result<(), TokenError> {
         Ok(())
     }
+    async fn upkeep(&self, _stop: CancellationToken) {}
 }
 
 /// Services: `echo` answers what it was sent, `slow` does so when `gate` has a permit, `typing` has no result, `decline` fails.

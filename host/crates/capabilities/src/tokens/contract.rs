@@ -12,7 +12,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Claims, Clock, Revocation, TokenError, TokenSettings, Tokens};
+use super::{Claims, Clock, Revocation, RevocationEvent, TokenError, TokenSettings, Tokens};
 use echo_base::limits;
 
 pub async fn suite<Open>(open: Open)
@@ -77,7 +77,7 @@ where
     let signed = tokens.sign(&claims).unwrap();
     assert_eq!(u64::from(signed.expires_in_s), TTL.as_secs());
     for _ in 0..2 {
-        let caller = tokens.verify(&signed.token).unwrap();
+        let caller = tokens.verify(&signed.token).await.unwrap();
         assert_eq!((caller.user_id, caller.session_id), (claims.user_id, claims.session_id));
         assert_eq!((&caller.device_id, &caller.roles), (&claims.device_id, &claims.roles));
         assert_eq!(caller.issued_at_us, 1_800_000_000_123_456);
@@ -103,7 +103,7 @@ where
     ed25519_dalek::VerifyingKey::from_bytes(&public).unwrap().verify_strict(message.as_bytes(), &signature).unwrap();
 
     let again = open("says", TokenSettings::default(), ManualClock::start().clock()).await;
-    assert!(again.verify(&signed.token).is_ok(), "the keys outlive the host");
+    assert!(again.verify(&signed.token).await.is_ok(), "the keys outlive the host");
     assert_ne!(again.sign(&claims).unwrap().jti, signed.jti);
 }
 
@@ -116,10 +116,10 @@ where
     let tokens = open("ends", settings.clone(), clock.clock()).await;
     let (asked_before, never_asked) = (tokens.sign(&claims()).unwrap().token, tokens.sign(&claims()).unwrap().token);
     clock.forward(Duration::from_secs(59));
-    assert!(tokens.verify(&asked_before).is_ok());
+    assert!(tokens.verify(&asked_before).await.is_ok());
     clock.forward(Duration::from_secs(1));
     for token in [&asked_before, &never_asked] {
-        assert_eq!(tokens.verify(token), Err(TokenError::Expired));
+        assert_eq!(tokens.verify(token).await, Err(TokenError::Expired));
         assert_eq!(tokens.jti(token), Err(TokenError::Expired));
     }
 }
@@ -130,7 +130,7 @@ where
 {
     let tokens = open("forged", TokenSettings::default(), ManualClock::start().clock()).await;
     let good = tokens.sign(&claims()).unwrap().token;
-    tokens.verify(&good).unwrap();
+    tokens.verify(&good).await.unwrap();
     let parts: Vec<&str> = good.split('.').collect();
     let kid = part(&good, 0)["kid"].as_str().unwrap().to_owned();
     let payload = part(&good, 1);
@@ -181,10 +181,10 @@ where
         ("not ASCII", "ä.ö.ü".to_owned()),
         ("too long", format!("{good}{}", "A".repeat(limits::TOKEN_BYTES_MAX))),
     ] {
-        assert_eq!(tokens.verify(&token), Err(TokenError::Invalid), "{what}");
+        assert_eq!(tokens.verify(&token).await, Err(TokenError::Invalid), "{what}");
         assert_eq!(tokens.jti(&token), Err(TokenError::Invalid), "{what}");
     }
-    assert!(tokens.verify(&good).is_ok());
+    assert!(tokens.verify(&good).await.is_ok());
 }
 
 async fn issuer_and_audience_are_checked<Open>(open: &Open)
@@ -199,8 +199,8 @@ where
     let other_audience = open("origin", TokenSettings { audience: "billing".to_owned(), ..settings }, clock.clock()).await;
     for other in [&other_issuer, &other_audience] {
         let token = other.sign(&claims()).unwrap().token;
-        assert!(other.verify(&token).is_ok());
-        assert_eq!(tokens.verify(&token), Err(TokenError::Invalid));
+        assert!(other.verify(&token).await.is_ok());
+        assert_eq!(tokens.verify(&token).await, Err(TokenError::Invalid));
     }
 }
 
@@ -210,30 +210,30 @@ where
 {
     let clock = ManualClock::start();
     let tokens = open("session", TokenSettings::default(), clock.clock()).await;
-    let mut heard = tokens.revocations();
+    let mut revocations = tokens.revocations();
     let ended = claims();
     let other = Claims { session_id: Uuid::now_v7(), ..ended.clone() };
     let (token, never_asked) = (tokens.sign(&ended).unwrap().token, tokens.sign(&ended).unwrap().token);
     let spared = tokens.sign(&other).unwrap().token;
-    let (ticket, _) = tokens.issue_ticket(&ended).unwrap();
-    tokens.verify(&token).unwrap();
+    let (ticket, _) = tokens.issue_ticket(&ended).await.unwrap();
+    tokens.verify(&token).await.unwrap();
     tokens.revoke_session(ended.session_id).await.unwrap();
-    assert_eq!(heard.try_recv().unwrap(), Revocation::Session(ended.session_id));
+    assert_eq!(revocations.try_next(), Some(RevocationEvent::Revoked(Revocation::Session(ended.session_id))));
     for token in [&token, &never_asked] {
-        assert_eq!(tokens.verify(token), Err(TokenError::Revoked));
+        assert_eq!(tokens.verify(token).await, Err(TokenError::Revoked));
         assert_eq!(tokens.jti(token), Err(TokenError::Revoked));
     }
-    assert_eq!(tokens.redeem_ticket(&ticket), Err(TokenError::Revoked));
+    assert_eq!(tokens.redeem_ticket(&ticket).await, Err(TokenError::Revoked));
     assert!(tokens.sign(&ended).is_err(), "nothing brings a session back");
-    assert!(tokens.issue_ticket(&ended).is_err());
-    assert!(tokens.verify(&spared).is_ok(), "the user's other session goes on");
+    assert!(tokens.issue_ticket(&ended).await.is_err());
+    assert!(tokens.verify(&spared).await.is_ok(), "the user's other session goes on");
 
     let again = open("session", TokenSettings::default(), clock.clock()).await;
-    assert_eq!(again.verify(&token), Err(TokenError::Revoked), "a restart forgets nothing");
-    assert!(again.verify(&spared).is_ok());
+    assert_eq!(again.verify(&token).await, Err(TokenError::Revoked), "a restart forgets nothing");
+    assert!(again.verify(&spared).await.is_ok());
     clock.forward(TTL - Duration::from_secs(1));
     let again = open("session", TokenSettings::default(), clock.clock()).await;
-    assert_eq!(again.verify(&token), Err(TokenError::Revoked));
+    assert_eq!(again.verify(&token).await, Err(TokenError::Revoked));
 }
 
 async fn a_revoked_user_can_come_back<Open>(open: &Open)
@@ -243,26 +243,26 @@ where
     // The clock stands still: all of this is in one microsecond.
     let clock = ManualClock::start();
     let tokens = open("user", TokenSettings::default(), clock.clock()).await;
-    let mut heard = tokens.revocations();
+    let mut revocations = tokens.revocations();
     let phone = claims();
     let laptop = Claims { session_id: Uuid::now_v7(), ..phone.clone() };
     let old = [tokens.sign(&phone).unwrap().token, tokens.sign(&laptop).unwrap().token];
     let bystander = tokens.sign(&claims()).unwrap().token;
-    let (ticket, _) = tokens.issue_ticket(&laptop).unwrap();
+    let (ticket, _) = tokens.issue_ticket(&laptop).await.unwrap();
     tokens.revoke_user(phone.user_id).await.unwrap();
-    assert_eq!(heard.try_recv().unwrap(), Revocation::User(phone.user_id));
+    assert_eq!(revocations.try_next(), Some(RevocationEvent::Revoked(Revocation::User(phone.user_id))));
     let new = tokens.sign(&Claims { session_id: Uuid::now_v7(), ..phone.clone() }).unwrap().token;
     let again = open("user", TokenSettings::default(), clock.clock()).await;
     let after_restart = again.sign(&Claims { session_id: Uuid::now_v7(), ..phone.clone() }).unwrap().token;
     for tokens in [&tokens, &again] {
         for old in &old {
-            assert_eq!(tokens.verify(old), Err(TokenError::Revoked));
+            assert_eq!(tokens.verify(old).await, Err(TokenError::Revoked));
         }
-        assert!(tokens.verify(&new).is_ok(), "issued right after the revocation");
-        assert!(tokens.verify(&after_restart).is_ok());
-        assert!(tokens.verify(&bystander).is_ok());
+        assert!(tokens.verify(&new).await.is_ok(), "issued right after the revocation");
+        assert!(tokens.verify(&after_restart).await.is_ok());
+        assert!(tokens.verify(&bystander).await.is_ok());
     }
-    assert_eq!(tokens.redeem_ticket(&ticket), Err(TokenError::Revoked));
+    assert_eq!(tokens.redeem_ticket(&ticket).await, Err(TokenError::Revoked));
 }
 
 async fn an_old_key_is_accepted_until_its_last_token_ends<Open>(open: &Open)
@@ -273,20 +273,22 @@ where
     let tokens = open("rotation", TokenSettings::default(), clock.clock()).await;
     let before = tokens.sign(&claims()).unwrap().token;
     tokens.rotate().await.unwrap();
+    assert_eq!(tokens.jwks()["keys"].as_array().unwrap().len(), 2, "both are published");
+    let published = Duration::from_millis(limits::TOKEN_KEY_PUBLISHED_MS);
+    clock.forward(published);
     let after = tokens.sign(&claims()).unwrap().token;
     assert_ne!(part(&before, 0)["kid"], part(&after, 0)["kid"]);
-    assert_eq!(tokens.jwks()["keys"].as_array().unwrap().len(), 2, "both are published");
-    clock.forward(TTL - Duration::from_secs(1));
+    clock.forward(TTL - published - Duration::from_secs(1));
     let again = open("rotation", TokenSettings::default(), clock.clock()).await;
     for tokens in [&tokens, &again] {
-        assert!(tokens.verify(&before).is_ok());
-        assert!(tokens.verify(&after).is_ok());
+        assert!(tokens.verify(&before).await.is_ok());
+        assert!(tokens.verify(&after).await.is_ok());
     }
     assert_eq!(part(&again.sign(&claims()).unwrap().token, 0)["kid"], part(&after, 0)["kid"], "a restart does not rotate");
-    clock.forward(Duration::from_secs(2));
+    clock.forward(published + Duration::from_secs(3));
     let again = open("rotation", TokenSettings::default(), clock.clock()).await;
     assert_eq!(again.jwks()["keys"].as_array().unwrap().len(), 1, "nothing is left for the old one to verify");
-    assert!(again.verify(&before).is_err());
+    assert!(again.verify(&before).await.is_err());
 }
 
 async fn a_ticket_opens_one_socket<Open>(open: &Open)
@@ -296,25 +298,25 @@ where
     let clock = ManualClock::start();
     let tokens = open("ticket", TokenSettings::default(), clock.clock()).await;
     let claims = claims();
-    let (ticket, expires_in_s) = tokens.issue_ticket(&claims).unwrap();
+    let (ticket, expires_in_s) = tokens.issue_ticket(&claims).await.unwrap();
     assert_eq!(u64::from(expires_in_s), limits::TICKET_TTL_S);
-    assert!(tokens.verify(&ticket).is_err(), "a ticket is no token");
-    let caller = tokens.redeem_ticket(&ticket).unwrap();
+    assert!(tokens.verify(&ticket).await.is_err(), "a ticket is no token");
+    let caller = tokens.redeem_ticket(&ticket).await.unwrap();
     assert_eq!((caller.user_id, &caller.device_id, caller.session_id), (claims.user_id, &claims.device_id, claims.session_id));
     assert_eq!(caller.roles, claims.roles);
-    assert_eq!(tokens.redeem_ticket(&ticket), Err(TokenError::Invalid), "once");
-    tokens.return_ticket(&ticket);
-    assert_eq!(tokens.redeem_ticket(&ticket), Ok(caller), "returned, it is as it was");
-    assert_eq!(tokens.redeem_ticket(&ticket), Err(TokenError::Invalid));
-    tokens.return_ticket("of nobody");
-    let (late, _) = tokens.issue_ticket(&claims).unwrap();
+    assert_eq!(tokens.redeem_ticket(&ticket).await, Err(TokenError::Invalid), "once");
+    tokens.return_ticket(&ticket).await;
+    assert_eq!(tokens.redeem_ticket(&ticket).await, Ok(caller), "returned, it is as it was");
+    assert_eq!(tokens.redeem_ticket(&ticket).await, Err(TokenError::Invalid));
+    tokens.return_ticket("of nobody").await;
+    let (late, _) = tokens.issue_ticket(&claims).await.unwrap();
     assert_ne!(late, ticket);
     clock.forward(Duration::from_secs(limits::TICKET_TTL_S));
-    assert_eq!(tokens.redeem_ticket(&late), Err(TokenError::Expired));
-    tokens.return_ticket(&ticket);
-    assert_eq!(tokens.redeem_ticket(&ticket), Err(TokenError::Expired), "no longer than it would have been");
+    assert_eq!(tokens.redeem_ticket(&late).await, Err(TokenError::Expired));
+    tokens.return_ticket(&ticket).await;
+    assert_eq!(tokens.redeem_ticket(&ticket).await, Err(TokenError::Expired), "no longer than it would have been");
     let token = tokens.sign(&claims).unwrap().token;
     for wrong in ["", "x", &token, &"A".repeat(100_000)] {
-        assert_eq!(tokens.redeem_ticket(wrong), Err(TokenError::Invalid));
+        assert_eq!(tokens.redeem_ticket(wrong).await, Err(TokenError::Invalid));
     }
 }

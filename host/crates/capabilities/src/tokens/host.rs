@@ -13,6 +13,8 @@ mod bindings {
         path: "../../../wit",
         inline: "package echo:host; world capability { import echo:tokens/tokens@0.1.0; }",
         imports: {
+            "echo:tokens/tokens@0.1.0.verify": async,
+            "echo:tokens/tokens@0.1.0.socket-ticket": async,
             "echo:tokens/tokens@0.1.0.revoke-session": async,
             "echo:tokens/tokens@0.1.0.revoke-user": async,
         },
@@ -30,11 +32,11 @@ impl Host for Guest {
         Ok(AccessToken { token: signed.token, jti: signed.jti.to_string(), expires_in: signed.expires_in_s })
     }
 
-    fn verify(&mut self, token: String) -> Result<Verified, GuestError> {
+    async fn verify(&mut self, token: String) -> Result<Verified, GuestError> {
         if token.len() > limits::TOKEN_BYTES_MAX {
             return Err(GuestError::Invalid);
         }
-        let caller = self.capabilities.tokens.verify(&token)?;
+        let caller = self.capabilities.tokens.verify(&token).await?;
         let jti = self.capabilities.tokens.jti(&token)?;
         Ok(Verified {
             claims: GuestClaims {
@@ -56,8 +58,8 @@ impl Host for Guest {
         Ok(self.capabilities.tokens.revoke_user(identifier(&user_id)?).await?)
     }
 
-    fn socket_ticket(&mut self, claims: GuestClaims) -> Result<Ticket, GuestError> {
-        let (ticket, expires_in) = self.capabilities.tokens.issue_ticket(&checked_claims(claims)?)?;
+    async fn socket_ticket(&mut self, claims: GuestClaims) -> Result<Ticket, GuestError> {
+        let (ticket, expires_in) = self.capabilities.tokens.issue_ticket(&checked_claims(claims)?).await?;
         Ok(Ticket { ticket, expires_in })
     }
 }

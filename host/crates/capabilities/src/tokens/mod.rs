@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::context::Caller;
@@ -14,6 +16,12 @@ use echo_base::limits;
 mod contract;
 pub mod embedded;
 pub mod host;
+mod in_force;
+mod master_key;
+pub mod postgres;
+mod signed;
+
+pub use master_key::MasterKey;
 
 /// What tokens say of their origin and how long they and their keys live.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,26 +97,90 @@ pub enum Revocation {
     User(Uuid),
 }
 
+impl Revocation {
+    /// As it is kept.
+    fn kind(self) -> &'static str {
+        match self {
+            Revocation::Session(_) => "session",
+            Revocation::User(_) => "user",
+        }
+    }
+
+    fn id(self) -> Uuid {
+        match self {
+            Revocation::Session(id) | Revocation::User(id) => id,
+        }
+    }
+
+    fn of(kind: &str, id: Uuid) -> Option<Self> {
+        match kind {
+            "session" => Some(Revocation::Session(id)),
+            "user" => Some(Revocation::User(id)),
+            _ => None,
+        }
+    }
+}
+
+/// What a subscriber to revocations is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RevocationEvent {
+    Revoked(Revocation),
+    /// Some were missed: nothing that was let in before this is known to be good still.
+    Resync,
+}
+
+/// Revocations from the moment of the subscription on, those of other hosts too. A subscriber that falls behind by `REVOCATIONS_QUEUE_MAX` is given `Resync`.
+pub struct Revocations(broadcast::Receiver<Revocation>);
+
+impl Revocations {
+    pub fn new(receiver: broadcast::Receiver<Revocation>) -> Self {
+        Self(receiver)
+    }
+
+    /// None when there will be no more.
+    pub async fn next(&mut self) -> Option<RevocationEvent> {
+        match self.0.recv().await {
+            Ok(revocation) => Some(RevocationEvent::Revoked(revocation)),
+            Err(RecvError::Lagged(_)) => Some(RevocationEvent::Resync),
+            Err(RecvError::Closed) => None,
+        }
+    }
+
+    /// None when there is none just now.
+    pub fn try_next(&mut self) -> Option<RevocationEvent> {
+        match self.0.try_recv() {
+            Ok(revocation) => Some(RevocationEvent::Revoked(revocation)),
+            Err(TryRecvError::Lagged(_)) => Some(RevocationEvent::Resync),
+            Err(TryRecvError::Empty | TryRecvError::Closed) => None,
+        }
+    }
+}
+
 #[async_trait]
 pub trait Tokens: Send + Sync {
     fn sign(&self, claims: &Claims) -> Result<AccessToken, TokenError>;
-    /// Signature, `kid`, `alg`, `iss`, `aud`, `exp`, revocation. The same token again is answered from memory, revocation checked anew.
-    fn verify(&self, token: &str) -> Result<Arc<Caller>, TokenError>;
-    /// The jti of a token that `verify` accepts.
+    /// Signature, `kid`, `alg`, `iss`, `aud`, `exp`, revocation. The same token again is answered from memory, revocation checked anew. It waits only where
+    /// the token names a key that is not known here yet.
+    async fn verify(&self, token: &str) -> Result<Arc<Caller>, TokenError>;
+    /// The jti of a token that `verify` has accepted.
     fn jti(&self, token: &str) -> Result<Uuid, TokenError>;
     /// Durable before it returns.
     async fn revoke_session(&self, session: Uuid) -> Result<(), TokenError>;
     /// Every token of the user issued up to now.
     async fn revoke_user(&self, user: Uuid) -> Result<(), TokenError>;
-    fn revocations(&self) -> broadcast::Receiver<Revocation>;
-    /// A single-use ticket for one socket.
-    fn issue_ticket(&self, claims: &Claims) -> Result<(String, u32), TokenError>;
+    fn revocations(&self) -> Revocations;
+    /// A single-use ticket for one socket, and the seconds that it is good for. Errors: `Revoked`; `Unavailable`.
+    async fn issue_ticket(&self, claims: &Claims) -> Result<(String, u32), TokenError>;
     /// Who the ticket was issued to; a second time it is `Invalid`.
-    fn redeem_ticket(&self, ticket: &str) -> Result<Arc<Caller>, TokenError>;
-    /// The redeemed ticket opened no socket: it may be redeemed again for what is left of its time.
-    fn return_ticket(&self, ticket: &str);
-    /// The JWKS document (RFC 7517): the signing key and those still accepted.
+    async fn redeem_ticket(&self, ticket: &str) -> Result<Arc<Caller>, TokenError>;
+    /// The redeemed ticket opened no socket: it may be redeemed again for what is left of its time. If that cannot be noted, it stays redeemed.
+    async fn return_ticket(&self, ticket: &str);
+    /// The JWKS document (RFC 7517): keys that sign, those still accepted, and those that will sign soon.
     fn jwks(&self) -> serde_json::Value;
-    /// Makes a new signing key; the old one stays accepted until its last token ends.
+    /// Makes a new signing key. It signs after at most `TOKEN_KEY_PUBLISHED_MS`; the one before stays accepted until its last token ends.
     async fn rotate(&self) -> Result<(), TokenError>;
+    /// Replaces the key when its time has come, forgets what has ended and, where hosts share their tokens, learns of what the others do; until `stop`.
+    async fn upkeep(&self, stop: CancellationToken);
+    /// Writes back what is to be kept. Nothing is asked of it afterwards.
+    async fn close(&self) {}
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use wasmtime::component::Resource;
 
@@ -25,7 +25,7 @@ use crate::passwords::{Algorithm, Asker, PasswordError, Passwords, Verdict};
 use crate::senders::Senders;
 use crate::sql::sqlite::{Durability, SqliteBackend};
 use crate::sql::{Effect, Migration, SqlBackend};
-use crate::tokens::{AccessToken, Claims, Revocation, TokenError, Tokens};
+use crate::tokens::{AccessToken, Claims, Revocations, TokenError, Tokens};
 use echo_base::names::ServiceName;
 
 /// Two guests of one service, as two calls at once.
@@ -276,7 +276,7 @@ impl Tokens for Nothing {
         unreachable!()
     }
 
-    fn verify(&self, _: &str) -> Result<Arc<Caller>, TokenError> {
+    async fn verify(&self, _: &str) -> Result<Arc<Caller>, TokenError> {
         unreachable!()
     }
 
@@ -292,19 +292,19 @@ impl Tokens for Nothing {
         unreachable!()
     }
 
-    fn revocations(&self) -> broadcast::Receiver<Revocation> {
+    fn revocations(&self) -> Revocations {
         unreachable!()
     }
 
-    fn issue_ticket(&self, _: &Claims) -> Result<(String, u32), TokenError> {
+    async fn issue_ticket(&self, _: &Claims) -> Result<(String, u32), TokenError> {
         unreachable!()
     }
 
-    fn redeem_ticket(&self, _: &str) -> Result<Arc<Caller>, TokenError> {
+    async fn redeem_ticket(&self, _: &str) -> Result<Arc<Caller>, TokenError> {
         unreachable!()
     }
 
-    fn return_ticket(&self, _: &str) {
+    async fn return_ticket(&self, _: &str) {
         unreachable!()
     }
 
@@ -313,6 +313,10 @@ impl Tokens for Nothing {
     }
 
     async fn rotate(&self) -> Result<(), TokenError> {
+        unreachable!()
+    }
+
+    async fn upkeep(&self, _: CancellationToken) {
         unreachable!()
     }
 }

@@ -8,13 +8,11 @@ use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::SigningKey;
-use ed25519_dalek::pkcs8::EncodePrivateKey;
-use jsonwebtoken::{DecodingKey, EncodingKey};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
+use super::super::signed::{KeyPair, thumbprint};
 use super::OpenError;
 use echo_base::private_file;
 
@@ -32,8 +30,7 @@ pub struct Ring {
 }
 
 pub struct Key {
-    pub signing: EncodingKey,
-    pub verifying: DecodingKey,
+    pub pair: Arc<KeyPair>,
     record: Record,
 }
 
@@ -102,10 +99,7 @@ impl Ring {
 
     /// RFC 7517, with the key type of RFC 8037.
     pub fn jwks(&self) -> Value {
-        let keys: Vec<Value> = self
-            .all()
-            .map(|key| json!({ "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": key.kid(), "x": key.record.x }))
-            .collect();
+        let keys: Vec<Value> = self.all().map(|key| key.pair.jwk()).collect();
         json!({ "keys": keys })
     }
 
@@ -172,15 +166,9 @@ impl Record {
         if URL_SAFE_NO_PAD.encode(key.verifying_key().as_bytes()) != self.x || thumbprint(&self.x) != self.kid {
             return Err(bad("d, x and kid do not belong together"));
         }
-        let der = key.to_pkcs8_der().map_err(|error| bad(&error.to_string()))?;
-        let verifying = DecodingKey::from_ed_components(&self.x).map_err(|error| bad(&error.to_string()))?;
-        Ok(Arc::new(Key { signing: EncodingKey::from_ed_der(der.as_bytes()), verifying, record: self }))
+        let pair = KeyPair::of_seed(key.as_bytes()).map_err(|reason| bad(&reason))?;
+        Ok(Arc::new(Key { pair: Arc::new(pair), record: self }))
     }
-}
-
-/// RFC 7638: SHA-256 of the required members in their order.
-fn thumbprint(x: &str) -> String {
-    URL_SAFE_NO_PAD.encode(Sha256::digest(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#)))
 }
 
 fn read_folder(folder: &Path) -> Result<Vec<Record>, OpenError> {
