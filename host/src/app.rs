@@ -35,6 +35,7 @@ use echo_capabilities::events::Queue;
 use echo_capabilities::events::embedded::EmbeddedQueue;
 use echo_capabilities::hub::Feed;
 use echo_capabilities::passwords::native::{Cost, NativePasswords};
+use echo_capabilities::rates::redis::RedisRates;
 use echo_capabilities::senders::Senders;
 use echo_capabilities::sql::sqlite::Durability;
 use echo_capabilities::tokens::Tokens;
@@ -146,7 +147,7 @@ impl Host {
         };
         let runtime = Runtime::new(engine, backends.clone(), queue.clone(), settings).context("the folder of versions")?;
         // These two are one for both edges: a frame counts against the limit of the route that it stands for, and beside the bodies of requests.
-        let rates = Arc::new(RateLimiter::default());
+        let rates = Arc::new(open_rates(&config)?);
         let in_flight = Arc::new(InFlight::with_room_for(InFlightBounds::default(), config.server.body_bytes_max));
         let hub_settings = HubSettings {
             in_flight: in_flight.clone(),
@@ -371,6 +372,13 @@ impl Host {
 }
 
 /// Redis, with this process's own while it is away, or that alone.
+/// Over all hosts where they share a Redis.
+fn open_rates(config: &Config) -> anyhow::Result<RateLimiter> {
+    let Some(url) = config.cache.url.text() else { return Ok(RateLimiter::default()) };
+    let rates = RedisRates::open(url, &config.cache.prefix).map_err(|reason| anyhow::anyhow!("cache.url: {reason}"))?;
+    Ok(RateLimiter::shared(Arc::new(rates)))
+}
+
 fn open_cache(config: &Config) -> anyhow::Result<Arc<dyn Cache>> {
     let CacheConfig { url, prefix, bytes_max } = &config.cache;
     let Some(url) = url.text() else { return Ok(Arc::new(MemoryCache::shared(*bytes_max))) };

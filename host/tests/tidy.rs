@@ -49,7 +49,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     // `config` reads an origin with it.
     ("http", &["gateway/", "hub/", "admin/", "problem.rs", "app.rs", "config.rs"]),
     ("rusqlite", &["capabilities/sql/sqlite/"]),
-    ("redis", &["capabilities/cache/redis.rs", "capabilities/bus/redis.rs"]),
+    ("redis", &["capabilities/rates/redis.rs", "capabilities/cache/redis.rs", "capabilities/bus/redis.rs"]),
     ("async_nats", &["capabilities/bus/nats.rs"]),
     ("sqlparser", &["capabilities/sql/migration.rs", "capabilities/sql/postgres/guard.rs"]),
     ("percent_encoding", &["gateway/routes.rs", "gateway/dispatch/stream/"]),
@@ -87,7 +87,7 @@ const WORDS: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Capabilities without functions that a guest calls: events are the services' own packages.
-const WITHOUT_HOST_RS: &[&str] = &["events"];
+const WITHOUT_HOST_RS: &[&str] = &["rates", "events"];
 
 /// Sources over `LINES_MAX` and why they stay whole. Tests may be as long as there are cases.
 const LINES_MAX: usize = 600;

@@ -76,6 +76,9 @@ pub const REFUSAL_RETRY_MS: u64 = 5_000;
 pub const DESCRIPTORS_RESERVED: u64 = 1_024;
 /// Rate-limit counters kept; the oldest are dropped first.
 pub const RATE_KEYS_MAX: usize = 200_000;
+/// How long a request waits for the store of rates that hosts share, and how long none asks it again after it did not answer, in milliseconds.
+pub const RATE_ANSWER_MS: u64 = 250;
+pub const RATES_AWAY_MS: u64 = 1_000;
 /// Answers kept for `Idempotency-Key`, their life in seconds and the largest one in bytes.
 pub const IDEMPOTENCY_TTL_S: u64 = 24 * 60 * 60;
 pub const IDEMPOTENCY_ANSWER_BYTES_MAX: usize = 256 * 1024;

@@ -13,6 +13,7 @@ pub mod leases;
 pub mod log;
 pub mod pace;
 pub mod passwords;
+pub mod rates;
 pub mod senders;
 pub mod sql;
 pub mod tokens;

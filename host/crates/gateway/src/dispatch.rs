@@ -104,7 +104,8 @@ impl<B: Backend> Gateway<B> {
                     }
                     let Some((rule, counter)) = &route.rate else { return self.host_routes.answer(request).await };
                     let subject = rule.limit.subject_of(None, info.client_address);
-                    let allowance = self.rates.check(&rule.limit, *counter, subject, info.received_at);
+                    // For the host's own pages: whoever asks whether it is there does not wait for another server.
+                    let allowance = self.rates.check_here(&rule.limit, *counter, subject, info.received_at);
                     if allowance.is_allowed { self.host_routes.answer(request).await } else { refused(route.path, rule, allowance) }
                 }
                 None => self.route(request, info).await.unwrap_or_else(Problem::into_response),
@@ -145,17 +146,17 @@ impl<B: Backend> Gateway<B> {
         };
         info.serve(Served::Service(route.clone()));
 
-        let caller = identity::caller(&route.route.access, &*self.tokens, &parts.headers).await.map_err(|problem| {
-            let is_bad_token = problem.status == StatusCode::UNAUTHORIZED && identity::bearer(&parts.headers).is_some();
-            let scale = self.live.settings.rate_scale;
-            match is_bad_token.then(|| self.rates.count_bad_token(scale, info.client_address, info.received_at)) {
-                Some(Err(wait)) => Problem::rate_limited(wait),
-                _ => problem,
+        let caller = match identity::caller(&route.route.access, &*self.tokens, &parts.headers).await {
+            Ok(caller) => caller,
+            Err(problem) if problem.status == StatusCode::UNAUTHORIZED && identity::bearer(&parts.headers).is_some() => {
+                let counted = self.rates.count_bad_token(self.live.settings.rate_scale, info.client_address, info.received_at).await;
+                return Err(counted.map_or_else(Problem::rate_limited, |()| problem));
             }
-        })?;
+            Err(problem) => return Err(problem),
+        };
         let limit = &route.rate.limit;
         let subject = limit.subject_of(caller.as_ref().map(|caller| caller.user_id), info.client_address);
-        let allowance = self.rates.check(limit, route.rate_counter, subject, info.received_at);
+        let allowance = self.rates.check(limit, route.rate_counter, subject, info.received_at).await;
         if !allowance.is_allowed {
             return Ok(refused(&route.pattern, &route.rate, allowance));
         }

@@ -31,7 +31,7 @@ impl Rule {
             RateSubject::User => "user",
             RateSubject::Route => "route",
         };
-        let policy = format!("\"{name}\";q={};w={}", limit.requests, whole_seconds(limit.window()));
+        let policy = format!("\"{name}\";q={};w={}", limit.requests(), whole_seconds(limit.window()));
         Self { limit, policy, state_begin: format!("\"{name}\";r=") }
     }
 
@@ -46,7 +46,7 @@ impl Rule {
         };
         insert(RATELIMIT_POLICY, format_args!("{}", self.policy));
         insert(RATELIMIT, format_args!("{}{remaining};t={reset}", self.state_begin));
-        insert(X_RATELIMIT_LIMIT, format_args!("{}", self.limit.requests));
+        insert(X_RATELIMIT_LIMIT, format_args!("{}", self.limit.requests()));
         insert(X_RATELIMIT_REMAINING, format_args!("{remaining}"));
         insert(X_RATELIMIT_RESET, format_args!("{reset}"));
     }

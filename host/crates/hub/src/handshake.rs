@@ -1,6 +1,7 @@
 //! From a request to an open socket: origin, identity, cursor, a place in the registry, and the upgrade (RFC 6455, section 4).
 //! Whoever is refused is refused before the upgrade, with a problem.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio_tungstenite::WebSocketStream;
@@ -58,8 +59,11 @@ impl Hub {
         // Listened to from before the token is looked at: a revocation in between must not slip through.
         let revocations = self.tokens.revocations();
         let headers = request.headers().clone();
-        let identified = self.identify(&headers, parameters.ticket.as_deref()).await;
-        let (caller, ticket) = identified.map_err(|problem| self.count_refused(problem, request.extensions()))?;
+        let address = request.extensions().get::<ClientAddress>().map(|address| address.0);
+        let (caller, ticket) = match self.identify(&headers, parameters.ticket.as_deref()).await {
+            Ok(identified) => identified,
+            Err(problem) => return Err(self.count_refused(problem, address).await),
+        };
         let opened = self.open_for(caller, revocations, parameters.since.as_deref(), request).await;
         if let Some(ticket) = ticket {
             match &opened {
@@ -79,7 +83,7 @@ impl Hub {
         since: Option<&str>,
         request: Request,
     ) -> Result<Response, Problem> {
-        self.count(super::SOCKETS, caller.user_id, None)?;
+        self.count(super::SOCKETS, caller.user_id, None).await?;
         let mut response = create_response_with_body(&request, Body::empty)
             .map_err(|error| Problem::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", format!("open a WebSocket here: {error}")))
             .map_err(|problem| problem.with(header::UPGRADE, HeaderValue::from_static("websocket")))?;
@@ -111,13 +115,12 @@ impl Hub {
     }
 
     /// A token or ticket that is no good counts for its address; where there were too many, that is the answer.
-    pub(super) fn count_refused(&self, problem: Problem, extensions: &Extensions) -> Problem {
-        let address = extensions.get::<ClientAddress>().map(|address| address.0);
+    pub(super) async fn count_refused(&self, problem: Problem, address: Option<IpAddr>) -> Problem {
         let is_missing = problem.code == Problem::token_missing().code;
         if problem.status != StatusCode::UNAUTHORIZED || is_missing {
             return problem;
         }
-        match self.rates.count_bad_token(self.settings.rate_scale, address, Instant::now()) {
+        match self.rates.count_bad_token(self.settings.rate_scale, address, Instant::now()).await {
             Ok(()) => problem,
             Err(wait) => Problem::rate_limited(wait),
         }

@@ -180,10 +180,17 @@ impl Hub {
         })
     }
 
-    /// Counts one request or frame of this user. Errors: 429 when there were too many.
-    fn count(&self, FrameRate { rate, counter }: FrameRate, user: Uuid, address: Option<IpAddr>) -> Result<(), Problem> {
+    /// Counts one request or frame of this user, over all hosts. Errors: 429 when there were too many.
+    async fn count(&self, FrameRate { rate, counter }: FrameRate, user: Uuid, address: Option<IpAddr>) -> Result<(), Problem> {
         let limit = Limit::new(&rate, self.settings.rate_scale);
-        let allowance = self.rates.check(&limit, counter, limit.subject_of(Some(user), address), Instant::now());
+        let allowance = self.rates.check(&limit, counter, limit.subject_of(Some(user), address), Instant::now()).await;
+        if allowance.is_allowed { Ok(()) } else { Err(Problem::rate_limited(allowance.reset)) }
+    }
+
+    /// As `count`, on this host alone: what an open socket sends for itself reaches no other.
+    fn count_here(&self, FrameRate { rate, counter }: FrameRate, user: Uuid) -> Result<(), Problem> {
+        let limit = Limit::new(&rate, self.settings.rate_scale);
+        let allowance = self.rates.check_here(&limit, counter, limit.subject_of(Some(user), None), Instant::now());
         if allowance.is_allowed { Ok(()) } else { Err(Problem::rate_limited(allowance.reset)) }
     }
 

@@ -431,15 +431,17 @@ impl Socket {
             Err(unreadable) => return self.refuse(unreadable.id, &bad_frame("bad_frame", unreadable.detail)),
         };
         // Refused before it waits: what is too much takes no place among the calls.
-        let rate = match frame.kind.as_ref() {
-            "ack" => Some(super::ACKS),
-            "ping" => Some(super::PINGS),
-            "auth" => Some(super::RENEWALS),
-            kind => self.hub.calls.rate(kind),
+        let user = self.connection.user;
+        let counted = match frame.kind.as_ref() {
+            "ack" => self.hub.count_here(super::ACKS, user),
+            "ping" => self.hub.count_here(super::PINGS, user),
+            "auth" => self.hub.count_here(super::RENEWALS, user),
+            kind => match self.hub.calls.rate(kind) {
+                Some(rate) => self.hub.count(rate, user, self.client.address).await,
+                None => Ok(()),
+            },
         };
-        if let Some(rate) = rate
-            && let Err(problem) = self.hub.count(rate, self.connection.user, self.client.address)
-        {
+        if let Err(problem) = counted {
             metrics::counter!("echo_hub_rate_limited_total").increment(1);
             return self.refuse(frame.id, &problem);
         }

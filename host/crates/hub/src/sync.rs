@@ -16,7 +16,7 @@ use super::Hub;
 use super::frame::rfc3339;
 use super::handshake::{feed_unavailable, parse_cursor};
 use echo_base::limits;
-use echo_capabilities::context::Caller;
+use echo_capabilities::context::{Caller, ClientAddress};
 use echo_capabilities::hub::{Acknowledgement, FeedError, FeedPage};
 use echo_edge::problem::Problem;
 
@@ -41,9 +41,14 @@ pub(super) async fn sync(State(hub): State<Arc<Hub>>, request: Request) -> Respo
 }
 
 async fn page(hub: &Hub, request: &Parts) -> Result<String, Problem> {
-    let verified = hub.verify_bearer(&request.headers).await;
-    let caller = verified.map_err(|problem| hub.count_refused(problem, &request.extensions))?;
-    hub.count(super::SYNC_PAGES, caller.user_id, None)?;
+    let caller = match hub.verify_bearer(&request.headers).await {
+        Ok(caller) => caller,
+        Err(problem) => {
+            let address = request.extensions.get::<ClientAddress>().map(|address| address.0);
+            return Err(hub.count_refused(problem, address).await);
+        }
+    };
+    hub.count(super::SYNC_PAGES, caller.user_id, None).await?;
     let Query(parameters) = Query::<Parameters>::try_from_uri(&request.uri)
         .map_err(|_| Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the query cannot be read"))?;
     let since = parameters.since.as_deref().map_or(Ok(0), parse_cursor)?;

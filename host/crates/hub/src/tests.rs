@@ -1323,7 +1323,7 @@ async fn a_frame_over_its_rate_is_answered_and_the_socket_stays() {
     client.expect("connection_ack").await;
     // What was sent elsewhere under the same number counts.
     let limit = Limit::new(&FrameRate::of_host(ECHO, 3).rate, 1);
-    assert!(host.hub.rates.check(&limit, ECHO, limit.subject_of(Some(ada.user), None), Instant::now()).is_allowed);
+    assert!(host.hub.rates.check(&limit, ECHO, limit.subject_of(Some(ada.user), None), Instant::now()).await.is_allowed);
     for id in [1, 2] {
         client.send(json!({"type": "seldom", "id": id, "payload": {}})).await;
         client.expect("reply").await;
