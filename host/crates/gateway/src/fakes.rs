@@ -348,13 +348,28 @@ impl TestGateway {
         F: Fn(Seen) -> A + Send + Sync + 'static,
         A: Future<Output = Result<Reply, CallError>> + Send + 'static,
     {
+        Self::on(Arc::default(), settings, host_routes, routes, handler)
+    }
+
+    /// With a cache that another gateway may have too.
+    pub fn on<F, A>(
+        cache: Arc<FakeCache>,
+        settings: GatewaySettings,
+        host_routes: impl IntoIterator<Item = (&'static str, MethodRouter)>,
+        routes: Vec<RouteEntry>,
+        handler: F,
+    ) -> Self
+    where
+        F: Fn(Seen) -> A + Send + Sync + 'static,
+        A: Future<Output = Result<Reply, CallError>> + Send + 'static,
+    {
         let services = Arc::new(FakeServices {
             snapshot: ArcSwap::from_pointee(FakeSnapshot::new(1, routes)),
             handler: Box::new(move |seen| Box::pin(handler(seen))),
             seen: Mutex::default(),
         });
         let blobs: Arc<dyn Blobs> = Arc::new(ObjectStoreBlobs::in_memory());
-        let (readiness, cache) = (Arc::new(Readiness::default()), Arc::new(FakeCache::default()));
+        let readiness = Arc::new(Readiness::default());
         let state = GatewayState {
             runtime: services.clone(),
             tokens: Arc::new(FakeTokens),

@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use super::fakes::{FakeSnapshot, TestGateway, reply, route};
+use super::fakes::{FakeCache, FakeSnapshot, TestGateway, reply, route};
 use super::{CheckState, GatewaySettings, Need, Problem};
 use echo_base::limits;
 use echo_edge::in_flight::{InFlight, InFlightBounds};
@@ -569,6 +569,45 @@ async fn a_key_in_use_is_refused_and_a_client_that_went_away_finds_its_answer() 
     let (status, headers, body) = found.await.expect("the request goes on without its client");
     assert_eq!((status, text(&headers, "idempotent-replayed"), body), (200, "true", json!({"done": true})));
     assert_eq!(gateway.calls_count(), 1);
+}
+
+#[tokio::test]
+async fn a_repeat_at_another_host_finds_the_first_ones_answer_and_while_that_runs_it_is_refused() {
+    let (begun, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let cache = Arc::new(FakeCache::default());
+    let host = |name: &'static str| {
+        let (begun, go_on) = (begun.clone(), go_on.clone());
+        let routes = vec![route("test", "POST /x", "user", "status = 201"), route("test", "POST /y", "user", "")];
+        Arc::new(TestGateway::on(cache.clone(), GatewaySettings::default(), [], routes, move |_| {
+            let (begun, go_on) = (begun.clone(), go_on.clone());
+            async move {
+                begun.notify_one();
+                go_on.notified().await;
+                reply(json!({"by": name}))
+            }
+        }))
+    };
+    let [first, second] = [host("first"), host("second")];
+    let alice = [JSON, "authorization: Bearer alice", "idempotency-key: k"];
+    let running = tokio::spawn({
+        let first = first.clone();
+        async move { first.send("POST /x", &alice, "{\"a\":1}").await }
+    });
+    begun.notified().await;
+    assert_problem(&second.send("POST /x", &alice, "{\"a\":1}").await, 409, "idempotency_key_in_use");
+    assert_problem(&second.send("POST /x", &alice, "{\"a\":2}").await, 422, "idempotency_key_reused");
+    go_on.notify_one();
+    let answer = running.await.unwrap();
+    assert_eq!((answer.0, &answer.2["by"]), (201, &json!("first")));
+    let repeat = second.send("POST /x", &alice, "{\"a\":1}").await;
+    assert_eq!((repeat.0, text(&repeat.1, "idempotent-replayed"), &repeat.2), (201, "true", &answer.2));
+    assert_eq!(second.calls_count(), 0);
+    // Another route, another user: their keys are their own.
+    go_on.notify_one();
+    assert_eq!(second.send("POST /y", &alice, "{\"a\":1}").await.2["by"], "second");
+    go_on.notify_one();
+    let bob = [JSON, "authorization: Bearer bob", "idempotency-key: k"];
+    assert_eq!(second.send("POST /x", &bob, "{\"a\":1}").await.2["by"], "second");
 }
 
 #[tokio::test]
