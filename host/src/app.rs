@@ -107,6 +107,7 @@ impl Host {
         // First of all that is kept: a data folder that another host serves is refused here, before anything in it is changed.
         let stores = Arc::new(Stores::open(&config, durability).await?);
         let feed = stores.feed();
+        let leases = stores.leases(&config.node_name()?).await.context("the leases")?;
         let tokens = stores.tokens(&config, None).await.context("the tokens")?;
         let cache = open_cache(&config)?;
         let queue = Arc::new(
@@ -174,9 +175,9 @@ impl Host {
         for (what, error) in runtime.start_services(config.plugins_folder().unwrap_or(&PathBuf::new())).await? {
             tracing::error!(file = %what.display(), %error, "this service is left out");
         }
-        upkeep.spawn(runtime.clone().run_schedules(upkeep_stop.clone()));
+        upkeep.spawn(runtime.clone().run_schedules(leases.clone(), upkeep_stop.clone()));
         upkeep.spawn(runtime.clone().run_probation(upkeep_stop.clone()));
-        upkeep.spawn(runtime.clone().run_backfills(upkeep_stop.clone()));
+        upkeep.spawn(runtime.clone().run_backfills(leases, upkeep_stop.clone()));
         if let (Mode::Dev, Some(packed)) = (config.mode, config.plugins_folder()) {
             let sources = std::env::current_dir().ok().and_then(|folder| SourceTree::at(&folder));
             let (runtime, packed, stop) = (runtime.clone(), packed.to_owned(), shutdown.clone());

@@ -12,6 +12,9 @@ use echo_capabilities::bus::HubBus;
 use echo_capabilities::hub::Feed;
 use echo_capabilities::hub::embedded::EmbeddedFeed;
 use echo_capabilities::hub::postgres::PostgresFeed;
+use echo_capabilities::leases::Leases;
+use echo_capabilities::leases::postgres::PostgresLeases;
+use echo_capabilities::leases::process::ProcessLeases;
 use echo_capabilities::sql::SqlBackend;
 use echo_capabilities::sql::postgres::{PoolSettings, PostgresBackend};
 use echo_capabilities::sql::sqlite::{Durability, SqliteBackend};
@@ -71,6 +74,14 @@ impl Stores {
                 let master_key = config.master_key()?.context("tokens.master_key")?;
                 Ok(PostgresTokens::open(sql, &master_key, bus, settings).await?)
             }
+        }
+    }
+
+    /// Who of the hosts of a database does what only one may do.
+    pub(super) async fn leases(&self, node: &str) -> anyhow::Result<Arc<dyn Leases>> {
+        match self {
+            Self::Embedded { .. } => Ok(Arc::new(ProcessLeases::new(node))),
+            Self::Postgres { sql, .. } => Ok(Arc::new(PostgresLeases::open(sql).await?)),
         }
     }
 

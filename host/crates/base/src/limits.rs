@@ -187,6 +187,10 @@ pub const VERSIONS_KEPT_MAX: usize = 100;
 pub const HISTORY_ENTRIES_MAX: usize = 200;
 /// How often it is looked which scheduled functions are due, in milliseconds.
 pub const SCHEDULE_TICK_MS: u64 = 100;
+/// How much longer than its pause the lease of a scheduled function lasts, and how often a host that does not have it asks for it, in milliseconds. So long
+/// after a host that calls a function has died another calls it.
+pub const SCHEDULE_LEASE_MS: u64 = 5_000;
+pub const SCHEDULE_LEASE_ASK_MS: u64 = 2_000;
 /// Log lines of one call.
 pub const LOG_LINES_PER_CALL_MAX: u32 = 100;
 /// Lines of one instance's standard output and error in a second; more are dropped and counted.
@@ -238,6 +242,9 @@ pub const SQL_BACKFILL_REST_MS: u64 = 5;
 /// Pause before a back-fill that failed is tried again, in milliseconds (doubling).
 pub const SQL_BACKFILL_RETRY_FIRST_MS: u64 = 1_000;
 pub const SQL_BACKFILL_RETRY_LAST_MS: u64 = 60_000;
+/// So long after a host that filled in has died another goes on, in milliseconds.
+pub const SQL_BACKFILL_LEASE_MS: u64 = 10_000;
+const _: () = assert!(SQL_BACKFILL_LEASE_MS > 2 * SQL_BACKFILL_TIMEOUT_MS * SQL_BACKFILL_REST as u64);
 /// One text or blob of a service, and one row of it as it is stored, in bytes; also what a statement makes on its way. SQLite asks nobody inside one
 /// function: what one may take follows from this.
 pub const SQL_VALUE_BYTES_MAX: usize = 256 * 1024;

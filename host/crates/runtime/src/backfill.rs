@@ -1,7 +1,8 @@
 //! Back-fills of live versions: new columns are filled in for the rows that are there, a batch at a time.
 //!
 //! After the version with the columns is live, not before: until then the version before writes rows without them, and a deployment would wait for every
-//! row. So a service takes null for "not filled in yet" until it is done. One batch at a time for all services, with rests between, so that others write.
+//! row. So a service takes null for "not filled in yet" until it is done. One batch at a time for all services and all hosts (by a lease), with rests between,
+//! so that others write. Each batch goes on where the one before it was committed, whichever host that did.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
@@ -16,8 +17,12 @@ use super::catalogue::Generation;
 use super::versions::Versions;
 use echo_base::limits;
 use echo_base::names::ServiceName;
+use echo_capabilities::leases::Leases;
 use echo_capabilities::sql::migration::Backfill;
 use echo_capabilities::sql::{BackfillProgress, Database, ErrorClass, MigrateError, Migration};
+
+/// Of the host that fills in, of all that share a database.
+const LEASE: &str = "backfills";
 
 #[derive(Default)]
 pub(super) struct Backfills {
@@ -89,10 +94,10 @@ impl Backfills {
 
 impl Runtime {
     /// Runs the back-fills of the live versions, until `shutdown`. What is not done by then goes on at the next start.
-    pub async fn run_backfills(self: Arc<Self>, shutdown: CancellationToken) {
+    pub async fn run_backfills(self: Arc<Self>, leases: Arc<dyn Leases>, shutdown: CancellationToken) {
         loop {
             let began = Instant::now();
-            let (has_worked, next_at) = self.run_batches().await;
+            let (has_worked, next_at) = self.run_batches(&*leases).await;
             let rest = (began.elapsed() * limits::SQL_BACKFILL_REST).max(Duration::from_millis(limits::SQL_BACKFILL_REST_MS));
             let next_at = next_at.unwrap_or(began + Duration::from_millis(limits::SQL_BACKFILL_RETRY_LAST_MS));
             tokio::select! {
@@ -105,12 +110,12 @@ impl Runtime {
     }
 
     /// One batch of each service that has something to fill in. Whether there was any, and when there may be.
-    async fn run_batches(&self) -> (bool, Option<Instant>) {
+    async fn run_batches(&self, leases: &dyn Leases) -> (bool, Option<Instant>) {
         let (mut has_worked, mut next_at) = (false, None::<Instant>);
         let catalogue = self.pin();
         for generation in catalogue.generations() {
             for step in self.migrations_of(&generation.artifact).iter().filter(|step| step.is_backfill()) {
-                match self.run_batch(generation, step).await {
+                match self.run_batch(leases, generation, step).await {
                     Turn::Done => continue,
                     Turn::Worked => has_worked = true,
                     Turn::Waits(until) => next_at = Some(next_at.map_or(until, |at| at.min(until))),
@@ -122,7 +127,7 @@ impl Runtime {
         (has_worked, next_at)
     }
 
-    async fn run_batch(&self, generation: &Arc<Generation>, step: &Migration) -> Turn {
+    async fn run_batch(&self, leases: &dyn Leases, generation: &Arc<Generation>, step: &Migration) -> Turn {
         let now = Instant::now();
         let key = (generation.service.clone(), step.name.clone());
         let database = &*generation.pool.capabilities().database;
@@ -147,10 +152,34 @@ impl Runtime {
         if self.backfills.is_draining(generation) {
             return Turn::Waits(now + Duration::from_millis(limits::PROBATION_TICK_MS));
         }
+        match leases.take(LEASE, Duration::from_millis(limits::SQL_BACKFILL_LEASE_MS)).await {
+            Ok(Some(_)) => {}
+            Ok(None) => return self.follow_another_host(&key, step, database).await,
+            Err(error) => {
+                tracing::warn!(service = %generation.service, backfill = step.name, %error, "a back-fill waits");
+                return Turn::Waits(now + Duration::from_millis(limits::SQL_BACKFILL_RETRY_FIRST_MS));
+            }
+        }
         let outcome = database.backfill(&backfill, rows_max, Duration::from_millis(limits::SQL_BACKFILL_TIMEOUT_MS)).await;
         let mut states = self.backfills.states.lock();
         let Some(state) = states.get_mut(&key) else { return Turn::Done };
         state.take(&generation.service, outcome, now.elapsed())
+    }
+
+    /// Another host fills in: how far it has come, for the operator, and whether it is done.
+    async fn follow_another_host(&self, key: &(ServiceName, String), step: &Migration, database: &dyn Database) -> Turn {
+        let progress = database.backfill_progress(&step.name).await;
+        let mut states = self.backfills.states.lock();
+        let Some(state) = states.get_mut(key) else { return Turn::Done };
+        if let Ok(Some(progress)) = progress {
+            state.view.rows = progress.rows;
+            state.view.state = if progress.is_done { "done" } else { "running" };
+            if progress.is_done {
+                return Turn::Done;
+            }
+        }
+        state.again_at = Instant::now() + Duration::from_millis(limits::SQL_BACKFILL_RETRY_FIRST_MS);
+        Turn::Waits(state.again_at)
     }
 
     /// Where it stands. A version without the columns that was live since it began has written rows that it has passed: it begins anew then.

@@ -38,6 +38,7 @@ pub mod manifest_reference;
 pub mod permissions;
 mod pool;
 mod probation;
+mod schedules;
 mod stdout;
 mod subscriber;
 pub mod swap;

@@ -11,10 +11,12 @@ use wasmtime::component::Val;
 use super::call::{self, CallFrame};
 use super::catalogue::Generation;
 use super::long_calls::Origin;
+use super::schedules::Turn;
 use super::{CallError, ErrorKind, Runtime, internal_context};
 use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::events::{Event, Handler, Outcome};
+use echo_capabilities::leases::Leases;
 use echo_contract::codec::{EncodeError, Encoded};
 
 impl Runtime {
@@ -48,9 +50,9 @@ impl Runtime {
         subscribed.inspect_err(|error| tracing::error!(%service, %error, "cannot subscribe yet; its events wait in the queue")).is_ok()
     }
 
-    /// Calls scheduled functions when they are due, each never twice at a time, until `shutdown`.
-    pub async fn run_schedules(self: Arc<Self>, shutdown: CancellationToken) {
-        let mut due: HashMap<(ServiceName, String), Instant> = HashMap::new();
+    /// Calls scheduled functions when they are due, each never twice at a time and by one host alone (see `schedules`), until `shutdown`.
+    pub async fn run_schedules(self: Arc<Self>, leases: Arc<dyn Leases>, shutdown: CancellationToken) {
+        let mut turns: HashMap<(ServiceName, String), Arc<Turn>> = HashMap::new();
         let mut running: HashMap<(ServiceName, String), tokio::task::JoinHandle<()>> = HashMap::new();
         let mut sweep_at = Instant::now() + Duration::from_millis(limits::INSTANCE_IDLE_MS);
         while tokio::time::timeout(Duration::from_millis(limits::SCHEDULE_TICK_MS), shutdown.cancelled()).await.is_err() {
@@ -59,13 +61,18 @@ impl Runtime {
             for generation in catalogue.generations() {
                 for (schedule, export) in &generation.schedules {
                     let key = (generation.service.clone(), schedule.call.clone());
-                    let at = *due.entry(key.clone()).or_insert(now + schedule.every);
-                    if now < at || running.get(&key).is_some_and(|task| !task.is_finished()) {
+                    let turn = turns.entry(key.clone()).or_insert_with(|| Arc::new(Turn::new(&key, schedule.every, now)));
+                    if turn.every != schedule.every {
+                        // Another version is live.
+                        *turn = Arc::new(Turn::new(&key, schedule.every, now));
+                    }
+                    if now < turn.next_at() || running.get(&key).is_some_and(|task| !task.is_finished()) {
                         continue;
                     }
-                    due.insert(key.clone(), now + schedule.every);
                     let frame = CallFrame::root(catalogue.clone(), generation.service.clone());
-                    running.insert(key, tokio::spawn(self.clone().call_on_schedule(generation.clone(), *export, frame)));
+                    let call = self.clone().call_on_schedule(generation.clone(), *export, frame);
+                    let (turn, leases) = (turn.clone(), leases.clone());
+                    running.insert(key, tokio::spawn(async move { turn.call(&*leases, call).await }));
                 }
             }
             if now >= sweep_at {
@@ -76,6 +83,9 @@ impl Runtime {
         for task in running.into_values() {
             // A scheduled call ends by its own deadline; a panic in it was logged where it happened.
             let _ = task.await;
+        }
+        for turn in turns.values() {
+            turn.end(&*leases).await;
         }
     }
 
@@ -195,11 +205,12 @@ mod tests {
     use echo_capabilities::guest::Capabilities;
     use echo_capabilities::hub::embedded::EmbeddedFeed;
     use echo_capabilities::hub::{FeedEntry, Push, Sockets};
+    use echo_capabilities::leases::{HeldLease, Lease, LeaseError};
     use echo_capabilities::pace::Pace;
     use echo_capabilities::passwords::native::{Cost, NativePasswords};
     use echo_capabilities::senders::Senders;
-    use echo_capabilities::sql::SqlBackend;
     use echo_capabilities::sql::sqlite::{Durability, SqliteBackend};
+    use echo_capabilities::sql::{Migration, SqlBackend};
     use echo_capabilities::tokens::TokenSettings;
     use echo_capabilities::tokens::embedded::EmbeddedTokens;
 
@@ -332,6 +343,107 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         queue.stop().await;
+    }
+
+    /// What two hosts share: who has each lease, for as long as the test says.
+    #[derive(Default)]
+    struct Store(parking_lot::Mutex<HashMap<String, &'static str>>);
+
+    struct LeasesOf(&'static str, Arc<Store>);
+
+    #[async_trait]
+    impl Leases for LeasesOf {
+        async fn take(&self, name: &str, _: Duration) -> Result<Option<Lease>, LeaseError> {
+            let node = *self.1.0.lock().entry(name.to_owned()).or_insert(self.0);
+            Ok((node == self.0).then_some(Lease { epoch: 1 }))
+        }
+        async fn give_back(&self, name: &str) -> Result<(), LeaseError> {
+            self.1.0.lock().retain(|held, node| held != name || *node != self.0);
+            Ok(())
+        }
+        async fn held(&self) -> Result<Vec<HeldLease>, LeaseError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_two_hosts_one_calls_a_scheduled_function_and_the_other_when_the_first_is_gone() {
+        let store = Arc::new(Store::default());
+        let wit = "world listener { export echo:listener/api@0.1.0; }
+            package echo:listener@0.1.0 { interface api { use echo:types/types@0.1.0.{error}; go: func() -> result<_, error>; } }";
+        let manifest = "name = \"listener\"\nversion = \"0.1.0\"\n[[schedule]]\ncall = \"go\"\nevery = \"100ms\"\n";
+        let mut hosts = Vec::new();
+        for node in ["a", "b"] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let queue = EmbeddedQueue::open(folder.path(), Durability::default()).await.expect("opens");
+            let runtime = runtime(folder.path(), Arc::new(FlakyQueue { queue, refusals: AtomicUsize::new(0) })).await;
+            let packed = pack(&echo_fixture::component_of(wit, "listener"), manifest, "", &[]).expect("packs");
+            runtime.deploy(packed, &Decisions::default()).await.expect("is live");
+            let leases = Arc::new(LeasesOf(node, store.clone()));
+            let task = tokio::spawn(runtime.clone().run_schedules(leases, CancellationToken::new()));
+            hosts.push((folder, runtime, task));
+        }
+        let calls = |host: usize| hosts[host].1.pin().generation("listener").expect("is live").stats.view().calls;
+        let until = Instant::now() + Duration::from_secs(30);
+        let called = async |least: u64, host: usize| {
+            while calls(host) < least {
+                assert!(Instant::now() < until, "it was not called");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        while calls(0) + calls(1) < 10 {
+            assert!(Instant::now() < until, "it was not called");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let (first, other) = if calls(0) > 0 { (0, 1) } else { (1, 0) };
+        assert_eq!(calls(other), 0, "one host alone");
+        // It dies, with its lease in its hand; and the lease ends.
+        hosts[first].2.abort();
+        called(calls(first), first).await;
+        assert_eq!(calls(other), 0, "the lease lasts");
+        store.0.lock().clear();
+        called(5, other).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn while_another_host_fills_in_this_one_waits_and_it_goes_on_when_that_one_is_gone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let queue = EmbeddedQueue::open(folder.path(), Durability::default()).await.expect("opens");
+        let runtime = runtime(folder.path(), Arc::new(FlakyQueue { queue, refusals: AtomicUsize::new(0) })).await;
+        let wit = "world listener { export echo:listener/api@0.1.0; }
+            package echo:listener@0.1.0 { interface api { use echo:types/types@0.1.0.{error}; go: func() -> result<_, error>; } }";
+        let migration = |name: &str, sql: &str| Migration { name: name.to_owned(), dialect: "sqlite".to_owned(), sql: sql.to_owned() };
+        let migrations = [
+            migration("0001_marks", "CREATE TABLE marks (id INTEGER PRIMARY KEY)"),
+            migration("0002_colour", "ALTER TABLE marks ADD COLUMN colour TEXT"),
+            migration("0002_colour.backfill", "UPDATE marks SET colour = 'red' WHERE id > 0"),
+        ];
+        let manifest = "name = \"listener\"\nversion = \"0.1.0\"\n";
+        let packed = pack(&echo_fixture::component_of(wit, "listener"), manifest, "", &migrations).expect("packs");
+        runtime.deploy(packed, &Decisions::default()).await.expect("is live");
+        let generation = runtime.pin().generation("listener").expect("is live").clone();
+        let database = &generation.pool.capabilities().database;
+        database.execute("INSERT INTO marks (id) VALUES (1), (2), (3)", Vec::new()).await.expect("rows");
+
+        let store = Arc::new(Store::default());
+        store.0.lock().insert("backfills".to_owned(), "another");
+        let task = tokio::spawn(runtime.clone().run_backfills(Arc::new(LeasesOf("this", store.clone())), CancellationToken::new()));
+        let until = Instant::now() + Duration::from_secs(30);
+        let view = || runtime.backfills.views(&generation).first().cloned().unwrap_or_default();
+        while view().state.is_empty() {
+            assert!(Instant::now() < until, "it was not looked up");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Longer than it would take.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!((view().state, view().rows), ("waiting", 0), "another host fills in");
+        store.0.lock().clear();
+        while view().state != "done" {
+            assert!(Instant::now() < until, "it never went on: {:?}", view());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(view().rows, 3);
+        task.abort();
     }
 
     #[tokio::test]
