@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::app::{TestApp, until, unused_phone};
+use crate::app::{TestApp, in_seconds, until, unused_phone};
 
 const ACCOUNT: &str = "/api/v1/auth/account";
 const SERVICES: &[&str] = &["analytics", "auth", "location", "message", "notification", "presence", "user"];
@@ -52,6 +52,53 @@ async fn a_deleted_account_is_had_back_by_signing_in() {
     assert_eq!(back.id, ada.id);
     let path = format!("/api/v1/messages/{}", message["id"].as_str().expect("id"));
     assert_eq!(app.get(&path).by(&back).send().await.expect(StatusCode::OK)["content"], "still here");
+}
+
+#[tokio::test]
+async fn a_deleted_account_is_to_others_as_if_there_were_none() {
+    let app = TestApp::shared().await;
+    let (ada, bala) = app.two().await;
+    let chen = app.someone().await;
+    let group = app.group(&ada, &[&bala]).await;
+    let (talk, other_group) = (app.conversation(&ada, &bala).await, app.group(&bala, &[]).await);
+    let invites = format!("/api/v1/messages/conversations/{group}/invites");
+    let invite = app.post(&invites, json!({})).by(&ada).send().await.expect(StatusCode::CREATED);
+    let join = format!("/api/v1/messages/join/{}", invite["code"].as_str().expect("code"));
+    let later =
+        json!({ "conversation_id": talk, "client_message_id": "later", "type": "text", "content": "later", "send_at": in_seconds(3) });
+    app.post("/api/v1/messages/scheduled", later).by(&ada).send().await.expect(StatusCode::CREATED);
+    app.post("/api/v1/users/contacts", json!({ "user_id": ada.id })).by(&bala).send().await.expect(StatusCode::CREATED);
+    let (profile, batch) = (format!("/api/v1/users/{}", ada.id), json!({ "ids": [ada.id, bala.id] }));
+
+    app.delete(ACCOUNT).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+    until("the profile is gone", async || (app.get(&profile).by(&bala).send().await.status == StatusCode::NOT_FOUND).then_some(())).await;
+    let found = app.post("/api/v1/users/batch", batch.clone()).by(&bala).send().await.expect(StatusCode::OK);
+    assert_eq!(found["items"].as_array().map(Vec::len), Some(1));
+    let contacts = app.get("/api/v1/users/contacts").by(&bala).send().await.expect(StatusCode::OK);
+    assert_eq!(contacts["items"], json!([]));
+    let path = format!("/api/v1/messages/conversations/{other_group}/participants");
+    app.post(&path, json!({ "user_ids": [ada.id] })).by(&bala).send().await.expect_problem(422, "unknown_participant");
+    let direct = json!({ "type": "direct", "participant_ids": [ada.id] });
+    app.post("/api/v1/messages/conversations", direct.clone()).by(&chen).send().await.expect_problem(422, "unknown_participant");
+    until("the link is gone", async || {
+        let reply = app.post(&join, json!({})).by(&bala).send().await;
+        (reply.status == StatusCode::NOT_FOUND).then_some(())
+    })
+    .await;
+    app.post(&join, json!({})).by(&chen).send().await.expect_problem(404, "not_found");
+
+    let back = app.log_in(&ada, "laptop").await;
+    until("the profile is back", async || (app.get(&profile).by(&bala).send().await.status == StatusCode::OK).then_some(())).await;
+    let failed = app.get("/api/v1/messages/scheduled").by(&back).send().await.expect(StatusCode::OK);
+    assert_eq!((&failed["items"][0]["failure"], &failed["items"][0]["content"]), (&json!("account_deleted"), &json!("later")));
+    let said = app.get(&format!("/api/v1/messages?conversation_id={talk}")).by(&bala).send().await.expect(StatusCode::OK);
+    assert_eq!(said["items"], json!([]));
+    until("the link is back", async || (app.post(&join, json!({})).by(&chen).send().await.status == StatusCode::OK).then_some(())).await;
+    app.post("/api/v1/messages/conversations", direct).by(&chen).send().await.expect(StatusCode::CREATED);
+    assert_eq!(
+        app.post("/api/v1/users/batch", batch).by(&bala).send().await.expect(StatusCode::OK)["items"].as_array().map(Vec::len),
+        Some(2)
+    );
 }
 
 #[tokio::test]

@@ -96,3 +96,40 @@ async fn as_many_join_at_once_as_may() {
     let seen = app.get(&format!("{MESSAGES}/conversations/{group}")).by(&ada).send().await.expect(StatusCode::OK);
     assert_eq!(seen["participant_count"], 3);
 }
+
+#[tokio::test]
+async fn a_link_lets_nobody_in_who_was_removed_or_whom_the_owner_blocks() {
+    let app = TestApp::shared().await;
+    let (ada, bala) = app.two().await;
+    let (chen, dora) = app.two().await;
+    let group = app.group(&ada, &[&bala, &chen]).await;
+    let invite = app.post(&invites(&group), json!({})).by(&ada).send().await.expect(StatusCode::CREATED);
+    let participants = format!("{MESSAGES}/conversations/{group}/participants");
+    let take_out = |person: &Person| app.delete(&format!("{participants}/{}", person.id));
+
+    take_out(&bala).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+    join(&app, &bala, &invite).send().await.expect_problem(404, "not_found");
+    // Whoever leaves may come back.
+    take_out(&chen).by(&chen).send().await.expect(StatusCode::NO_CONTENT);
+    join(&app, &chen, &invite).send().await.expect(StatusCode::OK);
+    // Somebody who manages the group takes the removal back.
+    app.post(&participants, json!({ "user_ids": [bala.id] })).by(&ada).send().await.expect(StatusCode::CREATED);
+    take_out(&bala).by(&bala).send().await.expect(StatusCode::NO_CONTENT);
+    join(&app, &bala, &invite).send().await.expect(StatusCode::OK);
+
+    let blocked = format!("/api/v1/users/blocked/{}", dora.id);
+    app.put(&blocked, json!({})).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+    let path = format!("{MESSAGES}/conversations/{group}");
+    // The message service learns of a block by an event.
+    until("the block counts", async || {
+        let reply = join(&app, &dora, &invite).send().await;
+        if reply.status == StatusCode::OK {
+            take_out(&dora).by(&dora).send().await.expect(StatusCode::NO_CONTENT);
+        }
+        (reply.status == StatusCode::NOT_FOUND).then_some(())
+    })
+    .await;
+    app.get(&path).by(&dora).send().await.expect_problem(404, "not_found");
+    app.delete(&blocked).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+    until("the block is over", async || (join(&app, &dora, &invite).send().await.status == StatusCode::OK).then_some(())).await;
+}

@@ -103,3 +103,19 @@ async fn what_cannot_be_sent_stays_with_the_reason() {
     app.request(Method::DELETE, &path).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
     assert!(waiting(&app, &ada).await.is_empty());
 }
+
+#[tokio::test]
+async fn whoever_is_removed_finds_what_was_to_be_said_as_failed() {
+    let app = TestApp::shared().await;
+    let (ada, bala) = app.two().await;
+    let group = app.group(&bala, &[&ada]).await;
+    let talk = app.conversation(&ada, &bala).await;
+    for (conversation, key) in [(&group, "in the group"), (&talk, "elsewhere")] {
+        schedule(&app, &ada, conversation, key, &in_seconds(3600)).send().await.expect(StatusCode::CREATED);
+    }
+    let path = format!("{MESSAGES}/conversations/{group}/participants/{}", ada.id);
+    app.delete(&path).by(&bala).send().await.expect(StatusCode::NO_CONTENT);
+    let mut found: Vec<_> = waiting(&app, &ada).await.iter().map(|one| (one["content"].clone(), one["failure"].clone())).collect();
+    found.sort_by_key(|one| one.0.to_string());
+    assert_eq!(found, [(json!("elsewhere"), Value::Null), (json!("in the group"), json!("not_found"))]);
+}

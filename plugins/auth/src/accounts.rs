@@ -111,7 +111,11 @@ pub fn resend_otp(request: ResendOtpRequest) -> Result<CodeSent, Error> {
 }
 
 pub fn get(request: AccountRequest) -> Result<Account, Error> {
-    let account = store::account_by_id(&Database, &request.user_id)?.ok_or_else(|| Error::not_found("no such account"))?;
+    let account = store::account_by_id(&Database, &request.user_id)?.ok_or_else(no_account)?;
+    // To other services there is none while its owner only might have it back.
+    if store::is_deleted(&Database, &account.id)? {
+        return Err(no_account());
+    }
     Ok(Account {
         user_id: account.id,
         phone: account.phone,
@@ -122,6 +126,10 @@ pub fn get(request: AccountRequest) -> Result<Account, Error> {
         verified: account.verified,
         created_at: account.created_at,
     })
+}
+
+fn no_account() -> Error {
+    Error::not_found("no such account")
 }
 
 fn phone_taken() -> Error {

@@ -3,7 +3,7 @@
 use echo_sdk::sql::Database;
 use echo_sdk::time::SECOND_US;
 use echo_sdk::wit::tokens;
-use echo_sdk::{Error, caller, time, transaction};
+use echo_sdk::{Error, Transaction, caller, time, transaction};
 
 use crate::bindings::echo::user::events as user_events;
 use crate::sessions;
@@ -15,11 +15,26 @@ const ERASED_PER_RUN: u64 = 16;
 
 pub fn delete() -> Result<(), Error> {
     let user = caller()?.user_id;
+    let now_us = time::now_us();
     transaction(|tx| {
-        store::mark_deleted(tx, &user, time::now_us())?;
+        if store::mark_deleted(tx, &user, now_us)? {
+            state_changed(&user, true, now_us)?;
+        }
         sessions::close(tx, &user, &Ending::All)
     })?;
     Ok(tokens::revoke_user(&user)?)
+}
+
+/// Whoever deleted the account and signs in before it is erased has it back.
+pub fn take_back(tx: &Transaction, user: &str) -> Result<(), Error> {
+    match store::unmark_deleted(tx, user)? {
+        true => state_changed(user, false, time::now_us()),
+        false => Ok(()),
+    }
+}
+
+fn state_changed(user: &str, deleted: bool, at: u64) -> Result<(), Error> {
+    user_events::state_changed(user, &user_events::StateChange { user_id: user.to_owned(), deleted, at })
 }
 
 /// One run of the schedule.

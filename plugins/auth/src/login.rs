@@ -11,7 +11,7 @@ use crate::clients::{self, Client};
 use crate::lockout::Counter;
 use crate::settings::Settings;
 use crate::store::{self, Account};
-use crate::{lockout, policy, sessions, totp};
+use crate::{erasure, lockout, policy, sessions, totp};
 
 /// How many sign-ins of an account are remembered: so many that succeeded, and so many that did not, as strangers can make any number of these.
 const HISTORY_ENTRIES_MAX: u64 = 250;
@@ -79,8 +79,7 @@ pub fn login(request: LoginRequest) -> Result<Tokens, Error> {
             lockout::forgive(tx, &counters)?;
         }
         store::settle_attempt(tx, &attempt.id, LoginOutcome::Succeeded)?;
-        // Whoever deleted the account and signs in before it is erased has it back.
-        store::unmark_deleted(tx, &account.id)?;
+        erasure::take_back(tx, &account.id)?;
         sessions::open(tx, &settings, account, &request.device, time::now_us())
     })?;
     Ok(opened.finish())

@@ -7,9 +7,24 @@ use echo_sdk::sql::transaction;
 use echo_sdk::wit::context;
 use echo_sdk::{Error, time};
 
+use crate::bindings::exports::echo::user::events::StateChange;
 use crate::bounds::{ERASED_AT_ONCE, EXPIRING_TIME_LEFT_MS};
 use crate::participants;
-use crate::store::erasure as store;
+use crate::store::{erasure as store, scheduled};
+
+/// The failure of what was to be sent by somebody who deleted the account.
+const ACCOUNT_DELETED: &str = "account_deleted";
+
+/// While an account is deleted nothing is sent in its name and nobody joins by its links. Who has it back finds what was to be sent as failed.
+pub fn state_changed(event: &StateChange) -> Result<(), Error> {
+    let StateChange { user_id, deleted, at } = event;
+    transaction(|tx| {
+        if store::set_state(tx, user_id, *deleted, *at)? && *deleted {
+            scheduled::fail_all_of(tx, user_id, ACCOUNT_DELETED)?;
+        }
+        Ok(())
+    })
+}
 
 /// Does what it has time for; the event comes again until nothing is left to do.
 pub fn erase(user_id: &str) -> Result<(), Error> {

@@ -66,7 +66,7 @@ pub fn join(code: &str) -> Result<Conversation, Error> {
         if membership(tx, &id, &me)?.is_some() {
             return Ok(());
         }
-        if !invites::use_once(tx, code, now)? {
+        if invites::keeps_out(tx, code, &me)? || !invites::use_once(tx, code, now)? {
             return Err(no_invite());
         }
         insert_participants(tx, &id, std::slice::from_ref(&me), Role::Member, last_seq, now)?;
@@ -84,7 +84,7 @@ fn manages(me: &str, conversation_id: &str) -> Result<(), Error> {
     rules::may_manage(place.kind, place.role)
 }
 
-/// One that there never was, one that is over and one that is used up look alike.
+/// One that there never was, one that is over, one that is used up and one that keeps the caller out look alike.
 fn no_invite() -> Error {
     Error::not_found("there is no such link")
 }

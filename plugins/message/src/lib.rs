@@ -272,6 +272,10 @@ impl user_events::Guest for Message {
         erasure::erase(&event.user_id)
     }
 
+    fn state_changed(_key: String, event: user_events::StateChange) -> Result<(), Error> {
+        erasure::state_changed(&event)
+    }
+
     /// Not subscribed to.
     fn audience_changed(_key: String, _event: user_events::AudienceChange) -> Result<(), Error> {
         Ok(())

@@ -11,6 +11,7 @@ use crate::bindings::exports::echo::message::api::{
 use crate::bounds::PARTICIPANTS_MAX;
 use crate::conversations::{addable, announce, roster};
 use crate::store::conversations::{self as store, Roster};
+use crate::store::scheduled;
 use crate::{names, payload, rules};
 
 /// Sorts before every user's id.
@@ -51,6 +52,7 @@ pub fn add(request: AddParticipantsRequest) -> Result<AddedParticipants, Error> 
     transaction(|tx| {
         let (last_seq, before) = begin(tx, &request.id, &me)?;
         rules::may_manage(before.kind, role_in(&before, &me).ok_or_else(rules::no_conversation)?)?;
+        store::forget_removed(tx, &request.id, &added)?;
         store::insert_participants(tx, &request.id, &added, Role::Member, last_seq, time::now_us())?;
         let roster = roster(tx, &request.id, &me)?;
         if roster.members.len() as u64 > PARTICIPANTS_MAX {
@@ -100,6 +102,13 @@ pub fn leave(tx: &Transaction, conversation_id: &str, user_id: &str) -> Result<(
 
 fn take_out(tx: &Transaction, id: &str, before: Roster, (user_id, role): (&str, Role), by: &str) -> Result<(), Error> {
     store::delete_participant(tx, id, user_id)?;
+    if by == user_id {
+        scheduled::cancel_those_to(tx, id, user_id)?;
+    } else {
+        // As it would fail at its time, but at once: its sender finds it with the reason.
+        scheduled::fail_those_to(tx, id, user_id, &rules::no_conversation().code)?;
+        store::note_removed(tx, id, user_id, time::now_us())?;
+    }
     let others = before.members.into_iter().filter(|member| member.user_id != user_id);
     let others: Vec<(String, Role)> = others.map(|member| (member.user_id, member.role)).collect();
     match rules::successor(&others) {

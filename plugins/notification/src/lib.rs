@@ -110,6 +110,11 @@ impl user_events::Guest for Notification {
     }
 
     /// Not subscribed to.
+    fn state_changed(_key: String, _event: user_events::StateChange) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Not subscribed to.
     fn audience_changed(_key: String, _event: user_events::AudienceChange) -> Result<(), Error> {
         Ok(())
     }

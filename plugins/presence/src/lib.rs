@@ -98,6 +98,11 @@ impl user_events::Guest for Service {
         store::forget(&Live, &event.user_id)
     }
 
+    /// Not subscribed to: `user` says of deleted accounts that their audience has changed.
+    fn state_changed(_key: String, _event: user_events::StateChange) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Not subscribed to: clients ask again.
     fn unblocked(_key: String, _event: user_events::BlockChange) -> Result<(), Error> {
         Ok(())

@@ -137,6 +137,10 @@ impl events::Guest for User {
         registration::deleted(&event.user_id)
     }
 
+    fn state_changed(_key: String, event: events::StateChange) -> Result<(), Error> {
+        registration::state_changed(&event)
+    }
+
     /// Published by this service itself; not subscribed to.
     fn blocked(_key: String, _event: events::BlockChange) -> Result<(), Error> {
         Ok(())

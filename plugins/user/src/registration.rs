@@ -5,9 +5,10 @@ use echo_sdk::sql::{SqlError, transaction};
 use echo_sdk::{Error, ErrorKind, Timestamp};
 
 use crate::bindings::echo::auth::api as auth;
-use crate::bindings::exports::echo::user::events::Registration;
+use crate::bindings::exports::echo::user::events::{Registration, StateChange};
 use crate::bounds::HEALED_MAX;
 use crate::fold::name_parts;
+use crate::privacy::audience_changed;
 use crate::store::{self, NewProfile};
 
 /// Shown until a name is chosen.
@@ -16,6 +17,15 @@ const NAMELESS: &str = "New user";
 pub fn registered(event: Registration) -> Result<(), Error> {
     let Registration { user_id, phone, name, country, timezone, at } = event;
     Ok(create(&user_id, &phone, name.as_deref(), country.as_deref(), timezone.as_deref(), at)?)
+}
+
+/// A deleted account is to others as if there were none, and what is shown of it elsewhere goes.
+pub fn state_changed(event: &StateChange) -> Result<(), Error> {
+    let StateChange { user_id, deleted, at } = event;
+    transaction(|tx| match store::set_state(tx, user_id, *deleted, *at)? {
+        true if *deleted => audience_changed(user_id),
+        _ => Ok(()),
+    })
 }
 
 /// What is kept of a person whose account was erased, by them and by others: their names for them too.

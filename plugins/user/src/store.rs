@@ -99,6 +99,13 @@ pub struct Block {
 
 from_row!(Block { user_id, created_at });
 
+/// Whether there is a user behind the profile `p` for whoever looks as `$viewer`: not while the account is deleted, but for its owner.
+macro_rules! there_is {
+    ($viewer:literal) => {
+        concat!("(p.deleted_at IS NULL OR p.id = ", $viewer, ")")
+    };
+}
+
 /// The columns of a `Seen`, of the profile `p` as `$1` looks at it.
 macro_rules! seen {
     () => {
@@ -112,13 +119,14 @@ macro_rules! seen {
 // --- Profiles ----------------------------------------------------------------------------------------------------------------------
 
 pub fn profile_seen_by(viewer: &str, id: &str) -> Result<Option<Seen>, SqlError> {
-    Database.row(concat!("SELECT ", seen!(), " FROM profiles p WHERE p.id = $2"), params![uuid(viewer), uuid(id)])
+    Database.row(concat!("SELECT ", seen!(), " FROM profiles p WHERE p.id = $2 AND ", there_is!("$1")), params![uuid(viewer), uuid(id)])
 }
 
 pub fn profiles_seen_by(viewer: &str, ids: &[String]) -> Result<Vec<Seen>, SqlError> {
     let mut profiles = Vec::with_capacity(ids.len());
     for ids in ids.chunks(LIST_PARAMS_MAX) {
-        let sql = format!(concat!("SELECT ", seen!(), " FROM profiles p WHERE p.id IN ({})"), placeholders(2, ids.len()));
+        let sql =
+            format!(concat!("SELECT ", seen!(), " FROM profiles p WHERE p.id IN ({}) AND ", there_is!("$1")), placeholders(2, ids.len()));
         profiles.extend(Database.rows::<Seen>(&sql, with_list(params![uuid(viewer)], ids, |id| uuid(id)))?);
     }
     Ok(profiles)
@@ -127,7 +135,7 @@ pub fn profiles_seen_by(viewer: &str, ids: &[String]) -> Result<Vec<Seen>, SqlEr
 pub fn which_exist(ids: &[String]) -> Result<Vec<String>, SqlError> {
     let mut known = Vec::with_capacity(ids.len());
     for ids in ids.chunks(LIST_PARAMS_MAX) {
-        let sql = format!("SELECT id FROM profiles WHERE id IN ({})", placeholders(1, ids.len()));
+        let sql = format!("SELECT id FROM profiles WHERE id IN ({}) AND deleted_at IS NULL", placeholders(1, ids.len()));
         known.extend(Database.rows::<(String,)>(&sql, with_list(Vec::new(), ids, |id| uuid(id)))?.into_iter().map(|(id,)| id));
     }
     Ok(known)
@@ -198,6 +206,13 @@ pub fn update_profile(tx: &Transaction, id: &str, change: &ProfileChange<'_>, at
     Ok(())
 }
 
+/// That the account is deleted for now, or in use again. False where a newer change is known, or there is no profile.
+pub fn set_state(tx: &Transaction, id: &str, deleted: bool, at: Timestamp) -> Result<bool, SqlError> {
+    let sql = "UPDATE profiles SET deleted_at = CASE WHEN $2 = TRUE THEN $3 ELSE NULL END, state_changed_at = $3 \
+        WHERE id = $1 AND (state_changed_at IS NULL OR state_changed_at < $3)";
+    Ok(tx.execute(sql, params![uuid(id), deleted, timestamp(at)])? == 1)
+}
+
 /// All that is kept of this person, by them and by others.
 pub fn erase_person(tx: &Transaction, id: &str) -> Result<(), SqlError> {
     for (table, column) in [
@@ -227,7 +242,7 @@ pub fn found_by_name(viewer: &str, range: &(String, String), after: &(String, St
             seen!(),
             " FROM (SELECT user_id, MIN(part) AS part FROM name_parts WHERE part >= $2 AND part < $3 GROUP BY user_id) n \
              JOIN profiles p ON p.id = n.user_id \
-             WHERE p.id <> $1 AND (n.part, n.user_id) > ($4, $5) \
+             WHERE p.id <> $1 AND p.deleted_at IS NULL AND (n.part, n.user_id) > ($4, $5) \
              AND (p.profile_visible = 'everyone' OR (p.profile_visible = 'contacts' \
              AND EXISTS (SELECT 1 FROM contacts k WHERE k.owner_id = p.id AND k.user_id = $1))) \
              AND NOT EXISTS (SELECT 1 FROM blocks x WHERE x.user_id = p.id AND x.blocked_user_id = $1 AND x.active = TRUE) \
@@ -245,7 +260,9 @@ pub fn found_by_phone(viewer: &str, viewer_number: Option<&str>, phones: &[Strin
             concat!(
                 "SELECT ",
                 seen!(),
-                " FROM profiles p WHERE p.phone IN ({}) AND (p.id = $1 OR p.phone_visible = 'everyone' OR (p.phone_visible = 'contacts' \
+                " FROM profiles p WHERE p.phone IN ({}) AND ",
+                there_is!("$1"),
+                " AND (p.id = $1 OR p.phone_visible = 'everyone' OR (p.phone_visible = 'contacts' \
                  AND (EXISTS (SELECT 1 FROM contacts k WHERE k.owner_id = p.id AND k.user_id = $1) \
                  OR EXISTS (SELECT 1 FROM tested_numbers n WHERE n.owner_id = p.id AND n.fingerprint = $2 AND n.in_book = TRUE)))) \
                  AND NOT EXISTS (SELECT 1 FROM blocks x WHERE x.user_id = p.id AND x.blocked_user_id = $1 AND x.active = TRUE)"
@@ -380,7 +397,7 @@ pub fn owners_seen_by(viewer: &str, ids: &[String]) -> Result<Vec<Owner>, SqlErr
         let sql = format!(
             "SELECT p.id, p.added_by, EXISTS (SELECT 1 FROM contacts c WHERE c.owner_id = p.id AND c.user_id = $1), \
              EXISTS (SELECT 1 FROM blocks b WHERE b.user_id = p.id AND b.blocked_user_id = $1 AND b.active = TRUE) \
-             FROM profiles p WHERE p.id IN ({})",
+             FROM profiles p WHERE p.id IN ({}) AND p.deleted_at IS NULL",
             placeholders(2, ids.len())
         );
         owners.extend(Database.rows::<Owner>(&sql, with_list(params![uuid(viewer)], ids, |id| uuid(id)))?);
@@ -411,7 +428,7 @@ pub fn contacts_of(owner: &str, before: &(u64, String), limit: i64) -> Result<Ve
             "SELECT o.alias, o.created_at, ",
             seen!(),
             " FROM contacts o JOIN profiles p ON p.id = o.user_id \
-             WHERE o.owner_id = $1 AND (o.created_at, o.user_id) < ($2, $3) ORDER BY o.created_at DESC, o.user_id DESC LIMIT $4"
+             WHERE o.owner_id = $1 AND p.deleted_at IS NULL AND (o.created_at, o.user_id) < ($2, $3) ORDER BY o.created_at DESC, o.user_id DESC LIMIT $4"
         ),
         params![uuid(owner), timestamp(before.0), uuid(&before.1), limit],
     )
@@ -422,7 +439,7 @@ pub fn contact_of(owner: &str, user_id: &str) -> Result<Option<Contact>, SqlErro
         concat!(
             "SELECT o.alias, o.created_at, ",
             seen!(),
-            " FROM contacts o JOIN profiles p ON p.id = o.user_id WHERE o.owner_id = $1 AND o.user_id = $2"
+            " FROM contacts o JOIN profiles p ON p.id = o.user_id WHERE o.owner_id = $1 AND o.user_id = $2 AND p.deleted_at IS NULL"
         ),
         params![uuid(owner), uuid(user_id)],
     )
@@ -566,11 +583,14 @@ pub fn sights_of(pairs: &[(&str, &str)]) -> Result<Vec<Sight>, SqlError> {
     let mut sights = Vec::with_capacity(pairs.len());
     for pairs in pairs.chunks(LIST_PARAMS_MAX / 2) {
         let sql = format!(
-            "WITH pair (user_id, viewer_id) AS (VALUES {}) \
-             SELECT p.id, pair.viewer_id, p.presence_visible, p.last_seen_visible, \
-             EXISTS (SELECT 1 FROM contacts c WHERE c.owner_id = p.id AND c.user_id = pair.viewer_id), \
-             EXISTS (SELECT 1 FROM blocks b WHERE b.user_id = p.id AND b.blocked_user_id = pair.viewer_id AND b.active = TRUE) \
-             FROM pair CROSS JOIN profiles p WHERE p.id = pair.user_id",
+            concat!(
+                "WITH pair (user_id, viewer_id) AS (VALUES {}) \
+                 SELECT p.id, pair.viewer_id, p.presence_visible, p.last_seen_visible, \
+                 EXISTS (SELECT 1 FROM contacts c WHERE c.owner_id = p.id AND c.user_id = pair.viewer_id), \
+                 EXISTS (SELECT 1 FROM blocks b WHERE b.user_id = p.id AND b.blocked_user_id = pair.viewer_id AND b.active = TRUE) \
+                 FROM pair CROSS JOIN profiles p WHERE p.id = pair.user_id AND ",
+                there_is!("pair.viewer_id")
+            ),
             row_placeholders(pairs.len(), 2)
         );
         let values = pairs.iter().flat_map(|(user, viewer)| [uuid(*user), uuid(*viewer)]).collect();

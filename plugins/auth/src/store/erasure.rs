@@ -5,15 +5,21 @@ use echo_sdk::sql::{Sql, SqlError, timestamp, uuid};
 
 use super::{Ending, end_factor, end_sessions};
 
-/// Where it is not deleted already.
-pub fn mark_deleted(db: &impl Sql, account: &str, now_us: u64) -> Result<(), SqlError> {
-    db.execute("UPDATE accounts SET deleted_at = $2 WHERE id = $1 AND deleted_at IS NULL", params![uuid(account), timestamp(now_us)])?;
-    Ok(())
+/// False where it is deleted already.
+pub fn mark_deleted(db: &impl Sql, account: &str, now_us: u64) -> Result<bool, SqlError> {
+    let sql = "UPDATE accounts SET deleted_at = $2 WHERE id = $1 AND deleted_at IS NULL";
+    Ok(db.execute(sql, params![uuid(account), timestamp(now_us)])? == 1)
 }
 
-pub fn unmark_deleted(db: &impl Sql, account: &str) -> Result<(), SqlError> {
-    db.execute("UPDATE accounts SET deleted_at = NULL WHERE id = $1 AND deleted_at IS NOT NULL", params![uuid(account)])?;
-    Ok(())
+/// Whether it was deleted.
+pub fn unmark_deleted(db: &impl Sql, account: &str) -> Result<bool, SqlError> {
+    let sql = "UPDATE accounts SET deleted_at = NULL WHERE id = $1 AND deleted_at IS NOT NULL";
+    Ok(db.execute(sql, params![uuid(account)])? == 1)
+}
+
+pub fn is_deleted(db: &impl Sql, account: &str) -> Result<bool, SqlError> {
+    let found: Option<(String,)> = db.row("SELECT id FROM accounts WHERE id = $1 AND deleted_at IS NOT NULL", params![uuid(account)])?;
+    Ok(found.is_some())
 }
 
 /// With their numbers, the longest deleted first.

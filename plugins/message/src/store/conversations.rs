@@ -347,8 +347,25 @@ pub fn set_role(tx: &Transaction, conversation_id: &str, user_id: &str, role: Ro
 
 pub fn delete_participant(tx: &Transaction, conversation_id: &str, user_id: &str) -> Result<(), SqlError> {
     tx.execute("DELETE FROM drafts WHERE conversation_id = $1 AND user_id = $2", params![uuid(conversation_id), uuid(user_id)])?;
-    tx.execute("DELETE FROM scheduled WHERE conversation_id = $1 AND sender_id = $2", params![uuid(conversation_id), uuid(user_id)])?;
     tx.execute("DELETE FROM participants WHERE conversation_id = $1 AND user_id = $2", params![uuid(conversation_id), uuid(user_id)])?;
+    Ok(())
+}
+
+/// From now on no link lets this person in.
+pub fn note_removed(tx: &Transaction, conversation_id: &str, user_id: &str, at: Timestamp) -> Result<(), SqlError> {
+    let sql = "INSERT INTO removed_participants (conversation_id, user_id, removed_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+    tx.execute(sql, params![uuid(conversation_id), uuid(user_id), timestamp(at)])?;
+    Ok(())
+}
+
+/// Somebody who manages the conversation has let these people in again.
+pub fn forget_removed(tx: &Transaction, conversation_id: &str, user_ids: &[String]) -> Result<(), SqlError> {
+    for user_ids in user_ids.chunks(PARTICIPANT_ROWS_MAX) {
+        let list = placeholders(2, user_ids.len());
+        let mut values: Vec<Value> = params![uuid(conversation_id)];
+        values.extend(user_ids.iter().map(uuid));
+        tx.execute(&format!("DELETE FROM removed_participants WHERE conversation_id = $1 AND user_id IN ({list})"), values)?;
+    }
     Ok(())
 }
 

@@ -51,10 +51,26 @@ pub fn delete(conversation_id: &str, code: &str) -> Result<bool, SqlError> {
     Ok(Database.execute(sql, params![uuid(conversation_id), code])? == 1)
 }
 
-/// Where the link leads to, open or not.
+/// Where the link leads to, open or not; none while the account of whoever made it is deleted.
 pub fn conversation_of(code: &str) -> Result<Option<String>, SqlError> {
-    let found: Option<(String,)> = Database.row("SELECT conversation_id FROM invites WHERE code = $1", params![code])?;
+    let found: Option<(String,)> = Database.row(
+        "SELECT i.conversation_id FROM invites i WHERE i.code = $1 \
+         AND NOT EXISTS (SELECT 1 FROM account_states s WHERE s.user_id = i.created_by AND s.deleted = TRUE)",
+        params![code],
+    )?;
     Ok(found.map(|(id,)| id))
+}
+
+/// Whether this person does not get in by the link: somebody removed them, or the owner or whoever made the link blocks them.
+pub fn keeps_out(tx: &Transaction, code: &str, user_id: &str) -> Result<bool, SqlError> {
+    let found: Option<(String,)> = tx.row(
+        "SELECT i.code FROM invites i WHERE i.code = $1 AND (EXISTS (SELECT 1 FROM removed_participants r \
+         WHERE r.conversation_id = i.conversation_id AND r.user_id = $2) OR EXISTS (SELECT 1 FROM blocks b \
+         WHERE b.blocked_user_id = $2 AND b.active = TRUE AND (b.user_id = i.created_by OR b.user_id IN \
+         (SELECT p.user_id FROM participants p WHERE p.conversation_id = i.conversation_id AND p.role = 'owner'))))",
+        params![code, uuid(user_id)],
+    )?;
+    Ok(found.is_some())
 }
 
 /// Counts one who joins; false where the link is not open.

@@ -172,5 +172,26 @@ pub fn fail(id: &str, revision: u64, code: &str) -> Result<(), SqlError> {
     Ok(())
 }
 
+/// Nothing of the sender's that waits can be sent.
+pub fn fail_all_of(tx: &Transaction, sender_id: &str, code: &str) -> Result<(), SqlError> {
+    let sql = "UPDATE scheduled SET failure = $2, revision = revision + 1 WHERE sender_id = $1 AND failure IS NULL";
+    tx.execute(sql, params![uuid(sender_id), code])?;
+    Ok(())
+}
+
+/// The sender has left the conversation, and takes along what was to be said in it.
+pub fn cancel_those_to(tx: &Transaction, conversation_id: &str, sender_id: &str) -> Result<(), SqlError> {
+    tx.execute("DELETE FROM scheduled WHERE conversation_id = $1 AND sender_id = $2", params![uuid(conversation_id), uuid(sender_id)])?;
+    Ok(())
+}
+
+/// Nothing of the sender's that waits can be sent to this conversation.
+pub fn fail_those_to(tx: &Transaction, conversation_id: &str, sender_id: &str, code: &str) -> Result<(), SqlError> {
+    let sql =
+        "UPDATE scheduled SET failure = $3, revision = revision + 1 WHERE conversation_id = $1 AND sender_id = $2 AND failure IS NULL";
+    tx.execute(sql, params![uuid(conversation_id), uuid(sender_id), code])?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests;

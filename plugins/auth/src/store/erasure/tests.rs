@@ -26,8 +26,8 @@ mod mark_deleted {
         let _store = store();
         account(1);
         account(2);
-        deleted(1, 10);
-        deleted(1, 20);
+        assert!(super::super::mark_deleted(&Database, &id(1), 10).unwrap());
+        assert!(!super::super::mark_deleted(&Database, &id(1), 20).unwrap());
         assert_eq!((due(9), due(10)), (ids([]), ids([1])));
     }
 }
@@ -42,8 +42,25 @@ mod unmark_deleted {
         account(2);
         deleted(1, 10);
         deleted(2, 10);
-        unmark_deleted(&Database, &id(1)).unwrap();
+        assert!(super::super::unmark_deleted(&Database, &id(1)).unwrap());
+        assert!(!super::super::unmark_deleted(&Database, &id(1)).unwrap());
         assert_eq!(due(100), ids([2]));
+    }
+}
+
+mod is_deleted {
+    use super::*;
+
+    #[test]
+    fn is_so_until_its_owner_has_it_back() {
+        let _store = store();
+        account(1);
+        account(2);
+        deleted(1, 10);
+        let are = || [1, 2, 3].map(|number| super::super::is_deleted(&Database, &id(number)).unwrap());
+        assert_eq!(are(), [true, false, false]);
+        unmark_deleted(&Database, &id(1)).unwrap();
+        assert_eq!(are(), [false; 3]);
     }
 }
 

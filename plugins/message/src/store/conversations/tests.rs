@@ -531,6 +531,36 @@ mod set_role {
     }
 }
 
+mod note_removed {
+    use super::*;
+
+    #[test]
+    fn is_kept_once_until_it_is_forgotten() {
+        let _store = store();
+        for user in [1, 1, 2] {
+            committed(|tx| note_removed(tx, &id(91), &id(user), 100));
+        }
+        committed(|tx| note_removed(tx, &id(92), &id(1), 100));
+        assert_eq!(count("removed_participants"), 3);
+    }
+}
+
+mod forget_removed {
+    use super::*;
+
+    #[test]
+    fn forgets_these_people_in_this_conversation() {
+        let _store = store();
+        for (conversation, user) in [(91, 1), (91, 2), (91, 3), (92, 1)] {
+            committed(|tx| note_removed(tx, &id(conversation), &id(user), 100));
+        }
+        committed(|tx| forget_removed(tx, &id(91), &ids([1, 2, 4])));
+        assert_eq!(count("removed_participants"), 2);
+        committed(|tx| forget_removed(tx, &id(91), &[]));
+        assert_eq!(count("removed_participants"), 2);
+    }
+}
+
 mod delete_participant {
     use super::*;
 

@@ -1,10 +1,25 @@
 //! Each store function by itself, in a module of its name, on a real database with the service's tables: people whose accounts were erased.
 
 use super::*;
-use crate::store::conversations::delete_participant;
+use crate::store::conversations::{delete_participant, note_removed};
 use crate::store::fixtures::*;
 use crate::store::marks::star;
 use crate::store::messages::{take_expired, visible_to};
+
+mod set_state {
+    use super::*;
+
+    #[test]
+    fn knows_the_newest_change() {
+        let _store = store();
+        let set = |deleted, at| committed(|tx| super::super::set_state(tx, &id(1), deleted, at));
+        assert!(set(true, 20));
+        assert!(!set(false, 10), "late");
+        assert!(!set(true, 20), "repeated");
+        assert!(set(false, 30));
+        assert_eq!(count("account_states"), 1);
+    }
+}
 
 mod expire_messages_of {
     use super::*;
@@ -84,11 +99,14 @@ mod forget_marks_of {
             let invite = Invite { code, conversation_id: id(91), created_by, created_at: 100, expires_at: None, uses_max: None, uses: 0 };
             committed(|tx| invites::insert(tx, &invite));
             committed(|tx| scheduled::insert(tx, &waiting(user)));
+            committed(|tx| super::super::set_state(tx, &id(user), true, 300));
+            committed(|tx| note_removed(tx, &id(92), &id(user), 300));
         }
-        let tables = ["reactions", "starred", "drafts", "blocks", "poll_votes", "invites", "scheduled"];
+        let tables =
+            ["reactions", "starred", "drafts", "blocks", "poll_votes", "invites", "scheduled", "account_states", "removed_participants"];
         committed(|tx| forget_marks_of(tx, &id(1)));
-        assert_eq!(tables.map(count), [1; 7]);
+        assert_eq!(tables.map(count), [1; 9]);
         committed(|tx| forget_marks_of(tx, &id(2)));
-        assert_eq!(tables.map(count), [0; 7]);
+        assert_eq!(tables.map(count), [0; 9]);
     }
 }

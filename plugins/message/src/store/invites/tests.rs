@@ -98,6 +98,18 @@ mod conversation_of {
         assert!(used("once", 900));
         assert_eq!(leads("once"), Some(id(91)));
     }
+
+    #[test]
+    fn is_none_while_the_account_of_its_maker_is_deleted() {
+        let _store = store();
+        group(91, [1]);
+        put("a", None, None);
+        let state = |deleted, at| committed(|tx| crate::store::erasure::set_state(tx, &id(1), deleted, at));
+        assert!(state(true, 200));
+        assert_eq!(conversation_of("a").unwrap(), None);
+        assert!(state(false, 300));
+        assert_eq!(conversation_of("a").unwrap(), Some(id(91)));
+    }
 }
 
 mod use_once {
@@ -114,5 +126,44 @@ mod use_once {
         assert_eq!(kept(91), [("any".to_owned(), 2), ("two".to_owned(), 2)]);
         put("over", Some(500), None);
         assert!(!used("over", 500) && !used("none", 1));
+    }
+}
+
+mod keeps_out {
+    use super::*;
+    use crate::store::conversations::{forget_removed, note_removed};
+
+    fn kept_out(users: &[u32]) -> Vec<bool> {
+        users.iter().map(|user| committed(|tx| super::super::keeps_out(tx, "a", &id(*user)))).collect()
+    }
+
+    #[test]
+    fn whoever_was_removed_until_they_are_let_in_again() {
+        let _store = store();
+        group(91, [1, 2]);
+        group(92, [1]);
+        put("a", None, None);
+        committed(|tx| note_removed(tx, &id(91), &id(3), 200));
+        committed(|tx| note_removed(tx, &id(92), &id(4), 200));
+        assert_eq!(kept_out(&[3, 4]), [true, false]);
+        committed(|tx| forget_removed(tx, &id(91), &[id(3)]));
+        assert_eq!(kept_out(&[3, 4]), [false, false]);
+    }
+
+    #[test]
+    fn whom_the_owner_or_the_maker_of_the_link_blocks() {
+        let _store = store();
+        group(91, [1, 2, 5]);
+        committed(|tx| {
+            crate::store::conversations::set_role(tx, &id(91), &id(5), crate::bindings::exports::echo::message::api::Role::Owner)
+        });
+        put("a", None, None);
+        blocked(1, 3);
+        blocked(5, 4);
+        blocked(2, 6);
+        blocked(3, 5);
+        assert_eq!(kept_out(&[3, 4, 6, 7]), [true, true, false, false]);
+        unblocked(1, 3);
+        assert_eq!(kept_out(&[3]), [false]);
     }
 }

@@ -231,3 +231,56 @@ mod fail {
         assert_eq!([failure(2), failure(1)], [None, Some("not_allowed".to_owned())]);
     }
 }
+
+mod fail_all_of {
+    use super::*;
+
+    #[test]
+    fn leaves_what_failed_before_and_that_of_others() {
+        let _store = store();
+        for (number, sender, key) in [(1, 1, "a"), (2, 1, "b"), (3, 2, "a")] {
+            assert!(put(number, sender, key, 500));
+        }
+        fail(&id(2), 1, "not_found").unwrap();
+        committed(|tx| super::super::fail_all_of(tx, &id(1), "account_deleted"));
+        let failures = [(1, 1), (1, 2), (2, 3)].map(|(sender, number)| one(sender, number).unwrap().failure);
+        assert_eq!(failures, [Some("account_deleted".to_owned()), Some("not_found".to_owned()), None]);
+        // What a run of the schedule has read meanwhile is not sent.
+        assert!(!committed(|tx| take(tx, &id(1), 1)));
+        assert_eq!(numbers(due(500, 10).unwrap()), [id(3)]);
+    }
+}
+
+mod fail_those_to {
+    use super::*;
+
+    #[test]
+    fn leaves_other_conversations_and_other_senders() {
+        let _store = store();
+        for (number, sender, key) in [(1, 1, "a"), (2, 2, "a")] {
+            assert!(put(number, sender, key, 500));
+        }
+        committed(|tx| super::super::fail_those_to(tx, &id(92), &id(1), "not_found"));
+        assert_eq!(numbers(due(500, 10).unwrap()), [id(1), id(2)]);
+        committed(|tx| super::super::fail_those_to(tx, &id(91), &id(1), "not_found"));
+        assert_eq!(numbers(due(500, 10).unwrap()), [id(2)]);
+        assert_eq!(one(1, 1).unwrap().failure.as_deref(), Some("not_found"));
+        assert!(!committed(|tx| take(tx, &id(1), 1)));
+    }
+}
+
+mod cancel_those_to {
+    use super::*;
+
+    #[test]
+    fn leaves_other_conversations_and_other_senders() {
+        let _store = store();
+        for (number, sender, key) in [(1, 1, "a"), (2, 2, "a")] {
+            assert!(put(number, sender, key, 500));
+        }
+        committed(|tx| super::super::cancel_those_to(tx, &id(92), &id(1)));
+        assert!(one(1, 1).is_some());
+        committed(|tx| super::super::cancel_those_to(tx, &id(91), &id(1)));
+        assert!(one(1, 1).is_none() && one(2, 2).is_some());
+    }
+}
