@@ -114,6 +114,22 @@ async fn of_many_codes_of_a_second_factor_five_are_looked_at() {
 }
 
 #[tokio::test]
+async fn of_many_codes_that_confirm_a_second_factor_five_are_looked_at() {
+    let app = TestApp::shared().await;
+    let ada = app.someone().await;
+    let other = app.log_in(&ada, "tablet").await;
+    let started = app.post(TOTP, json!({ "password": ada.password })).by(&ada).send().await.expect(StatusCode::CREATED);
+    let secret = text(&started["secret"]);
+    for _ in 0..5 {
+        app.post(CONFIRM, json!({ "code": wrong_code(&secret) })).by(&ada).send().await.expect_problem(422, "invalid_totp");
+    }
+    let right = json!({ "code": code(&secret, step_now()) });
+    app.post(CONFIRM, right.clone()).by(&ada).send().await.expect_problem(423, "account_locked");
+    // Each session is counted apart.
+    app.post(CONFIRM, right).by(&other).send().await.expect(StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_new_password_by_text_message_leaves_the_second_factor() {
     let app = TestApp::shared().await;
     let ada = app.someone().await;

@@ -47,8 +47,11 @@ pub fn start(given_password: &str) -> Result<TotpSecret, Error> {
 }
 
 pub fn confirm(code: &str) -> Result<RecoveryCodes, Error> {
-    let user = caller()?.user_id;
-    let now_us = time::now_us();
+    let (settings, caller) = (Settings::load(), caller()?);
+    let account = own_account(&caller.user_id)?;
+    let counters = lockout::of_totp(&settings, &account.phone, &Client::Session(caller.session_id), &clients::address());
+    let (user, now_us) = (account.id, time::now_us());
+    transaction(|tx| lockout::admit(tx, &counters, now_us))??;
     let seed = store::unconfirmed_factor(&Database, &user, now_us.saturating_sub(CONFIRM_S * SECOND_US))?.ok_or_else(invalid)?;
     let step = step_of(&secret_of(&user, &seed)?, code, now_us).ok_or_else(invalid)?;
     let codes: Vec<String> = (0..RECOVERY_CODES).map(|_| recovery_code(&ids::random_bytes(RECOVERY_BYTES))).collect();
@@ -57,6 +60,7 @@ pub fn confirm(code: &str) -> Result<RecoveryCodes, Error> {
         if !store::confirm_factor(tx, &user, &seed, step, now_us)? {
             return Err(invalid());
         }
+        lockout::forgive(tx, &counters)?;
         Ok(store::put_recovery_codes(tx, &user, &fingerprints)?)
     })?;
     Ok(RecoveryCodes { recovery_codes: codes })
