@@ -184,6 +184,25 @@ async fn a_draft_is_the_same_on_all_devices_and_in_no_feed() {
 }
 
 #[tokio::test]
+async fn a_draft_replies_to_what_its_author_sees_in_the_conversation() {
+    let app = TestApp::shared().await;
+    let (ada, bala) = app.two().await;
+    let chen = app.someone().await;
+    let (talk, elsewhere) = (app.conversation(&ada, &bala).await, app.conversation(&ada, &chen).await);
+    let foreign = app.conversation(&bala, &chen).await;
+    let path = format!("{MESSAGES}/conversations/{talk}/draft");
+    let reply_to = |message: &Value| json!({ "content": "as you said", "reply_to": message["id"] });
+    let put = |body: Value| app.request(Method::PUT, &path).json(body).by(&ada);
+    let here = app.say(&bala, &talk, "here").await;
+    assert_eq!(put(reply_to(&here)).send().await.expect(StatusCode::OK)["reply_to"], here["id"]);
+    for (person, conversation) in [(&chen, &elsewhere), (&bala, &foreign)] {
+        let message = app.say(person, conversation, "elsewhere").await;
+        put(reply_to(&message)).send().await.expect_problem(422, "unknown_message");
+    }
+    assert_eq!(app.get(&path).by(&ada).send().await.expect(StatusCode::OK)["reply_to"], here["id"]);
+}
+
+#[tokio::test]
 async fn a_conversation_is_marked_as_unread_and_stays_read_for_others() {
     let app = TestApp::shared().await;
     let (ada, bala) = app.two().await;

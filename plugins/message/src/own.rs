@@ -6,7 +6,7 @@ use echo_sdk::{Error, caller, time};
 use crate::bindings::echo::message::pushes;
 use crate::bindings::exports::echo::message::api::{Draft, SetDraftRequest, SetUnreadRequest};
 use crate::store::conversations::membership;
-use crate::store::marks;
+use crate::store::{marks, messages};
 use crate::{payload, rules};
 
 pub fn draft(conversation_id: &str) -> Result<Draft, Error> {
@@ -19,6 +19,12 @@ pub fn draft(conversation_id: &str) -> Result<Draft, Error> {
 pub fn set_draft(request: SetDraftRequest) -> Result<Draft, Error> {
     let me = caller()?.user_id;
     member(&request.id, &me)?;
+    if let Some(reply_to) = &request.reply_to {
+        let there = messages::visible_to(&Database, &me, reply_to, time::now_us())?;
+        if there.is_none_or(|there| there.conversation_id != request.id) {
+            return Err(Error::invalid_field("reply_to", "unknown_message", "no message of this conversation"));
+        }
+    }
     let draft = Draft { conversation_id: request.id, content: request.content, reply_to: request.reply_to, updated_at: time::now_us() };
     marks::set_draft(&me, &draft)?;
     pushes::draft(&[me], &payload::draft(&draft))?;
