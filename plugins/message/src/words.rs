@@ -1,7 +1,7 @@
 //! Words, as messages are found by them, and what a person looks for. Pure.
 //!
 //! A word is what stands between two word boundaries (UAX 29), folded: letters and digits together, and each sign by itself, so that a sign is found
-//! too. Nothing in what is looked for is an operator.
+//! too. Signs that connect words to longer ones (`_`) are signs here, too: people write `_so_` to stress a word. Nothing in what is looked for is an operator.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,21 @@ pub fn words_of(content: &str) -> Vec<String> {
 }
 
 fn segments(folded: &str) -> impl Iterator<Item = &str> {
-    folded.split_word_bounds().filter(|word| !word.trim().is_empty())
+    folded
+        .split_word_bounds()
+        .flat_map(|word| word.split_inclusive(connects).flat_map(without_connector))
+        .filter(|word| !word.trim().is_empty())
+}
+
+/// A word and the sign behind it, which may be all there is.
+fn without_connector(word: &str) -> [&str; 2] {
+    let at = word.strip_suffix(connects).map_or(word.len(), str::len);
+    [&word[..at], &word[at..]]
+}
+
+/// Connector punctuation, which UAX 29 takes for a part of the word (`ExtendNumLet`).
+fn connects(sign: char) -> bool {
+    matches!(sign, '_' | '\u{202f}' | '\u{203f}' | '\u{2040}' | '\u{2054}' | '\u{fe33}' | '\u{fe34}' | '\u{fe4d}'..='\u{fe4f}' | '\u{ff3f}')
 }
 
 fn cut(word: &str) -> &str {
@@ -79,6 +93,7 @@ mod tests {
             ("100% of \"it\"", vec!["\"", "%", "100", "it", "of"]),
             ("NEAR(a b)", vec!["(", ")", "a", "b", "near"]),
             ("don't", vec!["don't"]),
+            ("_under_ a snake_case", vec!["_", "a", "case", "snake", "under"]),
             ("Café\ncafe\u{301}", vec!["cafe"]),
             ("你好", vec!["你", "好"]),
             ("❤\u{fe0f} 👍🏽", vec!["❤", "👍🏽"]),
@@ -115,6 +130,11 @@ mod tests {
             ("%", "100% sure", true),
             ("100%", "100 per cent, 5%", false),
             ("_", "a b", false),
+            ("under", "go _under_ it", true),
+            ("_under_", "go _under_ it", true),
+            ("_under_", "go under it", false),
+            ("_case", "a snake_case", true),
+            ("case", "a snake_case", true),
             ("\"old bridge\"", "At the old Bridge.", false),
             ("\"old", "the \"old\" one", true),
             ("NEAR(", "nearly", false),
