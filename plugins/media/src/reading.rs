@@ -44,6 +44,7 @@ pub fn view(row: Row) -> Media {
     Media {
         content_url: is_ready.then(|| signed::address(&row.id)),
         upload_length: (!is_ready).then_some(row.size),
+        uploaded: is_ready.then_some(row.uploaded.unwrap_or(row.size)),
         state: if is_ready { State::Ready } else { State::Uploading },
         kind: match row.kind.as_str() {
             "image" => Kind::Image,

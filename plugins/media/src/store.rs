@@ -13,16 +13,18 @@ pub struct Row {
     pub kind: String,
     pub file_name: Option<String>,
     pub size: u64,
+    /// How many bytes came, once all had.
+    pub uploaded: Option<u64>,
     pub width: Option<u32>,
     pub height: Option<u32>,
     pub created_at: Timestamp,
 }
 
-from_row!(Row { id, owner_id, blob, content_type, kind, file_name, size, width, height, created_at });
+from_row!(Row { id, owner_id, blob, content_type, kind, file_name, size, uploaded, width, height, created_at });
 
 pub fn media(id: &str) -> Result<Option<Row>, SqlError> {
     Database.row(
-        "SELECT id, owner_id, blob, content_type, kind, file_name, size, width, height, created_at FROM media WHERE id = $1",
+        "SELECT id, owner_id, blob, content_type, kind, file_name, size, uploaded, width, height, created_at FROM media WHERE id = $1",
         params![uuid(id)],
     )
 }
@@ -52,8 +54,9 @@ pub fn insert(tx: &Transaction, row: &Row) -> Result<(), SqlError> {
 /// What it is and where its bytes are. False where it is gone.
 pub fn set_ready(row: &Row) -> Result<bool, SqlError> {
     let changed = Database.execute(
-        "UPDATE media SET state = 'ready', blob = $2, content_type = $3, kind = $4, size = $5, width = $6, height = $7 WHERE id = $1",
-        params![uuid(&row.id), row.blob.as_deref(), &row.content_type, &row.kind, row.size, row.width, row.height],
+        "UPDATE media SET state = 'ready', blob = $2, content_type = $3, kind = $4, size = $5, uploaded = $6, width = $7, \
+         height = $8 WHERE id = $1",
+        params![uuid(&row.id), row.blob.as_deref(), &row.content_type, &row.kind, row.size, row.uploaded, row.width, row.height],
     )?;
     Ok(changed == 1)
 }

@@ -54,6 +54,7 @@ fn admitted(id: String, size: u64, file_name: Option<String>) -> Result<Row, Err
         kind: "document".to_owned(),
         file_name,
         size,
+        uploaded: None,
         width: None,
         height: None,
         created_at: time::now_us(),
@@ -84,6 +85,7 @@ fn finish(mut row: Row) -> Result<Row, Error> {
     let Sniffed { content_type, kind } = sniff::sniff(&head);
     content_type.clone_into(&mut row.content_type);
     kind.clone_into(&mut row.kind);
+    row.uploaded = Some(row.size);
     let blob = match strip::Format::of(content_type) {
         Some(format) => {
             let (bytes, (width, height)) = cleaned(&row, format)?;
@@ -130,9 +132,13 @@ fn cleaned(row: &Row, format: strip::Format) -> Result<(Vec<u8>, (u32, u32)), Er
         return Err(unreadable());
     }
     if width > SIDE_MAX || height > SIDE_MAX || u64::from(width) * u64::from(height) > PIXELS_MAX {
-        return Err(Error::invalid_field("file", "dimensions_too_large", format!("an image has at most {SIDE_MAX} pixels on a side")));
+        return Err(Error::invalid_field("file", "dimensions_too_large", too_many_pixels(width, height)));
     }
     Ok((format.strip(&bytes).ok_or_else(unreadable)?, (width, height)))
+}
+
+fn too_many_pixels(width: u32, height: u32) -> String {
+    format!("{width} × {height} pixels: an image has at most {SIDE_MAX} on a side and {PIXELS_MAX} in all")
 }
 
 fn clean_name(id: &str) -> String {

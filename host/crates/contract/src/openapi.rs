@@ -38,7 +38,9 @@ pub enum File {
     /// In a form's field `file`.
     Form,
     /// The first step of a tus upload: headers alone.
-    Begin,
+    Begin {
+        bytes_max: u64,
+    },
     /// Bytes of a tus upload.
     Bytes,
     Answer,
@@ -47,24 +49,27 @@ pub enum File {
 impl File {
     /// In the place of the function's record.
     fn describe(self, operation: &mut Value) {
-        let header =
-            |name: &str, required: bool| json!({ "name": name, "in": "header", "required": required, "schema": { "type": "string" } });
+        let described =
+            |name: &str, required: bool, schema: Value| json!({ "name": name, "in": "header", "required": required, "schema": schema });
+        let header = |name: &str, required: bool| described(name, required, json!({ "type": "string" }));
+        let version = || described("Tus-Resumable", true, json!({ "type": "string", "enum": ["1.0.0"] }));
         let headers = match self {
             File::Form => {
-                let file =
-                    json!({ "type": "object", "required": ["file"], "properties": { "file": { "type": "string", "format": "binary" } } });
+                let file = json!({ "type": "object", "required": ["file"], "additionalProperties": false,
+                    "properties": { "file": { "type": "string", "format": "binary", "minLength": 1 } } });
                 operation["requestBody"] = json!({ "required": true, "content": { "multipart/form-data": { "schema": file } } });
                 return;
             }
-            File::Begin => {
+            File::Begin { bytes_max } => {
                 operation.as_object_mut().expect("an operation is an object").remove("requestBody");
-                vec![header("Tus-Resumable", true), header("Upload-Length", true), header("Upload-Metadata", false)]
+                let length = json!({ "type": "integer", "minimum": 1, "maximum": bytes_max });
+                vec![version(), described("Upload-Length", true, length), header("Upload-Metadata", false)]
             }
             File::Bytes => {
                 operation["requestBody"] = json!({ "required": true, "content": { "application/offset+octet-stream": {} } });
                 let problem = operation["responses"]["default"].take();
                 operation["responses"] = json!({ "204": { "description": reason(204) }, "default": problem });
-                vec![header("Tus-Resumable", true), header("Upload-Offset", true)]
+                vec![version(), described("Upload-Offset", true, json!({ "type": "integer", "minimum": 0 }))]
             }
             File::Answer => {
                 let file = json!({ "*/*": {} });
@@ -299,7 +304,7 @@ mod tests {
         let with = |method, path, function, file| Operation { file: Some(file), ..operation(&message, method, path, function) };
         let operations = [
             with("POST", "/form", "send", File::Form),
-            with("POST", "/begin", "send", File::Begin),
+            with("POST", "/begin", "send", File::Begin { bytes_max: 1_000 }),
             with("PATCH", "/{id}", "edit-message", File::Bytes),
             with("GET", "/{id}", "delete-message", File::Answer),
         ];
@@ -307,7 +312,10 @@ mod tests {
         let at = |pointer: &str| document.pointer(pointer).unwrap_or_else(|| panic!("{pointer} is not in {document:#}"));
         assert_eq!(at("/paths/~1form/post/requestBody/content/multipart~1form-data/schema/required/0"), "file");
         assert!(at("/paths/~1begin/post").get("requestBody").is_none());
+        assert_eq!(at("/paths/~1form/post/requestBody/content/multipart~1form-data/schema/additionalProperties"), false);
+        assert_eq!(at("/paths/~1begin/post/parameters/0/schema/enum/0"), "1.0.0");
         assert_eq!(at("/paths/~1begin/post/parameters/1/name"), "Upload-Length");
+        assert_eq!(at("/paths/~1begin/post/parameters/1/schema/maximum"), 1_000);
         assert!(at("/paths/~1{id}/patch/responses").get("200").is_none());
         assert!(at("/paths/~1{id}/patch/requestBody/content").get("application/json").is_none());
         assert_eq!(at("/paths/~1{id}/patch/parameters/0/in"), "path");

@@ -32,7 +32,7 @@ use echo_capabilities::context::{CallContext, Caller, ClientAddress};
 use echo_capabilities::tokens::Tokens;
 use echo_edge::in_flight::{Held, InFlight};
 use echo_edge::rates::{Allowance, RateLimiter, Subject};
-use echo_runtime::manifest::{Access, CacheScope};
+use echo_runtime::manifest::{Access, CacheScope, StreamKind};
 use echo_runtime::{CallError, ErrorKind, Input, Reply};
 
 pub mod stream;
@@ -214,12 +214,9 @@ impl<B: Backend> Call<B> {
             && let Some(key) = idempotency::key_of(&self.request.headers)?
         {
             let key: Arc<str> = key.into();
-            // In a task of its own: should the client's connection break now, its next try finds the answer.
-            let done = self.gateway.background.clone().spawn(self.answer_once(key)).await;
-            return done.unwrap_or_else(|error| match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(Problem::unavailable("shutting_down", "this host is shutting down", Duration::from_secs(1))),
-            });
+            let fingerprint = idempotency::fingerprint(self.request.uri.path(), self.request.uri.query(), &self.body);
+            // Should the client's connection break now, its next try finds the answer.
+            return on_its_own(&self.gateway.background.clone(), self.answer_once(key, fingerprint)).await;
         }
         if self.route.route.etag || self.route.route.cache.is_some() {
             return self.answer_tagged().await;
@@ -229,9 +226,8 @@ impl<B: Backend> Call<B> {
     }
 
     /// POST with a key: done now, or answered as before.
-    async fn answer_once(self: Box<Self>, key: Arc<str>) -> Result<Response, Problem> {
+    async fn answer_once(self: Box<Self>, key: Arc<str>, fingerprint: [u8; 32]) -> Result<Response, Problem> {
         let idempotency = &self.gateway.idempotency;
-        let fingerprint = idempotency::fingerprint(self.request.uri.path(), self.request.uri.query(), &self.body);
         let owner = match &self.caller {
             Some(caller) if self.route.route.access != Access::Public => Owner::User(caller.user_id),
             _ => Owner::Request,
@@ -331,7 +327,8 @@ impl<B: Backend> Call<B> {
             Ok(reply) => Ok(self.done(reply)),
             Err(error) => {
                 self.log(&error);
-                Err(error.into())
+                let begins_upload = route.route.stream.is_some_and(|stream| stream.kind == StreamKind::TusCreate);
+                Err(if begins_upload { stream::tus::as_headers(error.into()) } else { error.into() })
             }
         }
     }
@@ -364,6 +361,17 @@ impl<B: Backend> Call<B> {
     fn subject(&self) -> Subject {
         self.caller.as_ref().map_or_else(|| Subject::of_address(self.info.client_address), |caller| Subject::User(caller.user_id))
     }
+}
+
+/// In a task of its own, which goes on where the client's connection breaks.
+async fn on_its_own(
+    tasks: &TaskTracker,
+    work: impl Future<Output = Result<Response, Problem>> + Send + 'static,
+) -> Result<Response, Problem> {
+    tasks.spawn(work).await.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_) => Err(Problem::unavailable("shutting_down", "this host is shutting down", Duration::from_secs(1))),
+    })
 }
 
 impl Done {

@@ -308,7 +308,7 @@ impl Catalogue {
                 status_unless: entry.route.status_unless.as_ref().map(|unless| (unless.field.as_str(), unless.status)),
                 file: entry.route.stream.and_then(|stream| match stream.kind {
                     manifest::StreamKind::Upload => Some(openapi::File::Form),
-                    manifest::StreamKind::TusCreate => Some(openapi::File::Begin),
+                    manifest::StreamKind::TusCreate => Some(openapi::File::Begin { bytes_max: stream.bytes_max }),
                     manifest::StreamKind::TusAppend => Some(openapi::File::Bytes),
                     manifest::StreamKind::Download => Some(openapi::File::Answer),
                     manifest::StreamKind::TusState => None,

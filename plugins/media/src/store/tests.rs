@@ -22,6 +22,7 @@ fn row(number: u32, owner: u32, size: u64, created_at: Timestamp) -> Row {
         kind: "document".to_owned(),
         file_name: Some("a.bin".to_owned()),
         size,
+        uploaded: None,
         width: None,
         height: None,
         created_at,
@@ -40,6 +41,7 @@ fn ready(number: u32, owner: u32) -> Row {
         width: Some(3),
         height: Some(4),
         size: 9,
+        uploaded: Some(12),
         ..row(number, owner, 10, 5)
     };
     inserted(&row);

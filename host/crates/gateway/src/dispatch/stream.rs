@@ -14,12 +14,15 @@ use http::{Extensions, HeaderMap, HeaderValue, StatusCode, Version};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{Call, body_late, too_large};
+use super::{Call, Done, Gateway, body_late, on_its_own, too_large};
 use crate::backend::Backend;
+use crate::idempotency::{self, IDEMPOTENT_REPLAYED};
 use crate::problem::Problem;
 use echo_base::limits;
+use echo_base::names::ServiceName;
 use echo_capabilities::blob::{BlobError, ByteStream};
 use echo_edge::rates::Subject;
 use echo_runtime::manifest::{Stream as RouteStream, StreamKind};
@@ -60,17 +63,7 @@ pub(super) async fn answer<B: Backend>(call: Box<Call<B>>, body: Body) -> Result
     }
 }
 
-async fn on_its_own(
-    tasks: &tokio_util::task::TaskTracker,
-    work: impl Future<Output = Result<Response, Problem>> + Send + 'static,
-) -> Result<Response, Problem> {
-    tasks.spawn(work).await.unwrap_or_else(|error| match error.try_into_panic() {
-        Ok(panic) => std::panic::resume_unwind(panic),
-        Err(_) => Err(Problem::unavailable("shutting_down", "this host is shutting down", Duration::from_secs(1))),
-    })
-}
-
-/// multipart/form-data (RFC 7578) with one file, in its field `file`.
+/// multipart/form-data (RFC 7578) with one file, in its field `file`, and nothing else.
 async fn upload<B: Backend>(mut call: Box<Call<B>>, body: Body, stream: RouteStream) -> Result<Response, Problem> {
     let content_type = call.request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let Ok(boundary) = multer::parse_boundary(content_type) else {
@@ -82,56 +75,111 @@ async fn upload<B: Backend>(mut call: Box<Call<B>>, body: Body, stream: RouteStr
     if declared_length(&call.request.headers).is_some_and(|length| length > whole_max) {
         return Err(too_large());
     }
-    let service = call.route.target.service.clone();
+    let key: Option<Arc<str>> = idempotency::key_of(&call.request.headers)?.map(Arc::from);
+    let (gateway, service) = (call.gateway.clone(), call.route.target.service.clone());
     let (body, stopped) = receive(&mut call, body)?;
     let sizes = multer::SizeLimit::new().whole_stream(whole_max);
     let mut form = multer::Multipart::with_constraints(body, boundary, multer::Constraints::new().size_limit(sizes));
-    let mut received = None;
+    let mut received: Option<Came> = None;
     loop {
+        let before = received.as_ref().map(|came| came.upload.as_str());
         let field = match form.next_field().await {
             Ok(Some(field)) => field,
             Ok(None) => break,
-            Err(error) => return Err(discarding(&call, &received, stopped.of_form(&error, call.request.version)).await),
+            Err(error) => return Err(discarding(&gateway, &service, before, stopped.of_form(&error, call.request.version)).await),
         };
         if field.name() != Some("file") {
-            continue;
+            let name: String = field.name().unwrap_or_default().chars().take(FIELD_CHARS_SHOWN).collect();
+            return Err(discarding(
+                &gateway,
+                &service,
+                before,
+                Problem::invalid(&name, "unknown_field", "the form has the field `file` alone"),
+            )
+            .await);
         }
         if received.is_some() {
-            return Err(discarding(&call, &received, Problem::invalid("file", "too_many", "one file at a time")).await);
+            return Err(discarding(&gateway, &service, before, Problem::invalid("file", "too_many", "one file at a time")).await);
         }
         let upload = Uuid::now_v7().to_string();
-        let (file_name, content_type) = (field.file_name().map(str::to_owned), field.content_type().map(ToString::to_string));
-        let bytes: ByteStream = field.map_err(io::Error::other).boxed();
-        match call.gateway.blobs.append(&service, &upload, 0, stream.bytes_max, bytes).await {
-            Ok(size) => received = Some((upload, size, file_name, content_type)),
-            Err(error) => {
-                let problem = stopped.of_blob(error, call.request.version);
-                return Err(discarding(&call, &Some((upload, 0, None, None)), problem).await);
+        let (file_name, content_type) = (field.file_name().and_then(base_name), field.content_type().map(ToString::to_string));
+        let hash = Arc::new(Mutex::new(Sha256::new()));
+        let hashing = key.is_some().then(|| hash.clone());
+        let bytes: ByteStream = field
+            .map_err(io::Error::other)
+            .inspect_ok(move |bytes: &Bytes| {
+                if let Some(hash) = &hashing {
+                    hash.lock().update(bytes);
+                }
+            })
+            .boxed();
+        match gateway.blobs.append(&service, &upload, 0, stream.bytes_max, bytes).await {
+            Ok(size) => {
+                let hash = hash.lock().clone().finalize().into();
+                received = Some(Came { upload, size, file_name, content_type, hash });
             }
+            Err(error) => return Err(discarding(&gateway, &service, Some(&upload), stopped.of_blob(error, call.request.version)).await),
         }
     }
-    let Some((upload, size, file_name, content_type)) = received else {
+    let Some(Came { upload, size, file_name, content_type, hash }) = received else {
         return Err(Problem::invalid("file", "required", "the form has no file in its field `file`"));
     };
     (call.since, call.held) = (Instant::now(), None);
+    // The same file is the same request, whatever its parts are divided by.
+    let same = fingerprint_of(&call, hash, file_name.as_deref(), content_type.as_deref());
     let told = Received { upload: &upload, size, file_name, content_type };
     call.body = serde_json::to_vec(&told).expect("strings and numbers always serialise").into();
-    match call.run(None).await {
-        Ok(done) => Ok(done.into_response()),
-        Err(problem) => Err(discarding(&call, &Some((upload, 0, None, None)), problem).await),
+    let answered = match key {
+        Some(key) => call.answer_once(key, same).await,
+        None => call.run(None).await.map(Done::into_response),
+    };
+    match answered {
+        Ok(replayed) if replayed.headers().contains_key(IDEMPOTENT_REPLAYED) => {
+            discard(&gateway, &service, &upload).await;
+            Ok(replayed)
+        }
+        Ok(response) => Ok(response),
+        Err(problem) => Err(discarding(&gateway, &service, Some(&upload), problem).await),
     }
 }
 
-type Came = (String, u64, Option<String>, Option<String>);
+/// A file that has come as a form.
+struct Came {
+    upload: String,
+    size: u64,
+    file_name: Option<String>,
+    content_type: Option<String>,
+    /// Of its bytes, where it is asked for.
+    hash: [u8; 32],
+}
+
+/// What must be the same for two uploads to be the same.
+fn fingerprint_of<B: Backend>(call: &Call<B>, hash: [u8; 32], file_name: Option<&str>, content_type: Option<&str>) -> [u8; 32] {
+    let parts = serde_json::to_vec(&(hash, file_name, content_type)).expect("strings and numbers always serialise");
+    idempotency::fingerprint(call.request.uri.path(), call.request.uri.query(), &parts)
+}
+
+/// How much of a name that a client made up comes back in the answer, in characters.
+const FIELD_CHARS_SHOWN: usize = 64;
+
+/// The last part of what a client calls its file: a path is none of its name (RFC 7578 section 4.2, RFC 6266 section 4.3).
+pub(super) fn base_name(file_name: &str) -> Option<String> {
+    let name = file_name.rsplit(['/', '\\']).next().unwrap_or_default();
+    (!matches!(name, "" | "." | "..")).then(|| name.to_owned())
+}
 
 /// What is refused is not kept.
-async fn discarding<B: Backend>(call: &Call<B>, came: &Option<Came>, problem: Problem) -> Problem {
-    if let Some((upload, ..)) = came
-        && let Err(error) = call.gateway.blobs.discard(&call.route.target.service, upload).await
-    {
-        tracing::warn!(service = %call.route.target.service, upload, %error, "a refused upload cannot be discarded");
+async fn discarding<B: Backend>(gateway: &Gateway<B>, service: &ServiceName, upload: Option<&str>, problem: Problem) -> Problem {
+    if let Some(upload) = upload {
+        discard(gateway, service, upload).await;
     }
     problem
+}
+
+async fn discard<B: Backend>(gateway: &Gateway<B>, service: &ServiceName, upload: &str) {
+    if let Err(error) = gateway.blobs.discard(service, upload).await {
+        tracing::warn!(%service, upload, %error, "an upload that is not used cannot be discarded");
+    }
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {

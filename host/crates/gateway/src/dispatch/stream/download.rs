@@ -160,9 +160,9 @@ fn content_range(part: &Range<u64>, size: u64) -> String {
 /// RFC 6266: the name in ASCII, and whole as RFC 8187 writes it.
 fn disposition(is_inline: bool, file_name: Option<&str>) -> String {
     let mut text = if is_inline { "inline" } else { "attachment" }.to_owned();
-    if let Some(name) = file_name {
+    if let Some(name) = file_name.and_then(super::base_name) {
         let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || "._- ".contains(c) { c } else { '_' }).collect();
-        write!(text, "; filename=\"{plain}\"; filename*=UTF-8''{}", utf8_percent_encode(name, KEPT)).expect("a string takes all");
+        write!(text, "; filename=\"{plain}\"; filename*=UTF-8''{}", utf8_percent_encode(&name, KEPT)).expect("a string takes all");
     }
     text
 }

@@ -36,6 +36,10 @@ fn gateway() -> TestGateway {
     TestGateway::new(routes, async |seen: Seen| {
         let body: Value = seen.body.as_deref().map_or(Value::Null, |body| serde_json::from_str(body).unwrap());
         match seen.route.as_str() {
+            "GET /files/{id}" if seen.path.iter().any(|(_, id)| id == "whole") => {
+                reply(json!({ "id": "whole", "size": 9, "uploaded": 11 }))
+            }
+            "POST /files" if body["length"] == 0 => Err(echo_runtime::CallError::Invalid(vec![wrong_length()])),
             "POST /form" if body["file_name"] == "refused.txt" => Err(echo_runtime::CallError::Invalid(Vec::new())),
             "POST /form" => reply(body),
             "GET /{id}/content" => reply(json!({
@@ -45,6 +49,10 @@ fn gateway() -> TestGateway {
             _ => reply(json!({ "id": "u-1", "upload_length": 11 })),
         }
     })
+}
+
+fn wrong_length() -> echo_runtime::FieldError {
+    echo_runtime::FieldError { field: "length".to_owned(), code: "out_of_range".to_owned(), detail: "at least 1".to_owned() }
 }
 
 async fn send(gateway: &TestGateway, line: &str, headers: &[&str], body: impl Into<Body>) -> (u16, HeaderMap, Bytes) {
@@ -63,7 +71,7 @@ fn code(body: &[u8]) -> String {
 
 fn form(name: &str, file_name: &str, bytes: &str) -> String {
     format!(
-        "--B\r\ncontent-disposition: form-data; name=\"note\"\r\n\r\nhi\r\n--B\r\ncontent-disposition: form-data; name=\"{name}\"; \
+        "--B\r\ncontent-disposition: form-data; name=\"{name}\"; \
          filename=\"{file_name}\"\r\ncontent-type: image/png\r\n\r\n{bytes}\r\n--B--\r\n"
     )
 }
@@ -96,10 +104,14 @@ async fn what_is_no_form_with_one_file_is_refused_and_not_kept() {
     check(&["content-type: application/json"], "{}".into(), (415, "unsupported_media_type")).await;
     check(&["content-type: multipart/form-data"], "".into(), (415, "unsupported_media_type")).await;
     check(&[FORM], form("other", "a", "x").into(), (422, "invalid")).await;
+    let note = "--B\r\ncontent-disposition: form-data; name=\"note\"\r\n\r\nhi\r\n";
+    check(&[FORM], format!("{note}{}", form("file", "a", "x")).into(), (422, "invalid")).await;
+    check(&[FORM], form("file", "a", "x").replace("--B--", &format!("{note}--B--")).into(), (422, "invalid")).await;
     check(&[FORM], form("file", "a", "x").replace("--B--", "--B").into(), (400, "unreadable")).await;
     check(&[FORM, "content-length: 99999999999"], "".into(), (413, "too_large")).await;
     let calls = gateway.calls_count();
-    let broken = stream::iter([Ok(Bytes::from(form("file", "a", "x")[..150].to_owned())), Err(std::io::Error::other("reset"))]);
+    let whole = form("file", "a", "x");
+    let broken = stream::iter([Ok(Bytes::from(whole[..whole.len() - 8].to_owned())), Err(std::io::Error::other("reset"))]);
     check(&[FORM], Body::from_stream(broken), (400, "unreadable")).await;
     assert_eq!(gateway.calls_count(), calls, "the service is called for what is whole");
     check(&[FORM], form("file", "refused.txt", "x").into(), (422, "invalid")).await;
@@ -130,6 +142,8 @@ async fn tus_uploads_go_on_where_they_stopped() {
     let (status, headers, _) = patch("upload-offset: 3", "lo world".into()).await;
     assert_eq!((status, text(&headers, "upload-offset"), text(&headers, "tus-resumable")), (204, "11", "1.0.0"));
     assert_eq!(gateway.last_seen().body.as_deref(), Some("{\"size\":11}"), "the service is told how much there is");
+    let (status, headers, _) = send(&gateway, "HEAD /files/whole", &[TUS], "").await;
+    assert_eq!((status, text(&headers, "upload-offset"), text(&headers, "upload-length")), (200, "11", "11"), "one that is whole");
     let (status, _, body) = patch("upload-offset: 11", "!".into()).await;
     assert_eq!((status, &*code(&body)), (413, "too_large"), "more than was said");
 }
@@ -147,6 +161,10 @@ async fn wrong_tus_requests_have_their_status() {
     check("POST /files", &[TUS, "upload-length: -5"], "", (400, "unreadable")).await;
     check("POST /files", &[TUS, "upload-length: 1001"], "", (413, "too_large")).await;
     check("POST /files", &[TUS, "upload-length: 4294967296"], "", (413, "too_large")).await;
+    check("POST /files", &[TUS, "upload-length: 99999999999999999999999999"], "", (413, "too_large")).await;
+    let (_, _, body) = send(&gateway, "POST /files", &[TUS, "upload-length: 0"], "").await;
+    let problem: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(problem["errors"][0]["field"], "Upload-Length", "{problem}");
     check("PATCH /files/u-1", &[TUS, "upload-offset: 0"], "x", (415, "unsupported_media_type")).await;
     check("PATCH /files/u-1", &[TUS, OFFSETS], "x", (400, "unreadable")).await;
     check("PATCH /files/u-1", &[TUS, OFFSETS, "upload-offset: 5"], "x", (409, "wrong_offset")).await;
@@ -199,4 +217,49 @@ async fn a_download_honours_conditions_and_every_form_of_range() {
     assert_eq!((status, &body[..], text(&headers, "content-length")), (206, expect.as_bytes(), &*expect.len().to_string()));
     let (status, headers, body) = send(&gateway, "HEAD /1/content", &["range: bytes=0-3"], "").await;
     assert_eq!((status, text(&headers, "content-length"), body.len()), (200, "2600", 0));
+}
+
+#[tokio::test]
+async fn a_name_is_no_path() {
+    for (given, expect) in [
+        ("a.png", Some("a.png")),
+        ("../../etc/passwd", Some("passwd")),
+        ("C:\\temp\\..\\a b.txt", Some("a b.txt")),
+        ("/", None),
+        ("a/..", None),
+        ("", None),
+        ("...", Some("...")),
+    ] {
+        assert_eq!(super::base_name(given).as_deref(), expect, "{given:?}");
+    }
+    let gateway = gateway();
+    let (_, _, body) = send(&gateway, "POST /form", &[FORM], form("file", "../up/a.png", "hello")).await;
+    assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["file_name"], "a.png");
+    // `../a.txt`
+    send(&gateway, "POST /files", &[TUS, "upload-length: 11", "upload-metadata: filename Li4vYS50eHQ="], "").await;
+    let told: Value = serde_json::from_str(gateway.last_seen().body.as_deref().unwrap()).unwrap();
+    assert_eq!(told["file_name"], "a.txt");
+}
+
+#[tokio::test]
+async fn an_upload_with_a_key_is_done_once() {
+    let gateway = gateway();
+    let key = "idempotency-key: k-1";
+    let (status, headers, first) = send(&gateway, "POST /form", &[FORM, key], form("file", "a", "hello")).await;
+    assert_eq!((status, text(&headers, "idempotent-replayed")), (201, ""));
+    let calls = gateway.calls_count();
+    let (status, headers, again) = send(&gateway, "POST /form", &[FORM, key], form("file", "a", "hello")).await;
+    assert_eq!((status, text(&headers, "idempotent-replayed"), &again), (201, "true", &first));
+    let (status, _, body) = send(&gateway, "POST /form", &[FORM, key], form("file", "a", "other")).await;
+    assert_eq!((status, &*code(&body)), (422, "idempotency_key_reused"));
+    assert_eq!(gateway.calls_count(), calls, "the service is asked once");
+
+    let begin = async |length: &str| send(&gateway, "POST /files", &[TUS, "idempotency-key: k-2", length], "").await;
+    let (status, headers, first) = begin("upload-length: 11").await;
+    assert_eq!((status, text(&headers, "location"), text(&headers, "idempotent-replayed")), (201, "/files/u-1", ""));
+    let calls = gateway.calls_count();
+    let (status, headers, again) = begin("upload-length: 11").await;
+    assert_eq!((status, text(&headers, "location"), text(&headers, "idempotent-replayed"), &again), (201, "/files/u-1", "true", &first));
+    assert_eq!(code(&begin("upload-length: 12").await.2), "idempotency_key_reused");
+    assert_eq!(gateway.calls_count(), calls);
 }

@@ -1,6 +1,7 @@
 //! Resumable uploads: tus 1.0.0 (tus.io/protocols/resumable-upload) with the extension `creation`. A service makes the upload and says how long it
 //! is; the host keeps what comes and says how much that is. Termination is a DELETE route of the service's own.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::{Body, HttpBody};
@@ -9,10 +10,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 
-use super::super::{Call, too_large};
+use super::super::{Call, Done, on_its_own};
 use crate::backend::Backend;
+use crate::idempotency;
 use crate::problem::Problem;
 use echo_capabilities::blob::BlobError;
 
@@ -39,8 +42,12 @@ struct Wanted {
 #[derive(Deserialize)]
 struct Upload {
     id: String,
+    /// While it comes: how long it will be.
     #[serde(default)]
     upload_length: Option<u64>,
+    /// Once it is whole: how many bytes came.
+    #[serde(default)]
+    uploaded: Option<u64>,
 }
 
 /// What a client may know before it begins.
@@ -58,25 +65,58 @@ pub fn options(allow: &HeaderValue, bytes_max: u64) -> Response {
 pub(super) async fn create<B: Backend>(mut call: Box<Call<B>>, body: Body, bytes_max: u64) -> Result<Response, Problem> {
     let headers = &call.request.headers;
     check_version(headers)?;
+    let key: Option<Arc<str>> = idempotency::key_of(headers)?.map(Arc::from);
     if !body.is_end_stream() {
         return Err(Problem::invalid("Upload-Length", "unexpected_body", "the bytes come by PATCH"));
     }
     let length = number(headers, &UPLOAD_LENGTH)?;
     if length > bytes_max {
-        return Err(too_large());
+        let detail = format!("{} is beyond the {bytes_max} bytes that a file may have", shown(&UPLOAD_LENGTH));
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
     }
     let metadata = |key| metadata(headers, key);
-    let wanted = Wanted { length, file_name: metadata("filename")?, content_type: metadata("filetype")? };
+    let file_name = metadata("filename")?.as_deref().and_then(super::base_name);
+    let wanted = Wanted { length, file_name, content_type: metadata("filetype")? };
     call.body = serde_json::to_vec(&wanted).expect("strings and numbers always serialise").into();
-    let done = call.run(None).await?;
-    let upload: Upload = super::read(&call, done.body.as_ref())?;
-    let mut response = done.into_response();
-    let location = format!("{}/{}", call.request.uri.path().trim_end_matches('/'), upload.id);
+    let path = call.request.uri.path().trim_end_matches('/').to_owned();
+    let answered = match key {
+        Some(key) => {
+            let fingerprint = idempotency::fingerprint(&path, None, &call.body);
+            on_its_own(&call.gateway.background.clone(), call.answer_once(key, fingerprint)).await
+        }
+        None => call.run(None).await.map(Done::into_response),
+    };
+    let mut response = answered?;
+    if !response.status().is_success() {
+        return Ok(response);
+    }
+    // The whole of it is in memory already.
+    let body = std::mem::take(response.body_mut()).collect().await.map_err(|_| Problem::internal())?.to_bytes();
+    let upload: Upload = serde_json::from_slice(&body).map_err(|_| Problem::internal())?;
+    *response.body_mut() = Body::from(body);
     let headers = response.headers_mut();
-    headers.insert(LOCATION, HeaderValue::from_str(&location).map_err(|_| Problem::internal())?);
+    headers.insert(LOCATION, HeaderValue::from_str(&format!("{path}/{}", upload.id)).map_err(|_| Problem::internal())?);
     headers.insert(TUS_RESUMABLE, VERSION);
     headers.insert(UPLOAD_OFFSET, 0.into());
     Ok(response)
+}
+
+/// What is wrong, by the names that the client gave: the service knows fields of a record.
+pub fn as_headers(mut problem: Problem) -> Problem {
+    for error in &mut problem.errors {
+        let header = if error.field == "length" { &UPLOAD_LENGTH } else { &UPLOAD_METADATA };
+        error.field = shown(header);
+    }
+    problem
+}
+
+/// As the protocol writes it.
+fn shown(header: &HeaderName) -> String {
+    let words = header.as_str().split('-').map(|word| {
+        let (first, rest) = word.split_at(1);
+        first.to_ascii_uppercase() + rest
+    });
+    words.collect::<Vec<_>>().join("-")
 }
 
 /// The service's own answer, with how much has come of an upload that is not whole.
@@ -85,7 +125,13 @@ pub(super) async fn state<B: Backend>(call: Box<Call<B>>) -> Result<Response, Pr
     let upload: Upload = super::read(&call, done.body.as_ref())?;
     let mut response = done.into_response();
     let headers = response.headers_mut();
-    if let Some(length) = upload.upload_length {
+    // Of one that is whole all has come (tus 1.0.0, "HEAD": the offset is there always).
+    if let (None, Some(uploaded)) = (upload.upload_length, upload.uploaded) {
+        headers.insert(UPLOAD_OFFSET, uploaded.into());
+        headers.insert(UPLOAD_LENGTH, uploaded.into());
+        headers.insert(TUS_RESUMABLE, VERSION);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    } else if let Some(length) = upload.upload_length {
         let come = match call.gateway.blobs.upload_size(&call.route.target.service, &upload.id).await {
             Err(BlobError::NotFound) => 0,
             other => other.map_err(super::problem_of)?,
@@ -136,11 +182,18 @@ fn check_version(headers: &HeaderMap) -> Result<(), Problem> {
     Err(problem.with(TUS_VERSION, VERSION))
 }
 
+/// Errors: 400 where it is missing, or no number.
 fn number(headers: &HeaderMap, name: &HeaderName) -> Result<u64, Problem> {
-    let text = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let parsed = if is_number { text.parse().ok() } else { None };
-    parsed.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "unreadable", format!("{name} is no number of bytes")))
+    let unreadable = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "unreadable", detail);
+    let Some(value) = headers.get(name) else {
+        return Err(unreadable(format!("the header {} is missing: a number of bytes", shown(name))));
+    };
+    let text = value.to_str().unwrap_or_default();
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(unreadable(format!("the header {} is no number of bytes in decimal digits", shown(name))));
+    }
+    // More than there can be is too large, not unreadable.
+    Ok(text.parse().unwrap_or(u64::MAX))
 }
 
 /// One value of `Upload-Metadata`: pairs of a key and Base64, with commas between. Errors: 400.
