@@ -53,7 +53,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("async_nats", &["capabilities/bus/nats.rs"]),
     ("sqlparser", &["capabilities/sql/migration.rs", "capabilities/sql/postgres/guard.rs"]),
     ("percent_encoding", &["gateway/routes.rs", "gateway/dispatch/stream/"]),
-    ("memchr", &["capabilities/sql/sqlite/"]),
+    ("memchr", &["capabilities/sql/sqlite/", "gateway/framing.rs"]),
     ("libc", &["priority.rs"]),
     ("rustix", &["runtime/", "capabilities/sql/sqlite/", "main.rs", "descriptors.rs"]),
     ("tokio_rustls", &["gateway/connection.rs", "gateway/tls.rs"]),

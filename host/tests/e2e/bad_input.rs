@@ -8,6 +8,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sha2::Sha256;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::app::{Ask, Person, TestApp, until, unused_phone};
 
@@ -501,4 +502,24 @@ async fn codes_have_a_pause_between_them_and_an_end() {
     let registration = &first["registration_id"];
     let verify = json!({ "registration_id": registration, "phone": phone, "otp": code, "device": { "id": "phone" } });
     check("a code that is too old", app.post("/api/v1/auth/verify-otp", verify), 422, "otp_expired", &["otp"]).await;
+}
+
+/// RFC 9112 section 6.3: else a proxy that goes by the other one takes a part of it for the next request.
+#[tokio::test]
+async fn a_request_that_says_twice_how_long_it_is_is_refused() {
+    let app = TestApp::shared().await;
+    let both = ["content-length: 4", "transfer-encoding: chunked"];
+    for lines in [both.join("\r\n"), both.into_iter().rev().map(str::to_uppercase).collect::<Vec<_>>().join("\r\nx-other: 1\r\n")] {
+        let mut stream = app.connect().await;
+        let request = format!("POST /api/v1/auth/login HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{lines}\r\n\r\n");
+        let next = "0\r\n\r\nGET /health HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        stream.write_all(format!("{request}{next}").as_bytes()).await.expect("it is taken");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("one answer, and an end");
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("\"code\":\"unreadable\""), "{lines}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{lines}: {answer}");
+    }
+    // One of them is fine.
+    let answer = app.chunked("POST", "/api/v1/auth/login", b"{}").await;
+    assert!(answer.starts_with("HTTP/1.1 422 "), "{answer}");
 }

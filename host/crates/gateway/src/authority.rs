@@ -3,15 +3,22 @@
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
-use http::header::HOST;
+use http::header::{CONNECTION, HOST};
 use http::uri::Authority;
 use http::{HeaderValue, StatusCode, Version};
 
 use super::Problem;
+use super::framing::SaidTwice;
 use super::request::fresh_id;
 
 /// Takes the authority of the request's target into `Host`. Errors: 400 without a host where one must be, with two, with one that is none.
+/// And 400 for one that says twice how long it is: where it ends is not sure, so nothing more is read from its connection.
 pub(super) fn settle(request: &mut Request) -> Result<(), Problem> {
+    if request.extensions().get::<SaidTwice>().is_some() {
+        let detail = "Content-Length and Transfer-Encoding both say how long the request is";
+        let problem = Problem::new(StatusCode::BAD_REQUEST, "unreadable", detail);
+        return Err(problem.with(CONNECTION, HeaderValue::from_static("close")));
+    }
     let mut hosts = request.headers().get_all(HOST).iter();
     let (host, second) = (hosts.next(), hosts.next());
     if second.is_some() {

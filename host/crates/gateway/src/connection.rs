@@ -14,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
+use super::framing::{Lines, Twice};
 use super::places::Place;
 use echo_base::limits;
 
@@ -39,6 +40,8 @@ pub struct Connection {
     shutdown: CancellationToken,
     /// What was read before it was known what the client speaks.
     first: Vec<u8>,
+    /// Of HTTP/1.1.
+    lines: Lines,
     /// The client has said all it had to say.
     is_read: bool,
     /// Something was read and nothing written since.
@@ -75,6 +78,7 @@ impl Connection {
             _place: place,
             shutdown,
             first: Vec::new(),
+            lines: Lines::default(),
             is_read: false,
             is_answer_held: false,
             is_http1: true,
@@ -98,6 +102,11 @@ impl Connection {
         };
         self.is_http1 = !is_http2;
         Ok(if is_http2 { Protocol::Http2 } else { Protocol::Http1 })
+    }
+
+    /// Whether a request says twice how long it is.
+    pub fn twice(&self) -> Twice {
+        self.lines.twice()
     }
 
     fn poll_preface(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
@@ -197,7 +206,11 @@ impl AsyncRead for Connection {
         if !self.first.is_empty() {
             let count = buffer.remaining().min(self.first.len());
             buffer.put_slice(&self.first[..count]);
-            self.first.drain(..count);
+            let Self { lines, first, is_http1, .. } = &mut *self;
+            if *is_http1 {
+                lines.read(&first[..count]);
+            }
+            first.drain(..count);
             if self.first.is_empty() {
                 self.first = Vec::new();
             }
@@ -207,6 +220,9 @@ impl AsyncRead for Connection {
         let (filled, room) = (buffer.filled().len(), buffer.remaining());
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         self.is_read |= room > 0 && buffer.filled().len() == filled;
+        if self.is_http1 && !self.is_upgraded {
+            self.lines.read(&buffer.filled()[filled..]);
+        }
         self.is_answer_held = true;
         Poll::Ready(Ok(()))
     }

@@ -47,6 +47,7 @@ mod docs;
 mod edge;
 #[cfg(test)]
 pub(crate) mod fakes;
+mod framing;
 mod head_timer;
 pub mod health;
 mod host_name;

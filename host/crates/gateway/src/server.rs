@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use http::StatusCode;
+use http::header::TRANSFER_ENCODING;
 use hyper::rt::Timer;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -27,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use super::answering::{Answering, End};
 use super::bare_answer::BareAnswer;
 use super::connection::{Connection, Protocol};
+use super::framing::{SaidTwice, Twice};
 use super::head_timer::HeadTimer;
 use super::http2::{self, Http2Bounds};
 use super::places::{NoPlace, Place, Places};
@@ -197,7 +199,7 @@ impl<R: Answering> Serving<R> {
         match protocol {
             Ok(Protocol::Http1) => self.http1(connection, timer).await,
             Ok(Protocol::Http2) => {
-                let call = caller(self.router, self.peer);
+                let call = caller(self.router, self.peer, None);
                 http2::serve::<R>(connection, self.tasks, self.settings.http2, call, self.shutdown, self.cut).await
             }
             Err(_) => End::Orderly,
@@ -206,7 +208,7 @@ impl<R: Answering> Serving<R> {
 
     async fn http1(mut self, connection: Connection, timer: HeadTimer) -> End {
         self.http1.timer(timer);
-        let service = service_fn(caller(self.router, self.peer));
+        let service = service_fn(caller(self.router, self.peer, Some(connection.twice())));
         let mut served = self.http1.serve_connection(TokioIo::new(connection), service).with_upgrades();
         // What ends a connection (a client that went away, a head that is none) concerns that client alone; requests are logged by the edge.
         let ended = tokio::select! {
@@ -239,10 +241,17 @@ impl<R: Answering> Serving<R> {
 fn caller<R: Answering>(
     router: R,
     peer: SocketAddr,
+    twice: Option<Twice>,
 ) -> impl Fn(http::Request<hyper::body::Incoming>) -> R::Future + Send + Unpin + 'static {
     let router = RefCell::new(router);
     move |mut request| {
         request.extensions_mut().insert(PeerAddress(peer));
+        if let Some(twice) = &twice
+            && request.headers().contains_key(TRANSFER_ENCODING)
+            && twice.take()
+        {
+            request.extensions_mut().insert(SaidTwice);
+        }
         router.borrow_mut().call(request.map(Body::new))
     }
 }
