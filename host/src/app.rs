@@ -49,6 +49,7 @@ use echo_runtime::{Runtime, RuntimeSettings};
 
 mod backends;
 pub mod backup;
+pub mod check;
 mod stores;
 
 /// Runs a host until `shutdown`, and ends it in order: no new connections, then the open ones, the queue, the stores.

@@ -12,7 +12,7 @@ use echo_runtime::artifact::{Artifact, pack_directory};
 use echo_runtime::manifest::Manifest;
 use echo_runtime::manifest_reference;
 use echod::admin::client::{self, AdminClient, read_packed};
-use echod::app::backup;
+use echod::app::{backup, check};
 use echod::cli::{Admin, Cli, Command, Host, Plugin};
 use echod::config::{Config, Mode, Overrides};
 use echod::{app, new_plugin, telemetry};
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(serve) if serve.check => {
-            load(Mode::Serve, &serve.host, serve.host.overrides())?;
+            check::check(&load(Mode::Serve, &serve.host, serve.host.overrides())?)?;
             println!("the settings are good");
             Ok(())
         }

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::check::unknown_settings;
 use super::stores::Stores;
 use crate::config::Config;
 use echo_base::names::ServiceName;
@@ -91,6 +92,9 @@ impl Backends {
 #[async_trait]
 impl CapabilitySource for Backends {
     async fn capabilities_of(&self, service: &ServiceName, defaults: &BTreeMap<String, toml::Value>) -> Result<Arc<Capabilities>, String> {
+        for unknown in unknown_settings(&self.config, service, defaults) {
+            tracing::warn!(%service, "{unknown}");
+        }
         Ok(Arc::new(Capabilities {
             database: self.database(service).await?,
             cache: self.cache.clone(),
