@@ -179,7 +179,8 @@ async fn ready<B: Backend>(readiness: Arc<Readiness>, live: Arc<Live<B>>) -> Res
         .collect();
     let draining = readiness.is_draining();
     let parts = reports.values().map(CheckReport::weight).chain(plugins.values().map(|plugin| plugin.status));
-    let status = if draining { Status::Down } else { parts.max().unwrap_or(Status::Up) };
+    // Without a service every path of theirs is 404.
+    let status = if draining || plugins.is_empty() { Status::Down } else { parts.max().unwrap_or(Status::Up) };
     let code = if status == Status::Down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let timestamp = format!("{:.6}", jiff::Timestamp::now());
     let report = Report { status, timestamp, draining, checks: Checks { reports, plugins } };

@@ -781,6 +781,14 @@ async fn ready_says_how_the_host_is() {
 }
 
 #[tokio::test]
+async fn a_host_without_a_service_is_not_ready() {
+    let gateway = gateway(&[]);
+    let (status, _, body) = gateway.send("GET /ready", &[], "").await;
+    assert_eq!((status, &body["status"], &body["checks"]["plugins"]), (503, &json!("down"), &json!({})));
+    assert_eq!(gateway.send("GET /health", &[], "").await.0, 200);
+}
+
+#[tokio::test]
 async fn the_host_describes_itself() {
     let gateway = gateway(&[]);
     let (status, headers, body) = gateway.send("GET /openapi.json", &[], "").await;
