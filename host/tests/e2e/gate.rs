@@ -504,6 +504,7 @@ async fn only_the_operator_may_ask() {
         .expect_problem(404, "no_such_service");
     app.admin(Method::PUT, "/admin/v1/plugins/location/active").json(json!({ "v": 1 })).send().await.expect_problem(400, "unreadable");
     app.admin(Method::POST, "/admin/v1/plugins/location/rollback").send().await.expect_problem(409, "nothing_to_roll_back");
+    app.admin(Method::POST, "/admin/v1/plugins/nobody/rollback").send().await.expect_problem(404, "no_such_service");
     let large = vec![0; echo_base::limits::PLUGIN_BYTES_MAX + 1];
     let upload = app.admin(Method::POST, "/admin/v1/plugins/location/versions").bytes(large);
     upload.send().await.expect_problem(413, "too_large");

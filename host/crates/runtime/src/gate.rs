@@ -110,6 +110,9 @@ pub struct Plan {
     pub subscriptions: Vec<String>,
     /// Changes that take something from clients, loosen a rule or add an import; each must be confirmed by its name.
     pub changes: Vec<Change>,
+    /// Decisions that decide nothing: a grant of what the component does not import, a confirmation of a change that this version does not make.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unused: Vec<String>,
 }
 
 /// The operator's options for a deployment or rollback.
@@ -123,6 +126,18 @@ pub struct Decisions {
     pub allow_all: bool,
     /// For a rollback: accept that live dependents do not fit the version.
     pub force: bool,
+}
+
+impl Decisions {
+    fn unused(&self, contract: &Contract, changes: &[Change]) -> Vec<String> {
+        let is_imported =
+            |grant: &Grant| contract.imports().iter().any(|import| grant.covers(import.id.split('@').next().unwrap_or_default()));
+        let grants = self.grants.iter().filter(|grant| !is_imported(grant));
+        let grants = grants.map(|grant| format!("--grant {grant}: the component imports nothing of it"));
+        let allow = self.allow.iter().filter(|name| changes.iter().all(|change| change.name != **name));
+        let allow = allow.map(|name| format!("--allow {name:?}: this version makes no such change"));
+        grants.chain(allow).collect()
+    }
 }
 
 /// Why a version passes the gate, which decides what is checked.
@@ -262,6 +277,7 @@ impl Runtime {
             grants,
             imports: contract.imports().iter().map(|import| import.id.clone()).collect(),
             subscriptions: parts.topics.keys().cloned().collect(),
+            unused: decisions.unused(&contract, &changes),
             changes,
         };
         let generation = Arc::new(Generation {

@@ -159,6 +159,9 @@ impl Runtime {
     /// Activates the last good version: the one that was live last and was not rolled away from itself. The version that is live now is
     /// marked, so that no rollback leads to it again. `force`: even if live dependents need what it does not have.
     pub async fn rollback(&self, service: &ServiceName, force: bool) -> Result<Activation, SwapError> {
+        if self.versions.find(service).is_none() {
+            return Err(SwapError::NoSuchService(service.to_string()));
+        }
         self.roll_back(service, "rollback", "an operator rolled it back", force, None).await
     }
 
