@@ -261,3 +261,20 @@ async fn what_was_deleted_stays_so_though_the_host_is_killed_at_once() {
         assert!(!feed_of(&app, &bala).await.iter().any(|item| item.to_string().contains(&secret)));
     }
 }
+
+#[tokio::test]
+async fn a_trace_says_that_a_message_was_deleted_before_its_push() {
+    let app = TestApp::shared().await;
+    let (ada, bala) = app.two().await;
+    let talk = app.conversation(&ada, &bala).await;
+    let message = app.say(&ada, &talk, "gone before it leaves").await;
+    let id = message["id"].as_str().expect("id");
+    app.delete(&format!("/api/v1/messages/{id}?for=everyone")).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+    let trace = format!("/api/v1/notifications/trace/{id}");
+    let decision = until("a decision", async || {
+        let reply = app.get(&trace).by(&ada).send().await;
+        (reply.status == StatusCode::OK).then(|| reply["items"][0]["decision"].clone()).filter(|decision| *decision != json!("waiting"))
+    })
+    .await;
+    assert_eq!(decision, json!("message_deleted"));
+}

@@ -196,19 +196,26 @@ pub fn note_change(db: &impl Sql, message_ids: &[String]) -> Result<(), SqlError
     Ok(())
 }
 
-/// There is nothing to decide any more.
+/// The messages are deleted: there is nothing to decide any more.
 pub fn forget_awaited(tx: &Transaction, message_ids: &[String], at: Timestamp) -> Result<(), SqlError> {
     if message_ids.is_empty() {
         return Ok(());
     }
     let sql = format!(
-        "UPDATE awaited_messages SET preview = NULL, decided_at = COALESCE(decided_at, $1) WHERE message_id IN ({})",
+        "UPDATE awaited_messages SET preview = NULL, decided_at = COALESCE(decided_at, $1), deleted_at = COALESCE(deleted_at, $1) WHERE message_id IN ({})",
         placeholders(2, message_ids.len())
     );
     let mut values = params![timestamp(at)];
     values.extend(message_ids.iter().map(uuid));
     tx.execute(&sql, values)?;
     Ok(())
+}
+
+/// When the message was deleted, if it was.
+pub fn deleted_at(message_id: &str) -> Result<Option<Timestamp>, SqlError> {
+    let found: Option<(Option<Timestamp>,)> =
+        Database.row("SELECT deleted_at FROM awaited_messages WHERE message_id = $1", params![uuid(message_id)])?;
+    Ok(found.and_then(|(at,)| at))
 }
 
 /// A token that ended while it was decided on gets no push.

@@ -24,7 +24,11 @@ pub fn trace(message_id: &str) -> Result<Traces, Error> {
     }
     let mut lines = Lines { known: store::traces_of(message_id)?, awaited, by_sender };
     let open: Vec<String> = recipients.iter().filter(|user| lines.line(user).is_none()).cloned().collect();
-    if !open.is_empty() {
+    // Decided by its deletion, where that came first.
+    let ended_at = store::deleted_at(message_id)?.filter(|at| lines.awaited.decided_at == Some(*at));
+    if let (false, Some(at)) = (open.is_empty(), ended_at) {
+        lines.known.extend(open.into_iter().map(|user| (user, DELETED.to_owned(), at)));
+    } else if !open.is_empty() {
         // They had no push device when it was due, so nobody asked then whether it reached them.
         let missed = hub::unacknowledged(message_id, &open)?;
         lines.add(open, &missed);
@@ -32,6 +36,9 @@ pub fn trace(message_id: &str) -> Result<Traces, Error> {
     let items = recipients.iter().filter_map(|user| lines.line(user)).collect();
     Ok(Traces { items, next_cursor: None })
 }
+
+/// The message was deleted before anybody asked whether it reached them.
+const DELETED: &str = "message-deleted";
 
 fn no_trace() -> Error {
     Error::not_found("there is no such message, or it is too long ago")
@@ -72,6 +79,7 @@ fn decision_of(name: &str) -> Decision {
     match name {
         "pushed" => Decision::Pushed,
         "acknowledged" => Decision::Acknowledged,
+        DELETED => Decision::MessageDeleted,
         _ => Decision::NoDevice,
     }
 }

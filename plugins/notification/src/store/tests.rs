@@ -432,6 +432,22 @@ mod note_change {
     }
 }
 
+mod deleted_at {
+    use super::*;
+
+    #[test]
+    fn is_when_the_message_was_deleted_first() {
+        let _store = store();
+        for message in 1..=2 {
+            put(message, 10);
+        }
+        committed(|tx| forget_awaited(tx, &ids([1]), 20));
+        committed(|tx| forget_awaited(tx, &ids([1]), 30));
+        let at = |number| super::super::deleted_at(&id(number)).unwrap();
+        assert_eq!([1, 2, 3].map(at), [Some(20), None, None]);
+    }
+}
+
 mod forget_awaited {
     use super::*;
 
