@@ -72,6 +72,11 @@ pub fn plain_pattern() -> String {
     format!(r"^[^\u0000{NONCHARACTERS}]*$")
 }
 
+/// Of the names in a JSON value, in the same form.
+pub fn names_pattern() -> String {
+    format!(r"^[^\u0000-\u001F\u007F-\u009F\u202A-\u202E\u2066-\u206F{NONCHARACTERS}]*$")
+}
+
 const NONCHARACTERS: &str = r"\uFDD0-\uFDEF\uFFFE\uFFFF";
 const CONTROLS_OF_TEXT: &str = r"\u0000-\u0008\u000B-\u001F\u007F-\u009F";
 const CONTROLS_OF_NAMES: &str = r"\u0000-\u001F\u007F-\u009F\u2028\u2029";

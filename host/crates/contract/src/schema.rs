@@ -7,9 +7,25 @@ use serde_json::{Map, Value, json};
 
 use super::bounds::{Bounds, Number, Span};
 use super::codec::shape::{TAG, snake_case};
-use super::readable::plain_pattern;
+use super::readable::{Readable, names_pattern, plain_pattern};
 use super::wit::{Enumeration, Field, Meaning, Record, Type, Variant};
 use echo_base::limits;
+
+/// The component of every value of the type `json`.
+const ANY_JSON: &str = "Json";
+
+/// What `codec/i_json.rs` lets pass, as far as a schema can say it.
+fn any_json() -> Value {
+    let reference = json!({ "$ref": format!("#/components/schemas/{ANY_JSON}") });
+    json!({
+        "description": "I-JSON (RFC 7493): names once in an object, numbers as a double holds them; text that people can read.",
+        "type": ["null", "boolean", "number", "string", "array", "object"],
+        "pattern": Readable::Content.pattern(),
+        "propertyNames": { "pattern": names_pattern() },
+        "additionalProperties": reference.clone(),
+        "items": reference,
+    })
+}
 
 /// Component schemas by name.
 #[derive(Default)]
@@ -31,7 +47,8 @@ impl Schemas {
             }
             Some(Meaning::Json) => {
                 let length = bounds.length.and_then(|length| length.max).map_or(String::new(), |max| format!(" of at most {max} bytes"));
-                json!({ "description": format!("Any JSON value{length}.") })
+                self.0.entry(ANY_JSON.to_owned()).or_insert_with(any_json);
+                documented(any_json(), Some(&format!("Any JSON value{length}.")))
             }
             None => self.structure(structure, &bounds, side),
         };
@@ -328,7 +345,7 @@ mod tests {
         check("u64", json!({ "type": "integer", "minimum": 0, "maximum": u64::MAX }));
         check("timestamp", json!({ "type": "string", "format": "date-time", "pattern": "^(?:19[7-9]|[2-9][0-9][0-9])[0-9]-" }));
         check("list<u8>", json!({ "type": "string", "contentEncoding": "base64" }));
-        check("option<json>", json!({ "description": "Any JSON value." }));
+        check("option<json>", documented(any_json(), Some("Any JSON value.")));
         check("colour", json!({ "type": "string", "enum": ["red", "dark_blue"] }));
         check("option<colour>", json!({ "oneOf": [{ "type": "string", "enum": ["red", "dark_blue"] }, { "type": "null" }] }));
         check("rights", json!({ "type": "array", "uniqueItems": true, "items": { "type": "string", "enum": ["can_read"] } }));
@@ -362,7 +379,7 @@ mod tests {
         tagged("/// @range 1..\n/// @example 5", "u8", json!({ "type": "integer", "minimum": 1, "maximum": 255, "examples": [5] }));
         tagged("/// @range ..=0.5", "f64", json!({ "type": "number", "format": "double", "maximum": 0.5 }));
         tagged("/// @length 1..=4", "list<u8>", json!({ "type": "string", "contentEncoding": "base64", "minLength": 4, "maxLength": 8 }));
-        tagged("/// @length ..=9", "json", json!({ "description": "Any JSON value of at most 9 bytes." }));
+        tagged("/// @length ..=9", "json", documented(any_json(), Some("Any JSON value of at most 9 bytes.")));
         tagged(
             "/// @items 1..=2\n/// @range ..=7",
             "list<u16>",

@@ -492,7 +492,11 @@ fn number(shape: &Shape, written: &str, path: &Path<'_>, problems: &mut Problems
         // 5.0 and 5e0 are whole numbers too, in JSON Schema and in what some languages write.
         let written = match written.contains(['.', 'e', 'E']).then(|| written.parse::<f64>()) {
             Some(Ok(real)) if real.fract() == 0.0 && real.abs() <= WHOLE_MAX => Cow::Owned(format!("{:.0}", real + 0.0)),
-            Some(_) => return wrong(problems, path, "wrong_type", "a whole number is wanted"),
+            // Beyond what a double holds, the digits as they are written.
+            Some(_) => match written.split_once('.').filter(|(_, zeros)| zeros.bytes().all(|digit| digit == b'0')) {
+                Some((digits, _)) => Cow::Borrowed(digits),
+                None => return wrong(problems, path, "wrong_type", "a whole number is wanted"),
+            },
             None => Cow::Borrowed(written),
         };
         match written.parse() {
