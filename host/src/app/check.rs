@@ -40,7 +40,7 @@ fn check_services(config: &Config, folder: &Path, problems: &mut Vec<String>) {
             .map_err(|error| error.to_string())
             .and_then(|bytes| Artifact::read(bytes).map_err(|error| error.to_string()));
         match artifact {
-            Ok(artifact) => problems.extend(unknown_settings(config, &artifact.manifest.name, &artifact.manifest.config)),
+            Ok(artifact) => problems.extend(unknown_settings(config, &artifact.manifest.service(), &artifact.manifest.config)),
             Err(error) => problems.push(format!("data.plugins: {}: {error}", path.display())),
         }
     }

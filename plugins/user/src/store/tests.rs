@@ -9,28 +9,28 @@ use super::*;
 const MANY: u32 = 2 * LIST_PARAMS_MAX as u32 + 1;
 const FIRST: (u64, &str) = (253_402_300_799_000_000, "ffffffff-ffff-ffff-ffff-ffffffffffff");
 
-fn store() -> Store {
+pub(super) fn store() -> Store {
     Store::open("user")
 }
 
-fn id(number: u32) -> String {
+pub(super) fn id(number: u32) -> String {
     format!("01890000-0000-7000-8000-{number:012}")
 }
 
-fn ids(numbers: impl IntoIterator<Item = u32>) -> Vec<String> {
+pub(super) fn ids(numbers: impl IntoIterator<Item = u32>) -> Vec<String> {
     numbers.into_iter().map(id).collect()
 }
 
-fn phone(number: u32) -> String {
+pub(super) fn phone(number: u32) -> String {
     format!("+1415555{number:04}")
 }
 
-fn texts(texts: &[&str]) -> Vec<String> {
+pub(super) fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
 #[track_caller]
-fn committed<T>(work: impl Fn(&Transaction) -> Result<T, SqlError>) -> T {
+pub(super) fn committed<T>(work: impl Fn(&Transaction) -> Result<T, SqlError>) -> T {
     transaction(work).expect("commits")
 }
 
@@ -39,7 +39,7 @@ fn new_profile<'a>(id: &'a str, phone: &'a str, at: Timestamp) -> NewProfile<'a>
 }
 
 /// With the id and number of each of these.
-fn profiles(numbers: impl IntoIterator<Item = u32>) {
+pub(super) fn profiles(numbers: impl IntoIterator<Item = u32>) {
     let numbers: Vec<u32> = numbers.into_iter().collect();
     committed(|tx| {
         for number in &numbers {
@@ -53,11 +53,11 @@ fn profile(number: u32) -> Profile {
     profile_seen_by(&id(number), &id(number)).expect("reads").expect("a profile").profile
 }
 
-fn privacy(number: u32, change: PrivacyChange) {
+pub(super) fn privacy(number: u32, change: PrivacyChange) {
     committed(|tx| update_privacy(tx, &id(number), &change, 8));
 }
 
-const UNCHANGED: PrivacyChange = PrivacyChange {
+pub(super) const UNCHANGED: PrivacyChange = PrivacyChange {
     phone_visible: None,
     profile_visible: None,
     last_seen_visible: None,
@@ -66,7 +66,7 @@ const UNCHANGED: PrivacyChange = PrivacyChange {
     added_by: None,
 };
 
-fn blocked(user: u32, other: u32) {
+pub(super) fn blocked(user: u32, other: u32) {
     committed(|tx| block(tx, &id(user), &id(other), 5));
 }
 
@@ -74,7 +74,7 @@ fn unblocked(user: u32, other: u32) {
     committed(|tx| unblock(tx, &id(user), &id(other)));
 }
 
-fn contact(owner: u32, user: u32) {
+pub(super) fn contact(owner: u32, user: u32) {
     put_contact(&id(owner), &id(user), None, 5).expect("adds");
 }
 
@@ -946,91 +946,9 @@ mod unblock {
     }
 }
 
-// --- Erased people -------------------------------------------------------------------------------------------------------------------
-
-mod set_state {
-    use super::*;
-
-    fn state(number: u32, deleted: bool, at: Timestamp) -> bool {
-        committed(|tx| set_state(tx, &id(number), deleted, at))
-    }
-
-    #[test]
-    fn knows_the_newest_change() {
-        let _store = store();
-        profiles([1]);
-        assert!(state(1, true, 20));
-        assert!(!state(1, false, 10), "late");
-        assert!(!state(1, true, 20), "repeated");
-        assert!(state(1, false, 30));
-        assert!(!state(2, true, 40), "nobody");
-    }
-
-    /// By every question that others ask.
-    #[test]
-    fn a_deleted_account_is_there_for_its_owner_alone() {
-        let _store = store();
-        profiles([1, 2]);
-        committed(|tx| replace_name_parts(tx, &id(1), &texts(&["ada"])));
-        contact(2, 1);
-        privacy(1, PrivacyChange { phone_visible: Some("everyone"), ..UNCHANGED });
-        let seen_by = |viewer: u32| {
-            let viewer = id(viewer);
-            let range = ("a".to_owned(), "b".to_owned());
-            [
-                profile_seen_by(&viewer, &id(1)).unwrap().is_some(),
-                !profiles_seen_by(&viewer, &ids([1])).unwrap().is_empty(),
-                !found_by_name(&viewer, &range, &(String::new(), id(0)), 9).unwrap().is_empty(),
-                !found_by_phone(&viewer, None, &[phone(1)]).unwrap().is_empty(),
-                !owners_seen_by(&viewer, &ids([1])).unwrap().is_empty(),
-                !contacts_of(&viewer, &(900, id(9)), 9).unwrap().is_empty(),
-                contact_of(&viewer, &id(1)).unwrap().is_some(),
-                !sights_of(&[(&id(1), &viewer)]).unwrap().is_empty(),
-                !which_exist(&ids([1])).unwrap().is_empty(),
-            ]
-        };
-        let before = seen_by(2);
-        assert_eq!(before, [true; 9]);
-        assert!(state(1, true, 20));
-        assert_eq!(seen_by(2), [false; 9]);
-        assert!(profile_seen_by(&id(1), &id(1)).unwrap().is_some(), "its owner, who has just had it back");
-        assert!(state(1, false, 30));
-        assert_eq!(seen_by(2), before);
-    }
-}
-
-mod erase_person {
-    use super::*;
-
-    #[test]
-    fn leaves_nothing_of_the_person_and_all_of_others() {
-        let _store = store();
-        profiles([1, 2, 3]);
-        committed(|tx| replace_name_parts(tx, &id(1), &texts(&["ada"])));
-        for (owner, other) in [(1, 2), (2, 1), (2, 3)] {
-            contact(owner, other);
-            blocked(owner, other);
-        }
-        for owner in [1, 2] {
-            committed(|tx| {
-                note_numbers(tx, &id(owner), &texts(&["a"]), 1)?;
-                count_numbers(tx, &id(owner), 1, 1, 0, 9)
-            });
-        }
-        for (number, user) in [(101, 1), (102, 2)] {
-            reported(number, user, None, "spam", 1);
-        }
-        committed(|tx| erase_person(tx, &id(1)));
-        let counts = ["profiles", "name_parts", "contacts", "blocks", "tested_numbers", "number_quotas", "reports"]
-            .map(|table| Database.one::<(i64,)>(&format!("SELECT COUNT(*) FROM {table}"), params![]).unwrap().0);
-        assert_eq!(counts, [2, 0, 1, 1, 1, 1, 1]);
-        assert_eq!(contacts_among(&id(2), &ids([1, 3])).unwrap(), ids([3]));
-    }
-}
-
 // --- Reports -------------------------------------------------------------------------------------------------------------------------
 
-fn reported(number: u32, user: u32, message: Option<u32>, reason: &str, at: Timestamp) -> (String, Timestamp) {
+pub(super) fn reported(number: u32, user: u32, message: Option<u32>, reason: &str, at: Timestamp) -> (String, Timestamp) {
     let (report, message) = (id(number), message.map(id));
     let new = NewReport { id: &report, reporter: &id(9), user_id: &id(user), message_id: message.as_deref(), reason, at };
     committed(|tx| put_report(tx, &new))
