@@ -68,7 +68,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Run(run) => run.run(&workspace),
         Command::Test(test) => test.run(&workspace),
         Command::Bench(bench) => bench.run(&workspace),
-        Command::Engines(engines) => engines.run(),
+        Command::Engines(engines) => engines.run(&workspace),
         Command::Fuzz(fuzz) => fuzz.run(&workspace),
         Command::Dist(dist) => dist.run(&workspace),
         Command::Flake(flake) => flake.run(&workspace),

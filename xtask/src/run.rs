@@ -5,7 +5,12 @@ use std::{ffi::OsString, os::unix::process::CommandExt, process::Command};
 use anyhow::Result;
 use clap::Args;
 
-use crate::{plugins::Plugins, step::say, workspace::Workspace};
+use crate::{
+    engines::{End, Running},
+    plugins::Plugins,
+    step::say,
+    workspace::Workspace,
+};
 
 /// Build everything and run Echo on this machine (echod dev): SQLite files in ./data, a swap whenever a plugin's source changes.
 ///
@@ -13,6 +18,12 @@ use crate::{plugins::Plugins, step::say, workspace::Workspace};
 /// `cargo xtask run -- --listen 127.0.0.1:9000 --data /tmp/echo`.
 #[derive(Args)]
 pub struct Run {
+    /// Run hosts on PostgreSQL, Redis and NATS servers of their own instead (as `cargo xtask engines up --hosts` does), without data that stays.
+    #[arg(long, conflicts_with = "arguments")]
+    production: bool,
+    /// How many hosts, with --production.
+    #[arg(long, default_value_t = 1, requires = "production", value_parser = clap::value_parser!(u8).range(1..=9))]
+    hosts: u8,
     /// Arguments for `echod dev`.
     #[arg(last = true)]
     arguments: Vec<OsString>,
@@ -20,6 +31,15 @@ pub struct Run {
 
 impl Run {
     pub fn run(&self, workspace: &Workspace) -> Result<()> {
+        if self.production {
+            let end = End::watch()?;
+            Plugins::all().run(workspace)?;
+            let running = Running::start(workspace, None, self.hosts.into())?;
+            running.announce();
+            say("Ctrl-C ends it");
+            end.wait();
+            return Ok(());
+        }
         Plugins::all().run(workspace)?;
         let mut command = Command::new(workspace.echod());
         command.arg("dev");

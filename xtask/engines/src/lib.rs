@@ -14,7 +14,7 @@ pub mod nats;
 pub mod postgres;
 pub mod redis;
 
-pub use guarded::Guarded;
+pub use guarded::{Guarded, signal};
 
 use account::Account;
 
@@ -68,4 +68,17 @@ fn own_folder(below: &Path, engine: &str, account: Option<Account>) -> Result<Pa
 fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// The processes that this one started, and that run.
+fn children_of(process: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.filter(|number| parent_of(*number) == Some(process)).collect()
+}
+
+/// Which process started this one, where it runs.
+pub fn parent_of(process: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }

@@ -52,6 +52,17 @@ impl Nats {
         self.start_nodes()
     }
 
+    /// `STOP`, `CONT`, `KILL`, … to all of them.
+    pub fn signal(&self, name: &str) -> Result<(), EngineError> {
+        self.nodes.iter().try_for_each(|node| node.signal(name))
+    }
+
+    /// After `KILL`: at the same addresses, with everything that they store.
+    pub fn start_again(&mut self) -> Result<(), EngineError> {
+        self.nodes.iter_mut().try_for_each(Guarded::start_again)?;
+        self.wait()
+    }
+
     pub fn urls(&self) -> Vec<String> {
         self.ports.iter().map(|ports| format!("nats://127.0.0.1:{}", ports.clients)).collect()
     }

@@ -83,18 +83,69 @@ impl Postgres {
         format!("postgres://postgres:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// A database of its own, owned by the user of `url`: Echo asks for that. Its address.
+    pub fn make_database(&self, name: &str) -> Result<String, EngineError> {
+        psql(&self.url("postgres"), &format!("CREATE DATABASE {name}"))?;
+        Ok(self.url(name))
+    }
+
     pub fn pid(&self) -> u32 {
         self.server.pid()
     }
 
+    /// kill -9 of the server and of all that it started; nothing more of it runs afterwards.
+    pub fn kill(&self) -> Result<(), EngineError> {
+        // The others end by themselves when the first process is gone, and shared memory is in use until they have.
+        self.server.signal("KILL")
+    }
+
+    /// SIGSTOP of the server and of every process that serves a connection: nothing answers, and connections stay open.
+    pub fn stop(&self) -> Result<(), EngineError> {
+        self.signal_all("STOP")
+    }
+
+    pub fn go_on(&self) -> Result<(), EngineError> {
+        self.signal_all("CONT")
+    }
+
+    fn signal_all(&self, name: &str) -> Result<(), EngineError> {
+        // First the one that would start others.
+        self.server.signal(name)?;
+        for child in crate::children_of(self.pid()) {
+            // One that ended meanwhile answers nobody either.
+            let _ = crate::signal(child, name);
+        }
+        Ok(())
+    }
+
+    /// After `kill`: on the same port, with everything that was committed.
+    pub fn start_again(&mut self) -> Result<(), EngineError> {
+        let until = Instant::now() + START_TIMEOUT;
+        loop {
+            let read = self.server.log().len();
+            self.server.start_again()?;
+            match self.wait_from(read) {
+                // Until the last process of the one before has ended.
+                Err(error) if error.0.contains("still in use") && Instant::now() < until => std::thread::sleep(Duration::from_millis(100)),
+                outcome => return outcome,
+            }
+        }
+    }
+
     fn wait(&self) -> Result<(), EngineError> {
+        self.wait_from(0)
+    }
+
+    /// `read`: as much of the log is of a start before.
+    fn wait_from(&self, read: usize) -> Result<(), EngineError> {
         let until = Instant::now() + START_TIMEOUT;
         loop {
             let log = self.server.log();
+            let log = log.get(read..).unwrap_or_default();
             if log.contains("database system is ready") && TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
                 return Ok(());
             }
-            if Instant::now() > until || log.contains("FATAL") && log.contains("shut down") {
+            if Instant::now() > until || log.contains("FATAL") && (log.contains("shut down") || log.contains("still in use")) {
                 return Err(EngineError(format!("PostgreSQL does not start: {log}")));
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -193,6 +244,22 @@ mod tests {
         assert!(Path::new(&format!("/proc/{pid}")).exists());
         drop(server);
         assert!(!Path::new(&format!("/proc/{pid}")).exists() && !folder.exists());
+    }
+
+    #[test]
+    fn a_killed_server_starts_again_with_what_was_committed() {
+        let mut server = Postgres::start(&std::env::temp_dir()).unwrap();
+        let url = server.make_database("kept").unwrap();
+        psql(&url, "CREATE TABLE mark (id INT)").unwrap();
+        server.kill().unwrap();
+        server.start_again().unwrap();
+        psql(&url, "INSERT INTO mark VALUES (1)").unwrap();
+        server.stop().unwrap();
+        let mut refused = Command::new("psql");
+        refused.env("PGCONNECT_TIMEOUT", "2").args(["-qAt", "-c", "SELECT 1", "-d"]).arg(&url);
+        assert!(run(refused, None).is_err(), "a stopped server answers nobody");
+        server.go_on().unwrap();
+        psql(&url, "SELECT 1").unwrap();
     }
 
     impl Postgres {

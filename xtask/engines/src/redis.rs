@@ -60,6 +60,26 @@ impl Redis {
         self.server.pid()
     }
 
+    /// `STOP`, `CONT`, `KILL`, …
+    pub fn signal(&self, name: &str) -> Result<(), EngineError> {
+        self.server.signal(name)
+    }
+
+    /// After `KILL`: on the same port, empty.
+    pub fn start_again(&mut self) -> Result<(), EngineError> {
+        self.server.start_again()?;
+        self.wait()
+    }
+
+    /// Forgets everything that it keeps.
+    pub fn flush(&self) -> Result<(), EngineError> {
+        let failed = |error| EngineError::of("FLUSHALL", error);
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).map_err(failed)?;
+        let mut answer = [0; 5];
+        stream.write_all(b"FLUSHALL\r\n").and_then(|()| stream.read_exact(&mut answer)).map_err(failed)?;
+        if answer == *b"+OK\r\n" { Ok(()) } else { Err(EngineError("FLUSHALL is refused".to_owned())) }
+    }
+
     fn wait(&self) -> Result<(), EngineError> {
         let until = Instant::now() + START_TIMEOUT;
         while !self.answers() {
