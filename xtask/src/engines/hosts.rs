@@ -32,9 +32,7 @@ pub fn settings(postgres: &str, redis: &str) -> Vec<(String, String)> {
         ("ECHO_SQL__URL", "env:ECHO_ENGINES_POSTGRES"),
         ("ECHO_ENGINES_POSTGRES", postgres),
         ("ECHO_CACHE__URL", redis),
-        // Hosts take each other's cursors, codes and refresh tokens.
-        ("ECHO_SERVER__CURSOR_KEY", "env:ECHO_ENGINES_SECRET"),
-        ("ECHO_PASSWORDS__FINGERPRINT_KEY", "env:ECHO_ENGINES_SECRET"),
+        ("ECHO_TOKENS__MASTER_KEY", "env:ECHO_ENGINES_SECRET"),
         ("ECHO_ENGINES_SECRET", "a secret of development, known to everybody"),
     ];
     settings.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec()
