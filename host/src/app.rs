@@ -32,7 +32,6 @@ use echo_capabilities::cache::fallback::FallbackCache;
 use echo_capabilities::cache::memory::MemoryCache;
 use echo_capabilities::cache::redis::RedisCache;
 use echo_capabilities::events::Queue;
-use echo_capabilities::events::embedded::EmbeddedQueue;
 use echo_capabilities::hub::Feed;
 use echo_capabilities::passwords::native::{Cost, NativePasswords};
 use echo_capabilities::rates::redis::RedisRates;
@@ -82,7 +81,7 @@ struct Host {
     tokens: Arc<dyn Tokens>,
     blobs: Arc<dyn Blobs>,
     cache: Arc<dyn Cache>,
-    queue: Arc<EmbeddedQueue>,
+    queue: Arc<dyn Queue>,
     backends: Arc<Backends>,
     /// Ends schedules, upkeep and watching.
     upkeep_stop: CancellationToken,
@@ -111,11 +110,7 @@ impl Host {
         let leases = stores.leases(&config.node_name()?).await.context("the leases")?;
         let tokens = stores.tokens(&config, None).await.context("the tokens")?;
         let cache = open_cache(&config)?;
-        let queue = Arc::new(
-            EmbeddedQueue::open_within(data, durability, config.queue.dead_letters_max, config.queue.waiting_max)
-                .await
-                .context("the queue")?,
-        );
+        let queue = stores.queue();
         let blobs: Arc<dyn Blobs> = Arc::new(ObjectStoreBlobs::in_folder(&data.join("blobs")).context("the blobs")?);
         let announcer = Announcer::new(feed.clone(), queue.clone());
         let noting = announcer.clone();
@@ -306,8 +301,9 @@ impl Host {
         }
         self.queue.stop().await;
         self.backends.end_relays().await;
-        self.backends.stores.close().await;
+        // Before the database that some queues need.
         self.queue.close().await;
+        self.backends.stores.close().await;
         self.tokens.close().await;
     }
 
@@ -343,11 +339,11 @@ impl Host {
     fn admin_state(&self, admin_token: &str, ready: ReadyAnswer, shutdown: CancellationToken) -> AdminState {
         let (registry, breakers) = (self.registry.clone(), self.breakers.clone());
         let node = self.node.clone();
-        let (config, stores, queue) = (self.config.clone(), self.backends.stores.clone(), self.queue.clone());
+        let (config, stores) = (self.config.clone(), self.backends.stores.clone());
         let back_up: admin::BackUp = Box::new(move |to| {
-            let (config, stores, queue) = (config.clone(), stores.clone(), queue.clone());
+            let (config, stores) = (config.clone(), stores.clone());
             Box::pin(async move {
-                let Stores::Embedded { sql, feed } = stores.as_ref() else {
+                let Stores::Embedded { sql, feed, queue } = stores.as_ref() else {
                     let reason = "the data is in PostgreSQL, which has its own backups (pg_basebackup with WAL archiving, pg_dump)";
                     return Err(admin::BackupRefusal::Failed(reason.to_owned()));
                 };
@@ -420,7 +416,7 @@ fn permissions(config: &Config) -> anyhow::Result<Permissions> {
     Ok(permissions)
 }
 
-fn register_checks(readiness: &Readiness, cache: &Arc<dyn Cache>, feed: &Arc<dyn Feed>, queue: &Arc<EmbeddedQueue>) {
+fn register_checks(readiness: &Readiness, cache: &Arc<dyn Cache>, feed: &Arc<dyn Feed>, queue: &Arc<dyn Queue>) {
     let feed = feed.clone();
     readiness.register(
         "database",
@@ -465,7 +461,7 @@ async fn expire_feeds(feed: Arc<dyn Feed>, cursors_kept: Duration, stop: Cancell
     }
 }
 
-async fn expire_dead_letters(queue: Arc<EmbeddedQueue>, ttl: Duration, stop: CancellationToken) {
+async fn expire_dead_letters(queue: Arc<dyn Queue>, ttl: Duration, stop: CancellationToken) {
     let mut interval = tokio::time::interval(Duration::from_secs(limits::DEAD_LETTER_SWEEP_S));
     while stop.run_until_cancelled(interval.tick()).await.is_some() {
         let now_us = jiff::Timestamp::now().as_microsecond().max(0) as u64;

@@ -92,7 +92,7 @@ const WITHOUT_HOST_RS: &[&str] = &["bus", "events", "leases", "rates"];
 /// Sources over `LINES_MAX` and why they stay whole. Tests may be as long as there are cases.
 const LINES_MAX: usize = 600;
 const LONG_FILES: &[(&str, &str)] = &[
-    ("host/crates/capabilities/src/events/embedded.rs", "the queue's tables, its memory and its lanes' life belong together"),
+    ("host/crates/capabilities/src/events/embedded.rs", "the queue's tables, its memory and its partitions' life belong together"),
     ("host/crates/base/src/limits.rs", "every bound in one list"),
     ("host/src/config.rs", "every setting with its reading and its checks, and their tests"),
     ("host/crates/hub/src/socket.rs", "one socket's loop, from the first frame to the close"),

@@ -301,13 +301,13 @@ async fn dead_letters(State(state): State<Arc<AdminState>>, Query(wanted): Query
     Ok(Json(json!({ "items": items, "next_cursor": null })).into_response())
 }
 
-async fn replay_letter(State(state): State<Arc<AdminState>>, Path(id): Path<i64>) -> Result<Response, AdminError> {
-    state.queue.replay(id).await?;
+async fn replay_letter(State(state): State<Arc<AdminState>>, Path(id): Path<String>) -> Result<Response, AdminError> {
+    state.queue.replay(&id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn drop_dead_letter(State(state): State<Arc<AdminState>>, Path(id): Path<i64>) -> Result<Response, AdminError> {
-    state.queue.drop_dead_letter(id).await?;
+async fn drop_dead_letter(State(state): State<Arc<AdminState>>, Path(id): Path<String>) -> Result<Response, AdminError> {
+    state.queue.drop_dead_letter(&id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -389,7 +389,7 @@ impl From<SwapError> for AdminError {
 impl From<QueueError> for AdminError {
     fn from(error: QueueError) -> Self {
         let (status, code) = match error {
-            QueueError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "queue_unavailable"),
+            QueueError::Unavailable(_) | QueueError::Lost => (StatusCode::SERVICE_UNAVAILABLE, "queue_unavailable"),
             QueueError::Full { .. } => (StatusCode::SERVICE_UNAVAILABLE, "queue_full"),
             QueueError::NoSuchDeadLetter(_) => (StatusCode::NOT_FOUND, "no_such_dead_letter"),
         };

@@ -1,4 +1,4 @@
-//! Where services' data, the feeds and the tokens are kept: in SQLite files of this host, or in a PostgreSQL database that hosts share.
+//! Where services' data, the feeds, the queue and the tokens are kept: in SQLite files of this host, or in a PostgreSQL database that hosts share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use echo_base::limits;
 use echo_capabilities::bus::HubBus;
+use echo_capabilities::events::Queue;
+use echo_capabilities::events::embedded::EmbeddedQueue;
 use echo_capabilities::hub::Feed;
 use echo_capabilities::hub::embedded::EmbeddedFeed;
 use echo_capabilities::hub::postgres::PostgresFeed;
@@ -23,8 +25,8 @@ use echo_capabilities::tokens::postgres::PostgresTokens;
 use echo_capabilities::tokens::{TokenSettings, Tokens};
 
 pub(super) enum Stores {
-    Embedded { sql: SqliteBackend, feed: Arc<EmbeddedFeed> },
-    Postgres { sql: PostgresBackend, feed: Arc<PostgresFeed> },
+    Embedded { sql: SqliteBackend, feed: Arc<EmbeddedFeed>, queue: Arc<EmbeddedQueue> },
+    Postgres { sql: PostgresBackend, feed: Arc<PostgresFeed>, queue: Arc<dyn Queue> },
 }
 
 impl Stores {
@@ -39,11 +41,13 @@ impl Stores {
             };
             let sql = PostgresBackend::connect(&url, &config.node_name()?, settings).await.context("sql.url")?;
             let feed = Arc::new(PostgresFeed::open(&sql).await.context("the feeds")?);
-            return Ok(Self::Postgres { sql, feed });
+            let queue = open_queue(config, durability).await?;
+            return Ok(Self::Postgres { sql, feed, queue });
         }
         let feed = Arc::new(EmbeddedFeed::open(data, durability).await.context("the feeds")?);
         let sql = SqliteBackend::with_durability(data.join("services"), durability).within(config.sql.service_bytes_max);
-        Ok(Self::Embedded { sql, feed })
+        let queue = open_queue(config, durability).await?;
+        Ok(Self::Embedded { sql, feed, queue })
     }
 
     pub(super) fn sql(&self) -> &dyn SqlBackend {
@@ -85,6 +89,13 @@ impl Stores {
         }
     }
 
+    pub(super) fn queue(&self) -> Arc<dyn Queue> {
+        match self {
+            Self::Embedded { queue, .. } => queue.clone(),
+            Self::Postgres { queue, .. } => queue.clone(),
+        }
+    }
+
     pub(super) async fn upkeep(&self, stop: CancellationToken) {
         let Self::Postgres { sql, .. } = self else { return };
         let mut interval = tokio::time::interval(Duration::from_millis(limits::POSTGRES_TIDY_MS));
@@ -99,4 +110,10 @@ impl Stores {
             feed.close().await;
         }
     }
+}
+
+/// The queue in a file of this host.
+async fn open_queue(config: &Config, durability: Durability) -> anyhow::Result<Arc<EmbeddedQueue>> {
+    let queue = EmbeddedQueue::open_within(&config.data.dir, durability, config.queue.dead_letters_max, config.queue.waiting_max);
+    Ok(Arc::new(queue.await.context("the queue")?))
 }

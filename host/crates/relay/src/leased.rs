@@ -118,10 +118,14 @@ impl LeasedRelay {
         let events = self.outbox.events();
         if !self.has_continued {
             // Before any has left: a database of the past would give out positions again that the queue has seen.
-            if let Some(position) = self.queue.position(events.source()).await? {
-                events.start_above(position);
+            match self.queue.position(events.source()).await {
+                Ok(position) => {
+                    position.into_iter().for_each(|position| events.start_above(position));
+                    self.has_continued = true;
+                }
+                // Pushes do not wait for a queue that is away.
+                Err(error) => tracing::warn!(source = events.source(), %error, "the queue does not say what it has seen"),
             }
-            self.has_continued = true;
         }
         let stop = CancellationToken::new();
         let relay = Relay::of_events(events, self.queue.clone(), self.feed.clone(), self.sockets.clone());

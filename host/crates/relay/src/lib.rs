@@ -2,6 +2,8 @@
 //! feed remember how far a source has come, so handing a batch over again adds nothing. Knows no backends.
 
 mod leased;
+#[cfg(test)]
+mod losses;
 
 pub use leased::LeasedRelay;
 
@@ -12,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use echo_base::limits;
-use echo_capabilities::events::{Event, Queue, QueueError};
+use echo_capabilities::events::{Confirmed, Event, Queue, QueueError};
 use echo_capabilities::hub::{Class, Feed, FeedChange, Push, Sockets};
 use echo_capabilities::sql::{Effect, Outbox};
 
@@ -44,6 +46,10 @@ pub struct Relay {
     /// Effects that have left and are still in the outbox, and since when.
     left: usize,
     cleared_at: Instant,
+    /// The queue's losses when the outbox was read from its oldest on.
+    losses: u64,
+    /// Events that nobody needs any more and that are still in the outbox.
+    confirmed: Vec<i64>,
 }
 
 /// Events that are handed to the queue, in a task of their own.
@@ -117,6 +123,8 @@ impl Relay {
     fn new(outbox: Arc<dyn Outbox>, queue: Arc<dyn Queue>, feed: Arc<dyn Feed>, sockets: Arc<dyn Sockets>) -> Self {
         let now = Instant::now();
         Relay {
+            losses: queue.losses(),
+            confirmed: Vec::new(),
             outbox,
             queue,
             feed,
@@ -146,6 +154,7 @@ impl Relay {
             // Before looking, so that a commit during the look rings again.
             let ended = shutdown.is_cancelled();
             let began_at = tokio::time::Instant::now();
+            self.begin_again_after_losses().await;
             match self.move_batch(ended).await {
                 Ok(Moved { effects: 0, .. }) if ended => {
                     self.clear().await;
@@ -190,6 +199,14 @@ impl Relay {
     /// queue and feed know what they have.
     async fn clear(&mut self) {
         self.cleared_at = Instant::now();
+        match self.queue.confirmed(self.outbox.source()).await {
+            Ok(Confirmed::Published) => {}
+            Ok(Confirmed::Positions(confirmed)) => {
+                self.confirmed.extend(confirmed);
+                return self.remove_confirmed().await;
+            }
+            Err(error) => return tracing::debug!(source = self.outbox.source(), %error, "events are kept until they are confirmed"),
+        }
         if self.left == 0 {
             return;
         }
@@ -199,6 +216,38 @@ impl Relay {
             Ok(()) => self.left = usize::from(self.has_events()),
             Err(error) => tracing::warn!(source = self.outbox.source(), %error, "what has left stays in the outbox for now"),
         }
+    }
+
+    async fn remove_confirmed(&mut self) {
+        self.left = 0;
+        while !self.confirmed.is_empty() {
+            let some = self.confirmed.len().min(limits::RELAY_CLEAR_EFFECTS);
+            if let Err(error) = self.outbox.remove(&self.confirmed[..some]).await {
+                return tracing::warn!(source = self.outbox.source(), %error, "what is confirmed stays in the outbox for now");
+            }
+            self.confirmed.drain(..some);
+        }
+    }
+
+    /// A queue that has lost events gets all that are kept, from the oldest on.
+    async fn begin_again_after_losses(&mut self) {
+        let losses = self.queue.losses();
+        if losses == self.losses {
+            return;
+        }
+        tracing::info!(source = self.outbox.source(), "events that are not confirmed are published again");
+        if let Some(Publication { outcome, .. }) = self.publication.take() {
+            outcome.abort();
+            // It is over, one way or the other.
+            let _ = outcome.await;
+        }
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+        self.outbox.rewind();
+        (self.taken, self.events_taken) = (i64::MIN, i64::MIN);
+        self.publish_again_at = None;
+        self.publish_pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
+        self.losses = losses;
     }
 
     /// Whether events are committed that have not left.
@@ -310,8 +359,9 @@ impl Relay {
         }
         let events = Arc::new(std::mem::take(&mut self.waiting));
         let (queue, outbox, handed_over, timeout) = (self.queue.clone(), self.outbox.clone(), events.clone(), self.publish_timeout);
+        let losses = self.losses;
         let outcome = tokio::spawn(async move {
-            let published = tokio::time::timeout(timeout, queue.publish(outbox.source(), &handed_over)).await;
+            let published = tokio::time::timeout(timeout, queue.publish_since(losses, outbox.source(), &handed_over)).await;
             published.unwrap_or_else(|_| Err(QueueError::Unavailable(format!("it did not answer within {} ms", timeout.as_millis()))))
         });
         self.publication = Some(Publication { events, outcome });
@@ -431,7 +481,7 @@ mod tests {
 
     #[async_trait]
     impl Queue for FlakyQueue {
-        async fn publish(&self, source: &str, events: &[(i64, Event)]) -> Result<(), QueueError> {
+        async fn publish_since(&self, losses: u64, source: &str, events: &[(i64, Event)]) -> Result<(), QueueError> {
             if self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
                 return Err(QueueError::Unavailable("not now".to_owned()));
             }
@@ -441,15 +491,19 @@ mod tests {
             if self.hangs.load(Ordering::SeqCst) {
                 return std::future::pending().await;
             }
-            self.queue.publish(source, events).await
+            self.queue.publish_since(losses, source, events).await
         }
 
         async fn position(&self, source: &str) -> Result<Option<i64>, QueueError> {
             self.queue.position(source).await
         }
 
-        async fn subscribe(&self, consumer: &ServiceName, topics: Vec<String>, handler: Arc<dyn Handler>) -> Result<(), QueueError> {
-            self.queue.subscribe(consumer, topics, handler).await
+        async fn declare(&self, consumer: &ServiceName, topics: Vec<String>) -> Result<(), QueueError> {
+            self.queue.declare(consumer, topics).await
+        }
+
+        async fn consume(&self, consumer: &ServiceName, handler: Arc<dyn Handler>) -> Result<(), QueueError> {
+            self.queue.consume(consumer, handler).await
         }
 
         async fn has_subscribers(&self, topic: &str) -> Result<bool, QueueError> {
@@ -468,11 +522,11 @@ mod tests {
             self.queue.dead_letters(consumer, limit).await
         }
 
-        async fn replay(&self, id: i64) -> Result<(), QueueError> {
+        async fn replay(&self, id: &str) -> Result<(), QueueError> {
             self.queue.replay(id).await
         }
 
-        async fn drop_dead_letter(&self, id: i64) -> Result<(), QueueError> {
+        async fn drop_dead_letter(&self, id: &str) -> Result<(), QueueError> {
             self.queue.drop_dead_letter(id).await
         }
         async fn expire_dead_letters(&self, before_us: u64) -> Result<u64, QueueError> {
@@ -481,6 +535,10 @@ mod tests {
 
         async fn ping(&self) -> Result<(), QueueError> {
             self.queue.ping().await
+        }
+
+        async fn close(&self) {
+            self.queue.close().await;
         }
     }
 

@@ -234,17 +234,20 @@ mod tests {
 
     #[async_trait]
     impl Queue for FlakyQueue {
-        async fn publish(&self, source: &str, events: &[(i64, Event)]) -> Result<(), QueueError> {
-            self.queue.publish(source, events).await
+        async fn publish_since(&self, losses: u64, source: &str, events: &[(i64, Event)]) -> Result<(), QueueError> {
+            self.queue.publish_since(losses, source, events).await
         }
         async fn position(&self, source: &str) -> Result<Option<i64>, QueueError> {
             self.queue.position(source).await
         }
-        async fn subscribe(&self, consumer: &ServiceName, topics: Vec<String>, handler: Arc<dyn Handler>) -> Result<(), QueueError> {
+        async fn declare(&self, consumer: &ServiceName, topics: Vec<String>) -> Result<(), QueueError> {
             if self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
                 return Err(QueueError::Unavailable("not now".to_owned()));
             }
-            self.queue.subscribe(consumer, topics, handler).await
+            self.queue.declare(consumer, topics).await
+        }
+        async fn consume(&self, consumer: &ServiceName, handler: Arc<dyn Handler>) -> Result<(), QueueError> {
+            self.queue.consume(consumer, handler).await
         }
         async fn has_subscribers(&self, topic: &str) -> Result<bool, QueueError> {
             self.queue.has_subscribers(topic).await
@@ -258,10 +261,10 @@ mod tests {
         async fn dead_letters(&self, consumer: Option<&str>, limit: usize) -> Result<Vec<DeadLetter>, QueueError> {
             self.queue.dead_letters(consumer, limit).await
         }
-        async fn replay(&self, id: i64) -> Result<(), QueueError> {
+        async fn replay(&self, id: &str) -> Result<(), QueueError> {
             self.queue.replay(id).await
         }
-        async fn drop_dead_letter(&self, id: i64) -> Result<(), QueueError> {
+        async fn drop_dead_letter(&self, id: &str) -> Result<(), QueueError> {
             self.queue.drop_dead_letter(id).await
         }
         async fn expire_dead_letters(&self, before_us: u64) -> Result<u64, QueueError> {
@@ -269,6 +272,9 @@ mod tests {
         }
         async fn ping(&self) -> Result<(), QueueError> {
             self.queue.ping().await
+        }
+        async fn close(&self) {
+            self.queue.close().await;
         }
     }
 

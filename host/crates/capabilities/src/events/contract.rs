@@ -408,14 +408,14 @@ async fn what_cannot_be_handled_becomes_a_dead_letter(queue: Arc<dyn Queue>) {
     lag_becomes(queue.as_ref(), "alpha", "a.a", 0).await;
 
     mended.store(1, Ordering::SeqCst);
-    queue.replay(letters[1].id).await.expect("replays");
+    queue.replay(&letters[1].id).await.expect("replays");
     let seen = recorder.wait_for(3 + limits::EVENT_TRIES_MAX as usize).await;
     assert_eq!(seen.last(), Some(&bad.payload));
-    queue.drop_dead_letter(letters[0].id).await.expect("drops");
+    queue.drop_dead_letter(&letters[0].id).await.expect("drops");
     assert_eq!(queue.dead_letters(None, 10).await.expect("answers").len(), 0);
     for letter in &letters {
-        assert!(matches!(queue.replay(letter.id).await, Err(QueueError::NoSuchDeadLetter(id)) if id == letter.id));
-        assert!(matches!(queue.drop_dead_letter(letter.id).await, Err(QueueError::NoSuchDeadLetter(id)) if id == letter.id));
+        assert!(matches!(queue.replay(&letter.id).await, Err(QueueError::NoSuchDeadLetter(id)) if id == letter.id));
+        assert!(matches!(queue.drop_dead_letter(&letter.id).await, Err(QueueError::NoSuchDeadLetter(id)) if id == letter.id));
     }
 }
 

@@ -5,20 +5,19 @@
 //! in memory; partitions read the file only at the start and after an overflow.
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
-use futures_util::FutureExt;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::backlog::{Backlog, Waiting, Weight, publisher_of};
-use self::partition::{Item, Next, Partition};
+use super::backlog::{Backlog, Waiting, Weight, publisher_of};
+use super::delivery::{self, cut, hash_of, now_us, outcome_of, partition_of};
+use super::partition::{Item, Next, Partition};
 use super::{ConsumerState, DeadLetter, Event, Handler, Outcome, Queue, QueueError};
 use crate::sql::sqlite::pool::{File, PooledConnection};
 use crate::sql::sqlite::script::Script;
@@ -28,9 +27,6 @@ use crate::sql::{ErrorClass, SqlError, Value};
 use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_base::private_file;
-
-mod backlog;
-mod partition;
 
 const TABLES: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS queue_subscription (id INTEGER PRIMARY KEY AUTOINCREMENT, consumer TEXT NOT NULL, topic TEXT NOT NULL,
@@ -176,15 +172,6 @@ impl EmbeddedQueue {
         self.core.file.clone()
     }
 
-    /// Stops handling, writes down what was handled and closes the file.
-    pub async fn close(&self) {
-        self.stop().await;
-        self.closing.cancel();
-        self.ack_writer.close();
-        self.ack_writer.wait().await;
-        self.core.file.close().await;
-    }
-
     /// Starts the partitions of a subscription, unless they run.
     fn start(&self, subscription: &Arc<Subscription>) {
         let mut running = subscription.running.lock();
@@ -214,7 +201,7 @@ impl Drop for EmbeddedQueue {
 
 #[async_trait]
 impl Queue for EmbeddedQueue {
-    async fn publish(&self, source: &str, events: &[(i64, Event)]) -> Result<(), QueueError> {
+    async fn publish_since(&self, _losses: u64, source: &str, events: &[(i64, Event)]) -> Result<(), QueueError> {
         let core = &self.core;
         let mut memory = core.memory.lock().await;
         core.make_valid(&mut memory).await?;
@@ -260,28 +247,15 @@ impl Queue for EmbeddedQueue {
         Ok(memory.sources.get(source).copied())
     }
 
-    async fn subscribe(&self, consumer: &ServiceName, topics: Vec<String>, handler: Arc<dyn Handler>) -> Result<(), QueueError> {
+    async fn declare(&self, consumer: &ServiceName, topics: Vec<String>) -> Result<(), QueueError> {
         let core = &self.core;
         let mut memory = core.memory.lock().await;
         core.make_valid(&mut memory).await?;
-        {
-            let mut running = self.running.lock();
-            if running.is_cancelled() {
-                *running = CancellationToken::new();
-            }
-        }
         for topic in &topics {
-            let known = memory.find(consumer.as_str(), topic);
-            let subscription = match known {
-                Some(known) => known,
-                None => {
-                    let fresh = Arc::new(core.add_subscription(consumer.as_str(), topic).await?);
-                    memory.subscriptions.entry(topic.clone()).or_default().push(fresh.clone());
-                    fresh
-                }
-            };
-            subscription.handler.store(Some(Arc::new(handler.clone())));
-            self.start(&subscription);
+            if memory.find(consumer.as_str(), topic).is_none() {
+                let fresh = Arc::new(core.add_subscription(consumer.as_str(), topic).await?);
+                memory.subscriptions.entry(topic.clone()).or_default().push(fresh);
+            }
         }
         let mut dropped = Vec::new();
         for subscriptions in memory.subscriptions.values_mut() {
@@ -304,6 +278,22 @@ impl Queue for EmbeddedQueue {
             core.remove_subscription(&subscription).await?;
             // What waited for it is counted anew.
             core.memory.lock().await.valid = false;
+        }
+        Ok(())
+    }
+
+    async fn consume(&self, consumer: &ServiceName, handler: Arc<dyn Handler>) -> Result<(), QueueError> {
+        let mut memory = self.core.memory.lock().await;
+        self.core.make_valid(&mut memory).await?;
+        {
+            let mut running = self.running.lock();
+            if running.is_cancelled() {
+                *running = CancellationToken::new();
+            }
+        }
+        for subscription in memory.subscriptions.values().flatten().filter(|subscription| subscription.consumer == consumer.as_str()) {
+            subscription.handler.store(Some(Arc::new(handler.clone())));
+            self.start(subscription);
         }
         Ok(())
     }
@@ -357,7 +347,7 @@ impl Queue for EmbeddedQueue {
             let event = values::text(row, 2)?;
             bytes += event.len();
             letters.push(DeadLetter {
-                id: values::integer(row, 0)?,
+                id: values::integer(row, 0)?.to_string(),
                 consumer: values::text(row, 1)?,
                 event: decode(&event)?,
                 reason: values::text(row, 3)?,
@@ -370,8 +360,9 @@ impl Queue for EmbeddedQueue {
         Ok(letters)
     }
 
-    async fn replay(&self, id: i64) -> Result<(), QueueError> {
+    async fn replay(&self, id: &str) -> Result<(), QueueError> {
         let core = &self.core;
+        let id = number_of(id)?;
         core.write_acks().await?;
         let mut memory = core.memory.lock().await;
         core.make_valid(&mut memory).await?;
@@ -383,7 +374,7 @@ impl Queue for EmbeddedQueue {
         })
         .await?;
         drop(reader);
-        let Some((consumer, event)) = found else { return Err(QueueError::NoSuchDeadLetter(id)) };
+        let Some((consumer, event)) = found else { return Err(QueueError::NoSuchDeadLetter(id.to_string())) };
         let Some(subscription) = memory.find(&consumer, &event.topic) else {
             return Err(QueueError::Unavailable(format!("{consumer} no longer subscribes to {}", event.topic)));
         };
@@ -403,10 +394,11 @@ impl Queue for EmbeddedQueue {
         Ok(())
     }
 
-    async fn drop_dead_letter(&self, id: i64) -> Result<(), QueueError> {
+    async fn drop_dead_letter(&self, id: &str) -> Result<(), QueueError> {
+        let id = number_of(id)?;
         let script = Script::new("DELETE FROM queue_letter WHERE id = $1");
         let counts = self.core.file.write(&script, values::bind([id.into()])?).await?;
-        if counts == [0] { Err(QueueError::NoSuchDeadLetter(id)) } else { Ok(()) }
+        if counts == [0] { Err(QueueError::NoSuchDeadLetter(id.to_string())) } else { Ok(()) }
     }
 
     async fn expire_dead_letters(&self, before_us: u64) -> Result<u64, QueueError> {
@@ -429,6 +421,15 @@ impl Queue for EmbeddedQueue {
         let mut reader = self.core.file.reader().await?;
         each(&mut reader, &Script::new("SELECT 1 FROM queue_source LIMIT 1"), vec![], |_| Ok(true)).await?;
         Ok(())
+    }
+
+    /// Stops handling, writes down what was handled and closes the file.
+    async fn close(&self) {
+        self.stop().await;
+        self.closing.cancel();
+        self.ack_writer.close();
+        self.ack_writer.wait().await;
+        self.core.file.close().await;
     }
 }
 
@@ -694,15 +695,6 @@ async fn run_partition(core: Arc<Core>, subscription: Arc<Subscription>, partiti
     }
 }
 
-async fn outcome_of(handling: impl Future<Output = Outcome>) -> Outcome {
-    let handling = AssertUnwindSafe(handling).catch_unwind();
-    match tokio::time::timeout(Duration::from_millis(limits::REQUEST_TIMEOUT_MS), handling).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(_)) => Outcome::Retry { after: None, reason: "the handler panicked".to_owned() },
-        Err(_) => Outcome::Retry { after: None, reason: "the handler took too long".to_owned() },
-    }
-}
-
 /// False where each is to be handled alone.
 async fn handled_together(core: &Core, handler: &dyn Handler, items: &[Item]) -> bool {
     let events: Vec<Arc<Event>> = items.iter().map(|item| item.event.clone()).collect();
@@ -729,38 +721,12 @@ fn acknowledge(core: &Core, subscription: &Subscription, cell: &PartitionCell, m
         Outcome::Reject { reason } => dead_letter(reason),
         Outcome::Retry { reason, .. } if item.tries >= limits::EVENT_TRIES_MAX => dead_letter(reason),
         Outcome::Retry { after, .. } => {
-            let asked_max = Duration::from_millis(limits::EVENT_RETRY_ASKED_MAX_MS);
-            let pause = after.map_or_else(|| pause_after(item.tries), |after| after.min(asked_max));
+            let pause = delivery::pause(after, item.tries);
             let due_us = now_us() + pause.as_micros() as u64;
             core.ack(Ack::Retry { id: item.id, tries: item.tries, due_us });
             cell.state.lock().set_aside(item, Instant::now() + pause);
         }
     }
-}
-
-/// Doubling, with a quarter more or less, so that what failed together does not come back together.
-fn pause_after(tries: u32) -> Duration {
-    let doubled = limits::EVENT_RETRY_FIRST_MS.saturating_mul(1 << tries.saturating_sub(1).min(20));
-    let pause = doubled.min(limits::EVENT_RETRY_LAST_MS);
-    Duration::from_millis(pause).mul_f64(rand::random_range(0.75..1.25))
-}
-
-fn cut(mut reason: String) -> String {
-    let mut end = limits::EVENT_REASON_BYTES_MAX.min(reason.len());
-    while !reason.is_char_boundary(end) {
-        end -= 1;
-    }
-    reason.truncate(end);
-    reason
-}
-
-/// FNV-1a, 32 bits: it must stay the same over restarts and versions.
-fn hash_of(key: &str) -> u32 {
-    key.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
-}
-
-fn partition_of(hash: u32) -> usize {
-    (hash % limits::QUEUE_PARTITIONS) as usize
 }
 
 /// The parameters of `PUT_ENTRY`.
@@ -779,6 +745,10 @@ async fn has_publishers(writer: &mut PooledConnection) -> Result<bool, SqlError>
     })
     .await?;
     Ok(found)
+}
+
+fn number_of(dead_letter: &str) -> Result<i64, QueueError> {
+    dead_letter.parse().map_err(|_| QueueError::NoSuchDeadLetter(dead_letter.to_owned()))
 }
 
 fn encode(event: &Event) -> String {
@@ -800,10 +770,6 @@ async fn each(
 
 fn number(row: &Row<'_>, index: usize) -> Result<u64, SqlError> {
     u64::try_from(values::integer(row, index)?).map_err(|error| SqlError::new(ErrorClass::Other, error.to_string()))
-}
-
-fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
 impl From<SqlError> for QueueError {

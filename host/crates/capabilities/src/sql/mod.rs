@@ -169,6 +169,10 @@ pub trait Outbox: Send + Sync {
     fn refuse_events(&self, refuse: bool);
     /// Removes all up to and including this position.
     async fn remove_up_to(&self, position: i64) -> Result<(), SqlError>;
+    /// Removes those at these positions, where events are kept until each is confirmed.
+    async fn remove(&self, _positions: &[i64]) -> Result<(), SqlError> {
+        Err(SqlError::new(ErrorClass::Other, "what is in this outbox is removed in order"))
+    }
 }
 
 /// One step of a service's schema, from `migrations/<service>/NNNN_name.<dialect>.sql`, or its back-fill, from

@@ -223,7 +223,7 @@ impl LeasedOutbox for ServiceOutbox {
     }
 }
 
-/// The events of one service that have left its outbox and wait for the queue, numbered by the transactions that brought them, which the lease has one after
+/// The events of one service that have left its outbox, until the queue needs them no more, numbered by the transactions that brought them, which the lease has one after
 /// another: so positions are in the order of the commits.
 struct EventLog {
     feed: Arc<PostgresFeed>,
@@ -283,5 +283,11 @@ impl Outbox for EventLog {
     async fn remove_up_to(&self, position: i64) -> Result<(), SqlError> {
         let sql = "DELETE FROM event_log WHERE service = $1 AND position <= $2";
         self.feed.shared.host.take().await?.rows(sql, vec![self.service.as_str().into(), position.into()]).await.map(drop)
+    }
+
+    async fn remove(&self, positions: &[i64]) -> Result<(), SqlError> {
+        let list = positions.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+        let sql = "DELETE FROM event_log WHERE service = $1 AND position = ANY($2::text::bigint[])";
+        self.feed.shared.host.take().await?.rows(sql, vec![self.service.as_str().into(), format!("{{{list}}}").into()]).await.map(drop)
     }
 }

@@ -1,4 +1,4 @@
-//! The order within one partition of one consumer: which event may be handled now. Pure memory; the file is behind it.
+//! The order within one partition of one consumer: which event may be handled now. Pure memory; the backend's file or stream is behind it.
 //!
 //! Events come in the order of their ids, from whoever publishes while all is in memory, else from the file page by page. One at a time is
 //! handled. A key that is to be tried again later is set aside with everything of it that comes meanwhile; other keys go on.
@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::super::Event;
+use super::Event;
 use super::backlog::Weight;
 use echo_base::limits;
 
