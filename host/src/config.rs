@@ -46,6 +46,7 @@ pub struct Config {
     pub sql: SqlConfig,
     pub feed: FeedConfig,
     pub queue: QueueConfig,
+    pub events: EventsConfig,
     pub plugins: PluginsConfig,
     pub log: LogConfig,
     /// By service: its settings as text.
@@ -172,6 +173,20 @@ pub struct QueueConfig {
     pub waiting_max: u64,
 }
 
+/// Where events are kept on their way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventsConfig {
+    /// Nothing: a file below `data.dir`. Else NATS with JetStream.
+    pub url: Secret,
+    pub prefix: String,
+    /// On how many servers of a cluster events are kept.
+    pub replicas: usize,
+    /// Of all events that are kept.
+    pub bytes_max: u64,
+    /// Whether servers are used that are known to lose records.
+    pub old_servers: bool,
+}
+
 /// How versions of services are deployed and kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PluginsConfig {
@@ -275,6 +290,13 @@ impl Config {
                 dead_letter_ttl: Duration::from_secs(limits::DEAD_LETTER_TTL_S),
                 dead_letters_max: limits::DEAD_LETTERS_MAX,
                 waiting_max: limits::QUEUE_WAITING_MAX,
+            },
+            events: EventsConfig {
+                url: Secret::default(),
+                prefix: "echo".to_owned(),
+                replicas: 3,
+                bytes_max: limits::JETSTREAM_BYTES_MAX,
+                old_servers: false,
             },
             plugins: PluginsConfig {
                 migration_timeout: Duration::from_millis(limits::SQL_MIGRATION_LIVE_TIMEOUT_MS),
@@ -451,6 +473,19 @@ impl Config {
             self.node.name.len() <= 63 && self.node.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
             "node.name: at most 63 letters, digits, hyphens, dots and underscores",
         );
+        if let Some(urls) = self.events.url.text() {
+            must(
+                urls.split(',').all(|url| has_host(url.trim(), &["nats", "tls"])),
+                "events.url must be such as \"nats://host:4222\", with TLS \"tls://host:4222\", or several of them separated by commas",
+            );
+            must(
+                self.sql.url.text().is_some(),
+                "events.url needs sql.url: events are kept in PostgreSQL until all subscribers are done with them, as NATS may lose them",
+            );
+        }
+        must(is_prefix(&self.events.prefix), "events.prefix must be letters, digits and hyphens, 1 to 32 of them");
+        must([1, 3, 5].contains(&self.events.replicas), "events.replicas must be 1, 3 or 5");
+        must(self.events.bytes_max >= 16 * limits::MIB_BYTES, "events.bytes_max must be at least 16777216");
         match self.sql.url.text() {
             Some(url) => {
                 let (server, database) = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).unwrap_or_default();
@@ -597,7 +632,7 @@ const SECRETS: [(&str, &str); 7] = [
 ];
 
 /// Addresses, which may have a password in them: then they are secrets.
-const ADDRESSES: [(&str, &str); 1] = [("cache", "url")];
+const ADDRESSES: [(&str, &str); 2] = [("cache", "url"), ("events", "url")];
 
 impl Reading {
     fn new(mode: Mode, environment: BTreeMap<String, String>) -> Self {
@@ -1004,6 +1039,25 @@ mod tests {
         let config = read(Mode::Serve, &format!("[cache]\nurl = \"file:{}\"\n", path.display()), &[]).unwrap();
         assert_eq!(config.cache.url.text(), Some("rediss://user:word@cache.example"));
         assert!(!format!("{:?}", config.cache).contains("word"));
+    }
+
+    #[test]
+    fn events_go_by_nats_where_postgresql_keeps_them_too() {
+        let sql = "[sql]\nurl = \"postgres://echo@db.example/echo\"\n[tokens]\nmaster_key = \"env:PATH\"\n";
+        let settings = format!("{sql}[events]\nurl = \"nats://a.example:4222, tls://b.example:4222\"\nreplicas = 1\n");
+        let config = read(Mode::Serve, &settings, &[]).unwrap();
+        assert_eq!(config.events.url.text(), Some("nats://a.example:4222, tls://b.example:4222"));
+        assert_eq!((config.events.prefix.as_str(), config.events.replicas, config.events.old_servers), ("echo", 1, false));
+        refused("[events]\nurl = \"nats://a.example\"\n", &[], &["events.url needs sql.url"]);
+        refused("[events]\nurl = \"nats://echo:word@a.example\"\n", &[], &["events.url: an address with a password in it"]);
+        refused(
+            "[events]\nurl = \"nats://a.example,http://b.example\"\n",
+            &[],
+            &["events.url must be such as", "events.url needs sql.url"],
+        );
+        refused("[events]\nreplicas = 2\n", &[], &["events.replicas"]);
+        refused("[events]\nprefix = \"a.b\"\n", &[], &["events.prefix"]);
+        refused("[events]\nbytes_max = 1\n", &[], &["events.bytes_max"]);
     }
 
     #[test]

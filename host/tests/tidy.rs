@@ -50,7 +50,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("http", &["gateway/", "hub/", "admin/", "problem.rs", "app.rs", "config.rs"]),
     ("rusqlite", &["capabilities/sql/sqlite/"]),
     ("redis", &["capabilities/rates/redis.rs", "capabilities/cache/redis.rs", "capabilities/bus/redis.rs"]),
-    ("async_nats", &["capabilities/bus/nats.rs"]),
+    ("async_nats", &["capabilities/bus/nats.rs", "capabilities/events/jetstream/"]),
     ("sqlparser", &["capabilities/sql/migration.rs", "capabilities/sql/postgres/guard.rs"]),
     ("percent_encoding", &["gateway/routes.rs", "gateway/dispatch/stream/"]),
     ("memchr", &["capabilities/sql/sqlite/", "gateway/framing.rs"]),

@@ -6,11 +6,12 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, EventsConfig, QueueConfig};
 use echo_base::limits;
 use echo_capabilities::bus::HubBus;
 use echo_capabilities::events::Queue;
 use echo_capabilities::events::embedded::EmbeddedQueue;
+use echo_capabilities::events::jetstream::{JetStreamQueue, JetStreamSettings};
 use echo_capabilities::hub::Feed;
 use echo_capabilities::hub::embedded::EmbeddedFeed;
 use echo_capabilities::hub::postgres::PostgresFeed;
@@ -41,7 +42,10 @@ impl Stores {
             };
             let sql = PostgresBackend::connect(&url, &config.node_name()?, settings).await.context("sql.url")?;
             let feed = Arc::new(PostgresFeed::open(&sql).await.context("the feeds")?);
-            let queue = open_queue(config, durability).await?;
+            let queue: Arc<dyn Queue> = match config.events.url.text() {
+                Some(urls) => Arc::new(JetStreamQueue::open(jetstream_settings(config, urls), &sql).await.context("events.url")?),
+                None => open_queue(config, durability).await?,
+            };
             return Ok(Self::Postgres { sql, feed, queue });
         }
         let feed = Arc::new(EmbeddedFeed::open(data, durability).await.context("the feeds")?);
@@ -110,6 +114,12 @@ impl Stores {
             feed.close().await;
         }
     }
+}
+
+fn jetstream_settings(config: &Config, urls: &str) -> JetStreamSettings {
+    let EventsConfig { prefix, replicas, bytes_max, old_servers, .. } = config.events.clone();
+    let QueueConfig { dead_letters_max, waiting_max, .. } = config.queue;
+    JetStreamSettings { urls: urls.to_owned(), prefix, replicas, bytes_max, old_servers, dead_letters_max, waiting_max }
 }
 
 /// The queue in a file of this host.

@@ -432,6 +432,30 @@ pub const SUBSCRIBE_RETRY_LAST_MS: u64 = 30_000;
 pub const EVENT_TRIES_MAX: u32 = 10;
 pub const EVENT_RETRY_FIRST_MS: u64 = 50;
 pub const EVENT_RETRY_LAST_MS: u64 = 30_000;
+/// JetStream: a connection, an answer, and a ping on a connection without traffic, in milliseconds; beyond it is away.
+pub const JETSTREAM_CONNECT_MS: u64 = 2_000;
+pub const JETSTREAM_ANSWER_MS: u64 = 4_000;
+pub const JETSTREAM_PING_MS: u64 = 10_000;
+/// The pause before it connects again, in milliseconds (doubling), and before a partition that failed begins again.
+pub const JETSTREAM_RECONNECT_FIRST_MS: u64 = 20;
+pub const JETSTREAM_RECONNECT_LAST_MS: u64 = 2_000;
+pub const JETSTREAM_AGAIN_MS: u64 = 200;
+/// The pause before a partition looks again for what another host says it has published, in milliseconds: a replica may be behind.
+pub const JETSTREAM_REPLICA_MS: u64 = 50;
+/// How far a partition has come is written down at most this long after it went on, in milliseconds.
+pub const JETSTREAM_FLUSH_MS: u64 = 50;
+/// How often a host looks whether JetStream still has what it acknowledged, and removes what all consumers are done with, in milliseconds.
+pub const JETSTREAM_CHECK_MS: u64 = 500;
+pub const JETSTREAM_PURGE_MS: u64 = 30_000;
+/// Bytes of all events that JetStream keeps (`events.bytes_max`); beyond, it takes none.
+pub const JETSTREAM_BYTES_MAX: u64 = 1024 * MIB_BYTES;
+/// Within it the server knows an event again that is published twice, in seconds.
+pub const JETSTREAM_DUPLICATES_S: u64 = 120;
+/// A host that has not renewed its leases for so long handles no events, and others take its partitions, in milliseconds; it stops so much earlier.
+pub const EVENT_LEASE_MS: u64 = 6_000;
+pub const EVENT_LEASE_MARGIN_MS: u64 = 500;
+/// What a host has declared counts for so long after it was last seen, in seconds.
+pub const EVENT_DECLARATION_KEPT_S: u64 = 10 * 60;
 /// Dead letters kept per consumer, and how long, in seconds; the oldest are dropped, with a line in the log.
 pub const DEAD_LETTERS_MAX: usize = 10_000;
 pub const DEAD_LETTER_TTL_S: u64 = 30 * 24 * 60 * 60;
@@ -643,6 +667,7 @@ const _: () = assert!(SOCKET_FINISH_MS + SOCKET_CLOSE_MS < DRAIN_TIMEOUT_MS);
 const _: () = assert!(FEED_RETRY_FIRST_MS < FEED_RETRY_LAST_MS);
 const _: () = assert!(IDLE_TIMEOUT_S > HEARTBEAT_INTERVAL_S);
 const _: () = assert!(FIBRE_STACK_BYTES > GUEST_STACK_BYTES);
+const _: () = assert!(JETSTREAM_ANSWER_MS < RELAY_PUBLISH_TIMEOUT_MS && JETSTREAM_ANSWER_MS + EVENT_LEASE_MARGIN_MS < EVENT_LEASE_MS);
 const _: () = assert!(EVENT_RETRY_FIRST_MS < EVENT_RETRY_LAST_MS);
 const _: () = assert!(IDEMPOTENCY_ANSWER_BYTES_MAX < CACHE_VALUE_BYTES_MAX);
 const _: () = assert!(HTTP_BUFFER_BYTES_MAX > TOKEN_BYTES_MAX + 8 * 1024);

@@ -13,6 +13,7 @@ mod backlog;
 mod contract;
 mod delivery;
 pub mod embedded;
+pub mod jetstream;
 mod partition;
 
 /// An asynchronous call, as JSON (the event record in the codec's form).

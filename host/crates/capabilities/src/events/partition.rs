@@ -60,6 +60,14 @@ impl Partition {
         Self { behind: true, ..Self::default() }
     }
 
+    /// One that goes on after `newest`, with events before it that are not done, in their order.
+    pub fn after(newest: i64, open: Vec<Item>) -> Self {
+        let mut partition = Self { newest: i64::MIN, ..Self::from_file() };
+        open.into_iter().for_each(|item| partition.push(item));
+        partition.newest = newest;
+        partition
+    }
+
     /// Takes an event that is in the file already, if there is room and nothing before it is missing.
     pub fn offer(&mut self, item: Item) {
         if self.behind || self.loading || self.is_full() {
@@ -76,6 +84,11 @@ impl Partition {
         for item in items {
             self.push(item);
         }
+    }
+
+    /// What comes next is after this one, though it was nothing for this consumer.
+    pub fn passed(&mut self, id: i64) {
+        self.newest = self.newest.max(id);
     }
 
     /// The file did not answer.
