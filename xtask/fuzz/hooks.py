@@ -170,6 +170,16 @@ def bytes_of_an_upload(ctx, value):
     return value if isinstance(value, bytes) else str(value).encode()
 
 
+UNKNOWN_HEADER = "x-schemathesis-unknown-property"
+
+
+@schemathesis.hook
+def before_call(ctx, case, kwargs):
+    """A request may have headers that nobody named; one is not wrong for it."""
+    if case.meta is not None and UNKNOWN_HEADER in {name.lower() for name in case.headers or {}}:
+        object.__setattr__(case.meta.generation, "mode", schemathesis.GenerationMode.POSITIVE)
+
+
 # --- How many -------------------------------------------------------------------------------------------------------------------------
 
 COUNTED = collections.Counter()

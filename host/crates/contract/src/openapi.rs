@@ -56,7 +56,7 @@ impl File {
         let headers = match self {
             File::Form => {
                 let file = json!({ "type": "object", "required": ["file"], "additionalProperties": false,
-                    "properties": { "file": { "type": "string", "format": "binary", "minLength": 1 } } });
+                    "properties": { "file": { "type": "string", "format": "binary" } } });
                 operation["requestBody"] = json!({ "required": true, "content": { "multipart/form-data": { "schema": file } } });
                 return;
             }
