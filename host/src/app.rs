@@ -33,6 +33,8 @@ use echo_capabilities::cache::memory::MemoryCache;
 use echo_capabilities::cache::redis::RedisCache;
 use echo_capabilities::events::Queue;
 use echo_capabilities::hub::Feed;
+use echo_capabilities::events::embedded::EmbeddedQueue;
+use echo_capabilities::hub::{Feed, Sockets};
 use echo_capabilities::passwords::native::{Cost, NativePasswords};
 use echo_capabilities::rates::redis::RedisRates;
 use echo_capabilities::senders::Senders;
@@ -41,7 +43,7 @@ use echo_capabilities::tokens::Tokens;
 use echo_edge::in_flight::{InFlight, InFlightBounds};
 use echo_edge::rates::RateLimiter;
 use echo_gateway::{self, Answering, Breakers, CheckState, GatewaySettings, GatewayState, Need, Readiness, ServerSettings, Tls};
-use echo_hub::{self, Announcer, Hub, HubSettings, Registry};
+use echo_hub::{self, Announcer, Hosts, Hub, HubSettings, Registry};
 use echo_runtime::engine::Engine;
 use echo_runtime::permissions::Permissions;
 use echo_runtime::{Runtime, RuntimeSettings};
@@ -49,6 +51,7 @@ use echo_runtime::{Runtime, RuntimeSettings};
 mod backends;
 pub mod backup;
 pub mod check;
+mod hosts;
 mod stores;
 
 /// Runs a host until `shutdown`, and ends it in order: no new connections, then the open ones, the queue, the stores.
@@ -75,6 +78,8 @@ struct Host {
     hub: Arc<Hub>,
     registry: Arc<Registry>,
     announcer: Arc<Announcer>,
+    /// Where several share a database.
+    hosts: Option<Arc<Hosts>>,
     readiness: Arc<Readiness>,
     rates: Arc<RateLimiter>,
     in_flight: Arc<InFlight>,
@@ -113,8 +118,18 @@ impl Host {
         let queue = stores.queue();
         let blobs: Arc<dyn Blobs> = Arc::new(ObjectStoreBlobs::in_folder(&data.join("blobs")).context("the blobs")?);
         let announcer = Announcer::new(feed.clone(), queue.clone());
-        let noting = announcer.clone();
-        let registry = Registry::new(Some(Box::new(move |change| noting.note(change))));
+        let hosts = hosts::open(&config, &stores, queue.clone()).await?;
+        let registry = hosts.as_ref().map_or_else(
+            || {
+                let noting = announcer.clone();
+                Registry::new(Some(Box::new(move |change, _| noting.note(change))))
+            },
+            |hosts| hosts.registry(),
+        );
+        let sockets: Arc<dyn Sockets> = match &hosts {
+            Some(hosts) => hosts.clone(),
+            None => registry.clone(),
+        };
         let relays_stop = CancellationToken::new();
         let backends = Arc::new(Backends {
             config: config.clone(),
@@ -126,7 +141,7 @@ impl Host {
             blobs: blobs.clone(),
             feed: feed.clone(),
             queue: queue.clone(),
-            sockets: registry.clone(),
+            sockets,
             passwords: Arc::new(NativePasswords::new(config.fingerprint_key()?, cost)),
             tokens: tokens.clone(),
             senders: Arc::new(Senders::new(config.gateway.rate_scale)),
@@ -152,7 +167,7 @@ impl Host {
             rate_scale: config.gateway.rate_scale,
             ..HubSettings::default()
         };
-        let hub = Hub::new(hub_settings, registry.clone(), tokens.clone(), feed.clone(), runtime.clone(), rates.clone());
+        let hub = Hub::new(hub_settings, registry.clone(), hosts.clone(), tokens.clone(), feed.clone(), runtime.clone(), rates.clone());
         let readiness = Arc::new(Readiness::default());
         register_checks(&readiness, &cache, &feed, &queue);
 
@@ -167,6 +182,9 @@ impl Host {
         upkeep.spawn(expire_feeds(feed.clone(), config.feed.cursors_kept, upkeep_stop.clone()));
         upkeep.spawn(expire_dead_letters(queue.clone(), config.queue.dead_letter_ttl, upkeep_stop.clone()));
         upkeep.spawn(upkeep_stop.clone().run_until_cancelled_owned(announcer.clone().run()));
+        if let Some(hosts) = &hosts {
+            upkeep.spawn(upkeep_stop.clone().run_until_cancelled_owned(hosts.clone().run()));
+        }
 
         for (what, error) in runtime.start_services(config.plugins_folder().unwrap_or(&PathBuf::new())).await? {
             tracing::error!(file = %what.display(), %error, "this service is left out");
@@ -191,6 +209,7 @@ impl Host {
             hub,
             registry,
             announcer,
+            hosts,
             readiness,
             rates,
             in_flight,
@@ -298,6 +317,11 @@ impl Host {
         self.upkeep.wait().await;
         if let Err(error) = self.announcer.flush().await {
             tracing::warn!(%error, "services will not hear which devices went last");
+        }
+        if let Some(hosts) = &self.hosts
+            && let Err(error) = hosts.flush().await
+        {
+            tracing::warn!(%error, "devices that have gone are released later, by another host or at the next start");
         }
         self.queue.stop().await;
         self.backends.end_relays().await;

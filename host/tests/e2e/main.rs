@@ -16,6 +16,7 @@ mod feeds;
 mod foreign;
 mod gate;
 mod hostile;
+mod hosts;
 mod invites;
 mod kill;
 mod load;

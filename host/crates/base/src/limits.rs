@@ -545,6 +545,18 @@ pub const BUS_RECONNECT_LAST_MS: u64 = 1_000;
 pub const BUS_MESSAGE_BYTES_MAX: usize = 512 * 1024;
 /// Messages that wait for a subscriber; beyond, some are lost, and it is told.
 pub const BUS_MESSAGES_WAITING_MAX: usize = 4_096;
+/// Batches that wait to be sent to other hosts; beyond, they are left to the feeds, where the other hosts find them.
+pub const HOSTS_BATCHES_WAITING_MAX: usize = 1_024;
+/// How often a host compares how far its sockets are with the heads of their users' feeds, in milliseconds: while the bus is away, and otherwise.
+pub const HEADS_COMPARED_AWAY_MS: u64 = 500;
+pub const HEADS_COMPARED_MS: u64 = 5_000;
+/// Users whose heads are read at once.
+pub const HEADS_READ_AT_ONCE: usize = 1_000;
+/// Devices that a host's going releases in one transaction, and how long they gather for it, in milliseconds.
+pub const DEVICE_HOSTS_RELEASED_AT_ONCE: usize = 500;
+pub const DEVICE_HOSTS_GATHER_MS: u64 = 20;
+/// How often the devices of hosts that are gone are looked for, and a host's own are compared with what it has, in milliseconds.
+pub const DEVICE_HOSTS_SWEEP_MS: u64 = 5_000;
 /// While the shared cache is away: how often it is asked whether it is back, in milliseconds, and the keys that one host may write meanwhile.
 pub const CACHE_AWAY_POLL_MS: u64 = 200;
 pub const CACHE_AWAY_KEYS_MAX: usize = 100_000;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use serde_json::json;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::registry::{Change, ConnectionInfo};
+use super::registry::Change;
 use echo_base::limits;
 use echo_capabilities::events::{Event, Queue, QueueError};
+use echo_capabilities::hub::{CONNECTED, DISCONNECTED};
 use echo_capabilities::hub::{Feed, FeedError};
 
 pub struct Announcer {
@@ -99,25 +99,13 @@ impl Announcer {
     }
 }
 
-const CONNECTED: &str = "hub.connected";
-const DISCONNECTED: &str = "hub.disconnected";
-
 impl Noted {
     fn event(&self) -> Event {
-        let (topic, info) = match &self.change {
-            Change::Connected(info) => (CONNECTED, info),
-            Change::Disconnected(info) => (DISCONNECTED, info),
+        let (topic, socket) = match &self.change {
+            Change::Connected(socket) => (CONNECTED, socket),
+            Change::Disconnected(socket) => (DISCONNECTED, socket),
         };
-        let ConnectionInfo { connection_id, user_id, device_id, session_id } = info;
-        let payload = json!({ "connection_id": connection_id, "user_id": user_id, "device_id": device_id, "session_id": session_id });
-        Event {
-            id: self.id,
-            topic: topic.to_owned(),
-            key: user_id.to_string(),
-            payload: payload.to_string(),
-            at_us: self.at_us,
-            correlation_id: self.id.to_string(),
-        }
+        socket.event(topic, self.id, self.at_us)
     }
 }
 
@@ -125,6 +113,7 @@ impl Noted {
 mod tests {
     use super::*;
     use echo_capabilities::events::embedded::EmbeddedQueue;
+    use echo_capabilities::hub::DeviceSocket;
     use echo_capabilities::hub::embedded::EmbeddedFeed;
     use echo_capabilities::sql::sqlite::Durability;
 
@@ -135,7 +124,7 @@ mod tests {
         let queue = Arc::new(EmbeddedQueue::open(folder.path(), Durability::default()).await.unwrap());
         let announcer = Announcer::new(feed, queue.clone());
         let id = Uuid::nil();
-        let info = ConnectionInfo { connection_id: id, user_id: id, device_id: "phone".to_owned(), session_id: id };
+        let info = DeviceSocket { connection_id: id, user_id: id, device_id: "phone".to_owned(), session_id: id };
         for _ in 0..limits::HUB_CHANGES_WAITING_MAX + 10 {
             announcer.note(Change::Connected(info.clone()));
         }

@@ -19,6 +19,8 @@ pub(super) struct Connection {
     pub user: Uuid,
     pub device: Box<str>,
     pub session: Uuid,
+    /// Of the claim to the device, where hosts share a database; 0 before.
+    pub epoch: AtomicU64,
     /// What the device was given begins after this seq.
     pub above: AtomicU64,
     /// What it fetched by GET /api/v1/sync meanwhile, from the seq after the first of the two up to the other.
@@ -56,6 +58,7 @@ impl Connection {
             user,
             device: device.into(),
             session,
+            epoch: AtomicU64::new(0),
             above: AtomicU64::new(0),
             fetched: Mutex::default(),
             acknowledged: AtomicU64::new(0),
@@ -75,6 +78,18 @@ impl Connection {
             } else {
                 inbox.overflowed = true;
             }
+        }
+        self.waker.wake();
+    }
+
+    /// The feed reaches up to here: what was not delivered is to be read.
+    pub fn note_head(&self, head: u64) {
+        {
+            let mut inbox = self.inbox.lock();
+            if inbox.head >= head {
+                return;
+            }
+            inbox.head = head;
         }
         self.waker.wake();
     }

@@ -25,6 +25,7 @@ use super::resume::{Delivery, Start};
 use super::socket::Socket;
 use echo_base::limits;
 use echo_capabilities::context::{Caller, ClientAddress};
+use echo_capabilities::hub::ClaimError;
 use echo_capabilities::hub::{Acknowledgement, FeedPage};
 use echo_capabilities::tokens::{Revocation, RevocationEvent, Revocations, TokenError, Tokens};
 use echo_edge::problem::Problem;
@@ -97,6 +98,13 @@ impl Hub {
 
         // Registered before the feed is read: what is appended after the read is delivered, what was before is in the page.
         let registration = self.register(&caller)?;
+        if let Some(hosts) = &self.hosts {
+            let claimed = hosts.claim(registration.connection(), self.settings.devices_per_user_max).await;
+            claimed.map_err(|error| match error {
+                ClaimError::TooManyDevices => self.too_many_devices(),
+                ClaimError::Unavailable(error) => feed_unavailable(error),
+            })?;
+        }
         let page = self.read_feed(caller.user_id, start.since()).await?;
         self.note_start(&registration, start, page.head).await?;
         check_not_revoked(revocations, &caller)?;
@@ -187,12 +195,14 @@ impl Hub {
         let connection =
             Connection::new(caller.user_id, &caller.device_id, caller.session_id, settings.queue_frames_max, settings.queue_bytes_max);
         self.registry.register(connection, settings.devices_per_user_max).map_err(|refused| match refused {
-            Refused::TooManyDevices => {
-                let detail = format!("more than {} devices of one user at once", settings.devices_per_user_max);
-                Problem::new(StatusCode::CONFLICT, "too_many_devices", detail)
-            }
+            Refused::TooManyDevices => self.too_many_devices(),
             Refused::GoingDown => shutting_down(),
         })
+    }
+
+    fn too_many_devices(&self) -> Problem {
+        let detail = format!("more than {} devices of one user at once", self.settings.devices_per_user_max);
+        Problem::new(StatusCode::CONFLICT, "too_many_devices", detail)
     }
 
     /// From where on the device is given events. One that says where it goes on has what it was given before; one of which nothing is known, or

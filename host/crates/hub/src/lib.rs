@@ -29,6 +29,7 @@ mod close;
 mod connection;
 mod frame;
 mod handshake;
+mod hosts;
 mod registry;
 mod resume;
 mod socket;
@@ -37,7 +38,8 @@ mod sync;
 mod tests;
 
 pub use announce::{AnnounceError, Announcer};
-pub use registry::{Change, ChangeSink, ConnectionInfo, Registry};
+pub use hosts::Hosts;
+pub use registry::{Change, ChangeSink, Registry};
 
 use acknowledge::Acknowledger;
 
@@ -139,6 +141,8 @@ const RENEWALS: FrameRate = FrameRate::of_host(5, limits::RENEWALS_PER_MINUTE);
 pub struct Hub {
     settings: HubSettings,
     registry: Arc<Registry>,
+    /// Where there are several.
+    hosts: Option<Arc<Hosts>>,
     tokens: Arc<dyn Tokens>,
     feed: Arc<dyn Feed>,
     calls: Arc<dyn Calls>,
@@ -153,10 +157,11 @@ pub struct Hub {
 
 impl Hub {
     /// Starts the hub's own tasks (revocations, acknowledgements) on the current tokio runtime. The registry comes first because the
-    /// services, which `calls` leads to, need it as their `Sockets`.
+    /// services, which `calls` leads to, need it, or the hosts, as their `Sockets`. `hosts`: with this registry.
     pub fn new(
         settings: HubSettings,
         registry: Arc<Registry>,
+        hosts: Option<Arc<Hosts>>,
         tokens: Arc<dyn Tokens>,
         feed: Arc<dyn Feed>,
         calls: Arc<dyn Calls>,
@@ -169,6 +174,7 @@ impl Hub {
         Arc::new(Self {
             settings,
             registry,
+            hosts,
             tokens,
             feed,
             calls,

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use async_trait::async_trait;
 use parking_lot::RwLock;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use uuid::Uuid;
@@ -13,26 +14,19 @@ use super::close::Close;
 use super::connection::Connection;
 use super::frame::{self, DurableBody};
 use echo_base::limits;
-use echo_capabilities::hub::{FeedEntry, Push, Sockets};
+use echo_capabilities::hub::DeviceSocket;
+use echo_capabilities::hub::{FeedEntry, FeedError, Push, Sockets};
 
 /// A device came, with its first socket, or went, with its last: one that takes another's place changes nothing. `echo:hub/events` is
 /// published from these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    Connected(ConnectionInfo),
-    Disconnected(ConnectionInfo),
+    Connected(DeviceSocket),
+    Disconnected(DeviceSocket),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConnectionInfo {
-    pub connection_id: Uuid,
-    pub user_id: Uuid,
-    pub device_id: String,
-    pub session_id: Uuid,
-}
-
-/// Told of every change, in the order of each device's changes. Must not block.
-pub type ChangeSink = Box<dyn Fn(Change) + Send + Sync>;
+/// Called with every change, in the order of each device's changes, and with the epoch of the device's claim, where it has one. Must not block.
+pub type ChangeSink = Box<dyn Fn(Change, u64) + Send + Sync>;
 
 /// Users are spread over this many locks.
 const SHARDS: usize = 64;
@@ -74,11 +68,11 @@ impl Registry {
     }
 
     /// The open sockets, at most `limit` of them, in no order.
-    pub fn connections(&self, limit: usize) -> Vec<ConnectionInfo> {
+    pub fn connections(&self, limit: usize) -> Vec<DeviceSocket> {
         let mut found = Vec::new();
         for shard in &self.shards {
             let shard = shard.read();
-            found.extend(shard.values().flatten().take(limit - found.len()).map(|connection| connection.info()));
+            found.extend(shard.values().flatten().take(limit - found.len()).map(|connection| connection.socket()));
         }
         found
     }
@@ -104,7 +98,7 @@ impl Registry {
                 None if devices.len() >= devices_max => return Err(Refused::TooManyDevices),
                 None => {
                     devices.push(connection.clone());
-                    self.tell(Change::Connected, &connection);
+                    self.note(Change::Connected, &connection);
                 }
             }
             connection
@@ -134,6 +128,23 @@ impl Registry {
         });
     }
 
+    /// Those who have a socket here.
+    pub(super) fn users(&self) -> Vec<Uuid> {
+        self.shards.iter().flat_map(|shard| shard.read().keys().copied().collect::<Vec<_>>()).collect()
+    }
+
+    /// All sockets here.
+    pub(super) fn all(&self) -> Vec<Arc<Connection>> {
+        self.shards.iter().flat_map(|shard| shard.read().values().flatten().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// The feed of the user reaches up to here: sockets that are not so far read it.
+    pub(super) fn note_head(&self, user: Uuid, head: u64) {
+        for connection in self.shard(user).read().get(&user).into_iter().flatten() {
+            connection.note_head(head);
+        }
+    }
+
     fn shard(&self, user: Uuid) -> &RwLock<HashMap<Uuid, Vec<Arc<Connection>>>> {
         // The last byte of a UUIDv7 is random.
         &self.shards[usize::from(user.as_bytes()[15]) % SHARDS]
@@ -156,15 +167,15 @@ impl Registry {
                 if devices.is_empty() {
                     shard.remove(&connection.user);
                 }
-                self.tell(Change::Disconnected, connection);
+                self.note(Change::Disconnected, connection);
             }
         }
         self.set_open(self.open.fetch_sub(1, Ordering::Relaxed) - 1);
     }
 
-    fn tell(&self, change: fn(ConnectionInfo) -> Change, connection: &Connection) {
+    fn note(&self, change: fn(DeviceSocket) -> Change, connection: &Connection) {
         if let Some(changes) = &self.changes {
-            changes(change(connection.info()));
+            changes(change(connection.socket()), connection.epoch.load(Ordering::SeqCst));
         }
     }
 
@@ -173,6 +184,7 @@ impl Registry {
     }
 }
 
+#[async_trait]
 impl Sockets for Registry {
     fn deliver(&self, entries: &[FeedEntry]) {
         let mut encoded: Option<(&FeedEntry, Arc<DurableBody>)> = None;
@@ -203,8 +215,8 @@ impl Sockets for Registry {
         }
     }
 
-    fn online(&self, users: &[Uuid]) -> Vec<Uuid> {
-        users.iter().copied().filter(|user| self.shard(*user).read().contains_key(user)).collect()
+    async fn online(&self, users: &[Uuid]) -> Result<Vec<Uuid>, FeedError> {
+        Ok(users.iter().copied().filter(|user| self.shard(*user).read().contains_key(user)).collect())
     }
 
     fn disconnect_session(&self, session: Uuid) {
@@ -223,13 +235,13 @@ impl Sockets for Registry {
 }
 
 /// Entries of one push stand together and share their payload; then they differ in nothing but user and seq.
-fn is_same_push(one: &FeedEntry, other: &FeedEntry) -> bool {
+pub(super) fn is_same_push(one: &FeedEntry, other: &FeedEntry) -> bool {
     Arc::ptr_eq(&one.payload, &other.payload) && one.event == other.event && one.at_us == other.at_us
 }
 
 impl Connection {
-    fn info(&self) -> ConnectionInfo {
-        ConnectionInfo { connection_id: self.id, user_id: self.user, device_id: self.device.to_string(), session_id: self.session }
+    pub fn socket(&self) -> DeviceSocket {
+        DeviceSocket { connection_id: self.id, user_id: self.user, device_id: self.device.to_string(), session_id: self.session }
     }
 }
 

@@ -341,7 +341,7 @@ impl TestHub {
         change(&mut settings);
         let changes = Arc::new(Mutex::new(Vec::new()));
         let seen = changes.clone();
-        let tell = move |change: Change| {
+        let tell = move |change: Change, _: u64| {
             seen.lock().push(change.clone());
             told(change);
         };
@@ -349,7 +349,7 @@ impl TestHub {
         let feed = Arc::new(MemoryFeed::default());
         let tokens = Arc::new(FakeTokens::new());
         let services = FakeServices { called: Arc::default(), gate: Arc::new(Semaphore::new(0)) };
-        let hub = Hub::new(settings, registry.clone(), tokens.clone(), feed.clone(), Arc::new(services.clone()), Arc::default());
+        let hub = Hub::new(settings, registry.clone(), None, tokens.clone(), feed.clone(), Arc::new(services.clone()), Arc::default());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         // The edge writes a refusal's body; here nobody knows an id.
@@ -671,7 +671,7 @@ async fn a_push_reaches_every_device_of_every_user_under_its_own_number() {
         client.expect("connection_ack").await;
         clients.push(client);
     }
-    assert_eq!(host.registry.online(&[one.user, Uuid::now_v7(), two.user]), [one.user, two.user]);
+    assert_eq!(host.registry.online(&[one.user, Uuid::now_v7(), two.user]).await.expect("answers"), [one.user, two.user]);
     host.push(&[one.user, two.user], "message", r#"{"shared":true}"#);
     for (client, seq) in clients.iter_mut().zip([1, 1, 2]) {
         let frame = client.expect("message").await;
@@ -1255,7 +1255,7 @@ async fn revoked_sessions_and_users_are_let_go_at_once() {
     }
     host.tokens.revoke_session(person.session).await.expect("revoked");
     clients[0].expect_close(4401).await;
-    assert!(host.registry.online(&[person.user]).contains(&person.user), "the tablet stays");
+    assert!(host.registry.online(&[person.user]).await.expect("answers").contains(&person.user), "the tablet stays");
     host.tokens.revoke_user(person.user).await.expect("revoked");
     clients[1].expect_close(4401).await;
     // And by the capability `hub.disconnect`.

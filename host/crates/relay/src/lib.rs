@@ -431,6 +431,7 @@ mod tests {
     use echo_capabilities::events::embedded::EmbeddedQueue;
     use echo_capabilities::events::{ConsumerState, DeadLetter, Handler, Outcome, QueueError};
     use echo_capabilities::hub::FeedEntry;
+    use echo_capabilities::hub::FeedError;
     use echo_capabilities::hub::embedded::EmbeddedFeed;
     use echo_capabilities::sql::sqlite::{Durability, SqliteBackend};
     use echo_capabilities::sql::{Database, ErrorClass, SqlBackend, SqlError};
@@ -443,6 +444,7 @@ mod tests {
         events: Mutex<Vec<String>>,
     }
 
+    #[async_trait]
     impl Sockets for Arrivals {
         fn deliver(&self, entries: &[FeedEntry]) {
             self.entries.lock().extend_from_slice(entries);
@@ -452,8 +454,8 @@ mod tests {
             self.ephemeral.lock().push(push.payload.clone());
         }
 
-        fn online(&self, _: &[Uuid]) -> Vec<Uuid> {
-            Vec::new()
+        async fn online(&self, _: &[Uuid]) -> Result<Vec<Uuid>, FeedError> {
+            Ok(Vec::new())
         }
 
         fn disconnect_session(&self, _: Uuid) {}

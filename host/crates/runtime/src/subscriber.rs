@@ -204,7 +204,7 @@ mod tests {
     use echo_capabilities::events::{ConsumerState, DeadLetter, Queue, QueueError};
     use echo_capabilities::guest::Capabilities;
     use echo_capabilities::hub::embedded::EmbeddedFeed;
-    use echo_capabilities::hub::{FeedEntry, Push, Sockets};
+    use echo_capabilities::hub::{FeedEntry, FeedError, Push, Sockets};
     use echo_capabilities::leases::{HeldLease, Lease, LeaseError};
     use echo_capabilities::pace::Pace;
     use echo_capabilities::passwords::native::{Cost, NativePasswords};
@@ -216,11 +216,12 @@ mod tests {
 
     struct NoSockets;
 
+    #[async_trait]
     impl Sockets for NoSockets {
         fn deliver(&self, _: &[FeedEntry]) {}
         fn deliver_ephemeral(&self, _: &Push) {}
-        fn online(&self, _: &[uuid::Uuid]) -> Vec<uuid::Uuid> {
-            Vec::new()
+        async fn online(&self, _: &[uuid::Uuid]) -> Result<Vec<uuid::Uuid>, FeedError> {
+            Ok(Vec::new())
         }
         fn disconnect_session(&self, _: uuid::Uuid) {}
         fn disconnect_user(&self, _: uuid::Uuid) {}

@@ -111,7 +111,18 @@ impl From<SqlError> for PushError {
 
 impl wit::Host for Guest {
     async fn online(&mut self, users: Vec<String>) -> Answer<Vec<String>> {
-        Ok(identifiers(&users).map(|users| texts(self.capabilities.sockets.online(&users))).map_err(wit::HubError::from))
+        let users = match identifiers(&users) {
+            Ok(users) => users,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        let sockets = self.capabilities.sockets.clone();
+        Ok(match sockets.online(&users).await {
+            Ok(users) => Ok(texts(users)),
+            Err(error) => {
+                tracing::warn!(service = %self.service, %error, "it is not known who is connected");
+                Err(wit::HubError::Unavailable)
+            }
+        })
     }
 
     async fn unacknowledged(&mut self, receipt: String, users: Vec<String>) -> Answer<Vec<String>> {

@@ -13,11 +13,14 @@ use super::sql::Outbox;
 mod acknowledged;
 #[cfg(test)]
 mod contract;
+mod device_hosts;
 pub mod embedded;
 pub mod host;
 pub mod postgres;
 mod reached;
 mod states;
+
+pub use device_hosts::{Announced, CONNECTED, ClaimError, Claimed, DISCONNECTED, DeviceHosts, DeviceSocket};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -187,13 +190,15 @@ pub struct Relayed {
     pub has_states: bool,
 }
 
-/// The sockets that are open on this host. Implemented by the hub.
+/// The sockets that are open, on this host and on those that it shares a database with. Implemented by the hub.
+#[async_trait]
 pub trait Sockets: Send + Sync {
     /// Hands entries to the connected devices of their users; never blocks.
     fn deliver(&self, entries: &[FeedEntry]);
     /// Hands a frame to whoever of the users is connected and not slow; never blocks.
     fn deliver_ephemeral(&self, push: &Push);
-    fn online(&self, users: &[Uuid]) -> Vec<Uuid>;
+    /// Which of the users have a device connected.
+    async fn online(&self, users: &[Uuid]) -> Result<Vec<Uuid>, FeedError>;
     /// Closes with 4401.
     fn disconnect_session(&self, session: Uuid);
     fn disconnect_user(&self, user: Uuid);

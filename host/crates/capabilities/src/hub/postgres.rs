@@ -27,6 +27,7 @@ use crate::sql::postgres::{PostgresBackend, Shared};
 use crate::sql::{Effect, Outbox, SqlError, Value};
 use echo_base::limits;
 
+mod device_hosts;
 mod numbering;
 mod relaying;
 #[cfg(test)]
@@ -85,6 +86,7 @@ impl PostgresFeed {
         connection.begin(READ_COMMITTED).await?;
         connection.rows("SELECT pg_advisory_xact_lock($1)::text", vec![SETUP_LOCK.into()]).await?;
         connection.raw(TABLES).await?;
+        connection.raw(device_hosts::TABLES).await?;
         for remainder in 0..PARTITIONS {
             let sql = format!(
                 "CREATE TABLE IF NOT EXISTS feed_entry_{remainder} PARTITION OF feed_entry FOR VALUES WITH (MODULUS {PARTITIONS}, REMAINDER {remainder})"

@@ -154,6 +154,8 @@ fn session(options: PgConnectOptions, name: &str, search_path: &str) -> PgConnec
         ("client_connection_check_interval", limits::POSTGRES_PEER_CHECK_MS.to_string()),
         ("synchronous_commit", "on".to_owned()),
         ("standard_conforming_strings", "on".to_owned()),
+        // That a table is there already is no news.
+        ("client_min_messages", "warning".to_owned()),
         ("timezone", "UTC".to_owned()),
         ("jit", "off".to_owned()),
         // What SERIALIZABLE has read by an index collides with writes to those rows, and what it has read through a whole table with all writes to it: an

@@ -19,7 +19,7 @@ use crate::config::ServiceSettings;
 use crate::context::{CallContext, Caller};
 use crate::guest::Capabilities;
 use crate::hub::embedded::EmbeddedFeed;
-use crate::hub::{Class, FeedEntry, Push, Sockets};
+use crate::hub::{Class, FeedEntry, FeedError, Push, Sockets};
 use crate::pace::Pace;
 use crate::passwords::{Algorithm, Asker, PasswordError, Passwords, Verdict};
 use crate::senders::Senders;
@@ -73,6 +73,7 @@ pub(crate) struct Screen {
     pub(crate) shown: Mutex<Vec<String>>,
 }
 
+#[async_trait]
 impl Sockets for Screen {
     fn deliver(&self, _: &[FeedEntry]) {}
 
@@ -80,8 +81,8 @@ impl Sockets for Screen {
         self.shown.lock().push(push.payload.clone());
     }
 
-    fn online(&self, users: &[Uuid]) -> Vec<Uuid> {
-        users[..1].to_vec()
+    async fn online(&self, users: &[Uuid]) -> Result<Vec<Uuid>, FeedError> {
+        Ok(users[..1].to_vec())
     }
 
     fn disconnect_session(&self, session: Uuid) {

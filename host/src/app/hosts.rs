@@ -1,0 +1,26 @@
+//! What a host needs that shares its database with others: the bus, and the sockets of all of them.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use super::stores::Stores;
+use crate::config::Config;
+use echo_capabilities::bus::HubBus;
+use echo_capabilities::bus::redis::RedisBus;
+use echo_capabilities::events::Queue;
+use echo_hub::Hosts;
+
+/// None: this host is alone, as its data is in files of its own, or as there is no bus.
+pub(super) async fn open(config: &Config, stores: &Stores, queue: Arc<dyn Queue>) -> anyhow::Result<Option<Arc<Hosts>>> {
+    let (Stores::Postgres { feed, .. }, Some(bus)) = (stores, bus(config)?) else { return Ok(None) };
+    let hosts = Hosts::new(&config.node_name()?, feed.clone(), bus, queue);
+    hosts.begin().await.context("the devices of this host")?;
+    Ok(Some(hosts))
+}
+
+fn bus(config: &Config) -> anyhow::Result<Option<Arc<dyn HubBus>>> {
+    let Some(url) = config.cache.url.text() else { return Ok(None) };
+    let bus = RedisBus::open(url, &config.cache.prefix).context("cache.url, for the bus between hosts")?;
+    Ok(Some(Arc::new(bus)))
+}
