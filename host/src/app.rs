@@ -113,12 +113,13 @@ impl Host {
         let stores = Arc::new(Stores::open(&config, durability).await?);
         let feed = stores.feed();
         let leases = stores.leases(&config.node_name()?).await.context("the leases")?;
-        let tokens = stores.tokens(&config, None).await.context("the tokens")?;
+        let bus = hosts::bus(&config)?;
+        let tokens = stores.tokens(&config, bus.clone()).await.context("the tokens")?;
         let cache = open_cache(&config)?;
         let queue = stores.queue();
         let blobs: Arc<dyn Blobs> = Arc::new(ObjectStoreBlobs::in_folder(&data.join("blobs")).context("the blobs")?);
         let announcer = Announcer::new(feed.clone(), queue.clone());
-        let hosts = hosts::open(&config, &stores, queue.clone()).await?;
+        let hosts = hosts::open(&config, &stores, bus, queue.clone()).await?;
         let registry = hosts.as_ref().map_or_else(
             || {
                 let noting = announcer.clone();

@@ -12,14 +12,20 @@ use echo_capabilities::events::Queue;
 use echo_hub::Hosts;
 
 /// None: this host is alone, as its data is in files of its own, or as there is no bus.
-pub(super) async fn open(config: &Config, stores: &Stores, queue: Arc<dyn Queue>) -> anyhow::Result<Option<Arc<Hosts>>> {
-    let (Stores::Postgres { feed, .. }, Some(bus)) = (stores, bus(config)?) else { return Ok(None) };
+pub(super) async fn open(
+    config: &Config,
+    stores: &Stores,
+    bus: Option<Arc<dyn HubBus>>,
+    queue: Arc<dyn Queue>,
+) -> anyhow::Result<Option<Arc<Hosts>>> {
+    let (Stores::Postgres { feed, .. }, Some(bus)) = (stores, bus) else { return Ok(None) };
     let hosts = Hosts::new(&config.node_name()?, feed.clone(), bus, queue);
     hosts.begin().await.context("the devices of this host")?;
     Ok(Some(hosts))
 }
 
-fn bus(config: &Config) -> anyhow::Result<Option<Arc<dyn HubBus>>> {
+/// None: none is configured.
+pub(super) fn bus(config: &Config) -> anyhow::Result<Option<Arc<dyn HubBus>>> {
     let Some(url) = config.cache.url.text() else { return Ok(None) };
     let bus = RedisBus::open(url, &config.cache.prefix).context("cache.url, for the bus between hosts")?;
     Ok(Some(Arc::new(bus)))
