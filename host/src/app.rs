@@ -32,8 +32,6 @@ use echo_capabilities::cache::fallback::FallbackCache;
 use echo_capabilities::cache::memory::MemoryCache;
 use echo_capabilities::cache::redis::RedisCache;
 use echo_capabilities::events::Queue;
-use echo_capabilities::hub::Feed;
-use echo_capabilities::events::embedded::EmbeddedQueue;
 use echo_capabilities::hub::{Feed, Sockets};
 use echo_capabilities::passwords::native::{Cost, NativePasswords};
 use echo_capabilities::rates::redis::RedisRates;
@@ -113,7 +111,7 @@ impl Host {
         let stores = Arc::new(Stores::open(&config, durability).await?);
         let feed = stores.feed();
         let leases = stores.leases(&config.node_name()?).await.context("the leases")?;
-        let bus = hosts::bus(&config)?;
+        let bus = hosts::bus(&config).await?;
         let tokens = stores.tokens(&config, bus.clone()).await.context("the tokens")?;
         let cache = open_cache(&config)?;
         let queue = stores.queue();

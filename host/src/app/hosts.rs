@@ -7,6 +7,7 @@ use anyhow::Context;
 use super::stores::Stores;
 use crate::config::Config;
 use echo_capabilities::bus::HubBus;
+use echo_capabilities::bus::nats::NatsBus;
 use echo_capabilities::bus::redis::RedisBus;
 use echo_capabilities::events::Queue;
 use echo_hub::Hosts;
@@ -24,9 +25,11 @@ pub(super) async fn open(
     Ok(Some(hosts))
 }
 
-/// None: none is configured.
-pub(super) fn bus(config: &Config) -> anyhow::Result<Option<Arc<dyn HubBus>>> {
+/// NATS where it carries the events, else the Redis of the cache. None: neither is configured.
+pub(super) async fn bus(config: &Config) -> anyhow::Result<Option<Arc<dyn HubBus>>> {
+    if let Some(urls) = config.events.url.text() {
+        return Ok(Some(Arc::new(NatsBus::open(urls, &config.events.prefix).await.context("events.url, for the bus between hosts")?)));
+    }
     let Some(url) = config.cache.url.text() else { return Ok(None) };
-    let bus = RedisBus::open(url, &config.cache.prefix).context("cache.url, for the bus between hosts")?;
-    Ok(Some(Arc::new(bus)))
+    Ok(Some(Arc::new(RedisBus::open(url, &config.cache.prefix).context("cache.url, for the bus between hosts")?)))
 }

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use super::*;
 use echo_base::names::ServiceName;
 use echo_capabilities::events::{ConsumerState, DeadLetter, Handler};
-use echo_capabilities::hub::FeedEntry;
 use echo_capabilities::hub::embedded::EmbeddedFeed;
+use echo_capabilities::hub::{FeedEntry, FeedError};
 use echo_capabilities::sql::SqlError;
 use echo_capabilities::sql::sqlite::Durability;
 
@@ -147,11 +147,12 @@ impl Queue for ForgetfulQueue {
 
 struct NoSockets;
 
+#[async_trait]
 impl Sockets for NoSockets {
     fn deliver(&self, _: &[FeedEntry]) {}
     fn deliver_ephemeral(&self, _: &Push) {}
-    fn online(&self, _: &[Uuid]) -> Vec<Uuid> {
-        Vec::new()
+    async fn online(&self, _: &[Uuid]) -> Result<Vec<Uuid>, FeedError> {
+        Ok(Vec::new())
     }
     fn disconnect_session(&self, _: Uuid) {}
     fn disconnect_user(&self, _: Uuid) {}
