@@ -12,6 +12,7 @@ mod cursors;
 mod deleted;
 mod edge;
 mod erasure;
+mod events;
 mod feeds;
 mod foreign;
 mod gate;
