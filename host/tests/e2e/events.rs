@@ -49,7 +49,8 @@ async fn without_nats_messages_arrive_and_their_events_reach_other_services_when
         let message = socket.next_of("message").await;
         assert_eq!(message["payload"]["content"], format!("without NATS {number}"));
     }
-    queue_is(&app, "degraded").await;
+    queue_is(&app, "down").await;
+    assert_eq!(app.get("/ready").send().await.body["status"], "degraded", "the host serves on with less");
 
     let _nats = tokio::task::spawn_blocking(move || {
         nats.start_empty().expect("starts");
