@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::backends::Backends;
+use self::nodes::Heartbeat;
 use self::stores::Stores;
 use crate::admin::client::Addresses;
 use crate::admin::{self, AdminState};
@@ -33,6 +34,7 @@ use echo_capabilities::cache::memory::MemoryCache;
 use echo_capabilities::cache::redis::RedisCache;
 use echo_capabilities::events::Queue;
 use echo_capabilities::hub::{Feed, Sockets};
+use echo_capabilities::nodes::NodeState;
 use echo_capabilities::passwords::native::{Cost, NativePasswords};
 use echo_capabilities::rates::redis::RedisRates;
 use echo_capabilities::senders::Senders;
@@ -50,6 +52,7 @@ mod backends;
 pub mod backup;
 pub mod check;
 mod hosts;
+mod nodes;
 mod stores;
 
 /// Runs a host until `shutdown`, and ends it in order: no new connections, then the open ones, the queue, the stores.
@@ -59,7 +62,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let tls = config.tls().map(|(certificate, key)| Tls::open(certificate, key)).transpose().context("server.tls_cert")?;
     let listener = bind(config.server.listen, "server.listen").await?;
     let admin_listener = bind(config.server.admin_listen, "server.admin_listen").await?;
-    let host = Host::open(config, shutdown.clone()).await?;
+    let host = Host::open(config, &listener.local_addr()?.to_string(), shutdown.clone()).await?;
     let settings = host.server_settings(descriptors, tls);
     host.serve(listener, admin_listener, settings, shutdown).await
 }
@@ -70,7 +73,7 @@ async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener>
 
 struct Host {
     config: Arc<Config>,
-    node: String,
+    heartbeat: Heartbeat,
     runtime: Arc<Runtime>,
     breakers: Arc<Breakers>,
     hub: Arc<Hub>,
@@ -92,7 +95,8 @@ struct Host {
 }
 
 impl Host {
-    async fn open(config: Config, shutdown: CancellationToken) -> anyhow::Result<Self> {
+    /// `listens`: where clients reach it.
+    async fn open(config: Config, listens: &str, shutdown: CancellationToken) -> anyhow::Result<Self> {
         let config = Arc::new(config);
         let data = &config.data.dir;
         let mended = private_file::make_folder_private(data, is_own).with_context(|| format!("the data folder {}", data.display()))?;
@@ -109,6 +113,8 @@ impl Host {
         };
         // First of all that is kept: a data folder that another host serves is refused here, before anything in it is changed.
         let stores = Arc::new(Stores::open(&config, durability).await?);
+        // And a second host of this one's name.
+        let nodes = nodes::open(&config, &stores, listens).await?;
         let feed = stores.feed();
         let leases = stores.leases(&config.node_name()?).await.context("the leases")?;
         let bus = hosts::bus(&config).await?;
@@ -147,16 +153,17 @@ impl Host {
         });
         backends.relay_feed().await?;
         let engine = Engine::start(&data.join("code"))?;
-        let versions_folder = data.join("plugins");
         let settings = RuntimeSettings {
-            versions_folder: &versions_folder,
+            node: config.node_name()?,
+            versions: stores.versions(&config).await?,
             versions_kept: config.plugins.versions_kept,
             permissions: permissions(&config)?,
             cursor_key: config.cursor_key()?,
             migration_timeout: config.plugins.migration_timeout,
             dev_mode: config.mode == Mode::Dev,
         };
-        let runtime = Runtime::new(engine, backends.clone(), queue.clone(), settings).context("the folder of versions")?;
+        let runtime = Runtime::new(engine, backends.clone(), queue.clone(), settings).await.context("the versions")?;
+        let heartbeat = Heartbeat::start(nodes, runtime.clone(), registry.clone(), shutdown.clone());
         // These two are one for both edges: a frame counts against the limit of the route that it stands for, and beside the bodies of requests.
         let rates = Arc::new(open_rates(&config)?);
         let in_flight = Arc::new(InFlight::with_room_for(InFlightBounds::default(), config.server.body_bytes_max));
@@ -189,6 +196,7 @@ impl Host {
             tracing::error!(file = %what.display(), %error, "this service is left out");
         }
         upkeep.spawn(runtime.clone().run_schedules(leases.clone(), upkeep_stop.clone()));
+        upkeep.spawn(runtime.clone().run_rollouts(upkeep_stop.clone()));
         upkeep.spawn(runtime.clone().run_probation(upkeep_stop.clone()));
         upkeep.spawn(runtime.clone().run_backfills(leases, upkeep_stop.clone()));
         if let (Mode::Dev, Some(packed)) = (config.mode, config.plugins_folder()) {
@@ -201,7 +209,7 @@ impl Host {
             });
         }
         Ok(Self {
-            node: config.node_name()?,
+            heartbeat,
             config,
             runtime,
             breakers: Arc::default(),
@@ -288,7 +296,9 @@ impl Host {
         let admin_server = tokio::spawn(echo_gateway::serve(admin_listener, admin_router, admin_settings, admin_shutdown.clone()));
         let public_server = tokio::spawn(echo_gateway::serve(listener, router, settings, shutdown.clone()));
 
+        self.heartbeat.set(NodeState::Serving);
         shutdown.cancelled().await;
+        self.heartbeat.set(NodeState::Draining);
         tracing::info!(connections = self.registry.count(), "ending: no new connections, the open ones are drained");
         self.readiness.drain();
         let (cut, sockets_left) = tokio::join!(public_server, self.hub.drain(drain_timeout));
@@ -324,6 +334,7 @@ impl Host {
         }
         self.queue.stop().await;
         self.backends.end_relays().await;
+        self.heartbeat.end().await;
         // Before the database that some queues need.
         self.queue.close().await;
         self.backends.stores.close().await;
@@ -361,7 +372,6 @@ impl Host {
 
     fn admin_state(&self, admin_token: &str, ready: ReadyAnswer, shutdown: CancellationToken) -> AdminState {
         let (registry, breakers) = (self.registry.clone(), self.breakers.clone());
-        let node = self.node.clone();
         let (config, stores) = (self.config.clone(), self.backends.stores.clone());
         let back_up: admin::BackUp = Box::new(move |to| {
             let (config, stores) = (config.clone(), stores.clone());
@@ -384,7 +394,8 @@ impl Host {
             token_sha256: admin::token_sha256(admin_token),
             metrics_token_sha256: self.config.server.metrics_token.text().map(admin::token_sha256),
             is_breaker_open: Box::new(move |service| breakers.is_open(service)),
-            connections: Box::new(move || connections_view(&node, &registry)),
+            connections: Box::new(move || connections_view(&registry)),
+            nodes: self.heartbeat.nodes(),
             metrics: Box::new(telemetry::render_metrics),
             ready,
             shutdown,
@@ -424,7 +435,7 @@ fn ready_of(router: impl Answering) -> ReadyAnswer {
 /// Whether a name in the data folder is the host's; see the table in `docs/ARCHITECTURE.md`.
 fn is_own(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or(name);
-    ["blobs", "code", "feed", "keys", "plugins", "queue", "run", "secrets", "services", "tokens"].contains(&stem)
+    ["blobs", "code", "feed", "keys", "node", "plugins", "queue", "run", "secrets", "services", "tokens"].contains(&stem)
 }
 
 /// In development the source tree's own map, so that a new world needs no new host.
@@ -496,8 +507,8 @@ async fn expire_dead_letters(queue: Arc<dyn Queue>, ttl: Duration, stop: Cancell
     }
 }
 
-fn connections_view(node: &str, registry: &Registry) -> serde_json::Value {
-    let items: Vec<_> = registry
+fn connections_view(registry: &Registry) -> admin::Connections {
+    let items = registry
         .connections(limits::PAGE_MAX)
         .into_iter()
         .map(|connection| {
@@ -509,7 +520,7 @@ fn connections_view(node: &str, registry: &Registry) -> serde_json::Value {
             })
         })
         .collect();
-    serde_json::json!({ "nodes": [{ "node": node, "count": registry.count() }], "items": items, "next_cursor": null })
+    admin::Connections { count: registry.count() as u64, items }
 }
 
 fn write_addresses(path: &std::path::Path, addresses: &Addresses) -> anyhow::Result<()> {

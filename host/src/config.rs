@@ -57,6 +57,8 @@ pub struct Config {
 pub struct NodeConfig {
     /// Empty: one that is made once. See `Config::node_name`.
     pub name: String,
+    /// Empty: where it listens.
+    pub advertise: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -241,7 +243,7 @@ impl Config {
         Self {
             mode,
             expose_dev: false,
-            node: NodeConfig { name: String::new() },
+            node: NodeConfig { name: String::new(), advertise: String::new() },
             server: ServerConfig {
                 listen: if dev { SocketAddr::from(([127, 0, 0, 1], 8080)) } else { SocketAddr::from(([0, 0, 0, 0], 8080)) },
                 admin_listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
@@ -486,6 +488,10 @@ impl Config {
         must(is_prefix(&self.events.prefix), "events.prefix must be letters, digits and hyphens, 1 to 32 of them");
         must([1, 3, 5].contains(&self.events.replicas), "events.replicas must be 1, 3 or 5");
         must(self.events.bytes_max >= 16 * limits::MIB_BYTES, "events.bytes_max must be at least 16777216");
+        must(
+            self.node.advertise.len() <= 255 && self.node.advertise.bytes().all(|byte| byte.is_ascii_graphic()),
+            "node.advertise must be an address such as 10.0.0.7:8080 or echo-1.internal:8080",
+        );
         match self.sql.url.text() {
             Some(url) => {
                 let (server, database) = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).unwrap_or_default();

@@ -321,9 +321,10 @@ const LIST_COLUMNS: [Column; 13] = [
     ("LAST_CHANGE", "/last_change/action"),
 ];
 
-const HISTORY_COLUMNS: [Column; 7] = [
+const HISTORY_COLUMNS: [Column; 8] = [
     ("AT", "/at"),
     ("ACTION", "/action"),
+    ("NODE", "/node"),
     ("VERSION", "/version"),
     ("SHA256", "/sha256"),
     ("GRANTED", "/granted"),

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::events::{Queue, QueueError};
+use echo_capabilities::nodes::{Node, NodeReport, NodeState, Nodes, NodesError};
 use echo_edge::problem::{self, Problem};
 use echo_runtime::Runtime;
 use echo_runtime::permissions::Grant;
@@ -38,7 +39,8 @@ pub struct AdminState {
     pub metrics_token_sha256: Option<[u8; 32]>,
     /// Whether the service's circuit breaker is open.
     pub is_breaker_open: Box<dyn Fn(&ServiceName) -> bool + Send + Sync>,
-    pub connections: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    pub connections: Box<dyn Fn() -> Connections + Send + Sync>,
+    pub nodes: Arc<dyn Nodes>,
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Copies all that the host keeps into this folder.
     pub back_up: BackUp,
@@ -46,6 +48,13 @@ pub struct AdminState {
     pub ready: Box<dyn Fn() -> BoxFuture<'static, Response> + Send + Sync>,
     /// Cancelled to begin the drain.
     pub shutdown: CancellationToken,
+}
+
+/// The sockets of this host.
+pub struct Connections {
+    pub count: u64,
+    /// The first of them.
+    pub items: Vec<serde_json::Value>,
 }
 
 /// What was copied, as it is answered.
@@ -78,6 +87,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/v1/queue/dead-letters/{id}", delete(drop_dead_letter))
         .route("/admin/v1/queue/dead-letters/{id}/replay", post(replay_letter))
         .route("/admin/v1/backup", post(back_up))
+        .route("/admin/v1/nodes", get(list_nodes))
         .route("/admin/v1/connections", get(connections))
         .route("/admin/v1/drain", post(drain))
         .route_layer(middleware::from_fn_with_state(state.clone(), only_operators))
@@ -263,10 +273,10 @@ async fn history(State(state): State<Arc<AdminState>>, Path(name): Path<String>)
 }
 
 fn history_item(entry: &HistoryEntry) -> serde_json::Value {
-    let at = jiff::Timestamp::from_microsecond(i64::try_from(entry.at_us).unwrap_or(i64::MAX)).unwrap_or(jiff::Timestamp::MAX);
     json!({
-        "at": format!("{at:.6}"),
+        "at": shown_at(entry.at_us),
         "action": entry.action,
+        "node": entry.node,
         "version": entry.version,
         "sha256": entry.sha256,
         "replaced": entry.replaced,
@@ -277,11 +287,17 @@ fn history_item(entry: &HistoryEntry) -> serde_json::Value {
     })
 }
 
+/// RFC 3339. `at_us`: microseconds since 1970.
+fn shown_at(at_us: u64) -> String {
+    let at = jiff::Timestamp::from_microsecond(i64::try_from(at_us).unwrap_or(i64::MAX)).unwrap_or(jiff::Timestamp::MAX);
+    format!("{at:.6}")
+}
+
 async fn remove_version(
     State(state): State<Arc<AdminState>>,
     Path((name, version)): Path<(String, String)>,
 ) -> Result<Response, AdminError> {
-    state.runtime.remove_version(&service_name(&name)?, &version)?;
+    state.runtime.remove_version(&service_name(&name)?, &version).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -311,8 +327,44 @@ async fn drop_dead_letter(State(state): State<Arc<AdminState>>, Path(id): Path<S
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn connections(State(state): State<Arc<AdminState>>) -> Response {
-    Json((state.connections)()).into_response()
+async fn list_nodes(State(state): State<Arc<AdminState>>) -> Result<Response, AdminError> {
+    let mut nodes = state.nodes.list().await?;
+    if let Some(this) = nodes.iter_mut().find(|node| node.name == state.nodes.name()) {
+        // As it is now, and not as it was said last.
+        this.report = NodeReport { connections: (state.connections)().count, services: state.runtime.live_versions() };
+    }
+    let items: Vec<_> = nodes.iter().map(|node| node_item(node, state.nodes.name())).collect();
+    Ok(Json(json!({ "items": items, "next_cursor": null })).into_response())
+}
+
+fn node_item(node: &Node, this: &str) -> serde_json::Value {
+    let services = node.report.services.iter().map(|(name, live)| json!({ "name": name, "version": live.version, "sha256": live.sha256 }));
+    json!({
+        "name": node.name,
+        "this": node.name == this,
+        "state": node.state,
+        "version": node.version,
+        "advertise": node.advertise,
+        "started_at": shown_at(node.started_at_us),
+        "seen_ms_ago": node.seen_ms_ago,
+        "connections": node.report.connections,
+        "services": services.collect::<Vec<_>>(),
+        "leases": node.leases,
+    })
+}
+
+/// How many sockets each host has, and those of this one.
+async fn connections(State(state): State<Arc<AdminState>>) -> Result<Response, AdminError> {
+    let own = (state.connections)();
+    let nodes = state.nodes.list().await?;
+    let there = nodes.iter().filter(|node| node.state != NodeState::Away);
+    let counts: Vec<_> = there
+        .map(|node| {
+            let count = if node.name == state.nodes.name() { own.count } else { node.report.connections };
+            json!({ "node": node.name, "count": count })
+        })
+        .collect();
+    Ok(Json(json!({ "nodes": counts, "items": own.items, "next_cursor": null })).into_response())
 }
 
 #[derive(Deserialize)]
@@ -380,9 +432,16 @@ impl From<SwapError> for AdminError {
             SwapError::GateHeld(_) => (StatusCode::CONFLICT, "deployment_under_way"),
             SwapError::Overtaken(_) => (StatusCode::CONFLICT, "overtaken"),
             SwapError::VersionIsLive(_) => (StatusCode::CONFLICT, "version_is_live"),
-            SwapError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "version_store_failed"),
+            SwapError::Unknown(_) => (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown"),
+            SwapError::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "version_store_failed"),
         };
         Self(Problem::new(status, code, detail))
+    }
+}
+
+impl From<NodesError> for AdminError {
+    fn from(error: NodesError) -> Self {
+        Self(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "nodes_unavailable", error.to_string()))
     }
 }
 

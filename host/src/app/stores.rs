@@ -24,6 +24,9 @@ use echo_capabilities::sql::sqlite::{Durability, SqliteBackend};
 use echo_capabilities::tokens::embedded::EmbeddedTokens;
 use echo_capabilities::tokens::postgres::PostgresTokens;
 use echo_capabilities::tokens::{TokenSettings, Tokens};
+use echo_capabilities::versions::VersionStore;
+use echo_capabilities::versions::files::FileVersions;
+use echo_capabilities::versions::postgres::PostgresVersions;
 
 pub(super) enum Stores {
     Embedded { sql: SqliteBackend, feed: Arc<EmbeddedFeed>, queue: Arc<EmbeddedQueue> },
@@ -98,6 +101,14 @@ impl Stores {
             Self::Embedded { queue, .. } => queue.clone(),
             Self::Postgres { queue, .. } => queue.clone(),
         }
+    }
+
+    /// The versions of the services.
+    pub(super) async fn versions(&self, config: &Config) -> anyhow::Result<Arc<dyn VersionStore>> {
+        Ok(match self {
+            Self::Embedded { .. } => Arc::new(FileVersions::open(&config.data.dir.join("plugins")).context("the folder of versions")?),
+            Self::Postgres { sql, .. } => Arc::new(PostgresVersions::open(sql).await.context("the versions")?),
+        })
     }
 
     pub(super) async fn upkeep(&self, stop: CancellationToken) {

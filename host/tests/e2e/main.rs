@@ -23,6 +23,7 @@ mod kill;
 mod load;
 mod marks;
 mod media;
+mod nodes;
 mod operator;
 mod polls;
 mod postgres;

@@ -345,6 +345,22 @@ pub const POSTGRES_STATEMENT_TRIES_MAX: u32 = 10;
 pub const RELAY_SHARDS: u16 = 16;
 /// How long a host that does not answer keeps others from relaying what it relayed.
 pub const RELAY_LEASE_MS: u64 = 5_000;
+/// How often a host says that it is there; after how long a silence nobody waits for it; how long one that ended without a word is shown.
+pub const NODE_BEAT_MS: u64 = 1_000;
+pub const NODE_AWAY_MS: u64 = 5_000;
+pub const NODE_KEPT_S: u64 = 60 * 60;
+/// How often a host looks for what other hosts have deployed; between two tries to make live what does not start here, the first and the longest pause.
+pub const VERSIONS_POLL_MS: u64 = 250;
+pub const VERSIONS_RETRY_FIRST_MS: u64 = 1_000;
+pub const VERSIONS_RETRY_LAST_MS: u64 = 60_000;
+/// A packed file in PostgreSQL is in pieces of so many bytes.
+pub const VERSION_PIECE_BYTES: usize = 128 * 1024;
+/// A rollout that is not renewed for so long is over, in seconds; how often the host that deploys looks for answers and ends; how long it waits for the others to
+/// say whether they can run a version, and then to run it.
+pub const ROLLOUT_S: u64 = 180;
+pub const ROLLOUT_POLL_MS: u64 = 50;
+pub const ROLLOUT_ANSWER_MS: u64 = COMPILE_TIMEOUT_MS + 15_000;
+pub const ROLLOUT_SWITCH_MS: u64 = 10_000;
 /// Effects of a transaction kept in memory before they are written, in bytes.
 pub const OUTBOX_BUFFER_BYTES_MAX: usize = 512 * 1024;
 /// The newest effects that are also in memory, and the bytes of their payloads, per outbox; what is beyond is read from the file.
@@ -675,6 +691,8 @@ const _: () = assert!(SQL_VALUE_BYTES_MAX < SQLITE_HOST_VALUE_BYTES_MAX && SQL_V
 // An open breaker lets no further calls through: the version must be judged by those before.
 const _: () = assert!(PROBATION_CALLS_MIN < BREAKER_CALLS_MIN as u64);
 const _: () = assert!(SQL_MIGRATION_LIVE_TIMEOUT_MS < SQL_TIMEOUT_MS);
+const _: () = assert!(ROLLOUT_S * 1_000 > ROLLOUT_ANSWER_MS + SQL_MIGRATION_TIMEOUT_MS);
+const _: () = assert!(NODE_AWAY_MS >= 3 * NODE_BEAT_MS);
 const _: () = assert!(SOCKET_FINISH_MS + SOCKET_CLOSE_MS < DRAIN_TIMEOUT_MS);
 const _: () = assert!(FEED_RETRY_FIRST_MS < FEED_RETRY_LAST_MS);
 const _: () = assert!(IDLE_TIMEOUT_S > HEARTBEAT_INTERVAL_S);

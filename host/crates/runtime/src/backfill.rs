@@ -149,7 +149,7 @@ impl Runtime {
             Some(state) => (state.backfill.clone(), state.rows_max),
             None => return Turn::Done,
         };
-        if self.backfills.is_draining(generation) {
+        if self.backfills.is_draining(generation) || self.may_run_elsewhere(generation).await {
             return Turn::Waits(now + Duration::from_millis(limits::PROBATION_TICK_MS));
         }
         match leases.take(LEASE, Duration::from_millis(limits::SQL_BACKFILL_LEASE_MS)).await {

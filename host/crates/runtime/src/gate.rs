@@ -23,6 +23,7 @@ use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::sql::migration;
 use echo_capabilities::sql::{Database, MigrateError, Migration};
+use echo_capabilities::versions::StoreError;
 use echo_contract::codec::{Encoded, ReplyCodec};
 use echo_contract::compat;
 use echo_contract::wit::Contract;
@@ -51,12 +52,15 @@ pub enum SwapError {
     Overtaken(String),
     #[error("version {0} is live; activate another one first")]
     VersionIsLive(String),
-    #[error("the folder of versions: {0}")]
-    Store(#[from] std::io::Error),
+    /// The answer of the store of versions did not come.
+    #[error("whether it is live is not known: {0}; see the history")]
+    Unknown(String),
+    #[error("the store of versions: {0}")]
+    Store(String),
 }
 
 /// The steps of the activation gate, in their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Gate {
     Component,
@@ -147,8 +151,12 @@ pub enum Purpose {
     DryRun,
     /// It must fit the running version, every dependent and the data.
     Deploy,
+    /// As `Deploy`, for another host that has tried its migrations on the data that all share.
+    Prepare,
     /// It was live before: its migrations are applied and its types were accepted. It must fit today's dependents.
     Rollback,
+    /// That it is to be live was decided.
+    Follow,
 }
 
 /// A version that can be called and is not live yet.
@@ -170,6 +178,16 @@ impl Gates {
         let gate = self.0.lock().entry(service.clone()).or_default().clone();
         let wait = Duration::from_millis(limits::SWAP_GATE_WAIT_MS);
         tokio::time::timeout(wait, gate.lock_owned()).await.map_err(|_| SwapError::GateHeld(service.to_string()))
+    }
+}
+
+impl From<StoreError> for SwapError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unknown(why) => SwapError::Unknown(why),
+            StoreError::OtherBytes => Gate::Version.refuses(vec![error.to_string()]).into(),
+            StoreError::Overtaken | StoreError::Unavailable(_) => SwapError::Store(error.to_string()),
+        }
     }
 }
 
@@ -217,7 +235,7 @@ impl Runtime {
 
         let live = self.pin().generation(service.as_str()).cloned();
         let mut changes = Vec::new();
-        if let (Purpose::DryRun | Purpose::Deploy, Some(live)) = (purpose, &live) {
+        if let (Purpose::DryRun | Purpose::Deploy | Purpose::Prepare, Some(live)) = (purpose, &live) {
             let unfit: Vec<String> = compat::check_exports(&live.contract, &contract).iter().map(ToString::to_string).collect();
             if !unfit.is_empty() {
                 return Err(Gate::Compatibility.refuses(unfit));
@@ -234,7 +252,7 @@ impl Runtime {
                 changes.iter().for_each(|change| tracing::info!(%service, change = change.name, change.detail, "confirmed"));
             }
             let open: Vec<String> = changes.iter().filter(|change| !change.confirmed).map(refuse_unconfirmed).collect();
-            if purpose == Purpose::Deploy && !open.is_empty() {
+            if purpose != Purpose::DryRun && !open.is_empty() {
                 return Err(Gate::Confirmation.refuses(open));
             }
         }
@@ -245,13 +263,13 @@ impl Runtime {
             self.capabilities.capabilities_of(&service, &manifest.config).await.map_err(|reason| Gate::Migrations.refuses(vec![reason]))?;
         let pending = match purpose {
             Purpose::DryRun | Purpose::Deploy => self.rehearse(&service, &*capabilities.database, &self.migrations_of(artifact)).await,
-            Purpose::Rollback => Ok(Vec::new()),
+            Purpose::Prepare | Purpose::Rollback | Purpose::Follow => Ok(Vec::new()),
         };
         let pending = pending.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?;
 
         let backfills = match purpose {
             Purpose::DryRun | Purpose::Deploy => self.open_backfills(&*capabilities.database, artifact).await,
-            Purpose::Rollback => Ok(Vec::new()),
+            Purpose::Prepare | Purpose::Rollback | Purpose::Follow => Ok(Vec::new()),
         };
         let backfills = backfills.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?;
 
@@ -301,7 +319,7 @@ impl Runtime {
 
         // Whether the routes, frames and types of all services fit together.
         let (_, unfit) = self.pin().with(generation.clone()).map_err(|reasons| Gate::Compatibility.refuses(reasons))?;
-        if purpose != Purpose::Rollback && !unfit.is_empty() {
+        if !matches!(purpose, Purpose::Rollback | Purpose::Follow) && !unfit.is_empty() {
             return Err(refuse_unfit(&unfit));
         }
 

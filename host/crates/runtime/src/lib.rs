@@ -1,7 +1,6 @@
 //! The services: which versions are live, how a call reaches an instance, how a version is deployed. Knows no HTTP and no backends.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +15,7 @@ use echo_base::names::ServiceName;
 use echo_capabilities::context::CallContext;
 use echo_capabilities::events::Queue;
 use echo_capabilities::guest::Capabilities;
+use echo_capabilities::versions::{StoreError, VersionStore};
 use echo_contract::codec::{CursorKey, DecodeError, Encoded};
 pub use echo_contract::{ErrorKind, FieldError, Input, ServiceError};
 
@@ -38,11 +38,13 @@ pub mod manifest_reference;
 pub mod permissions;
 mod pool;
 mod probation;
+mod rollout;
 mod schedules;
 mod stdout;
 mod subscriber;
 pub mod swap;
 pub mod versions;
+mod views;
 
 use backfill::Backfills;
 pub use call::StatsView;
@@ -51,7 +53,8 @@ use engine::Engine;
 use gate::Gates;
 use long_calls::{LongCalls, Origin};
 use permissions::Permissions;
-use versions::VersionStore;
+use rollout::Following;
+use versions::ServiceVersions;
 
 /// A success.
 pub struct Reply {
@@ -114,10 +117,11 @@ pub struct Runtime {
     capabilities: Arc<dyn CapabilitySource>,
     queue: Arc<dyn Queue>,
     catalogue: ArcSwap<Catalogue>,
-    versions: VersionStore,
+    versions: ServiceVersions,
     gates: Gates,
-    /// Held, for milliseconds, while the next catalogue is made and stored.
-    publishing: parking_lot::Mutex<()>,
+    rollouts: Following,
+    /// Held while the next catalogue is made, its choice kept, and it is stored: milliseconds.
+    publishing: tokio::sync::Mutex<()>,
     /// Per service: subscriptions of two generations are not changed at the same time.
     following: Gates,
     generations_count: AtomicU64,
@@ -129,9 +133,11 @@ pub struct Runtime {
     myself: Weak<Runtime>,
 }
 
-pub struct RuntimeSettings<'a> {
+pub struct RuntimeSettings {
+    /// Of this host.
+    pub node: String,
     /// Versions that operators deployed.
-    pub versions_folder: &'a Path,
+    pub versions: Arc<dyn VersionStore>,
     /// Of each service.
     pub versions_kept: usize,
     pub permissions: Permissions,
@@ -144,13 +150,14 @@ pub struct RuntimeSettings<'a> {
 
 impl Runtime {
     /// To be called within tokio's runtime.
-    pub fn new(
+    /// Errors: the versions cannot be read.
+    pub async fn new(
         engine: Engine,
         capabilities: Arc<dyn CapabilitySource>,
         queue: Arc<dyn Queue>,
-        settings: RuntimeSettings<'_>,
-    ) -> std::io::Result<Arc<Self>> {
-        let versions = VersionStore::open(settings.versions_folder, settings.versions_kept)?;
+        settings: RuntimeSettings,
+    ) -> Result<Arc<Self>, StoreError> {
+        let versions = ServiceVersions::open(settings.versions, settings.node, settings.versions_kept).await?;
         Ok(Arc::new_cyclic(|myself| Self {
             long_calls: LongCalls::start(engine.ticks()),
             engine,
@@ -160,7 +167,8 @@ impl Runtime {
             catalogue: ArcSwap::default(),
             versions,
             gates: Gates::default(),
-            publishing: parking_lot::Mutex::default(),
+            rollouts: Following::default(),
+            publishing: tokio::sync::Mutex::default(),
             following: Gates::default(),
             generations_count: AtomicU64::new(0),
             cursor_key: CursorKey::new(&settings.cursor_key),

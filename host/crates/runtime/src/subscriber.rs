@@ -213,6 +213,7 @@ mod tests {
     use echo_capabilities::sql::{Migration, SqlBackend};
     use echo_capabilities::tokens::TokenSettings;
     use echo_capabilities::tokens::embedded::EmbeddedTokens;
+    use echo_capabilities::versions::files::FileVersions;
 
     struct NoSockets;
 
@@ -306,7 +307,8 @@ mod tests {
             senders: Arc::new(Senders::new(1)),
         };
         let settings = RuntimeSettings {
-            versions_folder: &folder.join("plugins"),
+            node: "this".to_owned(),
+            versions: Arc::new(FileVersions::open(&folder.join("plugins")).expect("opens")),
             versions_kept: limits::VERSIONS_KEPT,
             permissions: Permissions::new(None),
             cursor_key: [0; 32],
@@ -314,7 +316,7 @@ mod tests {
             dev_mode: false,
         };
         let engine = Engine::start(&folder.join("code")).expect("starts");
-        Runtime::new(engine, Arc::new(Backends(Arc::new(capabilities))), queue, settings).expect("opens")
+        Runtime::new(engine, Arc::new(Backends(Arc::new(capabilities))), queue, settings).await.expect("opens")
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

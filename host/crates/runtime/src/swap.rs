@@ -8,18 +8,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use super::Runtime;
 use super::artifact::Artifact;
-use super::backfill::BackfillView;
-use super::call::StatsView;
 use super::catalogue::{Generation, Unfit};
 use super::gate::{Candidate, Purpose, read, refuse_unfit};
 pub use super::gate::{Decisions, Gate, Plan, Refusal, SwapError};
-use super::probation;
 use super::versions::{HistoryEntry, Versions};
+pub use super::views::ServiceView;
 use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::sql::MigrateError;
+use echo_capabilities::versions::StoreError;
 use echo_contract::codec::ReplyCodec;
 use echo_contract::compat;
 
@@ -56,35 +57,23 @@ pub struct Activation {
     pub forced: bool,
 }
 
-/// One service for the operator.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct ServiceView {
-    pub name: String,
-    /// `live`; `failing` where most calls of the live version trap or time out; `off` where no version could be started.
-    pub state: &'static str,
-    pub active: Option<String>,
-    /// Of the packed file that is live.
-    pub sha256: Option<String>,
-    /// Of the component in it, as the compiler left it.
-    pub component_sha256: Option<String>,
-    pub generation: Option<u64>,
-    pub versions: Vec<String>,
-    /// Kept versions that were rolled away from.
-    pub bad_versions: Vec<String>,
-    /// How the live version became live.
-    pub last_change: Option<HistoryEntry>,
-    pub traffic: StatsView,
-    pub instances: u32,
-    pub instances_made: u64,
-    pub memory_bytes: usize,
-    pub calls_running: usize,
-    pub routes: Vec<String>,
-    pub grants: Vec<String>,
-    /// Of the live version.
-    pub backfills: Vec<BackfillView>,
+/// What a decision rests on; where that has changed meanwhile, another decision was quicker.
+#[derive(Clone, Copy)]
+pub(super) struct Basis {
+    /// The generation that is live here.
+    live: Option<u64>,
+    /// Of the service's state.
+    state_revision: i64,
+    /// Under which it is made, where hosts share versions.
+    rollout: Option<Uuid>,
 }
 
 impl Runtime {
+    fn basis(&self, service: &ServiceName, versions: &Versions, rollout: Option<Uuid>) -> Basis {
+        let live = self.pin().generation(service.as_str()).map(|live| live.number());
+        Basis { live, state_revision: versions.state_revision(), rollout }
+    }
+
     /// Which service a packed file is a version of.
     pub async fn service_of(&self, bytes: Vec<u8>) -> Result<ServiceName, SwapError> {
         Ok(read(bytes).await?.manifest.service())
@@ -105,10 +94,11 @@ impl Runtime {
         self.to_completion(|runtime| async move {
             let service = artifact.manifest.service();
             let _gate = runtime.gates.enter(&service).await?;
+            runtime.refresh(&service).await?;
             let version = runtime.version_name(&runtime.versions.of(&service), &artifact)?;
             let outcome = runtime.pass_gate(&artifact, &version, Purpose::Deploy, &decisions).await;
             let candidate = outcome.inspect_err(|_| runtime.forget_code(&artifact.sha256))?;
-            runtime.keep(&service, &version, &artifact)?;
+            runtime.keep(&service, &version, &artifact).await?;
             Ok(Staged::of(&artifact, version, candidate.plan))
         })
         .await
@@ -117,11 +107,12 @@ impl Runtime {
     /// Makes a kept version live: new requests reach it, requests that began before end where they began. One that was live before
     /// is activated as by a rollback.
     pub async fn activate(&self, service: &ServiceName, version: &str, decisions: &Decisions) -> Result<Activation, SwapError> {
+        self.refresh(service).await?;
         let versions = self.versions.of(service);
         let artifact = known_version(&versions, service, version)?;
-        let live = self.pin().generation(service.as_str()).map(|live| live.number());
-        if versions.was_live(version) && live.is_some() {
-            return self.activate_earlier(service, artifact, entry(version, "activate", None), None, live, decisions.force).await;
+        let basis = self.basis(service, &versions, None);
+        if versions.was_live(version) && basis.live.is_some() {
+            return self.activate_earlier(service, artifact, entry(version, "activate", None), None, basis, decisions.force).await;
         }
         let (service, version, decisions) = (service.clone(), version.to_owned(), decisions.clone());
         self.to_completion(|runtime| async move {
@@ -152,7 +143,7 @@ impl Runtime {
         }
         let decisions = Decisions { allow_all: self.dev_mode, ..Decisions::default() };
         let activation = self.deploy(bytes, &decisions).await?;
-        self.versions.set_base(&service, &artifact.sha256)?;
+        self.versions.set_base(&service, &artifact.sha256).await?;
         Ok(Some(activation))
     }
 
@@ -179,11 +170,17 @@ impl Runtime {
         if only.is_some() && live != only {
             return Err(SwapError::Overtaken(service.to_string()));
         }
+        self.refresh(service).await?;
         let versions = self.versions.of(service);
+        if only.is_some() && versions.active() != self.pin().generation(service.as_str()).map(|live| live.version.as_str()) {
+            // Another host was quicker.
+            return Err(SwapError::Overtaken(service.to_string()));
+        }
         let last_good = versions.last_good().ok_or_else(|| SwapError::NothingToRollBack(service.to_string()))?;
         let artifact = known_version(&versions, service, &last_good)?;
         let bad = versions.active().map(str::to_owned);
-        self.activate_earlier(service, artifact, entry(&last_good, action, Some(reason)), bad, live, force).await
+        let basis = Basis { live, ..self.basis(service, &versions, None) };
+        self.activate_earlier(service, artifact, entry(&last_good, action, Some(reason)), bad, basis, force).await
     }
 
     pub fn history(&self, service: &ServiceName) -> Result<Vec<HistoryEntry>, SwapError> {
@@ -191,27 +188,20 @@ impl Runtime {
         Ok(versions.history().to_vec())
     }
 
-    pub fn remove_version(&self, service: &ServiceName, version: &str) -> Result<(), SwapError> {
+    pub async fn remove_version(&self, service: &ServiceName, version: &str) -> Result<(), SwapError> {
+        self.refresh(service).await?;
         // Held while a version is published, so that a version that becomes live meanwhile is not removed.
-        let _publishing = self.publishing.lock();
-        if self.pin().generation(service.as_str()).is_some_and(|live| live.version == version) {
+        let _publishing = self.publishing.lock().await;
+        let versions = self.versions.of(service);
+        let is_live = self.pin().generation(service.as_str()).is_some_and(|live| live.version == version);
+        // Also one that is live on other hosts alone.
+        if is_live || self.versions.rollouts().is_some() && versions.active() == Some(version) {
             return Err(SwapError::VersionIsLive(version.to_owned()));
         }
-        let artifact = known_version(&self.versions.of(service), service, version)?;
-        self.versions.remove(service, version)?;
+        let artifact = known_version(&versions, service, version)?;
+        self.versions.remove(service, version).await?;
         self.forget_code(&artifact.sha256);
         Ok(())
-    }
-
-    pub fn views(&self) -> Vec<ServiceView> {
-        let catalogue = self.pin();
-        let services = self.versions.services();
-        let view_of = |(service, versions): &(ServiceName, Arc<Versions>)| {
-            let live = catalogue.generation(service.as_str());
-            let backfills = live.map_or_else(Vec::new, |live| self.backfills.views(live));
-            ServiceView { backfills, ..view(service, versions, live) }
-        };
-        services.iter().map(view_of).collect()
     }
 
     /// Starts the services at the start of the host: from `folder` (packed files) and from what operators activated before. A file
@@ -226,6 +216,9 @@ impl Runtime {
         files.retain(|path| path.extension().is_some_and(|extension| extension == "wasm"));
         files.sort();
         let mut started = Vec::new();
+        if self.versions.rollouts().is_some() {
+            return self.start_shared(files).await;
+        }
         for path in files {
             match self.start_file(std::fs::read(&path)?).await {
                 Ok(service) => started.push(service),
@@ -257,39 +250,59 @@ impl Runtime {
             }
         }
         let version = self.version_name(&versions, &artifact)?;
-        self.keep(&service, &version, &artifact)?;
+        self.keep(&service, &version, &artifact).await?;
         self.activate_new(&service, &version, "start", &Decisions::default()).await?;
-        self.versions.set_base(&service, &artifact.sha256)?;
+        self.versions.set_base(&service, &artifact.sha256).await?;
         Ok(service)
     }
 
     /// Runs to completion even if the caller goes away: what was begun is then published or undone.
-    async fn to_completion<T, F>(&self, work: impl FnOnce(Arc<Runtime>) -> F) -> Result<T, SwapError>
+    pub(super) async fn to_completion<T, F>(&self, work: impl FnOnce(Arc<Runtime>) -> F) -> Result<T, SwapError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, SwapError>> + Send + 'static,
     {
         let runtime = self.myself.upgrade().expect("it is borrowed here, so it is there");
-        tokio::spawn(work(runtime)).await.unwrap_or_else(|error| Err(SwapError::Store(std::io::Error::other(error))))
+        tokio::spawn(work(runtime)).await.unwrap_or_else(|error| Err(SwapError::Store(error.to_string())))
     }
 
     /// Checks, migrates and publishes a version that was not live before, or any at the start of the host. The caller holds the service's gate,
     /// or is alone.
-    async fn activate_new(
+    pub(super) async fn activate_new(
         &self,
         service: &ServiceName,
         version: &str,
         action: &str,
         decisions: &Decisions,
     ) -> Result<Activation, SwapError> {
+        let rollout = self.begin_rollout(service).await?;
+        let outcome = self.activate_within(rollout, service, entry(version, action, None), decisions).await;
+        self.end_rollout(service, rollout).await;
+        if outcome.is_ok() {
+            self.wait_for_others(service).await;
+            // After the others, so that none that still runs the version before asks for its topics again.
+            self.follow_topics(service).await;
+        }
+        outcome
+    }
+
+    pub(super) async fn activate_within(
+        &self,
+        rollout: Option<Uuid>,
+        service: &ServiceName,
+        entry: HistoryEntry,
+        decisions: &Decisions,
+    ) -> Result<Activation, SwapError> {
         let versions = self.versions.of(service);
+        let version = &entry.version.clone();
         let artifact = known_version(&versions, service, version)?;
-        let outcome = self.check_and_activate(&versions, &artifact, entry(version, action, None), decisions).await;
+        let basis = self.basis(service, &versions, rollout);
+        let outcome = self.check_and_activate(&versions, &artifact, entry, decisions, basis).await;
         // A file that only lacks a confirmation is not bad.
         let is_bad = matches!(&outcome, Err(SwapError::Refused(refusal)) if refusal.gate != Gate::Confirmation);
         if is_bad && !versions.was_live(version) {
             // It is not kept, and its version number can be used again.
-            self.forget(service, version, &artifact);
+            self.forget(service, version, &artifact).await;
         }
         outcome
     }
@@ -300,10 +313,14 @@ impl Runtime {
         artifact: &Arc<Artifact>,
         mut entry: HistoryEntry,
         decisions: &Decisions,
+        basis: Basis,
     ) -> Result<Activation, SwapError> {
         let (service, version) = (&artifact.manifest.service(), &entry.version.clone());
         let refuse = |error: MigrateError| Gate::Migrations.refuses(vec![error.to_string()]);
         let Candidate { generation, plan, probe, compared_with } = self.pass_gate(artifact, version, Purpose::Deploy, decisions).await?;
+        let basis = Basis { live: compared_with, ..basis };
+        // Before anything of the service changes.
+        self.prepare_elsewhere(service, version, basis.rollout, decisions).await?;
         entry.granted = decisions.grants.clone();
         entry.allowed = plan.changes.into_iter().map(|change| change.name).collect();
         let database = &generation.pool.capabilities().database;
@@ -311,16 +328,17 @@ impl Runtime {
         database.confirm_migrations(&self.migrations_of_live(versions)).await.map_err(refuse)?;
         let migrations = self.migrations_of(artifact);
         let applied = database.apply_migrations(&migrations, self.migration_time(service)).await.map_err(refuse)?;
-        match self.probe_and_publish(&generation, probe, compared_with, entry).await {
+        match self.probe_and_publish(&generation, probe, basis, entry).await {
             Ok((activation, old)) => {
                 if let Err(error) = database.confirm_migrations(&applied).await {
                     tracing::warn!(%service, version, %error, "its migrations are made final with the next deployment");
                 }
-                self.follow_topics(service).await;
                 retire(old);
                 Ok(activation)
             }
             Err(error) if applied.is_empty() => Err(error),
+            // It may be live on other hosts, with what its migrations added.
+            Err(error @ SwapError::Unknown(_)) => Err(error),
             Err(error) => Err(match (database.undo_migrations().await, error) {
                 (Ok(_), error) => error,
                 (Err(why), SwapError::Refused(mut refusal)) => {
@@ -341,45 +359,38 @@ impl Runtime {
         &self,
         generation: &Arc<Generation>,
         probe: Option<(usize, ReplyCodec)>,
-        compared_with: Option<u64>,
+        basis: Basis,
         entry: HistoryEntry,
     ) -> Result<(Activation, Option<Arc<Generation>>), SwapError> {
         if let Some((probe, reply)) = probe {
             self.probe(generation, probe, &reply).await.map_err(|reason| Gate::Probe.refuses(vec![reason]))?;
         }
-        self.publish(
-            generation,
-            compared_with,
-            entry,
-            None,
-            |unfit| {
-                if unfit.is_empty() { Ok(Vec::new()) } else { Err(refuse_unfit(&unfit)) }
-            },
-        )
+        self.publish(generation, basis, entry, None, |unfit| if unfit.is_empty() { Ok(Vec::new()) } else { Err(refuse_unfit(&unfit)) })
+            .await
     }
 
     /// Removes a version that was refused.
-    fn forget(&self, service: &ServiceName, version: &str, artifact: &Artifact) {
-        if let Err(error) = self.versions.remove(service, version) {
+    async fn forget(&self, service: &ServiceName, version: &str, artifact: &Artifact) {
+        if let Err(error) = self.versions.remove(service, version).await {
             tracing::warn!(%service, version, %error, "the file of a refused version cannot be removed");
         }
         self.forget_code(&artifact.sha256);
     }
 
-    fn keep(&self, service: &ServiceName, version: &str, artifact: &Arc<Artifact>) -> std::io::Result<()> {
-        let gone = self.versions.keep(service, version, artifact.clone())?;
+    pub(super) async fn keep(&self, service: &ServiceName, version: &str, artifact: &Arc<Artifact>) -> Result<(), SwapError> {
+        let gone = self.versions.keep(service, version, artifact.clone()).await?;
         gone.iter().for_each(|sha256| self.forget_code(sha256));
         Ok(())
     }
 
     /// Removes compiled code, unless a kept version has it.
-    fn forget_code(&self, sha256: &str) {
+    pub(super) fn forget_code(&self, sha256: &str) {
         if !self.versions.has_file(sha256) {
             self.engine.forget_code(sha256);
         }
     }
 
-    fn migrations_of_live(&self, versions: &Versions) -> Vec<String> {
+    pub(super) fn migrations_of_live(&self, versions: &Versions) -> Vec<String> {
         let live = versions.names().into_iter().filter(|version| versions.was_live(version));
         let artifacts = live.filter_map(|version| versions.artifact(&version).cloned());
         let mut names: Vec<String> = artifacts.flat_map(|artifact| self.migrations_of(&artifact)).map(|step| step.name).collect();
@@ -395,7 +406,7 @@ impl Runtime {
         artifact: Arc<Artifact>,
         entry: HistoryEntry,
         bad: Option<String>,
-        compared_with: Option<u64>,
+        basis: Basis,
         force: bool,
     ) -> Result<Activation, SwapError> {
         let Candidate { generation, .. } = self.pass_gate(&artifact, &entry.version, Purpose::Rollback, &Decisions::default()).await?;
@@ -405,7 +416,7 @@ impl Runtime {
         };
         let reason = entry.reason.clone().unwrap_or_default();
         let bad = bad.as_deref().map(|version| (version, reason.as_str()));
-        let (mut activation, old) = self.publish(&generation, compared_with, entry, bad, |unfit| {
+        let judge = |unfit: Vec<Unfit>| {
             let (left_behind, own): (Vec<Unfit>, Vec<Unfit>) = unfit.into_iter().partition(|unfit| unfit.exporter == *service);
             loses.extend(own.iter().map(ToString::to_string));
             if left_behind.is_empty() {
@@ -416,7 +427,8 @@ impl Runtime {
             }
             loses.extend(left_behind.iter().map(ToString::to_string));
             Ok(left_behind)
-        })?;
+        };
+        let (mut activation, old) = self.publish(&generation, basis, entry, bad, judge).await?;
         retire(old);
         for lost in &loses {
             tracing::warn!(%service, version = activation.version, lost, "clients lose what the earlier version does not have");
@@ -434,19 +446,19 @@ impl Runtime {
 
     /// Stores the pointer to the next catalogue, if the generation that was live when the gate began still is. `judge` gets what does not
     /// fit, and returns what is accepted nevertheless.
-    fn publish(
+    async fn publish(
         &self,
         generation: &Arc<Generation>,
-        compared_with: Option<u64>,
+        basis: Basis,
         mut entry: HistoryEntry,
         bad: Option<(&str, &str)>,
-        judge: impl FnOnce(Vec<Unfit>) -> Result<Vec<Unfit>, Refusal>,
+        judge: impl FnOnce(Vec<Unfit>) -> Result<Vec<Unfit>, Refusal> + Send,
     ) -> Result<(Activation, Option<Arc<Generation>>), SwapError> {
-        let _publishing = self.publishing.lock();
+        let _publishing = self.publishing.lock().await;
         let before = self.pin();
         let service = &generation.service;
         let old = before.generation(service.as_str()).cloned();
-        if old.as_ref().map(|old| old.number()) != compared_with {
+        if old.as_ref().map(|old| old.number()) != basis.live || self.versions.of(service).state_revision() != basis.state_revision {
             return Err(SwapError::Overtaken(service.to_string()));
         }
         let (catalogue, unfit) = before.with(generation.clone()).map_err(|reasons| Gate::Compatibility.refuses(reasons))?;
@@ -466,17 +478,22 @@ impl Runtime {
         let _ = generation.live_since.set(Instant::now());
         generation.on_probation.store(entry.action == "activate" && !has_been_live && old.is_some(), Ordering::Relaxed);
         let Activation { version, generation: number, replaced, forced, .. } = &activation;
-        tracing::info!(%service, version, generation = number, replaced, forced, action = entry.action, reason = entry.reason, "live");
-        self.versions.record(service, entry, bad)?;
+        let (action, reason) = (entry.action.clone(), entry.reason.clone());
+        match self.versions.record(service, entry, bad, basis.rollout).await {
+            Err(StoreError::Overtaken) => return Err(SwapError::Overtaken(service.to_string())),
+            recorded => recorded?,
+        }
+        tracing::info!(%service, version, generation = number, replaced, forced, action, reason, "live");
         // Publish before draining: a caller must always find a generation.
         self.catalogue.store(Arc::new(catalogue));
         self.backfills.replaced(old.as_ref());
+        self.switched().notify_one();
         Ok((activation, old))
     }
 
     /// The manifest's version. Other bytes under a version that is kept already are refused; in development mode, where sources change
     /// faster than versions, the hash is added to the name.
-    fn version_name(&self, versions: &Versions, artifact: &Artifact) -> Result<String, SwapError> {
+    pub(super) fn version_name(&self, versions: &Versions, artifact: &Artifact) -> Result<String, SwapError> {
         let (service, version) = (&artifact.manifest.name, &artifact.manifest.version);
         match versions.artifact(version) {
             Some(kept) if kept.sha256 != artifact.sha256 && self.dev_mode => Ok(format!("{version}+{}", &artifact.sha256[..8])),
@@ -490,11 +507,11 @@ impl Runtime {
     }
 }
 
-fn entry(version: &str, action: &str, reason: Option<&str>) -> HistoryEntry {
+pub(super) fn entry(version: &str, action: &str, reason: Option<&str>) -> HistoryEntry {
     HistoryEntry { version: version.to_owned(), action: action.to_owned(), reason: reason.map(str::to_owned), ..HistoryEntry::default() }
 }
 
-fn known_version(versions: &Versions, service: &ServiceName, version: &str) -> Result<Arc<Artifact>, SwapError> {
+pub(super) fn known_version(versions: &Versions, service: &ServiceName, version: &str) -> Result<Arc<Artifact>, SwapError> {
     versions.artifact(version).cloned().ok_or_else(|| match versions.names() {
         known if known.is_empty() => SwapError::NoSuchService(service.to_string()),
         known => SwapError::NoSuchVersion { service: service.to_string(), version: version.to_owned(), known },
@@ -518,7 +535,7 @@ fn losses(live: &Generation, next: &Generation) -> Vec<String> {
 }
 
 /// Drains the generation that was live, if there was one.
-fn retire(old: Option<Arc<Generation>>) {
+pub(super) fn retire(old: Option<Arc<Generation>>) {
     if let Some(old) = old {
         tokio::spawn(drain(old));
     }
@@ -536,33 +553,5 @@ async fn drain(old: Arc<Generation>) {
         running => {
             tracing::warn!(service = %old.service, generation = old.number(), running, "still has calls; they end by their deadlines")
         }
-    }
-}
-
-fn view(service: &ServiceName, versions: &Versions, live: Option<&Arc<Generation>>) -> ServiceView {
-    ServiceView {
-        name: service.to_string(),
-        state: match live {
-            Some(live) if probation::is_failing(&live.stats.view()) => "failing",
-            Some(_) => "live",
-            None => "off",
-        },
-        active: live.map(|live| live.version.clone()),
-        sha256: live.map(|live| live.artifact.sha256.clone()),
-        component_sha256: live.map(|live| live.artifact.component_sha256.clone()),
-        generation: live.map(|live| live.number()),
-        versions: versions.names(),
-        bad_versions: versions.bad(),
-        last_change: versions.history().last().cloned(),
-        traffic: live.map(|live| live.stats.view()).unwrap_or_default(),
-        instances: live.map_or(0, |live| live.pool.live_count()),
-        instances_made: live.map_or(0, |live| live.pool.made_count()),
-        memory_bytes: live.map_or(0, |live| live.pool.idle_memory_bytes()),
-        calls_running: live.map_or(0, |live| live.pool.calls_running()),
-        routes: live.map_or_else(Vec::new, |live| {
-            live.routes.iter().map(|(route, _)| format!("{} {}", route.method(), route.full_path(&live.artifact.manifest.prefix))).collect()
-        }),
-        grants: live.map_or_else(Vec::new, |live| live.contract.imports().iter().map(|import| import.id.clone()).collect()),
-        backfills: Vec::new(),
     }
 }

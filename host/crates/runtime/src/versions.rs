@@ -1,26 +1,25 @@
-//! The versions of every service that this host keeps, which one is live, which ones were bad, and the history: files in the data folder.
+//! The versions of every service that this host knows, which one is to be live, which ones were bad, and the history: what the store has, as it was read
+//! last.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use tokio::sync::Mutex;
+use uuid::Uuid;
 
 use super::artifact::Artifact;
 use super::permissions::Grant;
 use echo_base::limits;
 use echo_base::names::ServiceName;
-use echo_base::private_file;
+use echo_capabilities::versions::{Kept, Rollouts, StoreError, VersionStore};
 
-/// `<folder>/<service>/<version>.wasm` and `<folder>/<service>/state.json`.
-///
-/// Reading takes a snapshot and never waits. Changes are made one at a time; each writes its file and then replaces the snapshot.
-pub struct VersionStore {
-    folder: PathBuf,
+/// Reading takes a snapshot and never waits. Changes are made one at a time; each changes the store and then replaces the snapshot.
+pub struct ServiceVersions {
+    store: Arc<dyn VersionStore>,
+    /// Of this host.
+    node: String,
     /// Per service.
     kept_max: usize,
     services: ArcSwap<BTreeMap<ServiceName, Arc<Versions>>>,
@@ -32,6 +31,9 @@ pub struct VersionStore {
 pub struct Versions {
     artifacts: BTreeMap<String, Arc<Artifact>>,
     state: State,
+    /// See `Kept`.
+    revision: i64,
+    state_revision: i64,
 }
 
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -39,6 +41,9 @@ struct State {
     active: Option<String>,
     /// The hash of the packed file that the host was started with when `active` was chosen.
     base_sha256: Option<String>,
+    /// Of several hosts: the hashes of all packed files that one of them was started with.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    bases: BTreeSet<String>,
     /// Oldest first.
     history: Vec<HistoryEntry>,
     /// Packed files (by their SHA-256) that were rolled away from, each with the reason. A rollback chooses none of them; activating one by
@@ -59,6 +64,9 @@ pub struct HistoryEntry {
     pub action: String,
     /// Microseconds since 1970.
     pub at_us: u64,
+    /// The host where it was asked for, or that rolled back by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// The version that was live before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced: Option<String>,
@@ -75,18 +83,24 @@ pub struct HistoryEntry {
     pub forced: bool,
 }
 
-impl VersionStore {
-    /// Reads the folder. A version whose file cannot be read is left out, with a line in the log.
-    pub fn open(folder: &Path, kept_max: usize) -> io::Result<Self> {
-        private_file::create_folder(folder)?;
-        let mut services = BTreeMap::new();
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let Ok(service) = ServiceName::parse(name) else { continue };
-            services.insert(service, Arc::new(Versions::read(&path)?));
+impl ServiceVersions {
+    /// Reads all that the store has. A version whose file cannot be read is left out, with a line in the log.
+    pub async fn open(store: Arc<dyn VersionStore>, node: String, kept_max: usize) -> Result<Self, StoreError> {
+        let this = Self { store, node, kept_max, services: ArcSwap::default(), changing: Mutex::default() };
+        for service in this.store.services().await?.into_keys() {
+            this.refresh(&service).await?;
         }
-        Ok(Self { folder: folder.to_owned(), kept_max, services: ArcSwap::from_pointee(services), changing: Mutex::default() })
+        Ok(this)
+    }
+
+    /// Where several hosts share them: how they agree.
+    pub fn rollouts(&self) -> Option<&dyn Rollouts> {
+        self.store.rollouts()
+    }
+
+    /// Of this host.
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// All services that have versions here.
@@ -114,83 +128,149 @@ impl VersionStore {
         self.services.load().values().flat_map(|versions| versions.artifacts.values().map(|artifact| artifact.sha256.clone())).collect()
     }
 
-    /// Keeps a version; above the bound others are removed. Returns the SHA-256 of the removed ones.
-    pub fn keep(&self, service: &ServiceName, version: &str, artifact: Arc<Artifact>) -> io::Result<Vec<String>> {
-        let folder = self.folder.join(service.as_str());
-        private_file::create_folder(&folder)?;
-        // Megabytes, so written before the lock is taken.
-        private_file::write(&folder.join(format!("{version}.wasm")), &artifact.bytes)?;
-        let mut gone = Vec::new();
-        self.change(service, |versions| {
-            versions.artifacts.insert(version.to_owned(), artifact);
-            for (forgotten, artifact) in versions.forget_surplus(version, self.kept_max) {
-                if let Err(error) = fs::remove_file(folder.join(format!("{forgotten}.wasm"))) {
-                    tracing::warn!(%service, version = forgotten, %error, "an old version's file cannot be removed");
-                }
-                gone.push(artifact.sha256.clone());
+    /// Reads what the store has of the service now. The packed files that are gone.
+    pub async fn refresh(&self, service: &ServiceName) -> Result<Vec<String>, StoreError> {
+        let _changing = self.changing.lock().await;
+        let before = self.of(service);
+        let Kept { revision, state_revision, state, files } = self.store.read(service).await?;
+        let state = match (state, before.state_revision == state_revision && state_revision > 0) {
+            (_, true) => before.state.clone(),
+            (Some(text), _) => serde_json::from_str(&text).unwrap_or_else(|error| {
+                tracing::error!(%service, %error, "the service's state cannot be read; its history is lost");
+                State::default()
+            }),
+            (None, _) => State::default(),
+        };
+        let mut artifacts = BTreeMap::new();
+        for (version, sha256) in files {
+            if let Some(known) = before.artifacts.get(&version).filter(|known| Some(&known.sha256) == sha256.as_ref()) {
+                artifacts.insert(version, known.clone());
+                continue;
             }
-            Ok(())
-        })?;
+            let Some(file) = self.store.file(service, &version).await? else { continue };
+            // Hashing and parsing megabytes takes milliseconds, so not on an async thread.
+            let read = tokio::task::spawn_blocking(move || Artifact::read(file)).await;
+            match read.map_err(|error| StoreError::Unavailable(error.to_string()))? {
+                Ok(artifact) if sha256.as_ref().is_none_or(|sha256| artifact.sha256 == *sha256) => {
+                    drop(artifacts.insert(version, Arc::new(artifact)))
+                }
+                Ok(artifact) => {
+                    tracing::error!(%service, version, sha256 = artifact.sha256, "a kept version has other bytes and is left out")
+                }
+                Err(error) => tracing::error!(%service, version, %error, "a kept version cannot be read and is left out"),
+            }
+        }
+        let gone = before.artifacts.values().map(|artifact| artifact.sha256.clone());
+        let gone = gone.filter(|sha256| artifacts.values().all(|artifact| artifact.sha256 != *sha256)).collect();
+        self.replace(service, Versions { artifacts, state, revision, state_revision });
         Ok(gone)
     }
 
-    pub fn remove(&self, service: &ServiceName, version: &str) -> io::Result<()> {
-        self.change(service, |versions| {
-            versions.artifacts.remove(version);
-            fs::remove_file(self.folder.join(service.as_str()).join(format!("{version}.wasm")))
-        })
+    /// Services of which the store has something newer than was read, in the order of their changes.
+    pub async fn changed(&self) -> Result<Vec<ServiceName>, StoreError> {
+        let newer = self.store.services().await?.into_iter();
+        let mut newer: Vec<_> = newer.filter(|(service, revision)| self.of(service).revision != *revision).collect();
+        newer.sort_by_key(|(_, revision)| *revision);
+        Ok(newer.into_iter().map(|(service, _)| service).collect())
     }
 
-    pub fn set_base(&self, service: &ServiceName, sha256: &str) -> io::Result<()> {
-        self.change(service, |versions| {
-            versions.state.base_sha256 = Some(sha256.to_owned());
-            self.write_state(service, &versions.state)
-        })
-    }
-
-    /// Notes that `entry.version` is live from now on; its hash and the time are filled in. `bad`: a version that is not to be chosen by a
-    /// rollback, with the reason.
-    pub fn record(&self, service: &ServiceName, entry: HistoryEntry, bad: Option<(&str, &str)>) -> io::Result<()> {
-        self.change(service, |versions| {
-            let sha256 = versions.artifacts.get(&entry.version).map_or_else(String::new, |artifact| artifact.sha256.clone());
-            let at_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
-            if let Some((version, reason)) = bad
-                && let Some(artifact) = versions.artifacts.get(version)
-            {
-                versions.state.bad.insert(artifact.sha256.clone(), reason.to_owned());
-            }
-            versions.state.bad.remove(&sha256);
-            versions.state.active = Some(entry.version.clone());
-            versions.state.grants.extend(entry.granted.iter().cloned());
-            versions.state.history.push(HistoryEntry { sha256, at_us, ..entry });
-            let surplus = versions.state.history.len().saturating_sub(limits::HISTORY_ENTRIES_MAX);
-            versions.state.history.drain(..surplus);
-            self.write_state(service, &versions.state)
-        })
-    }
-
-    /// Replaces the service's versions by what `change` makes of them, unless it fails.
-    fn change(&self, service: &ServiceName, change: impl FnOnce(&mut Versions) -> io::Result<()>) -> io::Result<()> {
-        let _changing = self.changing.lock();
-        let mut services = BTreeMap::clone(&self.services.load());
+    /// Keeps a version; above the bound others are removed. Returns the SHA-256 of the removed ones.
+    pub async fn keep(&self, service: &ServiceName, version: &str, artifact: Arc<Artifact>) -> Result<Vec<String>, StoreError> {
+        self.store.keep(service, version, &artifact.sha256, &artifact.bytes).await?;
+        let _changing = self.changing.lock().await;
         let mut versions = Versions::clone(&self.of(service));
-        change(&mut versions)?;
-        services.insert(service.clone(), Arc::new(versions));
-        self.services.store(Arc::new(services));
+        versions.artifacts.insert(version.to_owned(), artifact);
+        let mut gone = Vec::new();
+        for (forgotten, artifact) in versions.forget_surplus(version, self.kept_max) {
+            if let Err(error) = self.store.remove(service, &forgotten).await {
+                tracing::warn!(%service, version = forgotten, %error, "an old version's file cannot be removed");
+            }
+            gone.push(artifact.sha256.clone());
+        }
+        self.replace(service, versions);
+        Ok(gone)
+    }
+
+    pub async fn remove(&self, service: &ServiceName, version: &str) -> Result<(), StoreError> {
+        let _changing = self.changing.lock().await;
+        self.store.remove(service, version).await?;
+        let mut versions = Versions::clone(&self.of(service));
+        versions.artifacts.remove(version);
+        self.replace(service, versions);
         Ok(())
     }
 
-    fn write_state(&self, service: &ServiceName, state: &State) -> io::Result<()> {
-        let folder = self.folder.join(service.as_str());
-        private_file::create_folder(&folder)?;
-        let text = serde_json::to_vec_pretty(state).expect("strings and numbers always serialise");
-        private_file::write(&folder.join("state.json"), &text)
+    /// A host was started with this packed file.
+    pub async fn set_base(&self, service: &ServiceName, sha256: &str) -> Result<(), StoreError> {
+        let is_shared = self.rollouts().is_some();
+        let note = |state: &mut State| {
+            state.base_sha256 = Some(sha256.to_owned());
+            if is_shared {
+                state.bases.insert(sha256.to_owned());
+            }
+        };
+        match self.change(service, None, note).await {
+            Err(StoreError::Overtaken) => {
+                self.refresh(service).await?;
+                self.change(service, None, note).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Notes that `entry.version` is to be live from now on; its hash, the time and this host are filled in. `bad`: a version that is not to be chosen by a
+    /// rollback, with the reason. `rollout`: that has to be under way still.
+    pub async fn record(
+        &self,
+        service: &ServiceName,
+        entry: HistoryEntry,
+        bad: Option<(&str, &str)>,
+        rollout: Option<Uuid>,
+    ) -> Result<(), StoreError> {
+        let versions = self.of(service);
+        let sha256_of = |version: &str| versions.artifacts.get(version).map(|artifact| artifact.sha256.clone());
+        let sha256 = sha256_of(&entry.version).unwrap_or_default();
+        let bad = bad.and_then(|(version, reason)| Some((sha256_of(version)?, reason.to_owned())));
+        let at_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+        let note = |state: &mut State| {
+            state.bad.extend(bad);
+            state.bad.remove(&sha256);
+            state.active = Some(entry.version.clone());
+            state.grants.extend(entry.granted.iter().cloned());
+            state.history.push(HistoryEntry { sha256, at_us, node: Some(self.node.clone()), ..entry });
+            let surplus = state.history.len().saturating_sub(limits::HISTORY_ENTRIES_MAX);
+            state.history.drain(..surplus);
+        };
+        self.change(service, rollout, note).await
+    }
+
+    /// Replaces the service's state by what `change` makes of it, unless it fails.
+    async fn change(&self, service: &ServiceName, rollout: Option<Uuid>, change: impl FnOnce(&mut State)) -> Result<(), StoreError> {
+        let _changing = self.changing.lock().await;
+        let mut versions = Versions::clone(&self.of(service));
+        change(&mut versions.state);
+        let text = serde_json::to_string_pretty(&versions.state).expect("strings and numbers always serialise");
+        versions.state_revision = self.store.put_state(service, versions.state_revision, &text, rollout).await?;
+        self.replace(service, versions);
+        Ok(())
+    }
+
+    /// The lock is held.
+    fn replace(&self, service: &ServiceName, versions: Versions) {
+        let mut services = BTreeMap::clone(&self.services.load());
+        services.insert(service.clone(), Arc::new(versions));
+        self.services.store(Arc::new(services));
     }
 }
 
 impl Versions {
     pub fn grants(&self) -> &BTreeSet<Grant> {
         &self.state.grants
+    }
+
+    /// Of what is said here; see `Kept`.
+    pub fn state_revision(&self) -> i64 {
+        self.state_revision
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -207,6 +287,19 @@ impl Versions {
 
     pub fn base_sha256(&self) -> Option<&str> {
         self.state.base_sha256.as_deref()
+    }
+
+    /// Whether a host was started with this packed file before, or it was ever deployed.
+    pub fn knows(&self, sha256: &str) -> bool {
+        self.state.bases.contains(sha256)
+            || self.state.history.iter().any(|entry| entry.sha256 == sha256)
+            || self.state.bad.contains_key(sha256)
+    }
+
+    /// Whether what is live became so as a new version, and not by a rollback or a start.
+    pub fn is_new(&self) -> bool {
+        let Some((last, before)) = self.state.history.split_last() else { return false };
+        last.action == "activate" && before.iter().all(|entry| entry.sha256 != last.sha256)
     }
 
     /// Oldest first.
@@ -246,27 +339,6 @@ impl Versions {
         self.state.history.iter().rposition(|entry| entry.version == version && self.is_kept(entry))
     }
 
-    fn read(folder: &Path) -> io::Result<Self> {
-        let mut versions = Self::default();
-        if let Ok(text) = fs::read(folder.join("state.json")) {
-            versions.state = serde_json::from_slice(&text).unwrap_or_else(|error| {
-                tracing::error!(folder = %folder.display(), %error, "state.json cannot be read; its history is lost");
-                State::default()
-            });
-        }
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            let Some(version) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".wasm")) else {
-                continue;
-            };
-            match Artifact::read(fs::read(&path)?) {
-                Ok(artifact) => drop(versions.artifacts.insert(version.to_owned(), Arc::new(artifact))),
-                Err(error) => tracing::error!(path = %path.display(), %error, "a kept version cannot be read and is left out"),
-            }
-        }
-        Ok(versions)
-    }
-
     /// Keeps so many and returns the others. Removed first are versions that were never live, then those that were rolled away from, then those
     /// that were live longest ago; never the live one, the one that a rollback activates, or `newest`.
     fn forget_surplus(&mut self, newest: &str, kept_max: usize) -> Vec<(String, Arc<Artifact>)> {
@@ -294,41 +366,49 @@ impl Versions {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::artifact::pack;
+    use echo_capabilities::versions::files::FileVersions;
 
     struct Store {
         folder: tempfile::TempDir,
-        versions: VersionStore,
+        versions: ServiceVersions,
+    }
+
+    async fn open(folder: &Path) -> ServiceVersions {
+        let store = Arc::new(FileVersions::open(folder).unwrap());
+        ServiceVersions::open(store, "this".to_owned(), limits::VERSIONS_KEPT).await.unwrap()
     }
 
     impl Store {
-        fn new() -> Self {
+        async fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let versions = VersionStore::open(folder.path(), limits::VERSIONS_KEPT).unwrap();
+            let versions = open(folder.path()).await;
             Self { folder, versions }
         }
 
-        fn keep(&self, version: &str) {
+        async fn keep(&self, version: &str) {
             let manifest = format!("name = \"location\"\nversion = \"{version}\"\n");
             let artifact = Artifact::read(pack(&echo_fixture::component("location"), &manifest, "", &[]).unwrap()).unwrap();
-            self.versions.keep(&location(), version, Arc::new(artifact)).unwrap();
+            self.versions.keep(&location(), version, Arc::new(artifact)).await.unwrap();
         }
 
-        fn activate(&self, version: &str) {
+        async fn activate(&self, version: &str) {
             if self.versions.of(&location()).artifact(version).is_none() {
-                self.keep(version);
+                self.keep(version).await;
             }
             let entry = HistoryEntry { version: version.to_owned(), action: "activate".to_owned(), ..HistoryEntry::default() };
-            self.versions.record(&location(), entry, None).unwrap();
+            self.versions.record(&location(), entry, None, None).await.unwrap();
         }
 
         /// Where it leads.
-        fn roll_back(&self) -> Option<String> {
+        async fn roll_back(&self) -> Option<String> {
             let versions = self.versions.of(&location());
             let version = versions.last_good()?;
             let entry = HistoryEntry { version: version.clone(), action: "rollback".to_owned(), ..HistoryEntry::default() };
-            self.versions.record(&location(), entry, Some((versions.active().unwrap(), "worse"))).unwrap();
+            self.versions.record(&location(), entry, Some((versions.active().unwrap(), "worse")), None).await.unwrap();
             Some(version)
         }
     }
@@ -337,35 +417,41 @@ mod tests {
         ServiceName::parse("location").unwrap()
     }
 
-    #[test]
-    fn a_rollback_leads_to_the_last_good_version_and_never_back_to_a_bad_one() {
-        let store = Store::new();
-        ["1.0.0", "1.1.0", "1.2.0"].iter().for_each(|version| store.activate(version));
-        assert_eq!(store.roll_back().as_deref(), Some("1.1.0"));
-        assert_eq!(store.roll_back().as_deref(), Some("1.0.0"), "not back to the bad one");
-        assert_eq!(store.roll_back(), None);
+    #[tokio::test]
+    async fn a_rollback_leads_to_the_last_good_version_and_never_back_to_a_bad_one() {
+        let store = Store::new().await;
+        for version in ["1.0.0", "1.1.0", "1.2.0"] {
+            store.activate(version).await;
+        }
+        assert_eq!(store.roll_back().await.as_deref(), Some("1.1.0"));
+        assert_eq!(store.roll_back().await.as_deref(), Some("1.0.0"), "not back to the bad one");
+        assert_eq!(store.roll_back().await, None);
         assert_eq!(store.versions.of(&location()).bad(), ["1.1.0", "1.2.0"]);
 
         // It is remembered over a restart, and an activation by name is a second chance.
-        let store = Store { versions: VersionStore::open(store.folder.path(), limits::VERSIONS_KEPT).unwrap(), ..store };
-        assert_eq!(store.roll_back(), None);
-        store.activate("1.2.0");
+        let store = Store { versions: open(store.folder.path()).await, ..store };
+        assert_eq!(store.roll_back().await, None);
+        store.activate("1.2.0").await;
         assert_eq!(store.versions.of(&location()).bad(), ["1.1.0"]);
-        assert_eq!(store.roll_back().as_deref(), Some("1.0.0"));
+        assert_eq!(store.roll_back().await.as_deref(), Some("1.0.0"));
     }
 
-    #[test]
-    fn the_way_back_is_kept_whatever_is_uploaded() {
-        let store = Store::new();
-        ["1.0.0", "1.1.0", "1.2.0"].iter().for_each(|version| store.activate(version));
-        store.roll_back();
-        (0..3 * limits::VERSIONS_KEPT).for_each(|number| store.keep(&format!("2.0.{number}")));
+    #[tokio::test]
+    async fn the_way_back_is_kept_whatever_is_uploaded() {
+        let store = Store::new().await;
+        for version in ["1.0.0", "1.1.0", "1.2.0"] {
+            store.activate(version).await;
+        }
+        store.roll_back().await;
+        for number in 0..3 * limits::VERSIONS_KEPT {
+            store.keep(&format!("2.0.{number}")).await;
+        }
         let names = store.versions.of(&location()).names();
         assert_eq!(names.len(), limits::VERSIONS_KEPT);
         assert!(names.contains(&"1.0.0".to_owned()) && names.contains(&"1.1.0".to_owned()), "{names:?}");
-        let files = fs::read_dir(store.folder.path().join("location")).unwrap().count();
+        let files = std::fs::read_dir(store.folder.path().join("location")).unwrap().count();
         assert_eq!(files, limits::VERSIONS_KEPT + 1, "the files of the others are gone; beside them is state.json");
-        assert_eq!(store.roll_back().as_deref(), Some("1.0.0"));
+        assert_eq!(store.roll_back().await.as_deref(), Some("1.0.0"));
     }
 
     #[test]
