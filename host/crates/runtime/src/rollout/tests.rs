@@ -18,7 +18,7 @@ use echo_capabilities::context::CallContext;
 use echo_capabilities::events::embedded::EmbeddedQueue;
 use echo_capabilities::guest::Capabilities;
 use echo_capabilities::hub::embedded::EmbeddedFeed;
-use echo_capabilities::hub::{FeedEntry, Push, Sockets};
+use echo_capabilities::hub::{FeedEntry, FeedError, Push, Sockets};
 use echo_capabilities::nodes::postgres::PostgresNodes;
 use echo_capabilities::nodes::{NodeIdentity, NodeReport, NodeState, Nodes};
 use echo_capabilities::pace::Pace;
@@ -35,11 +35,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 struct NoSockets;
 
+#[async_trait]
 impl Sockets for NoSockets {
     fn deliver(&self, _: &[FeedEntry]) {}
     fn deliver_ephemeral(&self, _: &Push) {}
-    fn online(&self, _: &[Uuid]) -> Vec<Uuid> {
-        Vec::new()
+    async fn online(&self, _: &[Uuid]) -> Result<Vec<Uuid>, FeedError> {
+        Ok(Vec::new())
     }
     fn disconnect_session(&self, _: Uuid) {}
     fn disconnect_user(&self, _: Uuid) {}
