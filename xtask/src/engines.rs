@@ -95,7 +95,7 @@ impl Running {
         let database = postgres.make_database(DATABASE)?;
         let redis = Redis::start(&below)?;
         let nats = Nats::start(&below, NATS_NODES)?;
-        let hosts = Hosts::start(workspace, &below, hosts, &hosts::settings(&database, &redis.url()))?;
+        let hosts = Hosts::start(workspace, &below, hosts, &hosts::settings(&database, &redis.url(), &nats.urls().join(",")))?;
         Ok(Self { hosts, nats, redis, postgres })
     }
 

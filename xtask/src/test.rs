@@ -1,8 +1,11 @@
 //! `cargo xtask test`: everything that must hold, stage by stage, with the time of each and a summary.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::{
@@ -14,6 +17,9 @@ use crate::{
 };
 
 /// Run everything that must hold: formatting, lints, unit, contract and end-to-end tests, the components' bytes, the web client's files, the Nix flake.
+///
+/// The contract suites of all backends, embedded and production, are in the stage `tests`, with the services' store tests and the end-to-end tests on the
+/// embedded ones; the stage `postgres` runs these two again on PostgreSQL.
 ///
 /// A failed stage does not stop those that do not depend on it; the summary names every failed stage, and the command fails.
 /// One test alone: `cargo test -p echod NAME` (after `cargo xtask plugins --guests`, where it needs the services).
@@ -32,11 +38,12 @@ struct Stage {
     run: fn(&Workspace) -> Result<()>,
 }
 
-const STAGES: [Stage; 8] = [
+const STAGES: [Stage; 9] = [
     Stage { name: "formatting", needs: None, slow: false, run: formatting },
     Stage { name: "build", needs: None, slow: false, run: build },
     Stage { name: "plugins", needs: Some("build"), slow: false, run: plugins },
     Stage { name: "tests", needs: Some("plugins"), slow: false, run: tests },
+    Stage { name: "postgres", needs: Some("plugins"), slow: false, run: on_postgres },
     Stage { name: "lints", needs: None, slow: true, run: lints },
     Stage { name: "bytes", needs: Some("plugins"), slow: true, run: bytes },
     Stage { name: "web", needs: Some("plugins"), slow: true, run: web::check },
@@ -59,6 +66,34 @@ fn plugins(workspace: &Workspace) -> Result<()> {
 fn tests(workspace: &Workspace) -> Result<()> {
     engines::install()?;
     step::run(workspace.cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]))
+}
+
+/// Services' store tests and the end-to-end tests, which `tests` has run on SQLite. Servers are started by the tests.
+fn on_postgres(workspace: &Workspace) -> Result<()> {
+    engines::install()?;
+    // Of the whole workspace, whatever is run: a build of some packages would have other features, and build everything again.
+    let mut stores = workspace.cargo();
+    stores.args(["test", "--locked", "--workspace", "--no-fail-fast", "--lib", "--", "store::"]).env("ECHO_TEST_SQL", "postgres");
+    let outcome = step::run(&mut stores);
+    let mut end_to_end = workspace.cargo();
+    end_to_end.args(["test", "--locked", "--workspace", "--test", "e2e", "--"]).env("ECHO_TEST_SQL", "postgres");
+    let rules = workspace.root.join("host/tests/e2e/only.txt");
+    let rules = fs::read_to_string(&rules).with_context(|| rules.display().to_string())?;
+    for (test, reason) in only(&rules, &["embedded"]) {
+        say(format_args!("not here: {test} ({reason})"));
+        end_to_end.args(["--skip", test]);
+    }
+    step::run(&mut end_to_end).and(outcome)
+}
+
+/// The tests that run on no more than one of these, with the reasons, as `host/tests/e2e/backing.rs` explains them.
+fn only<'a>(rules: &'a str, most: &[&str]) -> Vec<(&'a str, &'a str)> {
+    let lines = rules.lines().filter(|line| !line.starts_with('#'));
+    let rules = lines.filter_map(|line| {
+        let mut words = line.splitn(3, ' ');
+        Some((words.next()?, words.next()?, words.next()?))
+    });
+    rules.filter(|(_, rule, _)| most.contains(rule)).map(|(test, _, reason)| (test, reason)).collect()
 }
 
 fn lints(workspace: &Workspace) -> Result<()> {
@@ -142,6 +177,13 @@ mod tests {
                 assert!(!before.slow || stage.slow, "--fast would leave {} without {needed}", stage.name);
             }
         }
+    }
+
+    #[test]
+    fn rules_name_tests_and_reasons() {
+        let rules = "# What this is\nbackup:: embedded it copies files\nmedia::one postgres blobs are one host's\n";
+        assert_eq!(only(rules, &["embedded"]), [("backup::", "it copies files")]);
+        assert_eq!(only(rules, &["embedded", "postgres"]).len(), 2);
     }
 
     #[test]

@@ -18,16 +18,21 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+use crate::backing::{self, Backing, Jumps};
+
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// How long a test waits for something that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The services of the repository.
 pub const ALL: [&str; 8] = ["analytics", "auth", "location", "media", "message", "notification", "presence", "user"];
 
-/// A running `echod dev`. Dropping it kills it.
+/// A running `echod dev`, or several on shared engines. Dropping it kills it.
 pub struct TestApp {
-    process: Child,
+    hosts: Vec<Host>,
     pub data: TempDir,
+    /// Of the first host.
     pub url: String,
     pub admin_url: String,
     pub admin_token: String,
@@ -35,8 +40,19 @@ pub struct TestApp {
     settings: Vec<(String, String)>,
     plugins: PathBuf,
     arguments: Vec<String>,
+    /// Which host the next request and the next socket go to.
+    jumps: Jumps,
     /// Gone after the host.
-    _database: Option<Database>,
+    database: Option<Database>,
+}
+
+/// One process, with its data and its log in the test's folder.
+struct Host {
+    process: Child,
+    number: usize,
+    url: String,
+    admin_url: String,
+    admin_token: String,
 }
 
 /// Where `cargo xtask plugins --guests` puts what it packs.
@@ -55,8 +71,8 @@ impl TestApp {
 
     /// The host shared by tests that neither stop it nor need other settings, and that work beside other users. It runs as long as one of them.
     pub async fn shared() -> Arc<Self> {
-        static SHARED: tokio::sync::Mutex<Weak<TestApp>> = tokio::sync::Mutex::const_new(Weak::new());
-        let mut shared = SHARED.lock().await;
+        static SHARED: [tokio::sync::Mutex<Weak<TestApp>>; 3] = [const { tokio::sync::Mutex::const_new(Weak::new()) }; 3];
+        let mut shared = SHARED[Backing::of_this_test() as usize].lock().await;
         if let Some(app) = shared.upgrade() {
             return app;
         }
@@ -80,6 +96,11 @@ impl TestApp {
 
     /// `data`: what is there already below `data_folder` is its data.
     pub async fn launch_on(data: TempDir, mode: &str, services: &[&str], settings: &[(&str, &str)]) -> Self {
+        let count = if Backing::of_this_test() == Backing::Hosts { backing::hosts() } else { 1 };
+        Self::launch_hosts(count, data, mode, services, settings).await
+    }
+
+    async fn launch_hosts(count: usize, data: TempDir, mode: &str, services: &[&str], settings: &[(&str, &str)]) -> Self {
         let plugins = data.path().join("packed");
         std::fs::create_dir(&plugins).expect("a folder in the temporary one");
         for service in services {
@@ -92,15 +113,18 @@ impl TestApp {
         if !settings.iter().any(|(key, _)| key == "ECHO_PASSWORDS__COST") {
             settings.push(("ECHO_PASSWORDS__COST".to_owned(), "light".to_owned()));
         }
-        // The same stories on the other engine.
-        let database = (std::env::var("ECHO_TEST_SQL").as_deref() == Ok("postgres")).then(new_database);
+        let backing = Backing::of_this_test();
+        // The same stories on the other engines.
+        let database = (backing != Backing::Embedded && !is_on_postgres(&settings)).then(new_database);
         if let Some(database) = &database {
             settings.extend(on_postgres(database));
         }
+        if count > 1 && !settings.iter().any(|(key, _)| key == "ECHO_CACHE__URL") {
+            settings.extend(backing::shared_by_hosts());
+        }
         let arguments = vec![mode.to_owned(), "--listen".into(), "127.0.0.1:0".into(), "--admin-listen".into(), "127.0.0.1:0".into()];
-        let process = spawn(&data, &plugins, &arguments, &settings);
         let mut app = Self {
-            process,
+            hosts: Vec::new(),
             data,
             url: String::new(),
             admin_url: String::new(),
@@ -109,9 +133,15 @@ impl TestApp {
             settings,
             plugins,
             arguments,
-            _database: database,
+            jumps: Jumps::new(),
+            database,
         };
-        app.wait_until_ready().await;
+        // The first makes the tables.
+        for number in 0..count {
+            let host = app.spawn(number);
+            app.hosts.push(host);
+            app.wait_until_ready(number).await;
+        }
         app
     }
 
@@ -122,13 +152,23 @@ impl TestApp {
         let on_postgres = on_postgres.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let settings: Vec<(&str, &str)> = settings.iter().copied().chain(on_postgres).collect();
         let mut app = Self::with(services, &settings).await;
-        app._database = Some(database);
+        app.database = Some(database);
         app
     }
 
-    /// Its `--data`.
+    /// Its `--data`; the first host's.
     pub fn data_folder(&self) -> PathBuf {
         data_folder(&self.data)
+    }
+
+    /// Of all hosts.
+    pub fn data_folders(&self) -> Vec<PathBuf> {
+        self.hosts.iter().map(|host| data_folder_of(&self.data, host.number)).collect()
+    }
+
+    /// The address of its PostgreSQL database, where it has one of its own.
+    pub fn database(&self) -> Option<&str> {
+        self.database.as_ref().map(Database::url)
     }
 
     /// Its `--plugins`.
@@ -136,44 +176,55 @@ impl TestApp {
         &self.plugins
     }
 
+    /// The first host's.
     pub fn pid(&self) -> u32 {
-        self.process.id()
+        self.hosts[0].process.id()
     }
 
-    /// kill -9.
+    /// kill -9 of every host.
     pub fn kill(&mut self) {
-        self.process.kill().expect("the host is there to be killed");
-        self.process.wait().expect("a killed process ends");
+        for host in &mut self.hosts {
+            host.process.kill().expect("the host is there to be killed");
+            host.process.wait().expect("a killed process ends");
+        }
     }
 
-    /// SIGTERM, and the exit status.
+    /// SIGTERM to every host, and an exit status that is no success where there was one.
     pub async fn terminate(&mut self) -> std::process::ExitStatus {
         self.signal("TERM");
         self.ended().await
     }
 
-    /// `TERM`, `INT`, …
+    /// `TERM`, `INT`, … to every host.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().expect("kill is there");
-        assert!(sent.success(), "the host is there to be told");
+        for host in &self.hosts {
+            echo_engines::signal(host.process.id(), name).expect("the host is there to be told");
+        }
     }
 
-    /// Waits for the end of the process; its exit status.
+    /// Waits for the end of the processes; an exit status that is no success where there was one.
     pub async fn ended(&mut self) -> std::process::ExitStatus {
         let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.process.try_wait().expect("our own child") {
-                return status;
+        let mut statuses = Vec::new();
+        for host in &mut self.hosts {
+            loop {
+                if let Some(status) = host.process.try_wait().expect("our own child") {
+                    statuses.push(status);
+                    break;
+                }
+                assert!(Instant::now() < until, "the host did not end within {PATIENCE:?}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            assert!(Instant::now() < until, "the host did not end within {PATIENCE:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        *statuses.iter().find(|status| !status.success()).unwrap_or(&statuses[0])
     }
 
     /// Starts again on the same data, at other addresses.
     pub async fn restart(&mut self) {
         self.begin_restart();
-        self.wait_until_ready().await;
+        for number in 0..self.hosts.len() {
+            self.wait_until_ready(number).await;
+        }
     }
 
     /// A setting, as an environment variable, from the next start on.
@@ -194,26 +245,33 @@ impl TestApp {
 
     /// Starts again on the same data, without waiting until it serves.
     pub fn begin_restart(&mut self) {
-        let _ = std::fs::remove_file(self.addresses());
-        self.process = spawn(&self.data, &self.plugins, &self.arguments, &self.settings);
+        for number in 0..self.hosts.len() {
+            let _ = std::fs::remove_file(self.addresses_of(number));
+            self.hosts[number] = self.spawn(number);
+        }
     }
 
-    async fn wait_until_ready(&mut self) {
-        let file = self.addresses();
-        let until = Instant::now() + Duration::from_secs(60);
+    async fn wait_until_ready(&mut self, number: usize) {
+        let file = self.addresses_of(number);
+        let until = Instant::now() + START_TIMEOUT;
         loop {
             assert!(Instant::now() < until, "the host was not ready in time; its log:\n{}", self.log());
-            if let Some(status) = self.process.try_wait().expect("our own child") {
+            if let Some(status) = self.hosts[number].process.try_wait().expect("our own child") {
                 panic!("the host ended with {status}; its log:\n{}", self.log());
             }
             if let Some(addresses) = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok()) {
                 let is_encrypted = addresses["tls"] == true;
                 let scheme = if is_encrypted { "https" } else { "http" };
-                self.url = format!("{scheme}://{}", addresses["public"].as_str().expect("public"));
-                self.admin_url = format!("http://{}", addresses["admin"].as_str().expect("admin"));
-                self.admin_token = addresses["admin_token"].as_str().expect("admin_token").to_owned();
+                let host = &mut self.hosts[number];
+                host.url = format!("{scheme}://{}", addresses["public"].as_str().expect("public"));
+                host.admin_url = format!("http://{}", addresses["admin"].as_str().expect("admin"));
+                host.admin_token = addresses["admin_token"].as_str().expect("admin_token").to_owned();
+                if number == 0 {
+                    (self.url, self.admin_url) = (host.url.clone(), host.admin_url.clone());
+                    self.admin_token = host.admin_token.clone();
+                }
                 // The operator's listener has no TLS.
-                let url = if is_encrypted { &self.admin_url } else { &self.url };
+                let url = if is_encrypted { &host.admin_url } else { &host.url };
                 if let Ok(reply) = self.client.get(format!("{url}/ready")).send().await
                     && reply.status() == StatusCode::OK
                 {
@@ -224,16 +282,39 @@ impl TestApp {
         }
     }
 
+    fn spawn(&self, number: usize) -> Host {
+        let (data, log) = (data_folder_of(&self.data, number), log_of(&self.data, number));
+        let name = format!("host-{}", number + 1);
+        let mut settings = self.settings.clone();
+        if number > 0 || Backing::of_this_test() == Backing::Hosts {
+            settings.push(("ECHO_NODE__NAME".to_owned(), name));
+        }
+        let process = spawn(self.data.path(), &log, &data, &self.plugins, &self.arguments, &settings);
+        Host { process, number, url: String::new(), admin_url: String::new(), admin_token: String::new() }
+    }
+
+    /// Where the next request or socket goes.
+    fn next_url(&self) -> &str {
+        &self.hosts[self.jumps.next(self.hosts.len())].url
+    }
+
+    /// The first host's.
     pub fn addresses(&self) -> PathBuf {
-        self.data.path().join("data/run/addresses.json")
+        self.addresses_of(0)
     }
 
+    fn addresses_of(&self, number: usize) -> PathBuf {
+        data_folder_of(&self.data, number).join("run/addresses.json")
+    }
+
+    /// Of all hosts, one after the other.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.data.path().join("log")).unwrap_or_default()
+        self.hosts.iter().map(|host| std::fs::read_to_string(log_of(&self.data, host.number)).unwrap_or_default()).collect()
     }
 
+    /// At one of the hosts.
     pub fn request(&self, method: Method, path: &str) -> Ask {
-        Ask(self.client.request(method, format!("{}{path}", self.url)))
+        Ask(self.client.request(method, format!("{}{path}", self.next_url())))
     }
 
     pub fn get(&self, path: &str) -> Ask {
@@ -307,12 +388,24 @@ impl TestApp {
         self.admin(Method::PUT, &format!("/admin/v1/plugins/{service}/active?{allow}")).json(json!({ "version": version })).send().await
     }
 
+    /// What would have left, as GET /dev/outbox of every host shows it, newest first.
+    pub async fn outbox(&self) -> Vec<Value> {
+        let mut items = Vec::new();
+        for host in &self.hosts {
+            let outbox = Ask(self.client.get(format!("{}/dev/outbox", host.url))).send().await.expect(StatusCode::OK);
+            items.extend(outbox["items"].as_array().expect("items").iter().cloned());
+        }
+        if self.hosts.len() > 1 {
+            items.sort_by(|one, other| other["at"].as_str().cmp(&one["at"].as_str()));
+        }
+        items
+    }
+
     /// The newest code sent to this number.
     pub async fn code_sent_to(&self, phone: &str) -> String {
         let until = Instant::now() + PATIENCE;
         loop {
-            let outbox = self.get("/dev/outbox").send().await.expect(StatusCode::OK);
-            let items = outbox["items"].as_array().expect("items").clone();
+            let items = self.outbox().await;
             if let Some(code) = items.iter().find(|item| item["to"] == phone).and_then(|item| item["code"].as_str()) {
                 return code.to_owned();
             }
@@ -393,21 +486,21 @@ impl TestApp {
     }
 
     pub async fn try_socket(&self, person: &Person, since: Option<u64>) -> Result<Socket, SocketError> {
-        Socket::open(&self.url, person, since).await
+        Socket::open(self.next_url(), person, since).await
     }
 
     /// With this query (`?` included) and these headers and no others.
     pub async fn open_socket(&self, query: &str, headers: &[(&'static str, &str)]) -> Result<Socket, SocketError> {
-        Socket::open_with(&self.url, query, headers).await
+        Socket::open_with(self.next_url(), query, headers).await
     }
 }
 
-/// A valid number that no test has used before: 201-555-xxxx stands in every edition of the North American plan.
 /// The time so many seconds from now, as JSON has it (RFC 3339).
 pub fn in_seconds(seconds: i64) -> String {
     (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds)).to_string()
 }
 
+/// A valid number that no test has used before: 201-555-xxxx stands in every edition of the North American plan.
 pub fn unused_phone() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("+1201555{:04}", NEXT.fetch_add(1, Ordering::Relaxed))
@@ -427,10 +520,12 @@ pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T 
 
 impl Drop for TestApp {
     fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        for host in &mut self.hosts {
+            let _ = host.process.kill();
+            let _ = host.process.wait();
+        }
         if std::thread::panicking() {
-            eprintln!("--- the host's log ---\n{}", self.log());
+            eprintln!("--- the host's log ({}) ---\n{}", self.jumps, self.log());
         }
     }
 }
@@ -441,30 +536,46 @@ pub fn new_database() -> Database {
 
 /// The settings of a host on this database.
 pub fn on_postgres(database: &Database) -> [(String, String); 4] {
+    on_database(database.url())
+}
+
+pub fn on_database(url: &str) -> [(String, String); 4] {
     [
         ("ECHO_SQL__URL", "env:DATABASE_OF_TEST"),
-        ("DATABASE_OF_TEST", database.url()),
+        ("DATABASE_OF_TEST", url),
         ("ECHO_TOKENS__MASTER_KEY", "env:MASTER_KEY_OF_TEST"),
         ("MASTER_KEY_OF_TEST", "the master key of tests, 32 characters or more"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
 }
 
-/// Where a host of this temporary folder has its data.
-pub fn data_folder(data: &TempDir) -> PathBuf {
-    data.path().join("data")
+fn is_on_postgres(settings: &[(String, String)]) -> bool {
+    settings.iter().any(|(key, _)| key == "ECHO_SQL__URL")
 }
 
-fn spawn(data: &TempDir, plugins: &Path, arguments: &[String], settings: &[(String, String)]) -> Child {
-    let log = std::fs::File::options().create(true).append(true).open(data.path().join("log")).expect("a log file");
+/// Where a host of this temporary folder has its data.
+pub fn data_folder(data: &TempDir) -> PathBuf {
+    data_folder_of(data, 0)
+}
+
+fn data_folder_of(data: &TempDir, number: usize) -> PathBuf {
+    data.path().join(if number == 0 { "data".to_owned() } else { format!("data-{}", number + 1) })
+}
+
+fn log_of(data: &TempDir, number: usize) -> PathBuf {
+    data.path().join(if number == 0 { "log".to_owned() } else { format!("log-{}", number + 1) })
+}
+
+fn spawn(folder: &Path, log: &Path, data: &Path, plugins: &Path, arguments: &[String], settings: &[(String, String)]) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(log).expect("a log file");
     Command::new(env!("CARGO_BIN_EXE_echod"))
         .args(arguments)
         .arg("--data")
-        .arg(data_folder(data))
+        .arg(data)
         .arg("--plugins")
         .arg(plugins)
         // Not in the source tree: a test's host has no sources to watch.
-        .current_dir(data.path())
+        .current_dir(folder)
         .envs(settings.iter().map(|(key, value)| (key, value)))
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle"))

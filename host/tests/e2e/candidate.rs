@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use wit_parser::Resolve;
 
 use crate::app::packed;
+use crate::backing::Backing;
 
 pub use echo_fixture::component;
 use echo_fixture::component::{Core, encode};
@@ -115,8 +116,13 @@ impl Candidate {
     }
 }
 
+/// In the dialect of this test's hosts.
 pub fn migration(name: &str, sql: &str) -> Migration {
-    Migration { name: name.to_owned(), dialect: "sqlite".to_owned(), sql: sql.to_owned() }
+    Migration { name: name.to_owned(), dialect: dialect().to_owned(), sql: sql.to_owned() }
+}
+
+pub fn dialect() -> &'static str {
+    if Backing::of_this_test() == Backing::Embedded { "sqlite" } else { "postgres" }
 }
 
 /// Every replacement must be found, else the test would test nothing.

@@ -1,12 +1,12 @@
 //! What is deleted for everyone, what a message said before an edit, and what has disappeared: looked for wherever it might still be.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::app::{Person, TestApp, until};
+use crate::stored::holding;
 
 /// How long it may be found in a file afterwards.
 const A_MINUTE: Duration = Duration::from_secs(60);
@@ -15,28 +15,6 @@ const MESSAGES: &str = "/api/v1/messages";
 
 fn path_of(message: &Value) -> String {
     format!("{MESSAGES}/{}", message["id"].as_str().expect("id"))
-}
-
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            files.append(&mut files_below(&path));
-        } else {
-            files.push(path);
-        }
-    }
-    files
-}
-
-/// The files that hold the text; one that is gone meanwhile holds nothing.
-fn holding(folder: &Path, text: &str) -> Vec<PathBuf> {
-    let holds = |path: &PathBuf| {
-        let bytes = std::fs::read(path).unwrap_or_default();
-        bytes.windows(text.len()).any(|window| window == text.as_bytes())
-    };
-    files_below(folder).into_iter().filter(holds).collect()
 }
 
 /// All of the person's feed, as GET /api/v1/sync gives it.
@@ -62,7 +40,7 @@ async fn said_of(app: &TestApp, person: &Person, message: &Value) -> Vec<(String
 }
 
 async fn outbox_holds(app: &TestApp, text: &str) -> bool {
-    app.get("/dev/outbox").send().await.expect(StatusCode::OK).to_string().contains(text)
+    Value::Array(app.outbox().await).to_string().contains(text)
 }
 
 #[tokio::test]
@@ -143,13 +121,12 @@ async fn what_is_deleted_is_readable_nowhere() {
     let edits = app.get(&format!("{}/edits", path_of(&edited))).by(&bala).send().await.expect(StatusCode::OK);
     assert_eq!(edits["items"][0]["content"], json!(reworded));
     let since = Instant::now();
-    let data = app.data_folder();
-    let history = |path: &PathBuf| path.to_string_lossy().contains("/services/message.sqlite");
+    let history = |place: &str| place.contains("/services/message.sqlite") || place.starts_with("echo_message.");
     loop {
-        let left: Vec<(PathBuf, &str)> = [&taken_back, &reworded, &fleeting]
+        let left: Vec<(String, &str)> = [&taken_back, &reworded, &fleeting]
             .into_iter()
-            .flat_map(|text| holding(&data, text).into_iter().map(move |path| (path, text.as_str())))
-            .filter(|(path, text)| *text != reworded || !history(path))
+            .flat_map(|text| holding(&app, text).into_iter().map(move |place| (place, text.as_str())))
+            .filter(|(place, text)| *text != reworded || !history(place))
             .collect();
         if left.is_empty() {
             break;
@@ -161,8 +138,8 @@ async fn what_is_deleted_is_readable_nowhere() {
     let edits = app.get(&format!("{}/edits", path_of(&edited))).by(&bala).send().await.expect(StatusCode::OK);
     assert_eq!(edits["items"], json!([]));
     let since = Instant::now();
-    while let Some(path) = [&reworded, &second].into_iter().find_map(|text| holding(&data, text).pop()) {
-        assert!(since.elapsed() < A_MINUTE, "still in {}", path.display());
+    while let Some(place) = [&reworded, &second].into_iter().find_map(|text| holding(&app, text).pop()) {
+        assert!(since.elapsed() < A_MINUTE, "still in {place}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
@@ -188,16 +165,16 @@ async fn what_was_said_in_a_group_that_was_ended_is_in_no_file_and_no_feed() {
     })
     .await;
     assert!(Value::Array(feed_of(&app, &bala).await).to_string().contains("another-c0ffee"), "of no other conversation");
-    let (since, data) = (Instant::now(), app.data_folder());
+    let since = Instant::now();
     loop {
-        let left: Vec<PathBuf> = ["ended-", "reworded-c0ffee"].iter().flat_map(|text| holding(&data, text)).collect();
+        let left: Vec<String> = ["ended-", "reworded-c0ffee"].iter().flat_map(|text| holding(&app, text)).collect();
         if left.is_empty() {
             break;
         }
         assert!(since.elapsed() < A_MINUTE, "still in {left:?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    assert!(!holding(&data, "another-c0ffee").is_empty());
+    assert!(!holding(&app, "another-c0ffee").is_empty());
 }
 
 #[tokio::test]

@@ -1,35 +1,18 @@
 //! Deleting an account: its owner can have it back for a while, and after that nothing of the person is left anywhere.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use crate::app::{TestApp, in_seconds, until, unused_phone};
+use crate::stored::holding;
 
 const ACCOUNT: &str = "/api/v1/auth/account";
 const SERVICES: &[&str] = &["analytics", "auth", "location", "message", "notification", "presence", "user"];
 
 /// How long something may be found in a file afterwards.
 const A_MINUTE: Duration = Duration::from_secs(60);
-
-/// The files that hold the text, however it is written in them; one that is gone meanwhile holds nothing.
-fn holding(folder: &Path, text: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            found.extend(holding(&path, text));
-            continue;
-        }
-        let bytes = std::fs::read(&path).unwrap_or_default().to_ascii_lowercase();
-        if bytes.windows(text.len()).any(|window| window == text.to_ascii_lowercase().as_bytes()) {
-            found.push(path);
-        }
-    }
-    found
-}
 
 #[tokio::test]
 async fn a_deleted_account_is_had_back_by_signing_in() {
@@ -130,9 +113,8 @@ async fn of_an_erased_person_nothing_is_left() {
     let path = format!("/api/v1/messages/conversations/{group}/draft");
     app.put(&path, json!({ "content": draft })).by(&ada).send().await.expect(StatusCode::OK);
     // It is in the files, in the other's feed and about to be pushed: else the search below would say nothing.
-    let folder = app.data_folder();
     for text in [&phone[1..], &name, &said, &reworded, &in_group, &draft, &alias] {
-        until("it is in a file", async || (!holding(&folder, text).is_empty()).then_some(())).await;
+        until("it is in a file", async || (!holding(&app, text).is_empty()).then_some(())).await;
     }
 
     app.delete(ACCOUNT).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
@@ -155,7 +137,7 @@ async fn of_an_erased_person_nothing_is_left() {
 
     for text in [&phone[1..], &name, &bio, &said, &reworded, &in_group, &draft, &alias, "adatokenc0ffee"] {
         loop {
-            let found = holding(&folder, text);
+            let found = holding(&app, text);
             if found.is_empty() {
                 break;
             }

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use crate::app::{Reply, TestApp, until};
 use crate::candidate::component::{Core, Start};
-use crate::candidate::{Candidate, migration, repacked, with_migrations};
+use crate::candidate::{Candidate, dialect, migration, repacked, with_migrations};
 use crate::load::Lookups;
+use crate::stored;
 
 /// A host with traffic on `location`, which `front` depends on.
 struct Gate {
@@ -313,7 +314,7 @@ async fn migrations_that_would_break_the_running_version_are_refused() {
     gate.refuses("location", with("CREATE INDEX notes_a ON nowhere (a)"), "migrations", When::Uploading, &[reason]).await;
 
     let changed = with_migrations("hostile", &[("0.1.0", "0.1.1")], |migrations| {
-        let marks = migrations.iter_mut().find(|migration| migration.dialect == "sqlite").expect("hostile has a migration");
+        let marks = migrations.iter_mut().find(|migration| migration.dialect == dialect()).expect("hostile has a migration");
         marks.sql = "CREATE TABLE marks (id INTEGER PRIMARY KEY, colour TEXT)".to_owned();
     });
     let reason = "migration 0001_marks was applied before with another text";
@@ -399,11 +400,16 @@ async fn a_backfill_runs_beside_its_live_version_and_goes_on_after_a_kill() {
     const ROWS: u64 = 60_000;
     let mut app = TestApp::with(&["front", "hostile", "location"], &[]).await;
     app.kill();
-    let file = rusqlite::Connection::open(app.data_folder().join("services/hostile.sqlite")).expect("the service's file");
-    let rows =
-        format!("INSERT INTO marks (id) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {ROWS}) SELECT i FROM n");
-    file.execute_batch(&rows).expect("many rows");
-    drop(file);
+    let rows = match app.database() {
+        Some(_) => format!(
+            "INSERT INTO marks (id) OVERRIDING SYSTEM VALUE
+             SELECT nextval(pg_get_serial_sequence('echo_hostile.marks', 'id')) FROM generate_series(1, {ROWS})"
+        ),
+        None => format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS}) INSERT INTO marks (id) SELECT i FROM n"
+        ),
+    };
+    stored::execute(&app, "hostile", &rows);
     app.restart().await;
 
     let with = |sql: &str| {

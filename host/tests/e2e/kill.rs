@@ -1,6 +1,7 @@
 //! kill -9 of the host at random points under a workload: every answered message exists once and reached every device once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -12,7 +13,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::app::TestApp;
-use workload::{Answered, Expected, Workload, name_of, set_up, start};
+pub use workload::Workload;
+use workload::{Answered, Expected, name_of, set_up, start};
 
 mod workload;
 
@@ -24,10 +26,10 @@ const SEED: u64 = 20_260_913;
 const KILLS: usize = 50;
 const PEOPLE: usize = 20;
 /// How long the host serves before it is killed, in milliseconds.
-const LIFE_MS: std::ops::Range<u64> = 100..900;
+pub const LIFE_MS: Range<u64> = 100..900;
 /// Every so many kills the host is killed while it still starts, after this long, in milliseconds.
 const EARLY_KILL_EVERY: usize = 5;
-const EARLY_LIFE_MS: std::ops::Range<u64> = 5..400;
+const EARLY_LIFE_MS: Range<u64> = 5..400;
 /// How long the final state may take.
 const EVENTUALLY_WITHIN: Duration = Duration::from_secs(60);
 
@@ -35,25 +37,57 @@ const EVENTUALLY_WITHIN: Duration = Duration::from_secs(60);
 async fn fifty_kills_lose_nothing_and_double_nothing() {
     let begun = Instant::now();
     let mut app = TestApp::with(&SERVICES, &SETTINGS).await;
-    let (address, _) = watch::channel(Some(app.url.clone()));
-    people_write_while_the_host_is_killed(&mut app, &address, KILLS, |_| {}).await;
+    let (addresses, _) = watch::channel(vec![app.url.clone()]);
+    people_write_while_the_host_is_killed(&mut app, &addresses, (KILLS, LIFE_MS), |_| {}).await;
     println!("all checks done after {:.1?}", begun.elapsed());
 }
 
-/// Kills the host so often while people write to each other, with whatever else happens when it is down, and looks whether something is missing then.
-/// `address`: where the host is while it is up.
+/// Kills the host so often, each time after so many milliseconds, while people write to each other, with whatever else happens when it is down, and looks
+/// whether something is missing then. `addresses`: where the host is while it is up.
 pub async fn people_write_while_the_host_is_killed(
     app: &mut TestApp,
-    address: &watch::Sender<Option<String>>,
-    kills: usize,
+    addresses: &watch::Sender<Vec<String>>,
+    (kills, life_ms): (usize, Range<u64>),
     when_down: impl FnMut(&mut StdRng),
 ) {
     let begun = Instant::now();
-    println!("seed {SEED}");
-    let workload = Arc::new(set_up(app, address.subscribe()).await);
+    let mut restarts = Vec::new();
+    let seen = people_write_while(app, addresses, async |app, workload| {
+        restarts = kill_again_and_again(app, addresses, workload, (kills, life_ms), when_down).await;
+    })
+    .await;
+    println!(
+        "{kills} kills in {:.1?}; {} messages answered, {} requests cut off and repeated, {} connections of devices; restart {}",
+        begun.elapsed(),
+        seen.answered,
+        seen.retries,
+        seen.connections,
+        summary(&restarts),
+    );
+    // Otherwise the kills interrupted nothing.
+    assert!(seen.answered > kills * PEOPLE, "only {} messages in {kills} lives of the host", seen.answered);
+    assert!(seen.retries > kills as u64 / 2, "only {} requests were cut off by {kills} kills", seen.retries);
+}
 
+/// What there was to see while people wrote.
+pub struct Seen {
+    pub answered: usize,
+    pub retries: u64,
+    pub connections: u64,
+    /// From the loss of a device's connection until it had everything again.
+    pub longest_silence: Duration,
+}
+
+/// People write to each other through these addresses while something happens to the hosts; in the end nothing may be missing, double or out of order.
+pub async fn people_write_while(
+    app: &mut TestApp,
+    addresses: &watch::Sender<Vec<String>>,
+    happens: impl AsyncFnOnce(&mut TestApp, &Workload),
+) -> Seen {
+    println!("seed {SEED}");
+    let workload = Arc::new(set_up(app, addresses.subscribe()).await);
     let mut tasks = start(&workload);
-    let restarts = kill_again_and_again(app, address, &workload, kills, when_down).await;
+    happens(app, &workload).await;
 
     workload.stop.send_replace(true);
     finish(&mut tasks.writers).await;
@@ -68,22 +102,16 @@ pub async fn people_write_while_the_host_is_killed(
     workload.done.send_replace(true);
     finish(&mut tasks.devices).await;
 
-    let retries = workload.retries.load(Ordering::SeqCst);
-    println!(
-        "{kills} kills in {:.1?}; {} messages answered, {retries} requests cut off and repeated, {} connections of devices; restart {}",
-        begun.elapsed(),
-        answered.len(),
-        workload.connections.load(Ordering::SeqCst),
-        summary(&restarts),
-    );
-    // Otherwise the kills interrupted nothing.
-    assert!(answered.len() > kills * PEOPLE, "only {} messages in {kills} lives of the host", answered.len());
-    assert!(retries > kills as u64 / 2, "only {retries} requests were cut off by {kills} kills");
-
     conversations_hold_what_was_answered(app, &workload, &answered).await;
     feeds_hold_what_devices_received(app, &workload, &expected).await;
     statuses_and_traces_are_there(app, &workload, &answered).await;
     the_queue_is_empty(app).await;
+    Seen {
+        answered: answered.len(),
+        retries: workload.retries.load(Ordering::SeqCst),
+        connections: workload.connections.load(Ordering::SeqCst),
+        longest_silence: *workload.longest_silence.lock(),
+    }
 }
 
 // --- Killing ---------------------------------------------------------------------------------------------------------------------------
@@ -91,18 +119,18 @@ pub async fn people_write_while_the_host_is_killed(
 /// How long each start took until the host was ready.
 async fn kill_again_and_again(
     app: &mut TestApp,
-    address: &watch::Sender<Option<String>>,
+    addresses: &watch::Sender<Vec<String>>,
     workload: &Workload,
-    kills: usize,
+    (kills, life_ms): (usize, Range<u64>),
     mut when_down: impl FnMut(&mut StdRng),
 ) -> Vec<Duration> {
     let mut random = StdRng::seed_from_u64(SEED);
     let mut restarts = Vec::new();
     for kill in 1..=kills {
-        tokio::time::sleep(Duration::from_millis(random.random_range(LIFE_MS))).await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(life_ms.clone()))).await;
         let before = workload.answered.lock().len();
         // A user that is cut off waits for the next address, because the old port may belong to another process by then.
-        address.send_replace(None);
+        addresses.send_replace(Vec::new());
         app.kill();
         when_down(&mut random);
         if kill.is_multiple_of(EARLY_KILL_EVERY) {
@@ -114,7 +142,7 @@ async fn kill_again_and_again(
         let started = Instant::now();
         app.restart().await;
         restarts.push(started.elapsed());
-        address.send_replace(Some(app.url.clone()));
+        addresses.send_replace(vec![app.url.clone()]);
         if kill.is_multiple_of(10) {
             println!("{kill} kills, {before} messages answered, restart {:.0?}", restarts[kill - 1]);
         }

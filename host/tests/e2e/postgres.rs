@@ -1,13 +1,106 @@
 //! Services' data and the feeds in PostgreSQL. `ECHO_TEST_SQL=postgres cargo test -p echod --test e2e` runs every story there.
 
+use std::ops::Range;
 use std::process::Command;
+use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use reqwest::StatusCode;
 use serde_json::json;
+use tokio::sync::watch;
 
-use crate::app::{TestApp, new_database, on_postgres, until};
-use crate::kill;
+use crate::app::{ALL, TestApp, new_database, on_postgres, until};
+use crate::{kill, stored, story};
+
+const KILLS: usize = 8;
+/// Longer than with SQLite: each life begins with new connections, for which PostgreSQL starts a process each.
+const LIFE_MS: Range<u64> = 500..4_000;
+
+#[tokio::test]
+async fn two_people_meet_and_talk_on_postgres() {
+    story::walk(&TestApp::with_postgres(&ALL, &[]).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_lose_nothing_and_double_nothing_on_postgres() {
+    let mut app = TestApp::with_postgres(&kill::SERVICES, &kill::SETTINGS).await;
+    let (addresses, _) = watch::channel(vec![app.url.clone()]);
+    kill::people_write_while_the_host_is_killed(&mut app, &addresses, (KILLS, LIFE_MS), |_| {}).await;
+}
+
+/// A pool of two, one of which is the host's own: a transaction that stays open would be noticed at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_vanish_leave_no_transaction_open() {
+    let settings = [("ECHO_SQL__MAX_OPEN", "2"), ("ECHO_SQL__MAX_IDLE", "2")];
+    let app = TestApp::with_postgres(&kill::SERVICES, &settings).await;
+    let (ada, bala) = app.two().await;
+    let talk = app.conversation(&ada, &bala).await;
+    let mut random = StdRng::seed_from_u64(1);
+    let vanishing = (0..500).map(|number| {
+        let patience = Duration::from_micros(random.random_range(0..3_000));
+        let message = app.text(&ada, &talk, &format!("vanishing-{number}"), "gone").try_send();
+        tokio::time::timeout(patience, message)
+    });
+    // Few at a time, so that most of them reach the database.
+    let outcomes: Vec<_> = stream::iter(vanishing).buffer_unordered(8).collect().await;
+    let answered = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    println!("{answered} of 500 were answered before they vanished");
+    assert!(answered < 450, "hardly any client vanished");
+    for number in 0..100 {
+        let sent = app.text(&ada, &talk, &format!("good-{number}"), "here").send().await;
+        assert_eq!(sent.status, StatusCode::CREATED, "{number}: {:?}", sent.body);
+    }
+    let log = app.log();
+    assert!(!log.contains("25P02") && !log.contains("current transaction is aborted"), "{log}");
+    until("no transaction to be open", async || {
+        let idle = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+        (stored::number(&app, "message", idle) == Some(0)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_send_to_a_thousand_takes_as_few_statements_as_one_to_two() {
+    const MEMBERS: i64 = 1_000;
+    const MESSAGES: i64 = 5;
+    let app = TestApp::with_postgres(&kill::SERVICES, &[]).await;
+    let (ada, bala) = app.two().await;
+    let [small, large] = [app.group(&ada, &[&bala]).await, app.group(&ada, &[&bala]).await];
+    // The others never sign in: only their rows count.
+    let others = format!(
+        "INSERT INTO participants SELECT (jsonb_populate_record(p, jsonb_build_object('user_id', gen_random_uuid()))).*
+         FROM participants p, generate_series(3, {MEMBERS}) WHERE p.conversation_id = '{large}' AND p.user_id = '{}'",
+        bala.id
+    );
+    stored::execute(&app, "message", &others);
+    let made = "SELECT sum(calls)::bigint FROM public.pg_stat_statements WHERE query ~* '^ *(insert|update|delete|with|select)'
+                AND query !~ 'pg_stat_statements' AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let mut socket = app.socket(&bala, None).await;
+    let mut counts = Vec::new();
+    for group in [&small, &large, &small, &large] {
+        app.say(&ada, group, "first").await;
+        socket.next_of("message").await;
+        let before = stored::number(&app, "message", made).expect("a number");
+        for _ in 0..MESSAGES {
+            app.say(&ada, group, "hello").await;
+            socket.next_of("message").await;
+        }
+        counts.push((stored::number(&app, "message", made).expect("a number") - before) / MESSAGES);
+    }
+    println!("statements per message: {counts:?} (2 members, {MEMBERS}, 2, {MEMBERS})");
+    assert!(counts[3] <= counts[2] * 2 + 10, "{counts:?}");
+    let in_feeds = format!(
+        "SELECT count(*) FROM echo.feed_entry e WHERE e.user_id IN (SELECT user_id FROM participants WHERE conversation_id = '{large}')"
+    );
+    until("all feeds to have it", async || {
+        stored::number(&app, "message", &in_feeds).filter(|entries| *entries >= 2 * MEMBERS * (MESSAGES + 1))
+    })
+    .await;
+}
 
 #[tokio::test]
 async fn many_who_write_into_one_conversation_are_all_answered() {

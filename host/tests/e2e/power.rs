@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::app::{Person, TestApp, data_folder, unused_phone};
-use crate::kill::{SERVICES, SETTINGS, people_write_while_the_host_is_killed};
+use crate::kill::{LIFE_MS, SERVICES, SETTINGS, people_write_while_the_host_is_killed};
 use disk::Disk;
 
 mod disk;
@@ -30,12 +30,12 @@ const MESSAGES: usize = 40;
 async fn nothing_that_was_answered_is_lost_with_the_power() {
     let cuts = std::env::var("ECHO_POWER_CUTS").ok().map_or(CUTS, |cuts| cuts.parse().expect("ECHO_POWER_CUTS is a number"));
     let (mut disk, mut app, folder) = host_on_a_disk().await;
-    let (address, _) = watch::channel(Some(app.url.clone()));
+    let (addresses, _) = watch::channel(vec![app.url.clone()]);
     let (ada, bala) = app.two().await;
     let talk = app.conversation(&ada, &bala).await;
     let done = Arc::new(Mutex::new(Done::default()));
-    let chores = tokio::spawn(register_and_delete(address.subscribe(), ada.clone(), talk, done.clone()));
-    people_write_while_the_host_is_killed(&mut app, &address, cuts, |random| {
+    let chores = tokio::spawn(register_and_delete(addresses.subscribe(), ada.clone(), talk, done.clone()));
+    people_write_while_the_host_is_killed(&mut app, &addresses, (cuts, LIFE_MS), |random| {
         disk.power_off(random);
         disk.power_on(&folder);
     })
@@ -111,10 +111,10 @@ struct Done {
 }
 
 /// Runs until it is ended. What is cut off in its middle is begun anew with something else.
-async fn register_and_delete(mut address: watch::Receiver<Option<String>>, ada: Person, talk: String, done: Arc<Mutex<Done>>) {
+async fn register_and_delete(mut addresses: watch::Receiver<Vec<String>>, ada: Person, talk: String, done: Arc<Mutex<Done>>) {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a client");
     for number in 0.. {
-        let url = address.wait_for(Option::is_some).await.expect("the test outlives it").clone().expect("waited for");
+        let url = addresses.wait_for(|urls| !urls.is_empty()).await.expect("the test outlives it")[0].clone();
         let host = Host { client: &client, url };
         if let Some(phone) = host.register().await {
             done.lock().registered.push(phone);

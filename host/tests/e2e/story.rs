@@ -10,7 +10,11 @@ const CONVERSATIONS: &str = "/api/v1/messages/conversations";
 
 #[tokio::test]
 async fn two_people_meet_and_talk() {
-    let app = &TestApp::start().await;
+    walk(&TestApp::start().await).await;
+}
+
+/// On a host of its own, with all services.
+pub async fn walk(app: &TestApp) {
     // POST /auth/register knows where a number belongs; the code comes by SMS, which development mode shows.
     let mut people = Vec::new();
     for (phone, name, country, region, timezone) in [
@@ -982,9 +986,7 @@ async fn a_password_is_changed_forgotten_and_reset() {
 
     // Forgotten: a number that nobody has is answered in the same way.
     let codes = async || {
-        let outbox = app.get("/dev/outbox").send().await.expect(StatusCode::OK);
-        let items = outbox["items"].as_array().expect("items").clone();
-        items.into_iter().filter(|item| item["to"] == ada.phone.as_str() && item["code"].is_string()).collect::<Vec<_>>()
+        app.outbox().await.into_iter().filter(|item| item["to"] == ada.phone.as_str() && item["code"].is_string()).collect::<Vec<_>>()
     };
     let sent_before = codes().await.len();
     let forgot = async |phone: &str| {
@@ -1121,6 +1123,5 @@ fn contents(events: &[Value]) -> Vec<String> {
 }
 
 async fn pushes(app: &TestApp) -> Vec<Value> {
-    let outbox = app.get("/dev/outbox").send().await.expect(StatusCode::OK);
-    outbox["items"].as_array().expect("items").iter().filter(|item| item["channel"] == "push").cloned().collect()
+    app.outbox().await.into_iter().filter(|item| item["channel"] == "push").collect()
 }

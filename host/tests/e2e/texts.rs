@@ -141,9 +141,7 @@ async fn a_push_ends_between_graphemes() {
     app.post("/api/v1/notifications/devices", device).by(&bala).send().await.expect(StatusCode::CREATED);
     app.text(&ada, &talk, "families", &FAMILY.repeat(60)).send().await.expect(StatusCode::CREATED);
     let body = until("the push", async || {
-        let outbox = app.get("/dev/outbox").send().await.expect(StatusCode::OK);
-        let items = outbox["items"].as_array().expect("items").clone();
-        items.into_iter().find(|item| item["channel"] == "push").map(|item| item["body"].as_str().expect("a text").to_owned())
+        app.outbox().await.into_iter().find(|item| item["channel"] == "push").map(|item| item["body"].as_str().expect("a text").to_owned())
     })
     .await;
     assert_eq!(body, FAMILY.repeat(14), "as many whole families as fit into 100 characters");

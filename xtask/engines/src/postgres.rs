@@ -145,7 +145,9 @@ impl Postgres {
             if log.contains("database system is ready") && TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
                 return Ok(());
             }
-            if Instant::now() > until || log.contains("FATAL") && (log.contains("shut down") || log.contains("still in use")) {
+            if Instant::now() > until
+                || log.contains("FATAL") && (log.contains("database system is shut down") || log.contains("still in use"))
+            {
                 return Err(EngineError(format!("PostgreSQL does not start: {log}")));
             }
             std::thread::sleep(Duration::from_millis(20));

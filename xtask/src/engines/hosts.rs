@@ -26,12 +26,13 @@ struct Host {
 }
 
 /// What all hosts have in common, as environment variables.
-pub fn settings(postgres: &str, redis: &str) -> Vec<(String, String)> {
+pub fn settings(postgres: &str, redis: &str, nats: &str) -> Vec<(String, String)> {
     let settings = [
         // With a password in it, so it is not written as such.
         ("ECHO_SQL__URL", "env:ECHO_ENGINES_POSTGRES"),
         ("ECHO_ENGINES_POSTGRES", postgres),
         ("ECHO_CACHE__URL", redis),
+        ("ECHO_EVENTS__URL", nats),
         ("ECHO_TOKENS__MASTER_KEY", "env:ECHO_ENGINES_SECRET"),
         ("ECHO_ENGINES_SECRET", "a secret of development, known to everybody"),
     ];

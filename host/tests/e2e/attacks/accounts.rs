@@ -8,6 +8,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::app::{Ask, Person, Reply, TestApp, until, unused_phone};
+use crate::stored;
 
 const SERVICES: [&str; 4] = ["auth", "location", "notification", "user"];
 /// So that a story need not wait between two codes.
@@ -422,17 +423,19 @@ async fn what_is_over_is_removed() {
         ("accounts", "created_at"),
     ];
     assert!(app.terminate().await.success());
-    let database = rusqlite::Connection::open(app.data_folder().join("services/auth.sqlite")).expect("the service's file");
-    let unconfirmed = "INSERT INTO accounts (id, phone, password_hash, created_at) VALUES ('018f4c5e-7b1a-7c3d-8e9f-0123456789ab', '+12015559999', 'x', 1)";
-    database.execute(unconfirmed, []).expect("an account of before");
-    let count = |database: &rusqlite::Connection, table: &str| -> i64 {
-        database.query_row(&format!("SELECT COUNT(*) FROM {table}"), [], |row| row.get(0)).expect("a count")
+    let (now, a_year) = match app.database() {
+        Some(_) => ("now()", "INTERVAL '366 days'"),
+        None => ("1", "31622400000000"),
     };
+    let unconfirmed = format!(
+        "INSERT INTO accounts (id, phone, password_hash, created_at) VALUES ('018f4c5e-7b1a-7c3d-8e9f-0123456789ab', '+12015559999', 'x', {now})"
+    );
+    stored::execute(&app, "auth", &unconfirmed);
+    let count = |app: &TestApp, table: &str| stored::number(app, "auth", &format!("SELECT COUNT(*) FROM {table}")).expect("a count");
     for (table, time) in TIMES {
-        assert!(count(&database, table) > 0, "{table}");
-        database.execute(&format!("UPDATE {table} SET {time} = {time} - 31622400000000"), []).expect("older rows");
+        assert!(count(&app, table) > 0, "{table}");
+        stored::execute(&app, "auth", &format!("UPDATE {table} SET {time} = {time} - {a_year}"));
     }
-    drop(database);
     app.restart().await;
     // The history is removed last.
     until("the history has nothing of before", async || {
@@ -441,8 +444,7 @@ async fn what_is_over_is_removed() {
     })
     .await;
     assert!(app.terminate().await.success());
-    let database = rusqlite::Connection::open(app.data_folder().join("services/auth.sqlite")).expect("the service's file");
-    let kept: Vec<(&str, i64)> = TIMES.iter().map(|(table, _)| (*table, count(&database, table))).collect();
+    let kept: Vec<(&str, i64)> = TIMES.iter().map(|(table, _)| (*table, count(&app, table))).collect();
     let expected = TIMES.map(|(table, _)| (table, if table == "accounts" { 1 } else { 0 }));
     assert_eq!(kept, expected);
 }
@@ -469,8 +471,7 @@ fn log_in(app: &TestApp, phone: &str, password: &str, device: &str) -> Ask {
 /// So many codes that were sent to the number, newest first.
 async fn codes_sent_to(app: &TestApp, phone: &str, count: usize) -> Vec<String> {
     until("the codes are sent", async || {
-        let outbox = app.get("/dev/outbox").send().await.expect(StatusCode::OK);
-        let items = outbox["items"].as_array().expect("items").clone();
+        let items = app.outbox().await;
         let codes = items.iter().filter(|item| item["to"] == phone).filter_map(|item| item["code"].as_str().map(str::to_owned));
         Some(codes.collect::<Vec<_>>()).filter(|codes| codes.len() >= count)
     })

@@ -131,9 +131,8 @@ async fn a_push_token_moves_to_who_registers_it_and_tells_nothing_of_who_had_it(
     app.say(&friend, &to_ada, "for Ada").await;
     app.say(&friend, &to_bala, "for Bala").await;
     let pushes = until("a push", async || {
-        let outbox = app.get("/dev/outbox").send().await.expect(StatusCode::OK);
-        let items = outbox["items"].as_array().expect("items").iter();
-        let pushes: Vec<_> = items.filter(|item| item["channel"] == "push").map(|item| item["body"].clone()).collect();
+        let items = app.outbox().await;
+        let pushes: Vec<_> = items.iter().filter(|item| item["channel"] == "push").map(|item| item["body"].clone()).collect();
         (!pushes.is_empty()).then_some(pushes)
     })
     .await;

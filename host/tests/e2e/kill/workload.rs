@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
@@ -28,6 +28,10 @@ const SECOND_DEVICES: usize = 5;
 const PAUSE_MS: std::ops::Range<u64> = 0..60;
 /// One message in so many is sent again after its answer.
 const REPEAT_EVERY: usize = 10;
+/// Between an answer that the host cannot take a message now and the next try.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// After that a request is sent again, to another host where there is one.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 /// How long a device collects before it acknowledges.
 const ACK_EVERY: Duration = Duration::from_millis(40);
 
@@ -36,8 +40,10 @@ pub struct Workload {
     pub devices: Vec<Device>,
     pub conversations: Vec<Conversation>,
     client: reqwest::Client,
-    /// The host's URL; none while it is down.
-    address: watch::Receiver<Option<String>>,
+    /// The URLs of the hosts that are up.
+    addresses: watch::Receiver<Vec<String>>,
+    /// Whose turn it is among them.
+    turn: AtomicUsize,
     /// Ends the writing of new messages.
     pub stop: watch::Sender<bool>,
     /// Ends the devices.
@@ -46,6 +52,10 @@ pub struct Workload {
     pub unanswered: AtomicU64,
     pub retries: AtomicU64,
     pub connections: AtomicU64,
+    /// From the loss of a device's connection until it had everything again.
+    pub longest_silence: Mutex<Duration>,
+    /// Whether a device leaves a host that is taken off the list while the connection stands: it would not notice one that was stopped.
+    pub leave_unlisted: AtomicBool,
 }
 
 pub struct Device {
@@ -151,7 +161,7 @@ pub fn start(workload: &Arc<Workload>) -> Tasks {
 }
 
 /// Signs the users up, opens their conversations, and registers second devices and push tokens for some.
-pub async fn set_up(app: &TestApp, address: watch::Receiver<Option<String>>) -> Workload {
+pub async fn set_up(app: &TestApp, addresses: watch::Receiver<Vec<String>>) -> Workload {
     let mut people = Vec::new();
     for _ in 0..PEOPLE {
         people.push(app.someone().await);
@@ -183,13 +193,16 @@ pub async fn set_up(app: &TestApp, address: watch::Receiver<Option<String>>) -> 
         devices,
         conversations,
         client: app.client.clone(),
-        address,
+        addresses,
+        turn: AtomicUsize::new(0),
         stop: watch::Sender::new(false),
         done: watch::Sender::new(false),
         answered: Mutex::default(),
         unanswered: AtomicU64::new(0),
         retries: AtomicU64::new(0),
         connections: AtomicU64::new(0),
+        longest_silence: Mutex::default(),
+        leave_unlisted: AtomicBool::new(false),
     }
 }
 
@@ -202,11 +215,18 @@ impl Workload {
         *self.stop.borrow()
     }
 
-    /// The host's URL, once it is up.
+    /// The next host's URL, once one is up.
     async fn url(&self) -> String {
-        let mut address = self.address.clone();
-        let url = address.wait_for(Option::is_some).await.expect("the test outlives its users");
-        url.clone().expect("waited for")
+        let mut addresses = self.addresses.clone();
+        let urls = addresses.wait_for(|urls| !urls.is_empty()).await.expect("the test outlives its users");
+        urls[self.turn.fetch_add(1, Ordering::Relaxed) % urls.len()].clone()
+    }
+
+    /// Until this host is to be left.
+    async fn unlisted(&self, url: &str) {
+        let mut addresses = self.addresses.clone();
+        let gone = addresses.wait_for(|urls| self.leave_unlisted.load(Ordering::Relaxed) && !urls.iter().any(|other| other == url));
+        let _ = gone.await.map(drop);
     }
 
     /// Each person's messages are all of their conversations; receipts come for their own, from each who got one.
@@ -309,15 +329,19 @@ async fn post_until_answered(workload: &Workload, person: usize, draft: &Draft) 
     loop {
         let url = workload.url().await;
         let request = workload.client.post(format!("{url}/api/v1/messages")).bearer_auth(&workload.people[person].access_token);
+        let request = request.timeout(ANSWER_WITHIN);
         let answer = async {
             let reply = request.json(&draft.body).send().await?;
-            Ok::<_, reqwest::Error>((reply.status(), reply.text().await?))
+            let retry_after = reply.headers().contains_key("retry-after");
+            Ok::<_, reqwest::Error>((reply.status(), retry_after, reply.text().await?))
         };
         match answer.await {
-            Ok((StatusCode::CREATED, body)) => return serde_json::from_str(&body).expect("a message"),
-            // Starting up or shutting down.
-            Ok((StatusCode::SERVICE_UNAVAILABLE, _)) => {}
-            Ok((status, body)) => panic!("{status} for {}: {body}", draft.client_message_id),
+            Ok((StatusCode::CREATED, _, body)) => return serde_json::from_str(&body).expect("a message"),
+            Ok((status, retry_after, body)) if is_away(Some(status.as_u16().into())) => {
+                assert!(retry_after || status != StatusCode::SERVICE_UNAVAILABLE, "no Retry-After: {body}");
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+            Ok((status, _, body)) => panic!("{status} for {}: {body}", draft.client_message_id),
             Err(_) => {
                 workload.retries.fetch_add(1, Ordering::SeqCst);
             }
@@ -334,13 +358,24 @@ struct InFlight {
     draft: Option<Draft>,
     /// When the next one is made.
     next: tokio::time::Instant,
+    /// When the draft is sent again, after it was answered that the host cannot take it now.
+    again: Option<tokio::time::Instant>,
+}
+
+impl InFlight {
+    /// When there is something to send.
+    fn due(&self, stopped: bool) -> Option<tokio::time::Instant> {
+        if self.draft.is_some() { self.again } else { Some(self.next).filter(|_| !stopped) }
+    }
 }
 
 /// Connects, checks that events come in order, acknowledges, and reconnects where it was cut, until the end of the test.
 async fn use_device(workload: Arc<Workload>, at: usize, writer: Option<MessageWriter>) {
     let device = &workload.devices[at];
-    let mut writing = writer.map(|writer| InFlight { writer, draft: None, next: tokio::time::Instant::now() });
+    let mut writing = writer.map(|writer| InFlight { writer, draft: None, next: tokio::time::Instant::now(), again: None });
     let mut done = workload.done.subscribe();
+    // Since when the device is without a connection.
+    let mut silent_since = None;
     loop {
         let url = tokio::select! {
             url = workload.url() => url,
@@ -349,9 +384,14 @@ async fn use_device(workload: Arc<Workload>, at: usize, writer: Option<MessageWr
         let since = device.received.lock().feed.len() as u64;
         if let Ok(socket) = Socket::connect(&url, &device.signed_in, since).await {
             workload.connections.fetch_add(1, Ordering::SeqCst);
-            if stay_connected(&workload, device, socket, &mut writing).await {
+            let over = tokio::select! {
+                over = stay_connected(&workload, device, socket, &mut writing, &mut silent_since) => over,
+                () = workload.unlisted(&url) => false,
+            };
+            if over {
                 return;
             }
+            silent_since.get_or_insert_with(Instant::now);
         } else {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -367,20 +407,35 @@ async fn over(done: &mut watch::Receiver<bool>) {
 }
 
 /// Until the socket closes; true at the end of the test.
-async fn stay_connected(workload: &Workload, device: &Device, mut socket: Socket, writing: &mut Option<InFlight>) -> bool {
+async fn stay_connected(
+    workload: &Workload,
+    device: &Device,
+    mut socket: Socket,
+    writing: &mut Option<InFlight>,
+    silent_since: &mut Option<Instant>,
+) -> bool {
     let mut done = workload.done.subscribe();
     let mut acknowledged = 0;
     let mut acknowledge = tokio::time::interval(ACK_EVERY);
-    if let Some(draft) = writing.as_ref().and_then(|writing| writing.draft.as_ref())
-        && socket.send(frame_of(draft)).await.is_err()
-    {
-        return false;
+    if let Some(writing) = writing.as_mut() {
+        writing.again = None;
+        if let Some(draft) = &writing.draft
+            && socket.send(frame_of(draft)).await.is_err()
+        {
+            return false;
+        }
     }
     loop {
-        let next = writing.as_ref().filter(|writing| writing.draft.is_none() && !workload.stopped()).map(|writing| writing.next);
+        let due = writing.as_ref().and_then(|writing| writing.due(workload.stopped()));
         tokio::select! {
             frame = socket.next() => match frame {
-                Some(frame) => take(workload, device, &frame, writing),
+                Some(frame) => {
+                    if let Some(since) = silent_since.take_if(|_| frame["type"] == "caught_up") {
+                        let mut longest = workload.longest_silence.lock();
+                        *longest = since.elapsed().max(*longest);
+                    }
+                    take(workload, device, &frame, writing);
+                }
                 None => return false,
             },
             _ = acknowledge.tick() => {
@@ -390,9 +445,10 @@ async fn stay_connected(workload: &Workload, device: &Device, mut socket: Socket
                 }
                 acknowledged = seq;
             }
-            () = tokio::time::sleep_until(next.unwrap_or_else(tokio::time::Instant::now)), if next.is_some() => {
+            () = tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => {
                 let writing = writing.as_mut().expect("only a writer has a next message");
-                let draft = writing.draft.insert(writing.writer.next(workload));
+                writing.again = None;
+                let draft = writing.draft.get_or_insert_with(|| writing.writer.next(workload));
                 if socket.send(frame_of(draft)).await.is_err() {
                     return false;
                 }
@@ -421,8 +477,18 @@ fn take(workload: &Workload, device: &Device, frame: &Value, writing: &mut Optio
             writing.writer.answered(workload, &draft, &frame["payload"]);
             writing.next = tokio::time::Instant::now() + writing.writer.pause();
         }
+        Some("error") if is_away(frame["payload"]["status"].as_u64()) && frame["id"].is_string() => {
+            workload.retries.fetch_add(1, Ordering::SeqCst);
+            let writing = writing.as_mut().expect("only a writer gets replies");
+            writing.again = Some(tokio::time::Instant::now() + AGAIN_AFTER);
+        }
         _ => panic!("{} on {}: {frame}", device.signed_in.phone, device.signed_in.device),
     }
+}
+
+/// What the host answers while it starts, ends, or is without its database.
+fn is_away(status: Option<u64>) -> bool {
+    matches!(status, Some(503 | 504))
 }
 
 /// A socket that may be cut at any moment.
