@@ -573,6 +573,8 @@ pub const DEVICE_HOSTS_RELEASED_AT_ONCE: usize = 500;
 pub const DEVICE_HOSTS_GATHER_MS: u64 = 20;
 /// How often the devices of hosts that are gone are looked for, and a host's own are compared with what it has, in milliseconds.
 pub const DEVICE_HOSTS_SWEEP_MS: u64 = 5_000;
+/// The devices of a host that was not seen for so long are released by others, in milliseconds.
+pub const DEVICE_HOSTS_LOST_MS: u64 = 10_000;
 /// While the shared cache is away: how often it is asked whether it is back, in milliseconds, and the keys that one host may write meanwhile.
 pub const CACHE_AWAY_POLL_MS: u64 = 200;
 pub const CACHE_AWAY_KEYS_MAX: usize = 100_000;

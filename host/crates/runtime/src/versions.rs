@@ -110,7 +110,8 @@ impl ServiceVersions {
 
     /// None for a service that never had one.
     pub fn find(&self, service: &ServiceName) -> Option<Arc<Versions>> {
-        self.services.load().get(service).cloned()
+        // One that was asked for and never had a version is known and empty.
+        self.services.load().get(service).cloned().filter(|versions| !versions.artifacts.is_empty() || !versions.history().is_empty())
     }
 
     /// As `find`, with nothing in it for a service that never had a version.

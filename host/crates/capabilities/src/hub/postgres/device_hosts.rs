@@ -11,6 +11,7 @@ use crate::hub::FeedError;
 use crate::hub::{Announced, CONNECTED, ClaimError, Claimed, DISCONNECTED, DeviceHosts, DeviceSocket};
 use crate::sql::SqlError;
 use crate::sql::postgres::rows::{add, identifier, number, signed, string, unreadable, unreadable_because, unsigned};
+use echo_base::limits;
 
 #[cfg(test)]
 mod tests;
@@ -98,9 +99,10 @@ impl DeviceHosts for PostgresFeed {
     async fn release_of_lost_hosts(&self, announced: Announced) -> Result<u64, FeedError> {
         let mut given = PgArguments::default();
         add(&mut given, self.shared.node.clone())?;
-        add(&mut given, echo_base::limits::DEVICE_HOSTS_RELEASED_AT_ONCE as i64)?;
+        add(&mut given, limits::DEVICE_HOSTS_RELEASED_AT_ONCE as i64)?;
+        add(&mut given, limits::DEVICE_HOSTS_LOST_MS as f64 / 1_000.0)?;
         let sql = "WITH gone AS (SELECT known.user_id, known.device FROM device_host AS known
-                WHERE known.node <> $1 AND NOT EXISTS (SELECT 1 FROM node WHERE node.name = known.node AND node.seen_at > clock_timestamp() - interval '10 seconds')
+                WHERE known.node <> $1 AND NOT EXISTS (SELECT 1 FROM node WHERE node.name = known.node AND node.seen_at > clock_timestamp() - make_interval(secs => $3))
                 ORDER BY known.user_id, known.device LIMIT $2 FOR UPDATE OF known)
             DELETE FROM device_host AS known USING gone WHERE known.user_id = gone.user_id AND known.device = gone.device
             RETURNING known.user_id::text, known.device, known.connection::text, known.session::text";

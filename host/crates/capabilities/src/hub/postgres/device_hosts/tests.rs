@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::hub::Feed;
+use crate::nodes::NodeIdentity;
+use crate::nodes::postgres::PostgresNodes;
 use crate::sql::postgres::fixture::{Server, settings};
 use crate::sql::{Effect, Outbox};
 
@@ -96,6 +98,23 @@ async fn what_a_killed_host_had_goes_at_its_next_start_and_the_others_stay() {
     assert_eq!(pair.one.release_own(ALL).await.expect("releases"), 1);
     assert_eq!(pair.one.online(&[user, neighbour]).await.expect("answers"), [neighbour]);
     assert_eq!(pair.events().await, [said("disconnected", "phone")]);
+}
+
+#[tokio::test]
+async fn what_a_host_had_that_is_gone_is_released_by_another() {
+    let server = Server::start().await;
+    let pair = Pair::new(&server, "gone").await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let backend = server.backend_of("one", "gone", settings(4)).await;
+    // The one is there, the other is not.
+    let identity = NodeIdentity { name: "one".to_owned(), advertise: String::new(), version: "1".to_owned() };
+    let _nodes = PostgresNodes::open(&backend, identity, folder.path()).await.expect("opens");
+    let (user, neighbour) = (Uuid::now_v7(), Uuid::now_v7());
+    pair.one.claim(&socket(user, "phone"), 5, NONE).await.expect("claims");
+    pair.other.claim(&socket(neighbour, "laptop"), 5, NONE).await.expect("claims");
+    assert_eq!(pair.one.release_of_lost_hosts(ALL).await.expect("releases"), 1);
+    assert_eq!(pair.one.online(&[user, neighbour]).await.expect("answers"), [user]);
+    assert_eq!(pair.events().await, [said("disconnected", "laptop")]);
 }
 
 #[tokio::test]
