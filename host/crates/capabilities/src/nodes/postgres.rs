@@ -320,7 +320,7 @@ mod tests {
         age(&server, limits::NODE_AWAY_MS).await;
         let second = start(&server, "a", folders[1].path()).await.expect("opens");
         second.beat(NodeState::Serving, &NodeReport::default()).await.expect("beats");
-        let replaced = first.beat(NodeState::Serving, &NodeReport::default()).await.err().expect("refused");
+        let replaced = first.beat(NodeState::Serving, &NodeReport::default()).await.expect_err("refused");
         assert!(matches!(replaced, NodesError::Replaced(_)), "{replaced}");
         first.leave().await.expect("leaves");
         assert_eq!(second.list().await.expect("lists").len(), 1, "it takes nothing from the one that has its name now");

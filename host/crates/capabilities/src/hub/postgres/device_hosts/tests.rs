@@ -78,7 +78,7 @@ async fn devices_are_counted_over_all_hosts_however_they_come() {
     let pair = Pair::new(&server, "count").await;
     let user = Uuid::now_v7();
     let sockets: Vec<DeviceSocket> = (0..8).map(|number| socket(user, &format!("device {number}"))).collect();
-    let host = |number: usize| if number % 2 == 0 { &pair.one } else { &pair.other };
+    let host = |number: usize| if number.is_multiple_of(2) { &pair.one } else { &pair.other };
     let claims = sockets.iter().enumerate().map(async |(number, socket)| host(number).claim(socket, 3, NONE).await);
     let outcomes = futures_util::future::join_all(claims).await;
     let refused = outcomes.iter().filter(|outcome| matches!(outcome, Err(ClaimError::TooManyDevices))).count();
