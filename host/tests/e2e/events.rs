@@ -5,6 +5,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::app::{ALL, Person, TestApp, until};
+use crate::hosts::EVENTS_BYTES_MAX;
 
 const ADMIN: &str = "+14155552671";
 const ROLES: (&str, &str) = ("ECHO_SERVICES__AUTH__ROLES", "+14155552671=admin");
@@ -29,7 +30,7 @@ async fn queue_is(app: &TestApp, expect: &str) {
 async fn without_nats_messages_arrive_and_their_events_reach_other_services_when_it_is_back() {
     let mut nats = tokio::task::spawn_blocking(|| Nats::start(&std::env::temp_dir(), 1).expect("a server")).await.expect("no panic");
     let urls = nats.urls().join(",");
-    let app = TestApp::with_postgres(&ALL, &[ROLES, ("ECHO_EVENTS__URL", &urls)]).await;
+    let app = TestApp::with_postgres(&ALL, &[ROLES, ("ECHO_EVENTS__URL", &urls), ("ECHO_EVENTS__BYTES_MAX", EVENTS_BYTES_MAX)]).await;
     let admin = app.sign_up(ADMIN, "desk").await;
     let (ada, bala) = app.two().await;
     let talk = app.conversation(&ada, &bala).await;

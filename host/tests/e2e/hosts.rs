@@ -11,6 +11,7 @@ use crate::kill;
 /// Kills in every run; `ECHO_HOST_KILLS` asks for more.
 const KILLS: usize = 4;
 const BETWEEN_KILLS: Duration = Duration::from_secs(5);
+pub const EVENTS_BYTES_MAX: &str = "67108864";
 
 /// Hosts that share a database, a Redis and a NATS; the database goes last.
 async fn hosts(count: usize, further: &[(&str, &str)]) -> (Database, Vec<TestApp>) {
@@ -21,6 +22,8 @@ async fn hosts(count: usize, further: &[(&str, &str)]) -> (Database, Vec<TestApp
     let mut settings = on_postgres(&database).to_vec();
     let shared = [("CACHE__URL", &redis), ("CACHE__PREFIX", &prefix), ("EVENTS__URL", &nats), ("EVENTS__PREFIX", &prefix)];
     settings.extend(shared.map(|(key, value)| (format!("ECHO_{key}"), value.clone())));
+    // The server sets that much aside for each of these systems at once.
+    settings.push(("ECHO_EVENTS__BYTES_MAX".to_owned(), EVENTS_BYTES_MAX.to_owned()));
     settings.extend(further.iter().map(|(key, value)| (key.to_string(), value.to_string())));
     let mut hosts = Vec::new();
     for _ in 0..count {
