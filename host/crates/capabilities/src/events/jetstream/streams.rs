@@ -121,7 +121,9 @@ impl Streams {
     }
 
     pub fn is_connected(&self) -> bool {
+        // The client says that it is connected a moment before it knows what server that is.
         self.client.connection_state() == ConnectionState::Connected
+            && self.client.try_server_info().is_some_and(|info| !info.version.is_empty())
     }
 
     /// Errors: the server is too old, in words for the operator.
@@ -204,6 +206,12 @@ impl Streams {
                     if replicas > 1 && reason.error_code() == ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED =>
                 {
                     tracing::warn!(stream = config.name, replicas, "NATS is a single server: events are kept once");
+                }
+                CreateStreamErrorKind::JetStream(reason) if reason.error_code() == ErrorCode::STORAGE_RESOURCES_EXCEEDED => {
+                    let bytes = self.bytes_max;
+                    return Err(away(format!(
+                        "NATS has no room for {bytes} bytes: lower events.bytes_max, or raise max_file_store there ({error})"
+                    )));
                 }
                 _ => return Err(away(error)),
             }

@@ -448,3 +448,13 @@ async fn dead_letters_outlive_the_loss_of_jetstream_also_while_they_are_replayed
     assert_eq!(back.iter().map(|letter| &letter.event).collect::<Vec<_>>(), [&letter.event]);
     host.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_that_have_no_room_for_the_events_are_said_with_what_to_do() {
+    let server = Server::start().await;
+    let settings = JetStreamSettings { bytes_max: 1 << 50, ..settings(&nats(), &prefix()) };
+    let host = Host::start(&server, "one", "room", settings).await;
+    let refused = host.queue.ping().await.expect_err("there is no room");
+    assert!(refused.to_string().contains("lower events.bytes_max"), "{refused}");
+    host.end().await;
+}
