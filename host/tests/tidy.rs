@@ -49,7 +49,10 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     // `config` reads an origin with it.
     ("http", &["gateway/", "hub/", "admin/", "problem.rs", "app.rs", "config.rs"]),
     ("rusqlite", &["capabilities/sql/sqlite/"]),
-    ("redis", &["capabilities/rates/redis.rs", "capabilities/cache/redis.rs", "capabilities/bus/redis.rs"]),
+    (
+        "redis",
+        &["capabilities/rates/redis.rs", "capabilities/cache/redis.rs", "capabilities/bus/redis.rs", "capabilities/redis_connection.rs"],
+    ),
     ("async_nats", &["capabilities/bus/nats.rs", "capabilities/events/jetstream/"]),
     ("sqlparser", &["capabilities/sql/migration.rs", "capabilities/sql/postgres/guard.rs"]),
     ("percent_encoding", &["gateway/routes.rs", "gateway/dispatch/stream/"]),

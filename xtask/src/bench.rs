@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
-    plugins::{self, ECHOD_PACKAGES, Plugins},
+    plugins::{self, ECHOD, Plugins},
     step::{self, say},
     workspace::Workspace,
 };
@@ -32,7 +32,7 @@ pub struct Bench {
 impl Bench {
     pub fn run(&self, workspace: &Workspace) -> Result<()> {
         say("building echod and the harness, as a release");
-        step::run(workspace.cargo().args(["build", "--locked", "--release"]).args(ECHOD_PACKAGES))?;
+        step::run(workspace.cargo().args(["build", "--locked", "--release"]).args(ECHOD))?;
         step::run(&mut self.harness(workspace, &["--no-run"]))?;
         let echod = workspace.released_echod();
         Plugins::with_guests_packed_with(echod.clone()).run(workspace)?;
@@ -49,7 +49,7 @@ impl Bench {
 
     fn harness(&self, workspace: &Workspace, arguments: &[&str]) -> Command {
         let mut command = workspace.cargo();
-        command.args(["bench", "--locked", "--bench", "bench"]).args(ECHOD_PACKAGES).args(arguments);
+        command.args(["bench", "--locked", "--workspace", "--bench", "bench"]).args(arguments);
         command
     }
 }

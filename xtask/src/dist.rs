@@ -12,7 +12,7 @@ use clap::Args;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    plugins::{self, ECHOD_PACKAGES, Plugins},
+    plugins::{self, ECHOD, Plugins},
     sbom::{self, Product},
     setup::TARGET,
     step::{self, say},
@@ -34,7 +34,7 @@ pub struct Dist {
 impl Dist {
     pub fn run(&self, workspace: &Workspace) -> Result<()> {
         say("building echod, as a release");
-        step::run(workspace.cargo().args(["build", "--locked", "--release"]).args(ECHOD_PACKAGES))?;
+        step::run(workspace.cargo().args(["build", "--locked", "--release"]).args(ECHOD))?;
         let echod = workspace.released_echod();
         Plugins::packed_with(echod.clone()).run(workspace)?;
 

@@ -91,7 +91,7 @@ impl Plugins {
         }
         if !self.echod_is_built {
             say("building echod");
-            step::run(workspace.cargo().args(["build", "--locked"]).args(ECHOD_PACKAGES))?;
+            step::run(workspace.cargo().args(["build", "--locked"]).args(ECHOD))?;
         }
         Ok(workspace.echod())
     }
@@ -129,9 +129,9 @@ impl ComponentOf {
     }
 }
 
-/// The SDK is named with echod because a feature of one of its macros' dependencies changes how wasmtime is built: with it, this build
-/// and that of the whole workspace share every dependency.
-pub const ECHOD_PACKAGES: [&str; 4] = ["--package", "echod", "--package", "echo-sdk"];
+/// What cargo builds of echod. The whole workspace is selected: which packages are decides the features of what they depend on, and so this build and that of
+/// all tests share every library.
+pub const ECHOD: [&str; 3] = ["--workspace", "--bin", "echod"];
 
 /// Folder of the components as the compiler left them.
 pub fn bare_components(workspace: &Workspace) -> PathBuf {

@@ -1,5 +1,5 @@
 //! What the hosts of a test run on. Without anything said, one host on the embedded engines. `ECHO_TEST_SQL=postgres`: one host on PostgreSQL.
-//! `ECHO_TEST_HOSTS=2` (or more): so many hosts on PostgreSQL and Redis, and every request and every socket of the test's client goes to another of
+//! `ECHO_TEST_HOSTS=2` (or more): so many hosts on PostgreSQL, Redis and NATS, and every request and every socket of the test's client goes to another of
 //! them, chosen at random by `ECHO_TEST_SEED` (1).
 //!
 //! A test that makes no sense there is named in `only.txt` with the reason. Asked for, it runs on what it is for; `cargo xtask test` prints the name and
@@ -54,12 +54,22 @@ pub fn hosts() -> usize {
     std::env::var("ECHO_TEST_HOSTS").map_or(1, |count| count.parse().expect("ECHO_TEST_HOSTS: a number of hosts"))
 }
 
+/// Of each test: the servers that tests share set it aside at once.
+pub const EVENTS_BYTES_MAX: &str = "67108864";
+
 /// Settings that all hosts of one test have in common.
 pub fn shared_by_hosts() -> Vec<(String, String)> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let redis = echo_engines::redis::of_this_process().unwrap_or_else(|error| panic!("{error}"));
     let prefix = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let settings = [("ECHO_CACHE__URL", redis.as_str()), ("ECHO_CACHE__PREFIX", &prefix)];
+    let nats = echo_engines::nats::of_this_process().unwrap_or_else(|error| panic!("{error}"));
+    let settings = [
+        ("ECHO_CACHE__URL", redis.as_str()),
+        ("ECHO_CACHE__PREFIX", &prefix),
+        ("ECHO_EVENTS__URL", &nats),
+        ("ECHO_EVENTS__PREFIX", &prefix),
+        ("ECHO_EVENTS__BYTES_MAX", EVENTS_BYTES_MAX),
+    ];
     settings.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec()
 }
 

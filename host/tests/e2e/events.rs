@@ -5,7 +5,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::app::{ALL, Person, TestApp, until};
-use crate::hosts::EVENTS_BYTES_MAX;
+use crate::backing::EVENTS_BYTES_MAX;
 
 const ADMIN: &str = "+14155552671";
 const ROLES: (&str, &str) = ("ECHO_SERVICES__AUTH__ROLES", "+14155552671=admin");

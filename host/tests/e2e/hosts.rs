@@ -6,24 +6,18 @@ use echo_engines::postgres::Database;
 use tokio::sync::watch;
 
 use crate::app::{Person, Socket, TestApp, new_database, on_postgres};
+use crate::backing::shared_by_hosts;
 use crate::kill;
 
 /// Kills in every run; `ECHO_HOST_KILLS` asks for more.
 const KILLS: usize = 4;
 const BETWEEN_KILLS: Duration = Duration::from_secs(5);
-pub const EVENTS_BYTES_MAX: &str = "67108864";
 
 /// Hosts that share a database, a Redis and a NATS; the database goes last.
 async fn hosts(count: usize, further: &[(&str, &str)]) -> (Database, Vec<TestApp>) {
     let database = new_database();
-    let redis = echo_engines::redis::of_this_process().expect("a server");
-    let nats = tokio::task::spawn_blocking(echo_engines::nats::of_this_process).await.expect("no panic").expect("a server");
-    let prefix = database.url().rsplit('/').next().expect("a name").replace('_', "-");
     let mut settings = on_postgres(&database).to_vec();
-    let shared = [("CACHE__URL", &redis), ("CACHE__PREFIX", &prefix), ("EVENTS__URL", &nats), ("EVENTS__PREFIX", &prefix)];
-    settings.extend(shared.map(|(key, value)| (format!("ECHO_{key}"), value.clone())));
-    // The server sets that much aside for each of these systems at once.
-    settings.push(("ECHO_EVENTS__BYTES_MAX".to_owned(), EVENTS_BYTES_MAX.to_owned()));
+    settings.extend(tokio::task::spawn_blocking(shared_by_hosts).await.expect("no panic"));
     settings.extend(further.iter().map(|(key, value)| (key.to_string(), value.to_string())));
     let mut hosts = Vec::new();
     for _ in 0..count {

@@ -8,15 +8,29 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::app::{TestApp, new_database, on_postgres, until};
+use crate::backing::shared_by_hosts;
 use crate::candidate::repacked;
 use crate::load::Lookups;
 
 /// Of each client between two requests.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// A database, and what else its hosts share.
+struct Common(Database, Vec<(String, String)>);
+
+impl Common {
+    async fn new() -> Self {
+        Self(new_database(), tokio::task::spawn_blocking(shared_by_hosts).await.expect("no panic"))
+    }
+
+    fn settings(&self) -> Vec<(String, String)> {
+        on_postgres(&self.0).into_iter().chain(self.1.clone()).collect()
+    }
+}
+
 /// The host of this name, with the same data as all others of the database.
-async fn host(database: &Database, name: &str, services: &[&str]) -> TestApp {
-    let settings = on_postgres(database);
+async fn host(common: &Common, name: &str, services: &[&str]) -> TestApp {
+    let settings = common.settings();
     let mut settings: Vec<(&str, &str)> = settings.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     settings.push(("ECHO_NODE__NAME", name));
     TestApp::with(services, &settings).await
@@ -33,9 +47,9 @@ fn states(nodes: &[Value]) -> Vec<(&str, &str)> {
 
 #[tokio::test]
 async fn the_operator_sees_every_host_and_what_it_runs() {
-    let database = new_database();
-    let one = host(&database, "one", &["location"]).await;
-    let mut two = host(&database, "two", &["location"]).await;
+    let common = Common::new().await;
+    let one = host(&common, "one", &["location"]).await;
+    let mut two = host(&common, "two", &["location"]).await;
     let nodes = until("both to serve", async || {
         let nodes = nodes_of(&one).await;
         (states(&nodes) == [("one", "serving"), ("two", "serving")]).then_some(nodes)
@@ -55,10 +69,17 @@ async fn the_operator_sees_every_host_and_what_it_runs() {
 
     let mut third = Command::new(env!("CARGO_BIN_EXE_echod"));
     third.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data"]).arg(one.data.path().join("other"));
-    third.envs(on_postgres(&database)).env("ECHO_NODE__NAME", "one");
+    third.envs(common.settings()).env("ECHO_NODE__NAME", "one");
     let output = third.output().expect("echod runs");
     let says = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && says.contains("another host is running as one") && says.contains("node.name"), "{says}");
+
+    // Its queue would be its own.
+    let mut alone = Command::new(env!("CARGO_BIN_EXE_echod"));
+    alone.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data"]).arg(one.data.path().join("alone"));
+    let output = alone.envs(on_postgres(&common.0)).env("ECHO_NODE__NAME", "alone").output().expect("echod runs");
+    let says = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && says.contains("several hosts need events.url"), "{says}");
 
     two.kill();
     until("the killed one to be away", async || (states(&nodes_of(&one).await) == [("one", "serving"), ("two", "away")]).then_some(()))
@@ -92,9 +113,9 @@ async fn running(app: &TestApp) -> Vec<String> {
 
 #[tokio::test]
 async fn a_service_is_replaced_on_all_hosts_while_all_serve() {
-    let database = new_database();
-    let one = host(&database, "one", &["location"]).await;
-    let mut two = host(&database, "two", &["location"]).await;
+    let common = Common::new().await;
+    let one = host(&common, "one", &["location"]).await;
+    let mut two = host(&common, "two", &["location"]).await;
     until("both to serve", async || (states(&nodes_of(&one).await) == [("one", "serving"), ("two", "serving")]).then_some(())).await;
     let load = [Lookups::start(&one, 4, PAUSE), Lookups::start(&two, 4, PAUSE)];
     for (number, app) in [&one, &two, &one, &two].into_iter().enumerate() {

@@ -559,6 +559,8 @@ pub const BUS_RECONNECT_FIRST_MS: u64 = 20;
 pub const BUS_RECONNECT_LAST_MS: u64 = 1_000;
 /// One message on the bus. NATS takes 1 MiB as it comes.
 pub const BUS_MESSAGE_BYTES_MAX: usize = 512 * 1024;
+/// Users in one item of it; a push to more of them is several items.
+pub const BUS_ITEM_USERS_MAX: usize = 1_000;
 /// Messages that wait for a subscriber; beyond, some are lost, and it is told.
 pub const BUS_MESSAGES_WAITING_MAX: usize = 4_096;
 /// Batches that wait to be sent to other hosts; beyond, they are left to the feeds, where the other hosts find them.

@@ -15,6 +15,7 @@ pub mod nodes;
 pub mod pace;
 pub mod passwords;
 pub mod rates;
+mod redis_connection;
 pub mod senders;
 pub mod sql;
 pub mod tokens;

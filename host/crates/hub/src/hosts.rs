@@ -189,6 +189,9 @@ impl Hosts {
             let number = numbers.entry(node.clone()).or_default();
             for items in message::within_bound(items) {
                 *number += 1;
+                if items.is_empty() {
+                    continue;
+                }
                 // Lost, the number is missing there.
                 if let Err(error) = self.bus.publish(&subject_of(&node), Message { from: self.boot, number: *number, items }.bytes()).await
                 {

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use ::redis::aio::{ConnectionManager, ConnectionManagerConfig, PubSub};
+use ::redis::aio::{ConnectionManager, PubSub};
 use ::redis::{Client, cmd};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::{BusError, Delivery, HubBus, Subscription};
+use crate::redis_connection;
 use echo_base::limits;
 
 pub struct RedisBus {
@@ -21,12 +22,7 @@ impl RedisBus {
     /// `url`: `redis://` or, with TLS, `rediss://`. Connects when it is first asked, and again whenever the connection is lost. Errors: an address that cannot
     /// be read.
     pub fn open(url: &str, prefix: &str) -> Result<Self, BusError> {
-        let client = Client::open(url).map_err(error_of)?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(Duration::from_millis(limits::BUS_CONNECT_MS)))
-            .set_response_timeout(Some(Duration::from_millis(limits::BUS_ANSWER_MS)))
-            .set_number_of_retries(0);
-        let connection = ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(error_of)?;
+        let (client, connection) = redis_connection::open(url).map_err(error_of)?;
         Ok(Self { client, connection, prefix: prefix.to_owned() })
     }
 

@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
-use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use ::redis::{Client, Cmd, ErrorKind, FromRedisValue, RedisError, Script, ServerErrorKind, cmd, pipe};
+use ::redis::aio::ConnectionManager;
+use ::redis::{Cmd, ErrorKind, FromRedisValue, RedisError, Script, ServerErrorKind, cmd, pipe};
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Cache, CacheError};
+use crate::redis_connection;
 use echo_base::limits;
 
 /// Beyond it a time to live is no end: Redis counts milliseconds since 1970 in 63 bits.
@@ -29,13 +30,7 @@ impl RedisCache {
     /// `url`: `redis://` or, with TLS, `rediss://`. Connects when it is first asked, and again whenever the connection is lost.
     /// Errors: an address that cannot be read.
     pub fn open(url: &str, prefix: &str) -> Result<Self, String> {
-        let client = Client::open(url).map_err(|error| error.to_string())?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(Duration::from_millis(limits::REDIS_CONNECT_MS)))
-            .set_response_timeout(Some(Duration::from_millis(limits::REDIS_ANSWER_MS)))
-            // Whoever asks is told at once that it is away; the next one tries again.
-            .set_number_of_retries(0);
-        let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(|error| error.to_string())?;
+        let (_, connection) = redis_connection::open(url).map_err(|error| error.to_string())?;
         Ok(Self {
             connection,
             prefix: prefix.to_owned(),

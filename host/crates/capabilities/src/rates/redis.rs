@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use ::redis::{Client, Script};
+use ::redis::Script;
+use ::redis::aio::ConnectionManager;
 use async_trait::async_trait;
 
 use super::{Allowance, Key, Limit, Rates, RatesError, Strategy, Subject};
+use crate::redis_connection;
 use echo_base::limits;
 
 pub struct RedisRates {
@@ -20,12 +21,7 @@ impl RedisRates {
     /// `url`: `redis://` or, with TLS, `rediss://`. Connects when it is first asked, and again whenever the connection is lost.
     /// Errors: an address that cannot be read.
     pub fn open(url: &str, prefix: &str) -> Result<Self, String> {
-        let client = Client::open(url).map_err(|error| error.to_string())?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(Duration::from_millis(limits::REDIS_CONNECT_MS)))
-            .set_response_timeout(Some(Duration::from_millis(limits::REDIS_ANSWER_MS)))
-            .set_number_of_retries(0);
-        let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(|error| error.to_string())?;
+        let (_, connection) = redis_connection::open(url).map_err(|error| error.to_string())?;
         Ok(Self { connection, prefix: prefix.to_owned(), count: Script::new(COUNT) })
     }
 

@@ -78,8 +78,9 @@ pub(super) fn by_host(batches: &[Batch], located: &HashMap<Uuid, Vec<String>>) -
                     }
                     let FeedEntry { event, payload, at_us, .. } = &of_push[0];
                     for (node, to) in to {
-                        let item = Item::Durable { event: event.clone(), payload: payload.to_string(), at_us: *at_us, to };
-                        hosts.entry(node.to_owned()).or_default().push(item);
+                        let item =
+                            |to: &[_]| Item::Durable { event: event.clone(), payload: payload.to_string(), at_us: *at_us, to: to.to_vec() };
+                        hosts.entry(node.to_owned()).or_default().extend(to.chunks(limits::BUS_ITEM_USERS_MAX).map(item));
                     }
                 }
             }
@@ -89,7 +90,8 @@ pub(super) fn by_host(batches: &[Batch], located: &HashMap<Uuid, Vec<String>>) -
                     nodes_of(user).iter().for_each(|node| users.entry(node).or_default().push(*user));
                 }
                 for (node, users) in users {
-                    hosts.entry(node.to_owned()).or_default().push(Item::Ephemeral(Push { users, ..push.clone() }));
+                    let item = |users: &[Uuid]| Item::Ephemeral(Push { users: users.to_vec(), ..push.clone() });
+                    hosts.entry(node.to_owned()).or_default().extend(users.chunks(limits::BUS_ITEM_USERS_MAX).map(item));
                 }
             }
         }
@@ -97,21 +99,25 @@ pub(super) fn by_host(batches: &[Batch], located: &HashMap<Uuid, Vec<String>>) -
     hosts
 }
 
-/// As many messages as the bus wants of them. One item that is too large for it is left out: the feed has it.
+/// As many messages as the bus wants of them. Of one item that is too large for it there is a message with nothing in it, which is not to be sent: the feed
+/// has it, and the missing number says so.
 pub(super) fn within_bound(items: Vec<Item>) -> Vec<Vec<Item>> {
     let mut messages: Vec<Vec<Item>> = Vec::new();
     let mut bytes = usize::MAX;
     for item in items {
         // Text as JSON within JSON takes up to twice its bytes, and seldom that.
         let own = item.bytes() * 2;
+        if own > limits::BUS_MESSAGE_BYTES_MAX {
+            messages.push(Vec::new());
+            bytes = usize::MAX;
+            continue;
+        }
         if bytes.saturating_add(own) > limits::BUS_MESSAGE_BYTES_MAX {
             messages.push(Vec::new());
             bytes = 0;
         }
         bytes += own;
-        if own <= limits::BUS_MESSAGE_BYTES_MAX {
-            messages.last_mut().expect("one was begun").push(item);
-        }
+        messages.last_mut().expect("one was begun").push(item);
     }
     messages
 }

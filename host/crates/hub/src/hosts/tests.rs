@@ -232,6 +232,35 @@ async fn a_lost_message_is_noticed_by_the_next_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_push_to_very_many_users_reaches_all_of_them_at_once() {
+    let pair = Pair::new().await;
+    let users: Vec<Uuid> = (0..limits::PUSH_USERS_MAX).map(|_| Uuid::now_v7()).collect();
+    let (first, last) = (connect(&pair.other, users[0], "phone").await, connect(&pair.other, users[users.len() - 1], "phone").await);
+    let devices = users.iter().map(|user| ((*user, "tablet".to_owned()), ("other.example".to_owned(), 1)));
+    pair.shared.devices.lock().extend(devices);
+    let payload: Arc<str> = format!(r#"{{"text":"{}"}}"#, "x".repeat(64 * 1024)).into();
+    let entry = |user: &Uuid| FeedEntry { user: *user, seq: 1, event: "message".to_owned(), payload: payload.clone(), at_us: 1 };
+    let begin = Instant::now();
+    pair.one.deliver(&users.iter().map(entry).collect::<Vec<_>>());
+    until("it is there", || frames(&first) == 1 && frames(&last) == 1).await;
+    assert!(begin.elapsed() < Duration::from_millis(limits::HEADS_COMPARED_MS), "not by the sweep");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_large_for_the_bus_is_left_to_the_feed_and_said() {
+    let pair = Pair::new().await;
+    let user = Uuid::now_v7();
+    let there = connect(&pair.other, user, "phone").await;
+    pair.shared.heads.lock().insert(user, 1);
+    let payload: Arc<str> = "x".repeat(limits::BUS_MESSAGE_BYTES_MAX).into();
+    let begin = Instant::now();
+    pair.one.deliver(&[FeedEntry { user, seq: 1, event: "message".to_owned(), payload, at_us: 1 }]);
+    pair.deliver(&pair.one, user);
+    until("the head is noted", || head(&there) == 2).await;
+    assert!(begin.elapsed() < Duration::from_millis(limits::HEADS_COMPARED_MS), "not by the sweep");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_nobody_notices_is_found_by_the_sweep() {
     let pair = Pair::new().await;
     let user = Uuid::now_v7();

@@ -101,8 +101,12 @@ impl DeviceHosts for PostgresFeed {
         add(&mut given, self.shared.node.clone())?;
         add(&mut given, limits::DEVICE_HOSTS_RELEASED_AT_ONCE as i64)?;
         add(&mut given, limits::DEVICE_HOSTS_LOST_MS as f64 / 1_000.0)?;
-        let sql = "WITH gone AS (SELECT known.user_id, known.device FROM device_host AS known
-                WHERE known.node <> $1 AND NOT EXISTS (SELECT 1 FROM node WHERE node.name = known.node AND node.seen_at > clock_timestamp() - make_interval(secs => $3))
+        // From host to host by the index: most devices are those of hosts that are there, and are not read.
+        let sql = "WITH RECURSIVE host AS (SELECT min(node) AS name FROM device_host
+                UNION ALL SELECT (SELECT min(node) FROM device_host WHERE node > host.name) FROM host WHERE host.name IS NOT NULL),
+            lost AS (SELECT name FROM host WHERE name <> $1 AND NOT EXISTS
+                (SELECT 1 FROM node WHERE node.name = host.name AND node.seen_at > clock_timestamp() - make_interval(secs => $3))),
+            gone AS (SELECT known.user_id, known.device FROM device_host AS known WHERE known.node IN (SELECT name FROM lost)
                 ORDER BY known.user_id, known.device LIMIT $2 FOR UPDATE OF known)
             DELETE FROM device_host AS known USING gone WHERE known.user_id = gone.user_id AND known.device = gone.device
             RETURNING known.user_id::text, known.device, known.connection::text, known.session::text";
