@@ -1,4 +1,4 @@
-//! The command line: what can be said and what it means. Does nothing itself.
+//! The command line: its commands and options, parsed. Does nothing itself.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub enum Command {
         #[command(flatten)]
         admin: Admin,
     },
-    /// Check a backup and put it back as the data folder, on which no host runs. Devices load their state anew
+    /// Check a backup and put it back as the data folder, on which no host runs. Devices load their state again
     Restore(Restore),
     /// Pack, look at, deploy and roll back services
     #[command(after_help = PLUGIN_EXAMPLES)]

@@ -1,5 +1,5 @@
 //! The operator's settings: defaults, then `echo.toml`, then `ECHO_SECTION__KEY`, then the command line. The only reader of the
-//! environment and of settings and secrets in files. Knows what settings mean to whom, and nothing of those who use them.
+//! environment and of settings and secrets in files. Knows what the settings mean, and nothing of the code that uses them.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -121,7 +121,7 @@ pub struct PasswordsConfig {
 #[serde(rename_all = "lowercase")]
 pub enum PasswordCost {
     Production,
-    /// Protects nobody; for benches and tests in dev mode.
+    /// Gives no protection; for benches and tests in dev mode.
     Light,
 }
 

@@ -84,7 +84,7 @@ fn run_host(config: Config) -> anyhow::Result<()> {
 }
 
 /// The first touch of a huge page clears two megabytes: five to ten milliseconds in a virtual machine that is given its memory as it takes it,
-/// and whoever wants memory meanwhile waits too. Small pages cost the same in all, each its microseconds. The allocator asks for huge ones.
+/// and other threads that need memory wait meanwhile. Small pages cost the same in all, each its microseconds. The allocator asks for huge ones.
 fn forgo_huge_pages() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {

@@ -1,5 +1,5 @@
-//! A copy of all that a host keeps, and the way back. A running host makes it itself: its databases as they were at one moment, its keys, secrets and
-//! the versions of its services. Knows nothing of what is in them.
+//! Backup and restore of a data folder. A running host backs itself up: its databases as of one moment, its keys, secrets and the versions of its services.
+//! Knows nothing of their contents.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -148,7 +148,7 @@ fn finish(unfinished: &Path, to: &Path) -> Result<Report, BackupError> {
 }
 
 /// Checks a backup and puts it back as a data folder, on which no host runs. With `replace`, what is there is put aside, beside it.
-/// Everybody's feed goes on above all numbers that a device may have seen of it, so that each loads its state anew.
+/// Every feed continues above all numbers that a device may have seen, so that each device loads its state again.
 pub async fn restore(from: &Path, data: &Path, replace: bool) -> Result<Report, BackupError> {
     // Where a link or a relative path leads, that is put aside and replaced, and not the link.
     let data = &fs::canonicalize(data).unwrap_or_else(|_| data.to_owned());
@@ -231,7 +231,7 @@ fn minor_of(version: &str) -> Vec<u64> {
 struct Unfinished(PathBuf);
 
 impl Unfinished {
-    /// Under a name that nobody else has.
+    /// Under a name that is not taken.
     fn beside(folder: &Path) -> Self {
         Self(beside(folder, &format!("{}.unfinished", Uuid::now_v7().simple())))
     }

@@ -1,4 +1,4 @@
-//! Where services' data, the feeds, the queue and the tokens are kept: in SQLite files of this host, or in a PostgreSQL database that hosts share.
+//! Opens the stores of services' data, the feeds, the queue and the tokens: SQLite files of this host, or a PostgreSQL database that hosts share.
 
 use std::sync::Arc;
 use std::time::Duration;

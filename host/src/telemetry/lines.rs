@@ -1,6 +1,6 @@
-//! Lines on their way to the thread that writes them. Knows no formats.
+//! Hands log lines to the thread that writes them. Knows no formats.
 //!
-//! They gather in one buffer instead of a queue: a line is copied once, and what a request allocates no other thread has to free.
+//! Lines are appended to one shared buffer instead of a queue of strings: each is copied once, and the log thread frees nothing that a request allocated.
 
 use std::io::{self, Write};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Where the log's lines and the metrics go. Knows formats and buckets; nothing of what is logged or counted.
+//! The outputs of the log and the metrics: formats, buckets, exporters. Knows nothing of what is logged or counted.
 
 use std::io::{self, IsTerminal};
 use std::sync::OnceLock;
@@ -59,7 +59,7 @@ pub fn metrics() -> &'static Metrics {
     })
 }
 
-/// `metrics().render()`, for those who want a plain function.
+/// `metrics().render()` as a plain function.
 pub fn render_metrics() -> String {
     metrics().render()
 }
@@ -73,7 +73,7 @@ impl Metrics {
         self.handle.render()
     }
 
-    /// Folds what histograms have collected, until told to stop; without it they would grow for as long as nobody asks.
+    /// Aggregates the histograms' samples until `shutdown`; without it they would grow between two scrapes.
     pub async fn upkeep(&self, stop: CancellationToken) {
         let mut interval = tokio::time::interval(Duration::from_millis(limits::METRICS_UPKEEP_INTERVAL_MS));
         while stop.run_until_cancelled(interval.tick()).await.is_some() {

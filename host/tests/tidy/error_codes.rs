@@ -76,7 +76,7 @@ fn codes_of_the_sources() -> BTreeMap<String, String> {
     for folder in ["host/src", "host/crates", "plugins"] {
         for path in rust_files(&root().join(folder)) {
             let shown = shown(&path);
-            if shown.ends_with("/tests.rs") || shown.ends_with("/fakes.rs") || shown.ends_with("/contract.rs") {
+            if shown.ends_with("/tests.rs") || shown.ends_with("/fakes.rs") || shown.ends_with("/suite.rs") {
                 continue;
             }
             for code in codes_in(&code_of(&read_path(path))) {

@@ -231,11 +231,11 @@ mod tests {
 
     #[test]
     fn a_batch_is_bounded_by_recipients() {
-        let crowd = vec!["u"; DUE_RECIPIENTS_MAX / 2 + 1].join(" ");
+        let many = vec!["u"; DUE_RECIPIENTS_MAX / 2 + 1].join(" ");
         let of = |all: &[&str]| take(&all.iter().map(|recipients| awaited(recipients, "", "")).collect::<Vec<_>>());
         assert_eq!(of(&["a", "b c"]), 2);
-        assert_eq!(of(&["a", &crowd, &crowd]), 2);
-        assert_eq!(of(&[&format!("{crowd} {crowd}"), "a"]), 1);
+        assert_eq!(of(&["a", &many, &many]), 2);
+        assert_eq!(of(&[&format!("{many} {many}"), "a"]), 1);
         assert_eq!(of(&[]), 0);
     }
 }

@@ -173,7 +173,7 @@ fn ten_thousand_people_who_come_back_within_a_moment_cause_no_push() {
     for people in people.chunks(100) {
         others::list(&fake, &SETTINGS, "viewer", people.to_vec()).unwrap();
     }
-    // As they come: bit by bit, never more at a time than the bound, and of those asked about lately alone.
+    // As they come: bit by bit, never more at a time than the bound, and of those asked about a moment ago alone.
     let most = fake.pass(2 * MINUTE_US);
     assert!(most <= SENT_PER_RUN, "{most} pushes in one run");
     assert_eq!(fake.pushed().len(), WATCHED_MAX);

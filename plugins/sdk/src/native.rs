@@ -7,16 +7,16 @@ use std::rc::Rc;
 use sql::{Rows, SqlError, Statement, Value};
 
 /// One service's database, as `echo:sql/sql` has it.
-pub trait Database {
+pub trait TestDatabase {
     fn query(&self, sql: &str, params: &[Value]) -> Result<Rows, SqlError>;
     fn query_one(&self, sql: &str, params: &[Value]) -> Result<Option<Vec<Value>>, SqlError>;
     fn execute(&self, sql: &str, params: &[Value]) -> Result<u64, SqlError>;
     fn batch(&self, statements: &[Statement]) -> Result<Vec<u64>, SqlError>;
-    fn begin(&self) -> Result<Box<dyn Transaction>, SqlError>;
+    fn begin(&self) -> Result<Box<dyn TestTransaction>, SqlError>;
 }
 
 /// Dropping it rolls back.
-pub trait Transaction {
+pub trait TestTransaction {
     fn query(&self, sql: &str, params: &[Value]) -> Result<Rows, SqlError>;
     fn query_one(&self, sql: &str, params: &[Value]) -> Result<Option<Vec<Value>>, SqlError>;
     fn execute(&self, sql: &str, params: &[Value]) -> Result<u64, SqlError>;
@@ -25,15 +25,15 @@ pub trait Transaction {
 }
 
 thread_local! {
-    static DATABASE: RefCell<Option<Rc<dyn Database>>> = const { RefCell::new(None) };
+    static DATABASE: RefCell<Option<Rc<dyn TestDatabase>>> = const { RefCell::new(None) };
 }
 
 /// From now on statements of this thread go to this database, or to none.
-pub fn set_database(database: Option<Rc<dyn Database>>) {
+pub fn set_database(database: Option<Rc<dyn TestDatabase>>) {
     DATABASE.set(database);
 }
 
-fn database() -> Rc<dyn Database> {
+fn database() -> Rc<dyn TestDatabase> {
     DATABASE.with_borrow(Clone::clone).expect("a test that asks the database opens one first")
 }
 
@@ -57,7 +57,7 @@ pub mod sql {
         super::database().batch(statements)
     }
 
-    pub struct Transaction(Box<dyn super::Transaction>);
+    pub struct Transaction(Box<dyn super::TestTransaction>);
 
     impl Transaction {
         pub fn begin() -> Result<Self, SqlError> {

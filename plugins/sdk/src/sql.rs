@@ -302,7 +302,7 @@ mod tests {
         }
     }
 
-    impl native::Database for Colliding {
+    impl native::TestDatabase for Colliding {
         fn query(&self, _: &str, _: &[Value]) -> Result<raw::Rows, SqlError> {
             unreachable!("only transactions are tried")
         }
@@ -319,14 +319,14 @@ mod tests {
             unreachable!("only transactions are tried")
         }
 
-        fn begin(&self) -> Result<Box<dyn native::Transaction>, SqlError> {
+        fn begin(&self) -> Result<Box<dyn native::TestTransaction>, SqlError> {
             self.begun.set(self.begun.get() + 1);
             self.step(Step::Begin)?;
             Ok(Box::new(self.clone()))
         }
     }
 
-    impl native::Transaction for Colliding {
+    impl native::TestTransaction for Colliding {
         fn query(&self, _: &str, _: &[Value]) -> Result<raw::Rows, SqlError> {
             self.step(Step::Statement).map(|()| raw::Rows { columns: Vec::new(), rows: Vec::new() })
         }

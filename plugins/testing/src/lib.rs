@@ -119,7 +119,7 @@ impl Connected {
     }
 }
 
-impl native::Database for Connected {
+impl native::TestDatabase for Connected {
     fn query(&self, sql: &str, params: &[Value]) -> Result<Rows, SqlError> {
         statements::check(sql);
         let rows = RUNTIME.block_on(self.outside()?.query(sql, values::incoming(params)?));
@@ -146,7 +146,7 @@ impl native::Database for Connected {
         RUNTIME.block_on(self.outside()?.batch(ours)).map_err(values::error)
     }
 
-    fn begin(&self) -> Result<Box<dyn native::Transaction>, SqlError> {
+    fn begin(&self) -> Result<Box<dyn native::TestTransaction>, SqlError> {
         let begun = RUNTIME.block_on(self.outside()?.begin()).map_err(values::error)?;
         self.in_transaction.set(true);
         Ok(Box::new(Open { transaction: RefCell::new(Some(begun)), is_open: self.in_transaction.clone() }))
@@ -162,7 +162,7 @@ struct Open {
 
 const ENDS_ONCE: &str = "a transaction ends once, and then it is gone";
 
-impl native::Transaction for Open {
+impl native::TestTransaction for Open {
     fn query(&self, sql: &str, params: &[Value]) -> Result<Rows, SqlError> {
         statements::check(sql);
         let mut transaction = self.transaction.borrow_mut();

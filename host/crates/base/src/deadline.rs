@@ -1,4 +1,4 @@
-//! A time-out for what is mostly there at once. Knows nothing of what it waits for.
+//! A time-out that sets its timer only if the future is not ready at once. Knows nothing of what it waits for.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};

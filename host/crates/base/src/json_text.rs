@@ -1,4 +1,4 @@
-//! How a string stands in a JSON document (RFC 8259, section 7). Knows no documents.
+//! Writes a string as JSON text (RFC 8259, section 7). Knows no documents.
 
 /// Writes a string with its quotes.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {

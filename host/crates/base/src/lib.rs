@@ -1,4 +1,4 @@
-//! What every crate of the host keeps to: the bounds of the whole host, and small things without a domain of their own.
+//! Shared by every crate of the host: all bounds (`limits`), and small modules that know no other.
 
 pub mod deadline;
 pub mod json_text;

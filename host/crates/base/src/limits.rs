@@ -22,7 +22,7 @@ pub const USER_AGENT_BYTES_MAX: usize = 256;
 pub const REQUEST_TIMEOUT_MS: u64 = 30_000;
 /// How long after SIGTERM requests in flight may still run, in milliseconds.
 pub const DRAIN_TIMEOUT_MS: u64 = 10_000;
-/// So much of a client's `User-Agent` or `traceparent` is handed on, in bytes.
+/// A client's `User-Agent` or `traceparent` is handed on to services up to so many bytes.
 pub const CLIENT_TEXT_BYTES_MAX: usize = 256;
 /// A request's head, and an idle connection until its next request, in milliseconds; then it is closed.
 pub const HEADER_READ_TIMEOUT_MS: u64 = 30_000;
@@ -68,7 +68,7 @@ pub const READY_REUSE_MS: u64 = 250;
 pub const CONNECTIONS_MAX: usize = 50_000;
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 2_000;
 pub const ADMIN_CONNECTIONS_MAX: usize = 256;
-/// Connections without a place that are told so at once (others are closed), for how long at the most, and when to come back, in milliseconds.
+/// Connections over the limits that are answered at one time (others are just closed), for how long at the most, and the `Retry-After`, in milliseconds.
 pub const REFUSALS_MAX: usize = 64;
 pub const REFUSAL_MS: u64 = 1_000;
 pub const REFUSAL_RETRY_MS: u64 = 5_000;
@@ -86,7 +86,7 @@ pub const IDEMPOTENCY_ANSWER_BYTES_MAX: usize = 256 * 1024;
 pub const IDEMPOTENCY_LOCK_MARGIN_MS: u64 = 5_000;
 /// Bytes of all answers in the response cache.
 pub const RESPONSE_CACHE_BYTES_MAX: u64 = 32 * MIB_BYTES;
-/// Keys asked for lately that the cache of answers knows by a bit; a byte each.
+/// Requests that the response cache remembers as seen once, by a bit each, in a table with one byte per request.
 pub const RESPONSE_DOORKEEPER_KEYS: usize = 16 * 1024;
 /// Circuit breaker: this share of failures among at least this many calls in the window opens it for the pause.
 pub const BREAKER_FAILURE_SHARE: f64 = 0.5;
@@ -158,7 +158,7 @@ pub const GUEST_RESOURCES_MAX: usize = 1_000;
 /// Stack of a guest in bytes, and of the fibre it runs on.
 pub const GUEST_STACK_BYTES: usize = 512 * 1024;
 pub const FIBRE_STACK_BYTES: usize = 1024 * 1024;
-/// A warm instance is retired after a random number of calls in this range.
+/// A pooled instance is retired after a random number of calls in this range.
 pub const INSTANCE_CALLS: std::ops::Range<u32> = 5_000..20_000;
 /// ... or when its memory grew beyond this many times what it had after its first call.
 pub const INSTANCE_GROWTH_FACTOR: usize = 4;
@@ -245,8 +245,8 @@ pub const SQL_BACKFILL_RETRY_LAST_MS: u64 = 60_000;
 /// So long after a host that filled in has died another goes on, in milliseconds.
 pub const SQL_BACKFILL_LEASE_MS: u64 = 10_000;
 const _: () = assert!(SQL_BACKFILL_LEASE_MS > 2 * SQL_BACKFILL_TIMEOUT_MS * SQL_BACKFILL_REST as u64);
-/// One text or blob of a service, and one row of it as it is stored, in bytes; also what a statement makes on its way. SQLite asks nobody inside one
-/// function: what one may take follows from this.
+/// One text or blob of a service, and one row of it as it is stored, in bytes; also what a statement makes on its way. Inside one of its
+/// functions SQLite cannot be interrupted: how long one may take follows from this.
 pub const SQL_VALUE_BYTES_MAX: usize = 256 * 1024;
 /// ... and one of the host's own tables (an effect with its payload and its users).
 pub const SQLITE_HOST_VALUE_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -267,55 +267,56 @@ pub const SQL_SERVICE_BYTES_MIN: u64 = 4 * MIB_BYTES;
 pub const SQLITE_PAGE_BYTES: u64 = 4_096;
 /// Readers per SQLite file.
 pub const SQLITE_READERS: u32 = 2;
-/// Transactions that follow each other on a file's writer are committed together: when nobody waits for the writer, at the latest so many microseconds
-/// after the first of them began, and not more than so many.
+/// Group commit: the transactions of a file's writer are committed together as soon as none waits for the writer, or so many microseconds after the
+/// first of them began, or when there are so many.
 pub const SQLITE_GROUP_US: u64 = 2_000;
 pub const SQLITE_GROUP_TRANSACTIONS_MAX: usize = 64;
-/// Where the last flush of a file to the disk took longer, in microseconds, the next is waited for on a thread of its own: threads that serve do not
-/// stand still for a slow disk.
+/// Where the last commit of a file took longer than this, in microseconds, the next happens on a blocking thread, so that serving threads do not wait for
+/// a slow disk.
 pub const SQLITE_FLUSH_IN_PLACE_US: u64 = 1_000;
 /// Memory of all SQLite connections together, in bytes; an allocation above it fails and its statement with it.
 pub const SQLITE_HEAP_BYTES_MAX: u64 = 512 * MIB_BYTES;
-/// The write-ahead log is folded into its file this often while it is written to, in milliseconds; above the maximum of pages (of 4 KiB) the next
-/// commit does it, whatever it takes.
+/// The WAL is checkpointed this often while it is written to, in milliseconds; above the maximum of pages (of 4 KiB) the next commit does it, however
+/// long that takes.
 pub const SQLITE_LOG_TICK_MS: u64 = 500;
 pub const SQLITE_LOG_PAGES_MAX: i64 = 32_768;
-/// Above so many pages the log is to begin anew: after so many passes the writer is asked to rest, if it comes free within so many milliseconds.
+/// Above so many pages the WAL should restart: after so many checkpoints that did not reach that, the writer is paused for one, if it is free within so
+/// many milliseconds.
 pub const SQLITE_LOG_PAGES: i64 = 4_096;
 pub const SQLITE_LOG_PASSES_MAX: u32 = 8;
 /// Bytes of the write-ahead log that stay on the disk when it restarts.
 pub const SQLITE_LOG_KEPT_BYTES: i64 = SQLITE_LOG_PAGES * 4_096;
 pub const SQLITE_LOG_REST_WAIT_MS: u64 = 50;
-/// A log that was written to is emptied at the latest so many milliseconds later, unless somebody always reads: it holds what was deleted.
+/// A WAL that was written to is truncated at the latest so many milliseconds later, unless a reader always holds it: it has what was deleted.
 pub const SQLITE_LOG_KEPT_MS: u64 = 20_000;
 /// Pages (of 4 KiB) that the connection of a file that writes keeps in memory.
 pub const SQLITE_WRITER_PAGES: i64 = 2_048;
 /// Prepared statements kept per connection, and the longest text that is kept, in bytes.
 pub const SQLITE_STATEMENTS_KEPT: usize = 200;
 pub const SQLITE_STATEMENT_KEPT_BYTES_MAX: usize = 8 * 1024;
-/// Who writes many rows lets others run after so many.
+/// A caller that writes many rows yields after so many.
 pub const SQLITE_ROWS_AT_ONCE: usize = 64;
-/// A statement that has run so long, in microseconds, gives the other work of its thread away.
-pub const SQLITE_GIVES_WAY_US: u64 = 10_000;
-/// A service's statement that was quick so far runs on the thread that asks; when it has run so long there, in microseconds, and taken so many checks
-/// (so that it did not only wait for a processor), it is ended and begun again on a thread of its service's own. Beyond the second time in any case.
+/// After so many microseconds in one statement, other threads take over the tasks of its thread.
+pub const SQLITE_HAND_OVER_US: u64 = 10_000;
+/// A service's statement whose last runs were quick runs on the caller's thread. After so many microseconds there, if it has also called the progress
+/// handler so often (else it may only have waited for a processor), it is interrupted and runs again on a worker thread; after the second time always.
 pub const SQLITE_IN_PLACE_US: u64 = 5_000;
 pub const SQLITE_IN_PLACE_CHECKS: u64 = 10;
 pub const SQLITE_IN_PLACE_US_MAX: u64 = 50_000;
-/// The threads of a service's own for its statements, one per connection: their niceness (below that of long calls), and how long one waits for its
-/// next statement before it ends, in milliseconds.
+/// The worker threads of a service's database, one per connection: their niceness (a lower priority than that of long calls), and how long an idle one
+/// stays, in milliseconds.
 pub const SQLITE_THREAD_NICENESS: i32 = 15;
 pub const SQLITE_THREAD_IDLE_MS: u64 = 10_000;
-/// How much longer than a statement may take its asker waits for the thread that runs it, in milliseconds; then he is answered without it.
+/// How much longer than a statement's time-out its caller waits for the thread that runs it, in milliseconds; then it is answered without it.
 pub const SQLITE_ANSWER_MARGIN_MS: u64 = 250;
-/// How long it waits for a thread that takes it, in milliseconds.
+/// How long a statement waits for another thread to take over its thread's tasks, in milliseconds.
 pub const SQLITE_HANDOVER_MS: u64 = 100;
-/// A statement of a service that took no longer, in checks (see `SQLITE_STEPS_PER_CHECK`) and in microseconds, runs where it is asked for the next
-/// time too; one that took longer runs elsewhere for so many times.
+/// A service's statement that took no longer than this, in calls of the progress handler and in microseconds, counts as quick and runs in place; one that
+/// took longer runs on a worker thread for so many times.
 pub const SQLITE_QUICK_CHECKS: u64 = 5;
 pub const SQLITE_QUICK_US: u64 = 20_000;
-pub const SQLITE_MISTRUSTED_RUNS: u32 = 1_000;
-/// SQLite asks after this many steps of its machine whether the statement has run too long.
+pub const SQLITE_SLOW_RUNS: u32 = 1_000;
+/// SQLite calls the progress handler, which may interrupt the statement, every so many steps of its virtual machine.
 pub const SQLITE_STEPS_PER_CHECK: i32 = 1_000;
 /// Of a host to PostgreSQL; `sql.max_open` and the settings beside it.
 pub const POSTGRES_OPEN_MAX: usize = 25;
@@ -333,7 +334,7 @@ pub const POSTGRES_ANSWER_MARGIN_MS: u64 = 1_000;
 pub const POSTGRES_IDLE_IN_TRANSACTION_MS: u64 = 10_000;
 /// How often the server looks, while a statement runs, whether its host is still there.
 pub const POSTGRES_PEER_CHECK_MS: u64 = 1_000;
-/// Statements that stay prepared on a connection, and whose verdicts are remembered for a service.
+/// Statements that stay prepared on a connection, and that stay checked for a service.
 pub const POSTGRES_STATEMENTS_KEPT: usize = 200;
 pub const POSTGRES_STATEMENT_KEPT_BYTES_MAX: usize = 8 * 1024;
 /// A deployment, from its migrations to their being final or undone: one that takes longer is taken for dead.
@@ -690,7 +691,7 @@ const _: () = assert!(DESCRIPTORS_RESERVED as usize > 2 * (ADMIN_CONNECTIONS_MAX
 const _: () = assert!(BODY_BYTES_MAX <= BODIES_USER_BYTES_MAX && BODIES_USER_BYTES_MAX < BODIES_ADDRESS_BYTES_MAX);
 const _: () = assert!(HTTP2_HEAD_BYTES_MAX as usize > HTTP_BUFFER_BYTES_MAX);
 const _: () = assert!(READY_ANSWER_MS > READY_CHECK_TIMEOUT_MS);
-const _: () = assert!(SQLITE_IN_PLACE_CHECKS > SQLITE_QUICK_CHECKS && SQLITE_IN_PLACE_US < SQLITE_GIVES_WAY_US);
+const _: () = assert!(SQLITE_IN_PLACE_CHECKS > SQLITE_QUICK_CHECKS && SQLITE_IN_PLACE_US < SQLITE_HAND_OVER_US);
 const _: () = assert!(SQL_VALUE_BYTES_MAX < SQLITE_HOST_VALUE_BYTES_MAX && SQL_VALUE_BYTES_MAX > 2 * SQL_STATEMENT_BYTES_MAX);
 // An open breaker lets no further calls through: the version must be judged by those before.
 const _: () = assert!(PROBATION_CALLS_MIN < BREAKER_CALLS_MIN as u64);

@@ -1,4 +1,4 @@
-//! Threads that step back: what takes long runs at a low priority of the operating system, so that the threads that serve go first.
+//! Low-priority threads: work that takes long runs at a low priority of the operating system, so that the serving threads are preferred.
 //! Knows nothing of what runs there.
 
 use std::cell::Cell;
@@ -30,7 +30,7 @@ fn set_niceness(niceness: i32) -> std::io::Result<()> {
         sched_flags: 0,
         sched_nice: niceness,
         sched_priority: 0,
-        // The slice (sched(7), since Linux 6.12): who wakes with a shorter one goes first at once, instead of waiting for its end. Nothing before.
+        // The slice (sched(7), since Linux 6.12): a thread that wakes with a shorter one runs at once instead of at the end of this one. No effect before 6.12.
         sched_runtime: limits::LONG_CALL_SLICE_MS * 1_000_000,
         sched_deadline: 0,
         sched_period: 0,

@@ -1,5 +1,5 @@
-//! Files that only this account may read (keys, tokens, addresses), replaced whole or not at all, and folders of which nobody else reads
-//! anything. Knows nothing of what is in them.
+//! Files that only this account may read (keys, tokens, addresses), replaced whole or not at all, and folders that
+//! no other account can read. Knows nothing of what is in them.
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -21,7 +21,7 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 pub fn create_folder(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).collect();
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    // Also where it was there: whoever made it may have died before this.
+    // Also where it was there: its maker may have died before setting the mode.
     std::iter::once(path).chain(missing).try_for_each(sync_folder)
 }
 
@@ -36,7 +36,7 @@ pub fn make_folder_private(path: &Path, is_own: impl Fn(&str) -> bool) -> io::Re
         let reason = format!("{}: all accounts share this folder; name one of the host's own, such as one below it", path.display());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
     }
-    // From the outside in: once the folder is private, nobody else reaches what is in it.
+    // From the outside in: once the folder is private, no other account reaches its contents.
     let mut mended = usize::from(mend(path, 0o700)?);
     for entry in std::fs::read_dir(path)? {
         let entry = entry?;

@@ -1,4 +1,4 @@
-//! What the capabilities know of the guest they serve: its name, its call's context, the capabilities it was granted, its open transaction.
+//! The guest as its capabilities see it: its service's name, its call's context, the capabilities it was granted, its open transaction.
 //! The runtime keeps one in every store; nothing here knows of stores, pools or generations.
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::tokens::Tokens;
 use echo_base::limits;
 use echo_base::names::ServiceName;
 
-/// What one service may reach. Shared by all its instances of all its generations.
+/// The capabilities of one service, shared by all instances of all its generations.
 pub struct Capabilities {
     pub database: Arc<dyn Database>,
     pub cache: Arc<dyn Cache>,
@@ -36,12 +36,12 @@ pub struct Capabilities {
 
 const RUNS_WITHIN_A_CALL: &str = "a guest's code runs within a call only";
 
-/// One instance, as its capabilities see it. The context and the counters are set anew for every call.
+/// One instance, as its capabilities see it. The context and the counters are reset for every call.
 pub struct Guest {
     pub service: ServiceName,
     context: Option<Arc<CallContext>>,
     pub capabilities: Arc<Capabilities>,
-    /// How much of each user's feed is its service's.
+    /// Limits how much of a user's feed its service fills.
     pub feed_share: Arc<Senders>,
     /// At most one open transaction per call.
     pub transaction: Option<Box<dyn Transaction>>,
@@ -77,7 +77,7 @@ impl Guest {
         self.log_lines_count = 0;
     }
 
-    /// Nothing of a call stays with the instance.
+    /// Clears all that belongs to the call.
     pub fn end_call(&mut self) {
         self.context = None;
     }
@@ -86,7 +86,7 @@ impl Guest {
         self.context.as_deref().expect(RUNS_WITHIN_A_CALL)
     }
 
-    /// For a call that this one makes.
+    /// The context of a call that this one makes.
     pub fn shared_context(&self) -> Arc<CallContext> {
         self.context.clone().expect(RUNS_WITHIN_A_CALL)
     }
@@ -105,8 +105,8 @@ impl Guest {
         }
     }
 
-    /// Who makes effects in masses waits here, when some have left its hands: it then holds nothing for which others wait. It keeps half of its
-    /// time for an answer.
+    /// Waits if the call has made more effects than its allowance. Called outside a transaction, where it holds nothing that others wait for; it leaves the call
+    /// half of its remaining time.
     pub async fn keep_pace(&mut self) {
         let context = self.context();
         let free = if context.event_id.is_some() { limits::EFFECTS_FREE_HANDLING } else { 1 };

@@ -1,5 +1,5 @@
 //! The capabilities that a service can be granted. One folder each, of one shape: `mod.rs` (trait, types, errors) · `host.rs` (WIT to trait,
-//! lengths and counts checked) · the embedded backend · the production backend where there is one · `contract.rs` (the suite every backend passes).
+//! lengths and counts checked) · the embedded backend · the production backend where there is one · `suite.rs` (the contract tests every backend passes).
 
 pub mod blob;
 pub mod bus;

@@ -1,5 +1,5 @@
-//! The events and pushes of a call: how many one may make, and how fast those go out that it makes in masses. They cost the host most after the
-//! call, for all services on the same threads: a rate bounds that, however many calls and clients they come from.
+//! Limits the events and pushes of calls: how many one call may make, and how fast a service makes those beyond its free allowance. They cost the host most
+//! after the call, on threads that all services share, so a rate per service bounds them, however many calls and clients they come from.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use echo_base::limits;
 
 const TURN: Duration = Duration::from_micros(1_000_000 / limits::EFFECTS_PACED_PER_SECOND);
 
-/// What one service's calls make beyond that which is free for each. A leaky bucket as a queue: what it holds is the time that is due for it.
+/// The rate of one service's effects beyond each call's free allowance: a leaky bucket as a queue, kept as the time at which it is empty.
 pub struct Pace {
     free_at: Mutex<Instant>,
 }
@@ -22,8 +22,8 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// When so many turns from now are over, those before them first. Never more than `EFFECTS_BEHIND_MS` from now: whoever comes after a flood
-    /// does not wait for all of it.
+    /// Adds so many turns to the queue, and returns when they are over. Never more than `EFFECTS_BEHIND_MS` from now: a caller after a flood does not wait for
+    /// all of it.
     pub fn take(&self, turns: u32) -> Instant {
         let now = Instant::now();
         let mut free_at = self.free_at.lock();
@@ -32,7 +32,7 @@ impl Pace {
     }
 }
 
-/// What one call has made.
+/// The effects of one call.
 #[derive(Default)]
 pub struct Made {
     effects: usize,
@@ -59,7 +59,7 @@ impl Made {
         Ok(())
     }
 
-    /// The turns to be taken for what came since this was asked: for what is beyond that which is free for a call, so many times.
+    /// The turns to take for the effects since the last time this was called, as far as they are beyond the call's free allowance.
     pub fn turns(&mut self, free: usize) -> u32 {
         let all = self.effects.saturating_sub(free * limits::EFFECTS_FREE)
             + self.users.saturating_sub(free * limits::EFFECT_USERS_FREE) / limits::EFFECT_TURN_USERS

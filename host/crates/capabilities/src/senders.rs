@@ -1,5 +1,5 @@
-//! How many durable events one person may cause in another's feed, and one service in anybody's. A feed keeps the newest `FEED_EVENTS_MAX`: without a bound a stranger could
-//! push out what others wrote. A leaky bucket for each two of them (ITU-T I.371, generic cell rate algorithm).
+//! Limits how many durable events one person may cause in another's feed, and one service in any feed. A feed keeps its newest `FEED_EVENTS_MAX` entries: without
+//! a limit a stranger could push out what others wrote. A leaky bucket for each pair (ITU-T I.371, generic cell rate algorithm).
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,18 +15,18 @@ const DAY_US: u64 = 24 * 60 * 60 * 1_000_000;
 /// Persons, of all services together; or one service.
 pub struct Senders {
     began: Instant,
-    /// What multiplies that which is allowed.
+    /// Multiplies the limits.
     scale: u32,
-    /// An event a person may cause in another's feed comes free after so long, in microseconds; and so many may be caused at once.
+    /// One event's room is free again after so many microseconds; and so many events may come at once.
     interval_us: u64,
     burst: u64,
-    /// A sender's pairs are in one of them: when all that was caused is free again, in microseconds since `began`.
+    /// By pair: when all its room is free again, in microseconds since `began`. A sender's pairs are all in one shard.
     shards: [Mutex<HashMap<(Uuid, Uuid), u64>>; SHARDS],
     pairs_per_shard_max: usize,
 }
 
 impl Senders {
-    /// `scale` multiplies what is allowed.
+    /// `scale` multiplies the limits.
     pub fn new(scale: u32) -> Self {
         Self::with_pairs_max(limits::FEED_SENDER_EVENTS_PER_DAY, limits::FEED_SENDER_EVENTS_BURST, scale, limits::FEED_SENDER_PAIRS_MAX)
     }
@@ -51,8 +51,8 @@ impl Senders {
         }
     }
 
-    /// Counts an event of the sender in each of the feeds. One's own is one's own to fill. Errors: how long until there is room in all of them;
-    /// nothing is counted then.
+    /// Counts an event of the sender in each of these feeds; the sender's own feed has no limit. Errors: how long until there is room in all of them; nothing
+    /// is counted then.
     pub fn take(&self, sender: Uuid, users: &[Uuid]) -> Result<(), Duration> {
         self.take_at(sender, users, u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
@@ -76,7 +76,7 @@ impl Senders {
         if pairs.len() + users.len() > self.pairs_per_shard_max {
             pairs.retain(|_, free_at_us| *free_at_us > now_us);
             if pairs.len() + users.len() > self.pairs_per_shard_max {
-                // Who has caused little is forgiven, so that who floods is remembered.
+                // Full: forget the pairs that caused little, and keep those that flood.
                 pairs.retain(|_, free_at_us| *free_at_us > now_us + burst_us / 2);
             }
         }

@@ -1,5 +1,5 @@
-//! Values between two services that were built against different patch versions of one contract: missing options are filled in, fields
-//! of a reply that the caller does not know are dropped. Compiled once per pair of functions; where the types are the same it does nothing.
+//! Adapts the values of calls between services that were built against different patch versions of one contract: adds missing option fields, and drops fields
+//! of a reply that the caller does not know. Compiled once per pair of functions; for equal types it does nothing.
 
 use wasmtime::component::Val;
 

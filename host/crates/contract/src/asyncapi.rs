@@ -1,5 +1,5 @@
-//! The AsyncAPI 3.0 document of the socket: what devices send and what they are sent, made from the contracts and their docs. What the services
-//! bind and push is told; the frames of the host itself are written here.
+//! The AsyncAPI 3.0 document of the socket: the frames that devices send and receive, generated from the contracts and their docs. The services' frames are
+//! given by the caller; the host's own are listed here.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! The bounds that a contract's documentation states besides the types: lines that begin with `@`, on fields, cases and named types. Read here,
-//! joined where a field's type has some of its own, and compared from one version to the next. Knows no JSON and no values; `codec/check.rs`
+//! The bounds of a contract: lines of its documentation that begin with `@`, on fields, cases and named types. Parsed here, merged where a field's type has
+//! bounds of its own, and compared from one version to the next. Knows no JSON and no values; `codec/check.rs`
 //! holds values to them, `openapi.rs` shows them.
 //!
 //! | tag | on | means |
@@ -35,7 +35,7 @@ pub struct Bounds {
     /// Of a value out of these bounds; none for the code that each bound has.
     pub code: Option<String>,
     pub examples: Vec<String>,
-    /// The first sentence of the documentation: what people are told of a value that does not fit a pattern.
+    /// The first sentence of the documentation: the message for a value that does not match a pattern.
     pub wanted: Option<String>,
 }
 

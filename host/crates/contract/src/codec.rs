@@ -69,7 +69,7 @@ pub struct RequestCodec {
 /// A function's reply: `result<reply, error>` or `result<_, error>`.
 pub struct ReplyCodec {
     reply: Option<Shape>,
-    /// Which field of the reply is told instead of sent.
+    /// The field of the reply that decides the status and is not sent.
     status_flag: Option<usize>,
     has_cursors: bool,
 }
@@ -124,7 +124,7 @@ impl RequestCodec {
     }
 
     /// What a cursor of this request or its reply is good for.
-    /// `caller`: the user's identifier; none for who is nobody. `params`: what `decode` gave.
+    /// `caller`: the user's identifier; none for an anonymous caller. `params`: what `decode` gave.
     pub fn cursor_scope(&self, key: &CursorKey, service: &str, function: &str, caller: Option<&[u8; 16]>, params: &[Val]) -> CursorScope {
         key.scope(service, function, caller, &self.record, params)
     }
@@ -196,7 +196,7 @@ impl RequestCodec {
 }
 
 impl ReplyCodec {
-    /// `status_flag`: a boolean field of the reply, in either spelling, that is told to the caller and left out of the document.
+    /// `status_flag`: a boolean field of the reply, in either spelling, that is returned beside the document instead of in it.
     pub fn compile(function: &Function, status_flag: Option<&str>) -> Result<Self, ContractError> {
         let refused = |reason: String| refused(function, reason);
         callable(function)?;

@@ -1,4 +1,4 @@
-//! Whether one contract may take the place of another. Within a major and minor version of a package only additions are allowed: functions,
+//! Compatibility: whether one contract may replace another. Within a major and minor version of a package only additions are allowed: functions,
 //! option fields of requests, fields of replies; bounds of requests may widen and those of replies narrow. Knows nothing of versions being live, and changes no values (that is `adapt.rs`).
 
 use std::fmt;
@@ -17,13 +17,13 @@ pub struct Incompatible {
     pub reason: String,
 }
 
-/// Whether `new` may replace `old` for whoever calls it from outside.
+/// Whether `new` may replace `old` for its clients.
 pub fn check_exports(old: &Contract, new: &Contract) -> Vec<Incompatible> {
     let mut reasons = Vec::new();
     for old_interface in old.exports().iter().filter(|interface| interface.namespace == "echo") {
         match new.exports().iter().find(|interface| interface.same_track(old_interface)) {
-            Some(new_interface) => compare(old_interface, new_interface, Caller::Outside, true, &mut reasons),
-            // Another major or minor version says itself that it is another contract; who depends on the old one is asked by `check_dependent`.
+            Some(new_interface) => compare(old_interface, new_interface, CallerKind::Outside, true, &mut reasons),
+            // Another major or minor version is another contract; services that depend on the old one are checked by `check_dependent`.
             None if new.exports().iter().any(|interface| interface.same_name(old_interface)) => {}
             None => reasons.push(whole(old_interface, "it is not exported any more")),
         }
@@ -43,12 +43,12 @@ pub fn check_exports(old: &Contract, new: &Contract) -> Vec<Incompatible> {
     reasons
 }
 
-/// Whether the calls of `importer` can be answered by `exporter`. Interfaces that the exporter does not have are somebody else's.
+/// Whether the calls of `importer` can be answered by `exporter`. Interfaces that the exporter does not have belong to other services.
 pub fn check_dependent(importer: &Contract, exporter: &Contract) -> Vec<Incompatible> {
     let mut reasons = Vec::new();
     for imported in importer.imports().iter().filter(|interface| interface.namespace == "echo") {
         match exporter.exports().iter().find(|interface| interface.same_track(imported)) {
-            Some(exported) => compare(imported, exported, Caller::Service, importer.is_documented(), &mut reasons),
+            Some(exported) => compare(imported, exported, CallerKind::Service, importer.is_documented(), &mut reasons),
             None => {
                 if let Some(other) = exporter.exports().iter().find(|interface| interface.same_name(imported)) {
                     reasons.push(whole(imported, &format!("{} is exported instead", other.id)));
@@ -63,7 +63,7 @@ pub fn check_dependent(importer: &Contract, exporter: &Contract) -> Vec<Incompat
 pub fn check_function(interface: &str, importer: &Function, exporter: &Function) -> Vec<Incompatible> {
     let mut reasons = Vec::new();
     let mut found = Reasons { interface, function: &importer.name, with_bounds: false, found: &mut reasons };
-    compare_function(&mut found, importer, exporter, Caller::Service, false);
+    compare_function(&mut found, importer, exporter, CallerKind::Service, false);
     reasons
 }
 
@@ -78,7 +78,7 @@ impl fmt::Display for Incompatible {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Caller {
+enum CallerKind {
     /// Clients, through JSON: they know the old contract.
     Outside,
     /// Another service, through values: it was built against the old contract.
@@ -113,7 +113,7 @@ fn whole(interface: &Interface, reason: &str) -> Incompatible {
     Incompatible { interface: interface.id.clone(), function: String::new(), reason: reason.to_owned() }
 }
 
-fn compare(old: &Interface, new: &Interface, caller: Caller, with_bounds: bool, found: &mut Vec<Incompatible>) {
+fn compare(old: &Interface, new: &Interface, caller: CallerKind, with_bounds: bool, found: &mut Vec<Incompatible>) {
     for function in &old.functions {
         let mut reasons = Reasons { interface: &old.id, function: &function.name, with_bounds, found };
         match new.function(&function.name) {
@@ -123,7 +123,7 @@ fn compare(old: &Interface, new: &Interface, caller: Caller, with_bounds: bool, 
     }
 }
 
-fn compare_function(reasons: &mut Reasons<'_>, old: &Function, new: &Function, caller: Caller, is_event: bool) {
+fn compare_function(reasons: &mut Reasons<'_>, old: &Function, new: &Function, caller: CallerKind, is_event: bool) {
     if old.is_async != new.is_async {
         return reasons.add("one of them is async".to_owned());
     }
@@ -131,7 +131,7 @@ fn compare_function(reasons: &mut Reasons<'_>, old: &Function, new: &Function, c
         return reasons.add(format!("it had {} parameters and has {}", old.params.len(), new.params.len()));
     }
     // A subscriber reads events from JSON and passes over what it does not know.
-    let direction = if is_event && caller == Caller::Service { Direction::Event } else { Direction::Request };
+    let direction = if is_event && caller == CallerKind::Service { Direction::Event } else { Direction::Request };
     for (old, new) in old.params.iter().zip(&new.params) {
         compare_types(reasons, &old.name, (&old.ty, &NONE), (&new.ty, &NONE), direction);
     }
@@ -195,7 +195,7 @@ fn compare_types(reasons: &mut Reasons<'_>, path: &str, old: (&Type, &Bounds), n
         }
         (Type::Enum(old), Type::Enum(new)) => compare_names(reasons, path, "enum", old, new),
         (Type::Flags(old), Type::Flags(new)) => compare_names(reasons, path, "flags", old, new),
-        // Handles cannot be told apart, and no service calls another with one.
+        // Handles cannot be compared, and no call between services has one.
         (Type::Opaque(old), Type::Opaque(new)) if old == new => {}
         (old_structure, new_structure) => {
             let simple = !matches!(old_structure, Type::Tuple(_) | Type::Opaque(_));

@@ -1,4 +1,4 @@
-//! What a component says of itself: WIT decode, JSON to values and back, OpenAPI, compatibility. Knows no HTTP, no stores, no pools.
+//! The contract of a component: decoding its WIT, JSON to values and back, OpenAPI and AsyncAPI, compatibility. Knows no HTTP, no stores, no pools.
 
 use std::time::Duration;
 

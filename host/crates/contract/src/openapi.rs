@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document of all operations, made from the contracts and their docs. Knows no router: it is told what is served where.
+//! The OpenAPI 3.1 document of all operations, generated from the contracts and their docs. Knows no router: its caller lists the operations and their paths.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! What people write, for people to read: which texts are refused because nobody could see what they say. Everything else is kept byte for
-//! byte. The tag `@text` of a contract says which of the rules holds.
+//! Texts that people write for people: which are refused because a reader could not see what they say (invisible, reordered). Everything else is kept byte for
+//! byte. The tag `@text` of a contract says which of the rules applies.
 //!
 //! After Unicode TR 36 (section 2.5 on bidirectional text, section 3.5 on invisible characters) and UTS 39. Joiners (ZWJ, ZWNJ),
 //! variation selectors, tags and the marks LRM, RLM and ALM stay: emoji and several scripts are written with them.
@@ -103,7 +103,7 @@ fn is_bidi_control(c: char) -> bool {
     matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{206F}')
 }
 
-/// Who does not know them shows the text and its annotation as one (Unicode 17, section 23.8).
+/// A program that does not support them shows the text and its annotation as one (Unicode 17, section 23.8).
 fn is_annotation(c: char) -> bool {
     matches!(c, '\u{FFF9}'..='\u{FFFB}')
 }

@@ -1,4 +1,4 @@
-//! JSON Schema (2020-12) of a contract's types, as the codec reads and writes them: what stands in the OpenAPI and AsyncAPI documents. Knows no
+//! The JSON Schema (2020-12) of a contract's types, as the codec decodes and encodes them, for the OpenAPI and AsyncAPI documents. Knows no
 //! routes and no frames.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! Which fields of a reply look like secrets, so that an author must say whether the host may keep the answer. A name is a hint and no proof:
-//! it is the author who decides, and the gate that asks.
+//! Which fields of a reply look like secrets, so that an author must say whether the host may keep the answer. A name is only a hint:
+//! the author decides, and the activation gate refuses a manifest without a decision.
 
 use super::wit::{Function, Type};
 

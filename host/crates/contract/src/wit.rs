@@ -1,4 +1,4 @@
-//! What a component says of itself: its exported and imported interfaces, with the names of aliases and the docs that travel beside it.
+//! The contract of a component: its exported and imported interfaces, with the names of type aliases, and the documentation from its WIT text.
 //! Knows no wasmtime, no JSON and no HTTP.
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What the three edges (gateway, hub, the operator's API) share: how a failure is told, how often a caller may call, and how many bytes may
+//! What the three edges (gateway, hub, the operator's API) share: the form of a failure, how often a caller may call, and how many bytes may
 //! be in flight. None of it knows a route or a service.
 
 pub mod in_flight;

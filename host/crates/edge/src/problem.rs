@@ -1,4 +1,4 @@
-//! Every failure's one form: problem+json (RFC 9457). The only file that names the status of a kind of failure.
+//! The form of every failure: problem+json (RFC 9457). The only file that names the status of a kind of failure.
 //!
 //! A handler returns a `Problem`; its answer leaves the handler without a body, and the edge writes the body once it knows the request's id.
 //! A socket sends the same document in a frame.
@@ -119,7 +119,7 @@ impl Problem {
         }
     }
 
-    /// The whole answer, for whoever serves without the gateway's edge.
+    /// The whole answer with its body, for servers without the gateway's edge layer.
     pub fn into_full_response(self, request_id: Option<&str>) -> Response {
         finish(self.into_response(), request_id)
     }

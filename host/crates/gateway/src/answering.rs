@@ -1,4 +1,4 @@
-//! What answers the requests of a connection, and how a connection ends: the same for HTTP/1.1 and HTTP/2.
+//! The service that answers the requests of a connection, and how a connection can end: the same for HTTP/1.1 and HTTP/2.
 
 use std::convert::Infallible;
 

@@ -1,4 +1,5 @@
-//! For which host a request is: RFC 9112 section 3.2, RFC 9113 section 8.3.1. From here on it stands in `Host` alone, whatever the version.
+//! The host that a request is for (RFC 9112 section 3.2, RFC 9113 section 8.3.1): taken from the target or `:authority` into `Host`, where the rest of the
+//! gateway finds it in every version of HTTP.
 
 use axum::extract::Request;
 use axum::middleware::Next;
@@ -11,9 +12,9 @@ use super::Problem;
 use super::framing::SaidTwice;
 use super::request::fresh_id;
 
-/// Takes the authority of the request's target into `Host`. Errors: 400 without a host where one must be, with two, with one that is none.
-/// And 400 for one that says twice how long it is: where it ends is not sure, so nothing more is read from its connection.
-pub(super) fn settle(request: &mut Request) -> Result<(), Problem> {
+/// Puts the authority of the request's target into `Host`. Errors: 400 without a host (but in HTTP/1.0), with two, or with a malformed one, and for a request
+/// with two lengths: its end is uncertain, so its connection is closed.
+pub(super) fn resolve_host(request: &mut Request) -> Result<(), Problem> {
     if request.extensions().get::<SaidTwice>().is_some() {
         let detail = "Content-Length and Transfer-Encoding both say how long the request is";
         let problem = Problem::new(StatusCode::BAD_REQUEST, "unreadable", detail);
@@ -48,7 +49,7 @@ pub(super) fn settle(request: &mut Request) -> Result<(), Problem> {
 
 /// For the operator's side, which has no edge of the gateway's.
 pub async fn check_host(mut request: Request, next: Next) -> Response {
-    match settle(&mut request) {
+    match resolve_host(&mut request) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_full_response(Some(&fresh_id())),
     }
@@ -87,8 +88,8 @@ mod tests {
     /// What `Host` says then; none for a refusal.
     fn check(version: Version, target: &str, hosts: &[&[u8]], expect: Option<&str>) {
         let mut request = request(version, target, hosts);
-        let settled = settle(&mut request).ok().map(|()| request.headers().get(HOST).map_or("", |host| host.to_str().unwrap()));
-        assert_eq!(settled, expect, "{version:?} {target} {hosts:?}");
+        let resolved = resolve_host(&mut request).ok().map(|()| request.headers().get(HOST).map_or("", |host| host.to_str().unwrap()));
+        assert_eq!(resolved, expect, "{version:?} {target} {hosts:?}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Answers of HTTP/1.1 that no request's way leads to: to what is no request, and to connections for which there is no place.
+//! HTTP/1.1 answers without a request: to bytes that are no request, and to connections over the limits.
 
 use axum::response::IntoResponse;
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE};

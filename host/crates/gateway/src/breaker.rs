@@ -1,10 +1,10 @@
-//! Circuit breaker: a service that fails is left alone for a pause instead of being asked again and again. Knows no HTTP.
+//! Circuit breaker: calls of a service that fails are refused for a pause. Knows no HTTP.
 //!
 //! The rule, so that neither one bad route nor one hostile user closes a healthy service:
-//! - Faults are traps, broken bounds and time-outs of the service. A declined call is a good one; what never reached the service (bad
-//!   input, no free slot) is no call at all, so that nobody can thin the share out, and a busy service is not called broken.
+//! - Faults are traps, broken bounds and time-outs of the service. A call that the service declined counts as good. One that never reached it (bad
+//!   input, no free slot) does not count: else a client could dilute the share, and a busy service would look broken.
 //! - Each route has a circuit of its own. It opens when, within `BREAKER_WINDOW_MS`, at least `BREAKER_CALLS_MIN` calls had a share of
-//!   faults of `BREAKER_FAILURE_SHARE`, met by at least `BREAKER_CALLERS_MIN` different callers. An open route is not asked and adds no further faults.
+//!   faults of `BREAKER_FAILURE_SHARE`, met by at least `BREAKER_CALLERS_MIN` different callers. Calls of an open route are refused and add no further faults.
 //! - The whole service's circuit opens by the same rule, if besides that the faults come from more than one route.
 //! - After `BREAKER_PAUSE_MS` one call is let through as a probe: a good one closes the circuit, a fault opens it for another pause.
 
@@ -24,16 +24,16 @@ pub struct Breaker {
     open_gauge: Gauge,
 }
 
-/// What came of a call.
+/// The outcome of a call, as the circuit counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CallOutcome {
     Good,
     Fault,
-    /// It says nothing about the service.
+    /// Says nothing about the service.
     Neutral,
 }
 
-/// The right to make one call. Dropped without a verdict (the client went away), it counts as `Neutral`.
+/// The right to make one call. Dropped without a outcome (the client went away), it counts as `Neutral`.
 pub struct Permit<'a> {
     breaker: &'a Breaker,
     route: usize,
@@ -62,7 +62,7 @@ impl Breaker {
         }
     }
 
-    /// Whether the whole service is left alone now.
+    /// Whether all calls of the service are refused now.
     pub fn is_open(&self) -> bool {
         self.whole.open_until_ms.load(Ordering::Relaxed) != 0
     }
@@ -70,14 +70,14 @@ impl Breaker {
 
 impl Permit<'_> {
     /// `caller`: any number that differs between callers.
-    pub fn settle(mut self, verdict: Verdict, caller: u64, now_ms: u64) {
-        if verdict == Verdict::Neutral {
+    pub fn complete(mut self, outcome: CallOutcome, caller: u64, now_ms: u64) {
+        if outcome == CallOutcome::Neutral {
             return;
         }
         let (whole, route) = (&self.breaker.whole, &self.breaker.routes[self.route]);
         let was_open = self.breaker.is_open();
-        route.record(verdict, std::mem::take(&mut self.probes_route), now_ms, |faults| faults.note(caller, self.route), 1);
-        whole.record(verdict, std::mem::take(&mut self.probes_whole), now_ms, |faults| faults.note(caller, self.route), 2);
+        route.record(outcome, std::mem::take(&mut self.probes_route), now_ms, |faults| faults.note(caller, self.route), 1);
+        whole.record(outcome, std::mem::take(&mut self.probes_whole), now_ms, |faults| faults.note(caller, self.route), 2);
         let is_open = self.breaker.is_open();
         if was_open != is_open {
             self.breaker.open_gauge.set(if is_open { 1.0 } else { 0.0 });
@@ -147,10 +147,10 @@ impl Circuit {
         self.probing.store(false, Ordering::Release);
     }
 
-    fn record(&self, verdict: Verdict, is_probe: bool, now_ms: u64, note: impl FnOnce(&mut Faults), routes_min: usize) {
+    fn record(&self, outcome: CallOutcome, is_probe: bool, now_ms: u64, note: impl FnOnce(&mut Faults), routes_min: usize) {
         if is_probe {
-            match verdict {
-                Verdict::Good => {
+            match outcome {
+                CallOutcome::Good => {
                     self.begin_window(now_ms);
                     self.open_until_ms.store(0, Ordering::Relaxed);
                 }
@@ -167,7 +167,7 @@ impl Circuit {
             self.begin_window(now_ms);
         }
         let calls = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
-        if verdict != Verdict::Fault {
+        if outcome != CallOutcome::Fault {
             return;
         }
         let mut faults = self.faults.lock();
@@ -201,49 +201,49 @@ mod tests {
     }
 
     /// How many of `calls` were let through.
-    fn call(breaker: &Breaker, route: usize, calls: u64, callers: u64, verdict: Verdict, now_ms: u64) -> u64 {
+    fn call(breaker: &Breaker, route: usize, calls: u64, callers: u64, outcome: CallOutcome, now_ms: u64) -> u64 {
         let admitted = (0..calls).filter_map(|i| Some((i, breaker.admit(route, now_ms).ok()?)));
-        admitted.map(|(i, permit)| permit.settle(verdict, i % callers, now_ms)).count() as u64
+        admitted.map(|(i, permit)| permit.complete(outcome, i % callers, now_ms)).count() as u64
     }
 
     #[test]
     fn it_opens_pauses_probes_once_and_closes() {
         let breaker = breaker(1);
-        assert_eq!(call(&breaker, 0, 100, 3, Verdict::Fault, 1), u64::from(limits::BREAKER_CALLS_MIN));
+        assert_eq!(call(&breaker, 0, 100, 3, CallOutcome::Fault, 1), u64::from(limits::BREAKER_CALLS_MIN));
         assert_eq!(breaker.admit(0, 1).err(), Some(Duration::from_millis(PAUSE)));
 
         let Ok(probe) = breaker.admit(0, 1 + PAUSE) else { panic!("no probe") };
         assert!(breaker.admit(0, 1 + PAUSE).is_err(), "one probe at a time");
-        probe.settle(Verdict::Fault, 0, 1 + PAUSE);
+        probe.complete(CallOutcome::Fault, 0, 1 + PAUSE);
         assert!(breaker.admit(0, 2 + PAUSE).is_err(), "a failed probe opens it again");
 
-        assert_eq!(call(&breaker, 0, 1, 1, Verdict::Good, 1 + 2 * PAUSE), 1);
-        assert_eq!(call(&breaker, 0, 50, 3, Verdict::Good, 1 + 2 * PAUSE), 50);
+        assert_eq!(call(&breaker, 0, 1, 1, CallOutcome::Good, 1 + 2 * PAUSE), 1);
+        assert_eq!(call(&breaker, 0, 50, 3, CallOutcome::Good, 1 + 2 * PAUSE), 50);
     }
 
     #[test]
     fn a_probe_without_a_verdict_makes_room_for_the_next() {
         let breaker = breaker(1);
-        call(&breaker, 0, 100, 3, Verdict::Fault, 1);
+        call(&breaker, 0, 100, 3, CallOutcome::Fault, 1);
         assert!(breaker.admit(0, 1 + PAUSE).is_ok(), "the probe, dropped at once");
-        assert_eq!(call(&breaker, 0, 1, 1, Verdict::Good, 1 + PAUSE), 1);
-        assert_eq!(call(&breaker, 0, 10, 3, Verdict::Good, 1 + PAUSE), 10);
+        assert_eq!(call(&breaker, 0, 1, 1, CallOutcome::Good, 1 + PAUSE), 1);
+        assert_eq!(call(&breaker, 0, 10, 3, CallOutcome::Good, 1 + PAUSE), 10);
     }
 
     #[test]
     fn one_hostile_caller_opens_nothing() {
         let breaker = breaker(2);
-        assert_eq!(call(&breaker, 0, 1_000, limits::BREAKER_CALLERS_MIN as u64 - 1, Verdict::Fault, 1), 1_000);
+        assert_eq!(call(&breaker, 0, 1_000, limits::BREAKER_CALLERS_MIN as u64 - 1, CallOutcome::Fault, 1), 1_000);
         assert!(!breaker.is_open());
     }
 
     #[test]
     fn one_bad_route_is_closed_alone() {
         let breaker = breaker(2);
-        call(&breaker, 0, 1_000, 9, Verdict::Fault, 1);
+        call(&breaker, 0, 1_000, 9, CallOutcome::Fault, 1);
         assert!(breaker.admit(0, 1).is_err());
         assert!(!breaker.is_open());
-        assert_eq!(call(&breaker, 1, 1_000, 9, Verdict::Good, 1), 1_000);
+        assert_eq!(call(&breaker, 1, 1_000, 9, CallOutcome::Good, 1), 1_000);
     }
 
     #[test]
@@ -252,7 +252,7 @@ mod tests {
         for caller in 0..u64::from(limits::BREAKER_CALLS_MIN) {
             let route = (caller % 2) as usize;
             if let Ok(permit) = breaker.admit(route, 1) {
-                permit.settle(Verdict::Fault, caller, 1);
+                permit.complete(CallOutcome::Fault, caller, 1);
             }
         }
         assert!(breaker.is_open());
@@ -263,9 +263,9 @@ mod tests {
     fn good_and_neutral_calls_keep_it_closed() {
         let breaker = breaker(1);
         for round in 0..200 {
-            call(&breaker, 0, 3, 3, Verdict::Good, round);
-            call(&breaker, 0, 2, 3, Verdict::Fault, round);
-            call(&breaker, 0, 9, 3, Verdict::Neutral, round);
+            call(&breaker, 0, 3, 3, CallOutcome::Good, round);
+            call(&breaker, 0, 2, 3, CallOutcome::Fault, round);
+            call(&breaker, 0, 9, 3, CallOutcome::Neutral, round);
         }
         assert!(breaker.admit(0, 200).is_ok());
     }
@@ -273,8 +273,8 @@ mod tests {
     #[test]
     fn faults_of_an_old_window_are_forgotten() {
         let breaker = breaker(1);
-        call(&breaker, 0, u64::from(limits::BREAKER_CALLS_MIN) - 1, 3, Verdict::Fault, 1);
-        assert_eq!(call(&breaker, 0, 1, 3, Verdict::Fault, 1 + limits::BREAKER_WINDOW_MS), 1);
+        call(&breaker, 0, u64::from(limits::BREAKER_CALLS_MIN) - 1, 3, CallOutcome::Fault, 1);
+        assert_eq!(call(&breaker, 0, 1, 3, CallOutcome::Fault, 1 + limits::BREAKER_WINDOW_MS), 1);
         assert!(breaker.admit(0, 1 + limits::BREAKER_WINDOW_MS).is_ok());
     }
 }

@@ -1,5 +1,5 @@
-//! One client's connection: its place among the open ones, answers that leave together with others', an end to waiting for a client that
-//! reads nothing, and an end that does not swallow the last answer. Knows no HTTP but how an answer begins.
+//! One client's connection below hyper: lets the answers of several connections leave together, times out a client that reads nothing, holds its permit
+//! (`connection_limits`), and closes without losing the last answer. Knows no HTTP but how an answer begins.
 
 use std::future::Future;
 use std::io;
@@ -14,12 +14,12 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
+use super::connection_limits::ConnectionPermit;
 use super::framing::{Lines, Twice};
-use super::places::Place;
 use echo_base::limits;
 
 /// Plain or encrypted.
-pub type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+pub type TransportStream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// How a client of HTTP/2 begins (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -33,49 +33,50 @@ pub enum Protocol {
     Http2,
 }
 
-pub struct Connection {
-    stream: Stream,
-    /// Free again when the stream is dropped, also after an upgrade.
-    _place: Place,
+/// A stream of bytes for hyper to serve HTTP on.
+pub struct HttpConnection {
+    stream: TransportStream,
+    /// Held until the stream is dropped, also after an upgrade.
+    _permit: ConnectionPermit,
     shutdown: CancellationToken,
-    /// What was read before it was known what the client speaks.
+    /// Read while finding out the protocol, and not given to hyper yet.
     first: Vec<u8>,
     /// Of HTTP/1.1.
     lines: Lines,
-    /// The client has said all it had to say.
+    /// The client has closed its side.
     is_read: bool,
     /// Something was read and nothing written since.
     is_answer_held: bool,
     /// HTTP/1.1 is spoken: see `kept_back`.
     is_http1: bool,
-    /// A socket has its own rules for slow readers.
+    /// A WebSocket: the hub has its own rules for slow readers.
     is_upgraded: bool,
     kept_back: Option<Box<KeptBack>>,
     stall_timeout: Duration,
-    /// Set while the client takes nothing.
+    /// Runs while the client takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
     lingering: Option<Lingering>,
 }
 
-/// An answer that hyper seems to have made itself, to what is no request. That it is so is known when hyper ends the connection over it; until
-/// then it waits, a moment at the most.
+/// An answer that hyper seems to have made itself, to bytes that are no request. It is certain when hyper closes the connection after it; until then, for
+/// `BARE_ANSWER_KEPT_MS` at most, it is not sent, so that `bare_answer` can send a problem in its place.
 struct KeptBack {
     bytes: Vec<u8>,
     until: Pin<Box<Sleep>>,
 }
 
-/// Reading on, after the last answer, what the client had begun to send.
+/// After the last answer: what the client still sends is read and dropped.
 struct Lingering {
     until: Pin<Box<Sleep>>,
     bytes_left: usize,
 }
 
-impl Connection {
-    /// `shutdown`: from then on nobody is waited for at the end. `stall_timeout`: for how long a client may take no byte of an answer.
-    pub fn new(stream: Stream, place: Place, shutdown: CancellationToken, stall_timeout: Duration) -> Self {
+impl HttpConnection {
+    /// `shutdown`: once it is cancelled, closing does not wait for the client. `stall_timeout`: for how long a client may take no byte of an answer.
+    pub fn new(stream: TransportStream, permit: ConnectionPermit, shutdown: CancellationToken, stall_timeout: Duration) -> Self {
         Self {
             stream,
-            _place: place,
+            _permit: permit,
             shutdown,
             first: Vec::new(),
             lines: Lines::default(),
@@ -90,7 +91,7 @@ impl Connection {
         }
     }
 
-    /// What the client speaks: agreed on with TLS, else seen from how it begins.
+    /// The client's protocol: from ALPN with TLS, else from its first bytes.
     pub async fn protocol(&mut self) -> io::Result<Protocol> {
         let agreed = match &self.stream {
             Either::Right(tls) => tls.get_ref().1.alpn_protocol().map(|protocol| protocol == b"h2"),
@@ -143,7 +144,8 @@ impl Connection {
         self.shutdown().await
     }
 
-    /// The requests that are there are all answered before the answers leave: a client with many connections is woken once for all of them.
+    /// Yields once before an answer is written, so that requests which are ready are answered first and their answers leave together: a client with many
+    /// connections is then woken once for all of them.
     fn let_others_answer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !std::mem::take(&mut self.is_answer_held) {
             return Poll::Ready(());
@@ -201,7 +203,7 @@ fn bare_answer_in(bytes: &[u8]) -> Option<usize> {
     (!contains(head, HEAD_END) && !contains(head, b"\r\nx-request-id: ")).then_some(begin)
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for HttpConnection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.first.is_empty() {
             let count = buffer.remaining().min(self.first.len());
@@ -228,7 +230,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for HttpConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.let_others_answer(cx));
         let this = &mut *self;
@@ -266,14 +268,14 @@ impl AsyncWrite for Connection {
         if let Some(kept_back) = &mut this.kept_back
             && kept_back.until.as_mut().poll(cx).is_ready()
         {
-            // hyper goes on with the connection: it was somebody's answer.
+            // hyper keeps the connection open: it was the answer to a request.
             ready!(this.poll_let_go(cx))?;
         }
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
         this.or_stalled(cx, flushed)
     }
 
-    /// Closing over unread bytes resets the connection, and whoever is still sending a body that was refused would never read why
+    /// Closing over unread bytes resets the connection, and a client that is still sending a refused body would never read why
     /// (RFC 9112, section 9.6). So the rest is read and thrown away, within bounds.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
@@ -314,14 +316,14 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    use super::super::places::Places;
+    use super::super::connection_limits::ConnectionLimits;
 
-    async fn pair(stall_timeout: Duration) -> (TcpStream, Connection) {
+    async fn pair(stall_timeout: Duration) -> (TcpStream, HttpConnection) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
-        let place = Places::new(1, 1).take(peer.ip()).ok().unwrap();
-        (client, Connection::new(Either::Left(stream), place, CancellationToken::new(), stall_timeout))
+        let permit = ConnectionLimits::new(1, 1).take(peer.ip()).ok().unwrap();
+        (client, HttpConnection::new(Either::Left(stream), permit, CancellationToken::new(), stall_timeout))
     }
 
     /// On the test's one thread nothing runs beside it unless it lets others go first.

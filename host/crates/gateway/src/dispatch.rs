@@ -1,29 +1,29 @@
-//! The path of one request to a service, as one walk down: route → identity and access → rate → body → idempotency or kept answer →
-//! breaker → the call → the answer. A route that streams a file goes on in `stream`. Knows HTTP and the services' catalogue; no domain noun.
+//! The path of one request to a service, from top to bottom: route → identity and access → rate → body → idempotency or cached response →
+//! circuit breaker → the call → the answer. A route that streams a file goes on in `stream`. Knows HTTP and the services' catalogue; no domain noun.
 
 use std::hash::{BuildHasher, RandomState};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, HttpBody};
+use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, USER_AGENT, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
 use tokio_util::task::TaskTracker;
 
-use super::backend::{Backend, Snapshot as _};
-use super::breaker::Verdict;
-use super::host_routes::HostRoutes;
+use self::body::{body_late, json_only, limited, read_body};
+use super::breaker::CallOutcome;
+use super::host_routes::{HostRoute, HostRoutes};
 use super::idempotency::{self, Answer, Begin, IDEMPOTENT_REPLAYED, Idempotency, Owner};
 use super::problem::{PROBLEM_JSON, Problem};
 use super::rate_limit::Rule;
 use super::request::{RequestInfo, Served};
-use super::response_cache::{self, Asked, Kept, ResponseCache};
+use super::response_cache::{self, RequestKey, ResponseCache, StoredResponse};
 use super::routes::{CompiledRoute, Found, Live, Values, percent_decode};
+use super::services::{Services, Snapshot as _};
 use super::{GatewayState, host_name, identity};
 use echo_base::deadline::{Elapsed, timeout_at};
 use echo_base::limits;
@@ -35,14 +35,15 @@ use echo_edge::rates::{Allowance, RateLimiter, Subject};
 use echo_runtime::manifest::{Access, CacheScope, StreamKind};
 use echo_runtime::{CallError, ErrorKind, Input, Reply};
 
+mod body;
 pub mod stream;
 
 const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// What all requests share.
-pub(super) struct Gateway<B> {
-    live: Arc<Live<B>>,
+/// Shared by all requests.
+pub(super) struct Gateway<S> {
+    live: Arc<Live<S>>,
     host_routes: HostRoutes,
     tokens: Arc<dyn Tokens>,
     blobs: Arc<dyn Blobs>,
@@ -55,8 +56,8 @@ pub(super) struct Gateway<B> {
     started_at: Instant,
 }
 
-impl<B: Backend> Gateway<B> {
-    pub fn new(state: &GatewayState<B>, live: Arc<Live<B>>, host_routes: HostRoutes) -> Self {
+impl<S: Services> Gateway<S> {
+    pub fn new(state: &GatewayState<S>, live: Arc<Live<S>>, host_routes: HostRoutes) -> Self {
         Self {
             live,
             host_routes,
@@ -72,7 +73,7 @@ impl<B: Backend> Gateway<B> {
         }
     }
 
-    /// To the host's own handler or to the service whose path it is.
+    /// Answers a request by the host's own handler or by the service whose path it is.
     pub async fn dispatch(self: Arc<Self>, request: Request) -> Response {
         let info = request.extensions().get::<Arc<RequestInfo>>().expect("the edge gives every request one").clone();
         let deadline = info.received_at + self.live.settings.request_timeout;
@@ -86,52 +87,39 @@ impl<B: Backend> Gateway<B> {
         }
         let (seen, version) = (info.clone(), request.version());
         let mut answer = pin!(async move {
-            match self.host_routes.find(request.method(), request.uri().path()) {
-                Some(route) => {
-                    info.serve(Served::Host(route.path));
-                    let (parts, body) = request.into_parts();
-                    let body = match self.limited(&parts.headers, body) {
-                        Ok(body) => body,
-                        Err(problem) => return problem.into_response(),
-                    };
-                    let body = match json_only(&parts.headers, body, &info).await {
-                        Ok(body) => body,
-                        Err(problem) => return problem.into_response(),
-                    };
-                    let mut request = Request::from_parts(parts, body);
-                    if let Some(address) = info.client_address {
-                        request.extensions_mut().insert(ClientAddress(address));
-                    }
-                    let Some((rule, counter)) = &route.rate else { return self.host_routes.answer(request).await };
-                    let subject = rule.limit.subject_of(None, info.client_address);
-                    // For the host's own pages: whoever asks whether it is there does not wait for another server.
-                    let allowance = self.rates.check_here(&rule.limit, *counter, subject, info.received_at);
-                    if allowance.is_allowed { self.host_routes.answer(request).await } else { refused(route.path, rule, allowance) }
-                }
-                None => self.route(request, info).await.unwrap_or_else(Problem::into_response),
-            }
+            let answered = match self.host_routes.find(request.method(), request.uri().path()) {
+                Some(route) => self.answer_by_host(route, request, info).await,
+                None => self.answer_by_service(request, info).await,
+            };
+            answered.unwrap_or_else(Problem::into_response)
         });
-        // Reading the body and the whole call are in it; an upgraded socket is not, its answer is the 101.
+        // The time-out covers reading the body and the whole call, but no upgraded socket, whose answer is the 101.
         match timeout_at(deadline, answer.as_mut()).await {
             Ok(response) => response,
-            // A file takes the time that it takes; that it makes progress is seen to where it is read.
+            // A file may take any time; it must make progress, which is checked where it is read.
             Err(Elapsed) if seen.is_streaming() => answer.await,
             Err(Elapsed) if seen.is_receiving() => body_late(version).into_response(),
             Err(Elapsed) => StatusCode::GATEWAY_TIMEOUT.into_response(),
         }
     }
 
-    /// By Content-Length before a byte is read, else while it is read. Errors: 413.
-    fn limited(&self, headers: &HeaderMap, body: Body) -> Result<Body, Problem> {
-        let bytes_max = self.live.settings.body_bytes_max;
-        let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if length.is_some_and(|length| length > bytes_max as u64) {
-            return Err(too_large());
+    async fn answer_by_host(&self, route: &HostRoute, request: Request, info: Arc<RequestInfo>) -> Result<Response, Problem> {
+        info.serve(Served::Host(route.path));
+        let (parts, body) = request.into_parts();
+        let body = limited(&parts.headers, body, self.live.settings.body_bytes_max)?;
+        let body = json_only(&parts.headers, body, &info).await?;
+        let mut request = Request::from_parts(parts, body);
+        if let Some(address) = info.client_address {
+            request.extensions_mut().insert(ClientAddress(address));
         }
-        if body.is_end_stream() { Ok(body) } else { Ok(Body::new(Limited::new(body, bytes_max))) }
+        let Some((rule, counter)) = &route.rate else { return Ok(self.host_routes.answer(request).await) };
+        let subject = rule.limit.subject_of(None, info.client_address);
+        // In this process alone: a health check must not wait for another server.
+        let allowance = self.rates.check_here(&rule.limit, *counter, subject, info.received_at);
+        Ok(if allowance.is_allowed { self.host_routes.answer(request).await } else { refused(route.path, rule, allowance) })
     }
 
-    async fn route(self: Arc<Self>, request: Request, info: Arc<RequestInfo>) -> Result<Response, Problem> {
+    async fn answer_by_service(self: Arc<Self>, request: Request, info: Arc<RequestInfo>) -> Result<Response, Problem> {
         let (parts, body) = request.into_parts();
         // Pinned once: every service that this request reaches is taken from this snapshot.
         let (snapshot, table) = self.live.pin();
@@ -162,8 +150,18 @@ impl<B: Backend> Gateway<B> {
         }
         let values = decode_values(values)?;
         let (body_read, held, since) = (Bytes::new(), None, info.received_at);
-        let call =
-            Call { gateway: self, snapshot, route: route.clone(), info, caller, values, request: parts, body: body_read, held, since };
+        let call = ServiceRequest {
+            gateway: self,
+            snapshot,
+            route: route.clone(),
+            info,
+            caller,
+            values,
+            request: parts,
+            body: body_read,
+            held,
+            since,
+        };
         let call = Box::new(call);
         let answer = if route.route.stream.is_some() { stream::answer(call, body).await } else { call.answer(body).await };
         let mut response = answer.unwrap_or_else(Problem::into_response);
@@ -177,31 +175,31 @@ impl<B: Backend> Gateway<B> {
     }
 }
 
-/// One request that may go to its service. Owns all it needs, so that it can outlive a client that went away; boxed, as it is handed on.
-struct Call<B: Backend> {
-    gateway: Arc<Gateway<B>>,
-    snapshot: Arc<B::Snapshot>,
+/// A request that passed identity and rate limit, on its way to a service. Owns all it needs, so that it can go on when its client has gone away.
+struct ServiceRequest<S: Services> {
+    gateway: Arc<Gateway<S>>,
+    snapshot: Arc<S::Snapshot>,
     route: Arc<CompiledRoute>,
     info: Arc<RequestInfo>,
     caller: Option<Arc<Caller>>,
     request: request::Parts,
     values: Vec<String>,
     body: Bytes,
-    /// Until the service has it and is done with it.
+    /// The bytes of the body, counted until the service is done with it.
     held: Option<Held>,
-    /// The service's time runs from here: the request's own beginning, or where its file had come.
+    /// When the service's time-out begins: with the request, or once its file is received.
     since: Instant,
 }
 
-/// A success of a service.
-struct Done {
+/// A successful reply of a service.
+struct ServiceReply {
     status: StatusCode,
     body: Option<Bytes>,
 }
 
-impl<B: Backend> Call<B> {
+impl<S: Services> ServiceRequest<S> {
     async fn answer(mut self: Box<Self>, body: Body) -> Result<Response, Problem> {
-        let body = self.gateway.limited(&self.request.headers, body)?;
+        let body = limited(&self.request.headers, body, self.gateway.live.settings.body_bytes_max)?;
         let body = json_only(&self.request.headers, body, &self.info).await?;
         if self.route.has_body && !body.is_end_stream() {
             let user = self.caller.as_ref().map(|caller| Subject::User(caller.user_id));
@@ -215,7 +213,7 @@ impl<B: Backend> Call<B> {
         {
             let key: Arc<str> = key.into();
             let fingerprint = idempotency::fingerprint(self.request.uri.path(), self.request.uri.query(), &self.body);
-            // Should the client's connection break now, its next try finds the answer.
+            // If the client's connection breaks now, its retry finds the answer.
             return on_its_own(&self.gateway.background.clone(), self.answer_once(key, fingerprint)).await;
         }
         if self.route.route.etag || self.route.route.cache.is_some() {
@@ -225,7 +223,7 @@ impl<B: Backend> Call<B> {
         Ok(done.into_response())
     }
 
-    /// POST with a key: done now, or answered as before.
+    /// POST with an `Idempotency-Key`: runs it, or answers as the first time.
     async fn answer_once(self: Box<Self>, key: Arc<str>, fingerprint: [u8; 32]) -> Result<Response, Problem> {
         let idempotency = &self.gateway.idempotency;
         let owner = match &self.caller {
@@ -246,7 +244,7 @@ impl<B: Backend> Call<B> {
         if let Some(slot) = slot {
             if self.route.route.has_secret_answer() {
                 idempotency.release(slot).await;
-                return result.map(Done::into_response);
+                return result.map(ServiceReply::into_response);
             }
             let answer = match &result {
                 Ok(done) if self.route.route.replay_calls => Answer { status: done.status.as_u16(), body: Bytes::new() },
@@ -255,12 +253,12 @@ impl<B: Backend> Call<B> {
             };
             idempotency.finish(slot, &answer, fingerprint).await;
         }
-        result.map(Done::into_response)
+        result.map(ServiceReply::into_response)
     }
 
     /// GET with an ETag.
     async fn answer_tagged(&self) -> Result<Response, Problem> {
-        let kept = self.kept().await?;
+        let kept = self.cached_or_called().await?;
         let etag = response_cache::etag_of(&kept.body);
         let mut response = if response_cache::matches(&self.request.headers, &etag) {
             StatusCode::NOT_MODIFIED.into_response()
@@ -271,25 +269,25 @@ impl<B: Backend> Call<B> {
         Ok(response)
     }
 
-    /// The kept answer, where the manifest allows it; else the service's own, kept when it was asked for before.
-    async fn kept(&self) -> Result<Kept, Problem> {
+    /// The cached response, where the manifest allows a cache; else the service's, which is then cached from the second request on.
+    async fn cached_or_called(&self) -> Result<StoredResponse, Problem> {
         let responses = &self.gateway.responses;
         let place = self.route.route.cache.as_ref().and_then(|cache| {
-            let asked = Asked {
+            let request = RequestKey {
                 snapshot: self.snapshot.number(),
                 route: &self.route.key,
                 path: self.request.uri.path(),
                 query: self.request.uri.query(),
                 user: self.caller.as_ref().filter(|_| cache.per == CacheScope::User).map(|caller| caller.user_id),
             };
-            Some((responses.place(&asked)?, cache.ttl))
+            Some((responses.key_of(&request)?, cache.ttl))
         });
         if let Some((key, _)) = &place
             && let Some(kept) = responses.get(key).await
         {
             return Ok(kept);
         }
-        let kept = self.run(None).await?.into_kept();
+        let kept = self.run(None).await?.into_stored();
         if let Some((key, ttl)) = &place {
             responses.put(key, &kept, *ttl).await;
         }
@@ -297,7 +295,7 @@ impl<B: Backend> Call<B> {
     }
 
     /// The breaker, then the service.
-    async fn run(&self, idempotency_key: Option<Arc<str>>) -> Result<Done, Problem> {
+    async fn run(&self, idempotency_key: Option<Arc<str>>) -> Result<ServiceReply, Problem> {
         let (gateway, route, headers) = (&*self.gateway, &*self.route, &self.request.headers);
         let permit = route.breaker.admit(route.breaker_index, gateway.ms_at(Instant::now())).map_err(|wait| {
             Problem::unavailable("circuit_open", "the circuit breaker is open: too many of this service's calls failed", wait)
@@ -319,12 +317,12 @@ impl<B: Backend> Call<B> {
             event_id: None,
             deadline: self.since + gateway.live.settings.request_timeout,
         });
-        let result = gateway.live.backend.call(&self.snapshot, &route.target, input, context).await;
-        let verdict = verdict(&result);
-        let caller_number = if verdict == Verdict::Fault { gateway.hasher.hash_one(self.subject()) } else { 0 };
-        permit.settle(verdict, caller_number, gateway.ms_at(Instant::now()));
+        let result = gateway.live.services.call(&self.snapshot, &route.target, input, context).await;
+        let outcome = outcome(&result);
+        let caller_number = if outcome == CallOutcome::Fault { gateway.hasher.hash_one(self.subject()) } else { 0 };
+        permit.complete(outcome, caller_number, gateway.ms_at(Instant::now()));
         match result {
-            Ok(reply) => Ok(self.done(reply)),
+            Ok(reply) => Ok(self.service_reply(reply)),
             Err(error) => {
                 self.log(&error);
                 let begins_upload = route.route.stream.is_some_and(|stream| stream.kind == StreamKind::TusCreate);
@@ -333,16 +331,16 @@ impl<B: Backend> Call<B> {
         }
     }
 
-    fn done(&self, reply: Reply) -> Done {
+    fn service_reply(&self, reply: Reply) -> ServiceReply {
         let route = &self.route.route;
         let status = match &route.status_unless {
             Some(unless) if reply.status_flag == Some(false) => unless.status,
             _ => route.status,
         };
-        Done { status: StatusCode::from_u16(status).expect("the manifest's check lets only 200 to 299 pass"), body: reply.body }
+        ServiceReply { status: StatusCode::from_u16(status).expect("the manifest's check lets only 200 to 299 pass"), body: reply.body }
     }
 
-    /// The one place where a service's fault is told; the client learns no more than its code.
+    /// The one place where a service's fault is logged; the client gets its code and no more.
     fn log(&self, error: &CallError) {
         let (service, route, request_id) = (&self.route.target.service, &*self.route.key, &*self.info.request_id);
         match error {
@@ -357,13 +355,13 @@ impl<B: Backend> Call<B> {
         }
     }
 
-    /// Whose request this is, where an anonymous one is its address's.
+    /// The user, or the address of an anonymous client.
     fn subject(&self) -> Subject {
         self.caller.as_ref().map_or_else(|| Subject::of_address(self.info.client_address), |caller| Subject::User(caller.user_id))
     }
 }
 
-/// In a task of its own, which goes on where the client's connection breaks.
+/// Runs in a task of its own, which goes on when the client's connection breaks.
 async fn on_its_own(
     tasks: &TaskTracker,
     work: impl Future<Output = Result<Response, Problem>> + Send + 'static,
@@ -374,24 +372,24 @@ async fn on_its_own(
     })
 }
 
-impl Done {
-    fn into_kept(self) -> Kept {
-        Kept { status: self.status.as_u16(), body: self.body.unwrap_or_default() }
+impl ServiceReply {
+    fn into_stored(self) -> StoredResponse {
+        StoredResponse { status: self.status.as_u16(), body: self.body.unwrap_or_default() }
     }
 }
 
-impl IntoResponse for Done {
+impl IntoResponse for ServiceReply {
     fn into_response(self) -> Response {
         respond(self.status, self.body.unwrap_or_default(), APPLICATION_JSON)
     }
 }
 
 /// See `breaker`: a declined call is a good one, and what never reached the guest is none.
-fn verdict(result: &Result<Reply, CallError>) -> Verdict {
+fn outcome(result: &Result<Reply, CallError>) -> CallOutcome {
     match result {
-        Ok(_) | Err(CallError::Declined(_)) => Verdict::Good,
-        Err(CallError::Failed(_) | CallError::TimedOut(_)) => Verdict::Fault,
-        Err(CallError::Unreadable(_) | CallError::Invalid(_) | CallError::Busy | CallError::Unavailable(_)) => Verdict::Neutral,
+        Ok(_) | Err(CallError::Declined(_)) => CallOutcome::Good,
+        Err(CallError::Failed(_) | CallError::TimedOut(_)) => CallOutcome::Fault,
+        Err(CallError::Unreadable(_) | CallError::Invalid(_) | CallError::Busy | CallError::Unavailable(_)) => CallOutcome::Neutral,
     }
 }
 
@@ -417,7 +415,7 @@ fn respond(status: StatusCode, body: Bytes, content_type: HeaderValue) -> Respon
     let has_body = !body.is_empty();
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
-    // Room for what the layers add: the map would else be grown and hashed anew three times on its way out.
+    // Room for the headers that the layers add; without it the map grows three times on the way out.
     *response.headers_mut() = HeaderMap::with_capacity(24);
     if has_body {
         response.headers_mut().insert(CONTENT_TYPE, content_type);
@@ -428,83 +426,6 @@ fn respond(status: StatusCode, body: Bytes, content_type: HeaderValue) -> Respon
 fn decode_values(values: Values<'_>) -> Result<Vec<String>, Problem> {
     let decoded = values.into_iter().map(|value| percent_decode(value).map(std::borrow::Cow::into_owned)).collect::<Option<_>>();
     decoded.ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the path is not percent-encoded UTF-8"))
-}
-
-/// The body, if it is plain JSON or none; whether the route reads it or not, what is no JSON is nobody's form or file that went astray.
-/// Errors: 415.
-async fn json_only(headers: &HeaderMap, mut body: Body, info: &RequestInfo) -> Result<Body, Problem> {
-    if body.is_end_stream() || (headers.get(CONTENT_TYPE).is_some_and(is_json) && !headers.contains_key(CONTENT_ENCODING)) {
-        return Ok(body);
-    }
-    info.receives(true);
-    // HTTP/2 and chunked bodies may say only at their end that they are empty.
-    while !body.is_end_stream() {
-        let is_empty = body.size_hint().lower() == 0
-            && match body.frame().await {
-                Some(Ok(frame)) => frame.data_ref().is_none_or(Bytes::is_empty),
-                Some(Err(error)) => return Err(broken(&error)),
-                None => break,
-            };
-        if !is_empty {
-            let detail = "send the body as plain application/json";
-            let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail);
-            return Err(problem.with(ACCEPT, APPLICATION_JSON));
-        }
-    }
-    info.receives(false);
-    Ok(Body::empty())
-}
-
-/// The client did not send all of its request in time, and the connection is not to be used again (RFC 9110 section 15.5.9).
-fn body_late(version: Version) -> Problem {
-    let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timed_out", "the request's body did not arrive in time");
-    // HTTP/2 knows no such header (RFC 9113 section 8.2.2).
-    if version < Version::HTTP_2 { problem.with(CONNECTION, HeaderValue::from_static("close")) } else { problem }
-}
-
-/// Errors: 413 over the bound, 429 and 503 where too many bytes are held already, 400 for a body that breaks off.
-async fn read_body(mut body: Body, held: &mut Held) -> Result<Bytes, Problem> {
-    // Most bodies come in one piece, which is taken as it is.
-    let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
-        held.take(data.len())?;
-        if first.is_empty() {
-            first = data;
-        } else {
-            if whole.is_empty() {
-                whole.extend_from_slice(&first);
-            }
-            whole.extend_from_slice(&data);
-        }
-    }
-    Ok(if whole.is_empty() { first } else { whole.freeze() })
-}
-
-fn broken(error: &(dyn std::error::Error + 'static)) -> Problem {
-    if is_too_large(error) { too_large() } else { Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the request's body broke off") }
-}
-
-fn too_large() -> Problem {
-    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request's body is too large")
-}
-
-fn is_json(content_type: &HeaderValue) -> bool {
-    let text = content_type.to_str().unwrap_or_default();
-    let mut parts = text.split(';').map(str::trim);
-    let is_json = parts.next().is_some_and(|media| media.eq_ignore_ascii_case("application/json"));
-    // JSON is UTF-8 (RFC 8259 section 8.1): what says that it is something else is not read as if it were.
-    is_json
-        && parts.all(|parameter| match parameter.split_once('=') {
-            Some((name, value)) if name.trim_end().eq_ignore_ascii_case("charset") => {
-                value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
-            }
-            _ => true,
-        })
-}
-
-fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<LengthLimitError>())
 }
 
 fn client_text(headers: &HeaderMap, name: &HeaderName) -> Option<Arc<str>> {

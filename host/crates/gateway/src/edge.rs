@@ -1,4 +1,4 @@
-//! What every answer has, whoever gave it: ids, a problem's body, a line in the log, a count in the metrics. The outermost layer.
+//! The outermost layer: gives every request its ids and every answer its headers, writes the body of a problem, and logs and counts the request.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -93,15 +93,15 @@ where
     }
 }
 
-/// What is wrong with a request whoever it is for. HTTP/1.1's heads are bounded by the connection's buffer.
+/// What is wrong with a request, whatever its path. HTTP/1.1's heads are bounded by the connection's buffer.
 fn check(request: &mut Request) -> Result<(), Problem> {
     if request.version() == Version::HTTP_2 && http2::head_bytes(request.headers(), request.uri()) > limits::HTTP_BUFFER_BYTES_MAX {
         return Err(Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "the request's head is too large"));
     }
-    authority::settle(request)
+    authority::resolve_host(request)
 }
 
-/// HEAD is GET without the body (RFC 9110, section 9.3.2); further in nobody tells them apart, so that their headers are the same.
+/// HEAD is GET without the body (RFC 9110, section 9.3.2); the layers within see a GET, so the headers are the same.
 fn as_get(request: &mut Request) {
     *request.method_mut() = Method::GET;
     // But for this: what is upgraded is no HEAD any more.

@@ -24,7 +24,7 @@ use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 use uuid::Uuid;
 
-use super::backend::{Backend, Snapshot};
+use super::services::{Services, Snapshot};
 use super::{GatewaySettings, GatewayState, PeerAddress, Readiness, router};
 use echo_base::names::ServiceName;
 use echo_capabilities::blob::{Blobs, ObjectStoreBlobs};
@@ -110,7 +110,7 @@ pub struct FakeServices {
     pub seen: Mutex<Vec<Seen>>,
 }
 
-impl Backend for FakeServices {
+impl Services for FakeServices {
     type Snapshot = FakeSnapshot;
 
     fn pin(&self) -> Arc<FakeSnapshot> {

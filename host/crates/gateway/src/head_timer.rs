@@ -1,7 +1,7 @@
-//! The time that a client has for a request's head. Knows one connection.
+//! The timer of one connection for its clients' request heads.
 //!
-//! hyper asks for a timer per request and throws it away when the head is there. All timers of the process stand behind one lock, so here one is
-//! set and left alone: when it goes off, it looks what is waited for by then.
+//! hyper creates a timer for each request and drops it when the head is there. Tokio's timers share one lock, so here a connection has one timer that is
+//! never reset: when it fires, it checks whether a deadline has passed by then, and is set to the next one.
 
 use std::future::Future;
 use std::pin::Pin;

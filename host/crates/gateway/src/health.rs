@@ -1,4 +1,4 @@
-//! How the host is: `/health`, `/ready`, `/metrics`; and what it says of itself: `/openapi.json`, `/asyncapi.json`, `/docs`, `/.well-known/jwks.json`.
+//! The state of the host: `/health`, `/ready`, `/metrics`; and its documents: `/openapi.json`, `/asyncapi.json`, `/docs`, `/.well-known/jwks.json`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::backend::{Backend, Snapshot};
 use super::host_routes::HostRoutes;
 use super::rate_limit::Rule;
 use super::routes::Live;
+use super::services::{Services, Snapshot};
 use super::{GatewayState, Problem, docs, response_cache, web};
 use echo_base::limits;
 use echo_base::names::ServiceName;
@@ -38,13 +38,13 @@ pub enum CheckState {
 pub enum Need {
     /// Nothing can be served: `/ready` says down.
     Essential,
-    /// It serves on with less: `/ready` says degraded.
+    /// The host serves with less: `/ready` says degraded.
     Helpful,
 }
 
 pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<CheckState, String>> + Send + Sync>;
 
-/// The checks behind `/ready`. `app` registers them; whoever ends the host says that it drains.
+/// The checks behind `/ready`. `app` registers them, and says when the host drains.
 #[derive(Default)]
 pub struct Readiness {
     checks: Mutex<BTreeMap<String, (Need, Check)>>,
@@ -128,7 +128,7 @@ impl Readiness {
 }
 
 /// Adds the gateway's own routes.
-pub(super) fn add_routes<B: Backend>(routes: &mut HostRoutes, state: &GatewayState<B>, live: Arc<Live<B>>) {
+pub(super) fn add_routes<S: Services>(routes: &mut HostRoutes, state: &GatewayState<S>, live: Arc<Live<S>>) {
     let (readiness, tokens, settings) = (state.readiness.clone(), state.tokens.clone(), &state.settings);
     let host = ServiceName::parse("host").expect("a good name");
     let rate_of = |path| {
@@ -142,8 +142,8 @@ pub(super) fn add_routes<B: Backend>(routes: &mut HostRoutes, state: &GatewaySta
     add("/health", get(async || ([(CONTENT_TYPE, "application/json")], "{\"status\":\"up\"}")));
     if settings.docs {
         add("/docs", get(docs::page));
-        add("/openapi.json", get(openapi::<B>).with_state(live.clone()));
-        add("/asyncapi.json", get(asyncapi::<B>).with_state(live.clone()));
+        add("/openapi.json", get(openapi::<S>).with_state(live.clone()));
+        add("/asyncapi.json", get(asyncapi::<S>).with_state(live.clone()));
     }
     add("/ready", get(move || ready(readiness.clone(), live.clone())));
     add("/.well-known/jwks.json", get(async move || jwks(&*tokens)));
@@ -153,7 +153,7 @@ pub(super) fn add_routes<B: Backend>(routes: &mut HostRoutes, state: &GatewaySta
     }
 }
 
-async fn ready<B: Backend>(readiness: Arc<Readiness>, live: Arc<Live<B>>) -> Response {
+async fn ready<S: Services>(readiness: Arc<Readiness>, live: Arc<Live<S>>) -> Response {
     #[derive(Serialize)]
     struct Plugin {
         status: Status,
@@ -165,7 +165,7 @@ async fn ready<B: Backend>(readiness: Arc<Readiness>, live: Arc<Live<B>>) -> Res
         plugins: BTreeMap<String, Plugin>,
     }
     #[derive(Serialize)]
-    struct Report {
+    struct ReadinessReport {
         status: Status,
         timestamp: String,
         #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -183,18 +183,18 @@ async fn ready<B: Backend>(readiness: Arc<Readiness>, live: Arc<Live<B>>) -> Res
     let status = if draining || plugins.is_empty() { Status::Down } else { parts.max().unwrap_or(Status::Up) };
     let code = if status == Status::Down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let timestamp = format!("{:.6}", jiff::Timestamp::now());
-    let report = Report { status, timestamp, draining, checks: Checks { reports, plugins } };
+    let report = ReadinessReport { status, timestamp, draining, checks: Checks { reports, plugins } };
     let body = serde_json::to_vec(&report).expect("strings and numbers always serialise");
     (code, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-async fn openapi<B: Backend>(State(live): State<Arc<Live<B>>>, headers: HeaderMap) -> Response {
+async fn openapi<S: Services>(State(live): State<Arc<Live<S>>>, headers: HeaderMap) -> Response {
     let (snapshot, table) = live.pin();
     let (document, etag) = table.openapi(&*snapshot);
     description(&headers, document, etag)
 }
 
-async fn asyncapi<B: Backend>(State(live): State<Arc<Live<B>>>, headers: HeaderMap) -> Response {
+async fn asyncapi<S: Services>(State(live): State<Arc<Live<S>>>, headers: HeaderMap) -> Response {
     let (snapshot, table) = live.pin();
     let (document, etag) = table.asyncapi(&*snapshot);
     description(&headers, document, etag)

@@ -1,5 +1,5 @@
-//! Which host a request says it is for. In development mode a page of somebody else must not reach the host by a name of its own that leads to
-//! this machine (DNS rebinding): the browser would take both for the same site.
+//! The host name of a request. In development mode only this machine's own names are served, against DNS rebinding: another site's page could else reach the
+//! host by a name of its own that resolves to this machine, and the browser would take both for the same site.
 
 use std::net::IpAddr;
 

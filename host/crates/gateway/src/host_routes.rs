@@ -1,4 +1,4 @@
-//! The paths that the host answers itself, before any service is asked.
+//! The paths that the host answers itself, before those of the services.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ pub(super) struct HostRoutes {
 pub(super) struct HostRoute {
     /// The path as it was added.
     pub path: &'static str,
-    /// None where whoever serves it counts its requests, because only he knows whose they are.
+    /// None where the handler counts its requests itself, because only it knows the user.
     pub rate: Option<(Rule, u64)>,
 }
 

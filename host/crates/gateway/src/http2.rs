@@ -1,6 +1,6 @@
-//! HTTP/2 on one connection (RFC 9113): its bounds, and an end to clients that misuse that requests are cheap there. Knows no routes.
+//! HTTP/2 on one connection (RFC 9113), with bounds against clients that abuse how cheap requests are there. Knows no routes.
 //!
-//! Frames and their floods (CONTINUATION, PING, SETTINGS, resets before a request was looked at) are bounded in h2. Here is what h2 does not see: requests
+//! Frames and their floods (CONTINUATION, PING, SETTINGS, resets before a request was looked at) are bounded in h2. Here are the attacks that h2 does not see: requests
 //! that are begun only to be reset (CVE-2023-44487), answers that nobody reads, and connections on which nothing happens.
 
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::answering::{Answering, End};
-use super::connection::Connection;
+use super::connection::HttpConnection;
 use echo_base::limits;
 
 /// The times and counts that a test may choose.
@@ -83,7 +83,7 @@ fn builder(tasks: Tasks) -> http2::Builder<Tasks> {
 
 /// Serves one connection. `call` hands a request on. `shutdown`: GOAWAY, and the requests that are there are answered.
 pub(super) async fn serve<R: Answering>(
-    connection: Connection,
+    connection: HttpConnection,
     tasks: TaskTracker,
     bounds: Http2Bounds,
     call: impl Fn(Request<hyper::body::Incoming>) -> R::Future + Send + 'static,

@@ -1,12 +1,11 @@
 //! `Idempotency-Key`: the same request again is given the same answer, without being done again (draft-ietf-httpapi-idempotency-key-header).
 //!
-//! A key belongs to a user where the route wants one. On a public route nobody is known: not by his address, which changes as a phone changes its
-//! network, nor by a token that may have expired meanwhile. There the key belongs to the request itself, by its fingerprint; another body under the
-//! same key is another request. An answer that holds a secret (`secret_answer` in the manifest) is never kept: its key keeps the same request from
+//! A key belongs to a user where the route requires one. A public route has no reliable identity: a phone's address changes with its network, and a token may
+//! expire between two tries. There the key belongs to the request itself, by its fingerprint; another body under the same key is another request. An answer that holds a secret (`secret_answer` in the manifest) is never kept: its key keeps the same request from
 //! running twice at once (409), and after it ended the service decides what a second one gets.
 //!
 //! Kept through the cache's trait alone, so that several hosts can share what they keep. Memory is bounded by the cache that it is given;
-//! what that forgets can be done again, and services that must never do a thing twice have ids of their own for it.
+//! after an eviction a request can run again, and services that must never do something twice have ids of their own for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -176,7 +175,7 @@ fn cache_key(owner: Owner, route: &str, key: &str, fingerprint: &[u8; 32]) -> St
 
 /// One value in the cache: the request's fingerprint, then what is known of it.
 enum Entry {
-    /// A random number tells whose it is.
+    /// Running; the random number says which request holds the key.
     Running([u8; 16]),
     Done(Answer),
 }

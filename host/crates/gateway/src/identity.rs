@@ -1,4 +1,4 @@
-//! Who calls: the bearer token of a request, and what a route's access rule says of its owner. No other header says who somebody is.
+//! Authentication and access: the bearer token of a request, checked, and the route's access rule. No other header identifies a caller.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use echo_runtime::manifest::Access;
 
 /// The caller, if the access rule lets one through.
 ///
-/// A public route takes a good token's owner along and overlooks a bad one: who renews an expired token still sends it.
+/// A public route passes the owner of a valid token on to the service, and ignores an invalid one: a client that renews an expired token still sends it.
 pub async fn caller(access: &Access, tokens: &dyn Tokens, headers: &HeaderMap) -> Result<Option<Arc<Caller>>, Problem> {
     match access {
         Access::Public => match bearer(headers) {
@@ -52,7 +52,7 @@ mod tests {
     async fn check(access: &str, authorization: Option<&str>, expect: &str) {
         let access: Access = serde_json::from_value(access.into()).unwrap();
         let mut headers = HeaderMap::new();
-        // Nothing but a token says who somebody is.
+        // Only a token identifies a caller.
         headers.insert("x-user-id", "00000000-0000-0000-0000-000000000001".parse().unwrap());
         if let Some(value) = authorization {
             headers.insert(AUTHORIZATION, value.parse().unwrap());

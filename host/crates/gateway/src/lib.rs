@@ -38,10 +38,10 @@ use echo_runtime::Runtime;
 
 mod answering;
 mod authority;
-pub mod backend;
 mod bare_answer;
 mod breaker;
 mod connection;
+mod connection_limits;
 mod dispatch;
 mod docs;
 mod edge;
@@ -55,12 +55,12 @@ mod host_routes;
 mod http2;
 mod idempotency;
 pub mod identity;
-mod places;
 mod rate_limit;
 pub mod request;
 mod response_cache;
 mod routes;
 pub mod server;
+pub mod services;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -92,7 +92,7 @@ pub struct GatewaySettings {
     pub docs: bool,
     /// Answer only requests whose `Host` is this machine's own name or address.
     pub loopback_names_only: bool,
-    /// Proxies in front of the host, each of which appends to `X-Forwarded-For`; 0: nobody is believed.
+    /// Proxies in front of the host, each of which appends to `X-Forwarded-For`; with 0 that header is ignored.
     pub trusted_proxies_count: usize,
 }
 
@@ -113,7 +113,7 @@ impl Default for GatewaySettings {
     }
 }
 
-/// Which services are left alone by their breakers, for whoever shows the services to the operator.
+/// Which services' circuit breakers are open, for the operator's list of services.
 #[derive(Default)]
 pub struct Breakers(OnceLock<Box<IsOpen>>);
 
@@ -125,15 +125,15 @@ impl Breakers {
         self.0.get().is_some_and(|is_open| is_open(service))
     }
 
-    fn follow<B: backend::Backend>(&self, live: Arc<Live<B>>) {
+    fn follow<S: services::Services>(&self, live: Arc<Live<S>>) {
         // The first gateway of a host is its only one.
         let _ = self.0.set(Box::new(move |service| live.pin().1.is_breaker_open(service)));
     }
 }
 
-/// What the gateway is made of. `B` is the runtime but for tests.
-pub struct GatewayState<B = Runtime> {
-    pub runtime: Arc<B>,
+/// What the gateway is made of. `S` is the runtime, or what a test puts in its place.
+pub struct GatewayState<S = Runtime> {
+    pub runtime: Arc<S>,
     pub tokens: Arc<dyn Tokens>,
     /// Where files are streamed to and from.
     pub blobs: Arc<dyn Blobs>,
@@ -145,19 +145,18 @@ pub struct GatewayState<B = Runtime> {
     pub rates: Arc<RateLimiter>,
     pub settings: GatewaySettings,
     pub readiness: Arc<Readiness>,
-    /// Told of the services' breakers when the gateway is made.
+    /// Filled in by `router`.
     pub breakers: Arc<Breakers>,
     /// The Prometheus text. The recorder must be installed before `router` is called.
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
-    /// Requests that outlive their client (see `idempotency`); whoever ends the host closes it and waits, at most a request's time-out.
+    /// Requests that outlive their client (see `idempotency`); at shutdown the host closes it and waits, at most a request's time-out.
     pub background: TaskTracker,
 }
 
-/// The whole public HTTP side. `host_routes` (sockets, sync …), by paths without variables, pass the same layers.
-///
-/// From the outside in. A `Problem` travels out through the layers as a bare status, and gets its body at the edge.
-pub fn router<B: backend::Backend>(
-    state: GatewayState<B>,
+/// The public HTTP interface. The layers, from the outside in, are passed by services' routes and by `host_routes` (sockets, sync …), whose paths have no
+/// variables. A `Problem` travels out through the layers as a bare status, and gets its body at the edge.
+pub fn router<S: services::Services>(
+    state: GatewayState<S>,
     host_routes: impl IntoIterator<Item = (&'static str, MethodRouter)>,
 ) -> impl Answering {
     let settings = state.settings.clone();
@@ -169,24 +168,24 @@ pub fn router<B: backend::Backend>(
     let gateway = Arc::new(Gateway::new(&state, live, own));
 
     let layers = ServiceBuilder::new()
-        // Outermost: the request's ids, so that whatever fails further in is logged, counted and answered with them.
+        // Outermost, so that every failure of the inner layers is logged, counted and answered with the request's ids.
         .layer(edge::EdgeLayer { trusted_proxies_count: settings.trusted_proxies_count })
-        // On every answer, so outside of all that answers by itself.
+        // On every answer, so outside of the layers that may answer themselves.
         .map_response(edge::common_headers)
         // Before anything can refuse: a page must be able to read a refusal, and a preflight carries no identity.
         .option_layer((!settings.allowed_origins.is_empty()).then(|| cors(&settings.allowed_origins)))
-        // Outside of whatever makes bodies; problems have none yet and leave uncompressed.
+        // Outside of all that makes bodies. A problem gets its body further out and is not compressed.
         .layer(CompressionLayer::new().compress_when(SizeAbove::new(limits::COMPRESSION_BYTES_MIN).and(stream::is_no_file)))
-        // A panic costs this request alone. What stands further out is a few lines without a client's data.
+        // A panic fails this request alone. The layers outside of this one handle no client's data.
         .layer(CatchPanicLayer::custom(panicked))
-        // Next to the routes, which know a path without its trailing slash only.
+        // Innermost: the routes have no trailing slashes.
         .layer(NormalizePathLayer::trim_trailing_slash());
 
-    // Within all of them the time that a request has (504) and the paths, see `Gateway::dispatch`.
-    // Not a router of axum's around all of them: what it costs to be a route twice was an eighth of a cheap request.
+    // Then the request's time-out (504) and the routes, see `Gateway::dispatch`. Not in an `axum::Router`: routing a second time cost an eighth of a cheap
+    // request.
     layers.service(tower::service_fn(move |request: http::Request<_>| {
         let gateway = gateway.clone();
-        // A box: each layer would else copy these kilobytes into its own future.
+        // Boxed: without it each layer copies these kilobytes into its own future.
         Box::pin(async move { Ok(gateway.dispatch(request.map(Body::new)).await) })
     }))
 }

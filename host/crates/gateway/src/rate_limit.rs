@@ -1,4 +1,4 @@
-//! How a rate limit stands in an answer's headers. What is counted is in `rates`.
+//! The rate-limit headers of an answer. The counting is in `echo_edge::rates`.
 
 use std::fmt::{self, Write};
 

@@ -1,4 +1,4 @@
-//! What the edge knows of a request from its first byte on: its ids, when it came, from where, and, once found, which route serves it.
+//! What is known of a request from its first byte on: its ids, when it arrived, the client's address, and, once found, the route that serves it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +32,7 @@ pub struct RequestInfo {
     is_streaming: AtomicBool,
 }
 
-/// Who answers.
+/// What answers the request.
 pub(super) enum Served {
     Service(Arc<CompiledRoute>),
     /// A route of the host, by its pattern.
@@ -54,7 +54,7 @@ impl RequestInfo {
         }
     }
 
-    /// Once per request, when it is known who answers.
+    /// Called once per request, when its route is found.
     pub(super) fn serve(&self, served: Served) {
         let _ = self.served.set(served);
     }

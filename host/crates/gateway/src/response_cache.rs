@@ -22,9 +22,9 @@ use echo_base::limits;
 use echo_capabilities::cache::Cache;
 use echo_runtime::manifest::{Access, CacheScope, Route};
 
-/// A success as it is kept.
+/// A successful response as the cache has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct StoredResponse {
     pub status: u16,
     pub body: Bytes,
 }
@@ -39,20 +39,20 @@ impl ResponseCache {
         Self { cache, doorkeeper: Doorkeeper::default() }
     }
 
-    /// Where the answer is or will be kept; nowhere for what was not asked before.
-    pub fn place(&self, asked: &Asked<'_>) -> Option<String> {
-        self.doorkeeper.knows(asked).then(|| asked.key())
+    /// The key under which the response is cached, or will be. None for a request that was not seen before: a response is cached from the second request on.
+    pub fn key_of(&self, request: &RequestKey<'_>) -> Option<String> {
+        self.doorkeeper.knows(request).then(|| request.key())
     }
 
-    /// A cache that cannot be reached has nothing.
-    pub async fn get(&self, key: &str) -> Option<Kept> {
+    /// None also where the cache cannot be reached.
+    pub async fn get(&self, key: &str) -> Option<StoredResponse> {
         let value = self.cache.get(key).await.ok()??;
         let (status, _) = value.split_first_chunk::<2>()?;
-        Some(Kept { status: u16::from_be_bytes(*status), body: value.slice(2..) })
+        Some(StoredResponse { status: u16::from_be_bytes(*status), body: value.slice(2..) })
     }
 
-    /// Too large an answer is not kept, and a cache that cannot be reached keeps nothing: the next request asks the service again.
-    pub async fn put(&self, key: &str, kept: &Kept, ttl: Duration) {
+    /// A response that is too large, or for which the cache cannot be reached, is not stored: the next request calls the service again.
+    pub async fn put(&self, key: &str, kept: &StoredResponse, ttl: Duration) {
         if kept.body.len() + 2 > limits::CACHE_VALUE_BYTES_MAX {
             return;
         }
@@ -65,9 +65,9 @@ impl ResponseCache {
     }
 }
 
-/// What was asked for not long ago; now and then it takes one for another.
+/// Which requests were seen not long ago, by one bit each (a Bloom filter with one hash function): it may take a new one for a known one.
 struct Doorkeeper {
-    /// A quick one: who makes two questions collide has one of them kept early.
+    /// A quick hash: a client that makes two requests collide only has one of them cached early.
     hasher: foldhash::fast::RandomState,
     bits: Box<[AtomicU64]>,
     known: AtomicUsize,
@@ -81,9 +81,9 @@ impl Default for Doorkeeper {
 }
 
 impl Doorkeeper {
-    /// Whether this was asked before; from now on it was.
-    fn knows(&self, asked: impl Hash) -> bool {
-        let hash = self.hasher.hash_one(asked) as usize;
+    /// Whether this request was seen before, and notes it.
+    fn knows(&self, request: impl Hash) -> bool {
+        let hash = self.hasher.hash_one(request) as usize;
         let (word, bit) = (&self.bits[(hash / 64) % self.bits.len()], 1 << (hash % 64));
         if word.fetch_or(bit, Relaxed) & bit != 0 {
             return true;
@@ -99,7 +99,7 @@ impl Doorkeeper {
 
 /// What an answer depends on: one per snapshot of the services (a swap forgets all), route, path, query and, where the scope says so, user.
 #[derive(Clone, Copy, Hash)]
-pub struct Asked<'a> {
+pub struct RequestKey<'a> {
     pub snapshot: u64,
     pub route: &'a str,
     pub path: &'a str,
@@ -107,7 +107,7 @@ pub struct Asked<'a> {
     pub user: Option<Uuid>,
 }
 
-impl Asked<'_> {
+impl RequestKey<'_> {
     fn key(&self) -> String {
         let Self { snapshot, route, path, query, user } = *self;
         let query = query.unwrap_or("");
@@ -207,16 +207,16 @@ mod tests {
 
     #[test]
     fn a_key_tells_apart_what_is_different() {
-        let plain = Asked { snapshot: 1, route: "GET /a", path: "/a", query: None, user: None };
+        let plain = RequestKey { snapshot: 1, route: "GET /a", path: "/a", query: None, user: None };
         let (long, longer) = ("q".repeat(limits::CACHE_KEY_BYTES_MAX), "q".repeat(limits::CACHE_KEY_BYTES_MAX + 1));
         let asked = [
             plain,
-            Asked { snapshot: 2, ..plain },
-            Asked { user: Some(Uuid::from_u128(1)), ..plain },
-            Asked { query: Some("q=1"), ..plain },
-            Asked { path: "/aq=1", ..plain },
-            Asked { query: Some(&long), ..plain },
-            Asked { query: Some(&longer), ..plain },
+            RequestKey { snapshot: 2, ..plain },
+            RequestKey { user: Some(Uuid::from_u128(1)), ..plain },
+            RequestKey { query: Some("q=1"), ..plain },
+            RequestKey { path: "/aq=1", ..plain },
+            RequestKey { query: Some(&long), ..plain },
+            RequestKey { query: Some(&longer), ..plain },
         ];
         let keys = asked.map(|asked| asked.key());
         for (i, key) in keys.iter().enumerate() {
@@ -225,8 +225,8 @@ mod tests {
         }
         let cache = ResponseCache::new(Arc::new(FakeCache::default()));
         for (asked, key) in asked.iter().zip(keys) {
-            assert_eq!(cache.place(asked), None, "asked for once");
-            assert_eq!(cache.place(asked), Some(key));
+            assert_eq!(cache.key_of(asked), None, "asked for once");
+            assert_eq!(cache.key_of(asked), Some(key));
         }
     }
 
@@ -243,13 +243,13 @@ mod tests {
     async fn an_answer_is_kept_for_its_time() {
         let fake = Arc::new(FakeCache::default());
         let cache = ResponseCache::new(fake.clone());
-        let kept = Kept { status: 200, body: Bytes::from_static(b"{\"a\":1}") };
+        let kept = StoredResponse { status: 200, body: Bytes::from_static(b"{\"a\":1}") };
         cache.put("k", &kept, Duration::from_secs(60)).await;
         assert_eq!(cache.get("k").await, Some(kept.clone()));
         fake.advance(Duration::from_secs(60));
         assert_eq!(cache.get("k").await, None);
 
-        let large = Kept { status: 200, body: vec![b'x'; limits::CACHE_VALUE_BYTES_MAX].into() };
+        let large = StoredResponse { status: 200, body: vec![b'x'; limits::CACHE_VALUE_BYTES_MAX].into() };
         cache.put("large", &large, Duration::from_secs(60)).await;
         assert_eq!(cache.get("large").await, None);
 

@@ -12,10 +12,10 @@ use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 
 use super::GatewaySettings;
-use super::backend::{Backend, Snapshot};
 use super::breaker::Breaker;
 use super::rate_limit::Rule;
 use super::response_cache::{Sharing, etag_of};
+use super::services::{Services, Snapshot};
 use echo_base::names::ServiceName;
 use echo_runtime::manifest::{METHODS, Route, rate_counter};
 use echo_runtime::{CallTarget, RouteEntry};
@@ -63,19 +63,19 @@ pub struct RouteTable {
 }
 
 /// The live services with the table of their routes.
-pub struct Live<B> {
-    pub backend: Arc<B>,
+pub struct Live<S> {
+    pub services: Arc<S>,
     pub settings: GatewaySettings,
     tables: RouteTables,
 }
 
-impl<B: Backend> Live<B> {
-    pub fn new(backend: Arc<B>, settings: GatewaySettings) -> Self {
-        Self { backend, settings, tables: RouteTables::default() }
+impl<S: Services> Live<S> {
+    pub fn new(services: Arc<S>, settings: GatewaySettings) -> Self {
+        Self { services, settings, tables: RouteTables::default() }
     }
 
-    pub fn pin(&self) -> (Arc<B::Snapshot>, Arc<RouteTable>) {
-        let snapshot = self.backend.pin();
+    pub fn pin(&self) -> (Arc<S::Snapshot>, Arc<RouteTable>) {
+        let snapshot = self.services.pin();
         let table = self.tables.of(&*snapshot, &self.settings);
         (snapshot, table)
     }
@@ -121,7 +121,7 @@ struct ServiceRoutes {
 }
 
 impl RouteTable {
-    /// Breakers of services that are the same in `before` stay as they are; a swapped service begins anew.
+    /// Services that are the same as in `before` keep their circuit breakers; a swapped service gets a new one.
     fn compile(snapshot: &impl Snapshot, settings: &GatewaySettings, before: Option<&RouteTable>) -> Self {
         let entries: Vec<&RouteEntry> = snapshot.routes().iter().filter(|entry| settings.dev_mode || !entry.route.dev_only).collect();
         let mut services: HashMap<ServiceName, ServiceRoutes> = HashMap::new();
@@ -158,7 +158,7 @@ impl RouteTable {
         for (path, routes) in by_path {
             let allow = allow_of(&routes);
             if let Err(error) = paths.insert(path.clone(), Methods { routes, allow }) {
-                tracing::error!(%path, %error, "a path that cannot be told from another is left out");
+                tracing::error!(%path, %error, "a path that cannot be distinguished from another is left out");
             }
         }
         Self { number: snapshot.number(), paths, services, openapi: OnceLock::new(), asyncapi: OnceLock::new() }
@@ -270,7 +270,7 @@ fn allow_of(routes: &[Option<Arc<CompiledRoute>>; METHODS.len()]) -> HeaderValue
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::breaker::Verdict;
+    use crate::breaker::CallOutcome;
     use crate::fakes::{FakeSnapshot, route};
 
     fn table(routes: &[&str]) -> RouteTable {
@@ -356,7 +356,7 @@ mod tests {
             let breaker = breaker_of(&old, path);
             for caller in 0..100 {
                 if let Ok(permit) = breaker.admit(0, 1) {
-                    permit.settle(Verdict::Fault, caller, 1);
+                    permit.complete(CallOutcome::Fault, caller, 1);
                 }
             }
             assert!(breaker.admit(0, 1).is_err());

@@ -27,11 +27,11 @@ use tokio_util::task::TaskTracker;
 
 use super::answering::{Answering, End};
 use super::bare_answer::BareAnswer;
-use super::connection::{Connection, Protocol};
+use super::connection::{HttpConnection, Protocol};
+use super::connection_limits::{ConnectionLimits, ConnectionPermit, LimitReached};
 use super::framing::{SaidTwice, Twice};
 use super::head_timer::HeadTimer;
 use super::http2::{self, Http2Bounds};
-use super::places::{NoPlace, Place, Places};
 use super::tls::Tls;
 use super::{PeerAddress, Problem};
 use echo_base::limits;
@@ -81,7 +81,7 @@ pub async fn serve(listener: TcpListener, router: impl Answering, settings: Serv
     http1.header_read_timeout(settings.header_read_timeout).max_buf_size(limits::HTTP_BUFFER_BYTES_MAX);
     // Copying an answer behind its head costs less than the kernel's way with two pieces.
     http1.writev(false);
-    let places = Places::new(settings.connections_max, settings.connections_per_address_max);
+    let connection_limits = ConnectionLimits::new(settings.connections_max, settings.connections_per_address_max);
     let refusals = Arc::new(Semaphore::new(limits::REFUSALS_MAX));
     let (tasks, cut, cut_count) = (TaskTracker::new(), CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
     loop {
@@ -99,14 +99,14 @@ pub async fn serve(listener: TcpListener, router: impl Answering, settings: Serv
                 continue;
             }
         };
-        let place = match places.take(peer.ip()) {
-            Ok(place) => place,
-            Err(no_place) => {
+        let permit = match connection_limits.take(peer.ip()) {
+            Ok(permit) => permit,
+            Err(limit) => {
                 metrics::counter!("echo_http_connections_refused_total").increment(1);
-                // Said to a few at a time; to the others, and to those who would want a handshake first, it is said by closing.
+                // A few at a time are answered; the others, and all where a TLS handshake would come first, are just closed.
                 if let (Ok(turn), None) = (refusals.clone().try_acquire_owned(), &settings.tls) {
                     tasks.spawn(async move {
-                        refuse(stream, no_place).await;
+                        refuse(stream, limit).await;
                         drop(turn);
                     });
                 }
@@ -127,12 +127,12 @@ pub async fn serve(listener: TcpListener, router: impl Answering, settings: Serv
         };
         let cut_count = cut_count.clone();
         tasks.spawn(async move {
-            if serving.run(stream, place).await == End::Cut {
+            if serving.run(stream, permit).await == End::Cut {
                 cut_count.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
-    // Nobody new is let in from here on.
+    // No connection is accepted from here on.
     drop(listener);
     tasks.close();
     if tokio::time::timeout(settings.drain_timeout, tasks.wait()).await.is_err() {
@@ -142,12 +142,12 @@ pub async fn serve(listener: TcpListener, router: impl Answering, settings: Serv
     ServeOutcome { cut_count: cut_count.load(Ordering::Relaxed) }
 }
 
-/// Says why there is no place, for a moment at the most.
-async fn refuse(mut stream: TcpStream, no_place: NoPlace) {
+/// Answers a connection beyond the limits with the reason, for a moment at the most.
+async fn refuse(mut stream: TcpStream, limit: LimitReached) {
     let again = Duration::from_millis(limits::REFUSAL_RETRY_MS);
-    let problem = match no_place {
-        NoPlace::Full => Problem::unavailable("connections_full", "this host has as many connections as it takes", again),
-        NoPlace::FullForAddress => {
+    let problem = match limit {
+        LimitReached::Total => Problem::unavailable("connections_full", "this host has as many connections as it takes", again),
+        LimitReached::OfAddress => {
             let detail = "there are as many connections from this address as one may have";
             Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_connections", detail).retry_after(again)
         }
@@ -159,11 +159,11 @@ async fn refuse(mut stream: TcpStream, no_place: NoPlace) {
         // Closing over unread bytes would take the answer away.
         tokio::io::copy(&mut (&mut stream).take(limits::HTTP_BUFFER_BYTES_MAX as u64), &mut tokio::io::sink()).await
     });
-    // Who does not listen is not waited for.
+    // A client that does not read its refusal is not waited for.
     let _ = said.await;
 }
 
-/// One connection's way: encrypted or not, then what it speaks, then its requests.
+/// Serves one connection: the TLS handshake where there is TLS, then HTTP/1.1 or HTTP/2.
 struct Serving<R> {
     router: R,
     http1: http1::Builder,
@@ -175,7 +175,7 @@ struct Serving<R> {
 }
 
 impl<R: Answering> Serving<R> {
-    async fn run(self, stream: TcpStream, place: Place) -> End {
+    async fn run(self, stream: TcpStream, permit: ConnectionPermit) -> End {
         let stream = match &self.settings.tls {
             None => Either::Left(stream),
             Some(tls) => match self.shutdown.run_until_cancelled(tls.accept(stream)).await {
@@ -188,7 +188,7 @@ impl<R: Answering> Serving<R> {
                 None => return End::Orderly,
             },
         };
-        let mut connection = Connection::new(stream, place, self.shutdown.clone(), self.settings.stall_timeout);
+        let mut connection = HttpConnection::new(stream, permit, self.shutdown.clone(), self.settings.stall_timeout);
         let timer = HeadTimer::default();
         let protocol = tokio::select! {
             biased;
@@ -206,7 +206,7 @@ impl<R: Answering> Serving<R> {
         }
     }
 
-    async fn http1(mut self, connection: Connection, timer: HeadTimer) -> End {
+    async fn http1(mut self, connection: HttpConnection, timer: HeadTimer) -> End {
         self.http1.timer(timer);
         let service = service_fn(caller(self.router, self.peer, Some(connection.twice())));
         let mut served = self.http1.serve_connection(TokioIo::new(connection), service).with_upgrades();
@@ -230,7 +230,7 @@ impl<R: Answering> Serving<R> {
             && let Some(status) = connection.status_kept_back()
         {
             let instead = is_unreadable.then(|| unreadable(status, self.peer));
-            // Who is gone by now will not miss it.
+            // The client may have gone away; then nobody misses the answer.
             let _ = self.cut.run_until_cancelled(connection.end_with(instead.as_deref())).await;
         }
         End::Orderly
@@ -298,7 +298,7 @@ mod tests {
             TcpStream::connect(self.address).await.unwrap()
         }
 
-        /// Waits until there is a place for one more.
+        /// Waits until one more connection is admitted.
         async fn admits(&self) {
             let admitted = tokio::time::timeout(PATIENCE, async {
                 loop {
@@ -311,7 +311,7 @@ mod tests {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             });
-            admitted.await.expect("the place of a closed connection is free again");
+            admitted.await.expect("a closed connection makes room");
         }
 
         async fn ended(self) -> ServeOutcome {
@@ -473,7 +473,7 @@ mod tests {
         let mut endless = running.connect().await;
         endless.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nx").await.unwrap();
         assert!(read_all(&mut endless).await.ends_with("too much"));
-        // Its place is the only one.
+        // It is the only connection allowed.
         running.admits().await;
     }
 

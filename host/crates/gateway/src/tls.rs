@@ -63,7 +63,7 @@ impl Tls {
         let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(TlsError::Setup)?;
         let mut config = builder.with_no_client_auth().with_cert_resolver(current.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        // Who comes back within hours needs no second handshake; the host keeps nothing for it.
+        // Session tickets: a client that returns within hours skips the full handshake, and the host keeps no state for it.
         config.ticketer = ring::Ticketer::new().map_err(TlsError::Setup)?;
         let acceptor = TlsAcceptor::from(Arc::new(config));
         Ok(Arc::new(Self { certificate: certificate.to_owned(), key: key.to_owned(), current, acceptor }))
@@ -101,7 +101,7 @@ impl Tls {
         }
     }
 
-    /// What tells a file from the one that stood there before.
+    /// Differs between a file and the one that it replaced.
     fn stamps(&self) -> [Option<(u64, u64, i64, i64)>; 2] {
         [&self.certificate, &self.key].map(|path| {
             let file = std::fs::metadata(path).ok()?;

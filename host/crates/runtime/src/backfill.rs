@@ -1,8 +1,8 @@
-//! Back-fills of live versions: new columns are filled in for the rows that are there, a batch at a time.
+//! Back-fills of live versions: fills in new columns of existing rows, a batch at a time.
 //!
-//! After the version with the columns is live, not before: until then the version before writes rows without them, and a deployment would wait for every
-//! row. So a service takes null for "not filled in yet" until it is done. One batch at a time for all services and all hosts (by a lease), with rests between,
-//! so that others write. Each batch goes on where the one before it was committed, whichever host that did.
+//! This happens after the version with the columns went live: before that the old version still writes rows without them, and a deployment would wait for every
+//! row. So a service takes null for "not filled in yet" until it is done. One batch at a time for all services and all hosts (by a
+//! lease), with pauses between, so that other transactions can write. Each batch goes on where the one before it was committed, on whichever host.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
@@ -26,7 +26,7 @@ const LEASE: &str = "backfills";
 
 #[derive(Default)]
 pub(super) struct Backfills {
-    /// Rung when there may be something to do.
+    /// Notified when there may be something to do.
     due: Notify,
     states: Mutex<BTreeMap<(ServiceName, String), State>>,
     /// Generations that were replaced, and may still write rows without the new columns.
@@ -78,7 +78,7 @@ impl Backfills {
         of_service.map(|(_, state)| state.view.clone()).collect()
     }
 
-    /// Whether calls that began on an earlier generation may still write. A call ends by its deadline, whoever holds its generation.
+    /// Whether calls that began on an earlier generation may still write. A call ends by its deadline, whatever else holds its generation.
     fn is_draining(&self, live: &Generation) -> bool {
         let mut draining = self.draining.lock();
         let is_over = live.live_since.get().is_none_or(|since| since.elapsed() > Duration::from_millis(limits::SWAP_DRAIN_MS));
@@ -182,7 +182,7 @@ impl Runtime {
         Turn::Waits(state.again_at)
     }
 
-    /// Where it stands. A version without the columns that was live since it began has written rows that it has passed: it begins anew then.
+    /// Where it stands. A version without the columns that was live since it began has written rows that it has passed: it starts again then.
     async fn look_up(&self, generation: &Generation, step: &Migration, database: &dyn Database) -> Result<State, MigrateError> {
         let refuses = |reason| MigrateError::NotAdditive { name: step.name.clone(), reason };
         let backfill = Backfill::of(step, &generation.artifact.migrations).map_err(refuses)?;

@@ -1,10 +1,9 @@
-//! The functions that a manifest binds to routes, frames, schedules, topics and the probe, found among a component's exports and with their
-//! codecs compiled. Knows no engine and no other services.
+//! Resolves a manifest's bindings: the exported function behind each route, frame, schedule, topic and the probe, with its codecs compiled. Knows no engine and no other services.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::catalogue::{Call, Export, Subscription};
+use super::catalogue::{BoundFunction, Export, Subscription};
 use super::frames::FrameBinding;
 use super::linking::{Role, role_of};
 use super::manifest::{Manifest, Route, Schedule, Socket};
@@ -17,7 +16,7 @@ use echo_contract::wit::{Contract, Interface};
 pub struct Bindings {
     pub exports: Vec<Export>,
     pub api: HashMap<String, usize>,
-    pub calls: Vec<Call>,
+    pub calls: Vec<BoundFunction>,
     pub routes: Vec<(Arc<Route>, usize)>,
     pub sockets: Vec<(Socket, usize)>,
     pub schedules: Vec<(Schedule, usize)>,
@@ -90,7 +89,7 @@ impl Bindings {
         let function = api.function(name).ok_or_else(|| format!("{} has no function {name}", api.id))?;
         let request = RequestCodec::compile(function, variables, source).map_err(|error| error.to_string())?;
         let reply = ReplyCodec::compile(function, flag).map_err(|error| error.to_string())?;
-        self.calls.push(Call { export: self.api[name], request, reply });
+        self.calls.push(BoundFunction { export: self.api[name], request, reply });
         Ok(self.calls.len() - 1)
     }
 

@@ -18,7 +18,7 @@ use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::context::CallContext;
 
-/// The place of a call in its chain: the snapshot that its root request pinned, and who called whom to get here.
+/// The place of a call in its chain: the snapshot that its root request pinned, and the services on the way here.
 #[derive(Clone)]
 pub struct CallFrame {
     pub catalogue: Arc<Catalogue>,

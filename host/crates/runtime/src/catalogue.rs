@@ -13,7 +13,7 @@ use super::call::Stats;
 use super::linking::{Role, role_of};
 use super::long_calls::Predictor;
 use super::manifest::{self, Access, PushFrame, Rate, Schedule, rate_counter};
-use super::pool::Pool;
+use super::pool::InstancePool;
 use echo_base::names::ServiceName;
 use echo_contract::adapt::Adapter;
 use echo_contract::codec::{EventCodec, ParamBounds, ReplyCodec, RequestCodec};
@@ -36,13 +36,13 @@ pub struct Generation {
     /// Functions of the service's own `api` by name.
     pub api: HashMap<String, usize>,
     /// What routes, frames and schedules call.
-    pub calls: Vec<Call>,
+    pub calls: Vec<BoundFunction>,
     pub routes: Vec<(Arc<manifest::Route>, usize)>,
     pub sockets: Vec<(manifest::Socket, usize)>,
     pub schedules: Vec<(Schedule, usize)>,
     /// Topics subscribed to.
     pub topics: HashMap<String, Subscription>,
-    pub pool: Pool,
+    pub pool: InstancePool,
     pub stats: Stats,
 }
 
@@ -74,7 +74,7 @@ impl Export {
 }
 
 /// A function bound to a route, frame or schedule, with its codecs compiled.
-pub struct Call {
+pub struct BoundFunction {
     pub export: usize,
     pub request: RequestCodec,
     pub reply: ReplyCodec,

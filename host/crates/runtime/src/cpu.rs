@@ -1,4 +1,4 @@
-//! Processor time of a thread, and of a guest in one call.
+//! CPU time of a thread, and of a guest in one call.
 
 use std::time::Duration;
 

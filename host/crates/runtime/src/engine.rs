@@ -61,7 +61,7 @@ impl Engine {
             // SAFETY: `read` gives back only bytes whose MAC under this host's own key is right, so this host serialised them.
             match unsafe { Component::deserialize(&self.engine, &compiled) } {
                 Ok(component) => return Ok(component),
-                Err(error) => tracing::warn!(%error, "compiled code on disk does not fit this engine and is made anew"),
+                Err(error) => tracing::warn!(%error, "compiled code on disk does not fit this engine and is compiled again"),
             }
         }
         let compiled = Component::new(&self.engine, component).map_err(|error| EngineError::Compile(format!("{error:#}")))?;

@@ -1,4 +1,4 @@
-//! How the functions of `pushes` interfaces send their frames: what the manifest says of them, found in their records. Knows no engine.
+//! How the functions of `pushes` interfaces send their frames: the manifest's `[[push]]` entries, resolved against the functions' records. Knows no engine.
 
 use super::manifest::{PushClass, PushFrame};
 use echo_contract::codec::PushCodec;

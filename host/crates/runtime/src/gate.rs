@@ -17,7 +17,7 @@ use super::linking::{self, Role, role_of};
 use super::long_calls::Origin;
 use super::loosened::{self, Change};
 use super::permissions::Grant;
-use super::pool::Pool;
+use super::pool::InstancePool;
 use super::{CallError, Runtime, internal_context};
 use echo_base::limits;
 use echo_base::names::ServiceName;
@@ -299,7 +299,7 @@ impl Runtime {
             changes,
         };
         let generation = Arc::new(Generation {
-            pool: Pool::new(service.clone(), instance, indices, capabilities, manifest.limits.clone()),
+            pool: InstancePool::new(service.clone(), instance, indices, capabilities, manifest.limits.clone()),
             service,
             version: version.to_owned(),
             number: AtomicU64::new(0),

@@ -1,4 +1,4 @@
-//! What a store holds for one instance: the guest as its capabilities see it, its meters, and an empty WASI.
+//! The data of a wasmtime store, one per instance: the guest as its capabilities see it, its meters, and an empty WASI.
 
 use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};

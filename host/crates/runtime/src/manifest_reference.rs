@@ -1,4 +1,4 @@
-//! The reference of `plugin.toml`, made from the types that read it: a JSON schema for editors and a page for people. Knows the manifest's types alone.
+//! The reference of `plugin.toml`, generated from the types that parse it: a JSON schema for editors and a page for people. Knows the manifest's types alone.
 
 use std::fmt::Write;
 

@@ -17,7 +17,7 @@ use echo_capabilities::context::CallContext;
 use echo_capabilities::guest::{Capabilities, Guest};
 use echo_capabilities::senders::Senders;
 
-pub struct Pool {
+pub struct InstancePool {
     service: ServiceName,
     instance: InstancePre<InstanceState>,
     exports: Vec<ComponentExportIndex>,
@@ -55,7 +55,7 @@ impl Drop for Alive {
     }
 }
 
-impl Pool {
+impl InstancePool {
     pub fn new(
         service: ServiceName,
         instance: InstancePre<InstanceState>,

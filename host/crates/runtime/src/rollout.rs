@@ -60,12 +60,12 @@ struct Refused {
 }
 
 impl Runtime {
-    /// To be rung when another host may have changed a version; it is looked for every `VERSIONS_POLL_MS` as well.
+    /// To be notified when another host may have changed a version; it is looked for every `VERSIONS_POLL_MS` as well.
     pub fn versions_changed(&self) -> Arc<Notify> {
         self.rollouts.changed.clone()
     }
 
-    /// Rung when another version is live on this host.
+    /// Notified when another version is live on this host.
     pub fn switched(&self) -> Arc<Notify> {
         self.rollouts.switched.clone()
     }

@@ -10,10 +10,10 @@ use futures_util::Stream;
 
 use echo_base::names::ServiceName;
 
-#[cfg(test)]
-mod contract;
 pub mod host;
 pub mod object_store;
+#[cfg(test)]
+mod suite;
 
 pub use self::object_store::ObjectStoreBlobs;
 

@@ -5,10 +5,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-#[cfg(test)]
-mod contract;
 pub mod nats;
 pub mod redis;
+#[cfg(test)]
+mod suite;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the bus between hosts cannot be reached: {0}")]

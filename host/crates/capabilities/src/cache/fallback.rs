@@ -217,8 +217,8 @@ mod tests {
     use echo_engines::redis::Redis;
 
     use super::*;
-    use crate::cache::contract;
     use crate::cache::redis::RedisCache;
+    use crate::cache::suite;
 
     fn over(url: &str) -> FallbackCache {
         let shared = RedisCache::open(url, &format!("test-{}", uuid::Uuid::now_v7())).unwrap();
@@ -228,7 +228,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn it_passes_the_suite_with_redis_there_and_away() {
         let url = echo_engines::redis::of_this_process().unwrap_or_else(|error| panic!("{error}"));
-        contract::suite(Arc::new(over(&url))).await;
+        suite::suite(Arc::new(over(&url))).await;
         let away = over("redis://127.0.0.1:1");
         assert_eq!(away.get("a:b").await, Ok(None));
         assert_eq!(away.ping().await, Err(CacheError::Unavailable));

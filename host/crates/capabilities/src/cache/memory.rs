@@ -356,11 +356,11 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::contract;
+    use crate::cache::suite;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn it_passes_the_suite() {
-        contract::suite(Arc::new(MemoryCache::shared(limits::CACHE_BYTES_MAX))).await;
+        suite::suite(Arc::new(MemoryCache::shared(limits::CACHE_BYTES_MAX))).await;
     }
 
     #[tokio::test]

@@ -5,12 +5,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-#[cfg(test)]
-mod contract;
 pub mod fallback;
 pub mod host;
 pub mod memory;
 pub mod redis;
+#[cfg(test)]
+mod suite;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CacheError {

@@ -263,7 +263,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::cache::contract;
+    use crate::cache::suite;
 
     fn opened() -> RedisCache {
         let url = echo_engines::redis::of_this_process().unwrap_or_else(|error| panic!("{error}"));
@@ -272,7 +272,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn it_passes_the_suite() {
-        contract::suite(Arc::new(opened())).await;
+        suite::suite(Arc::new(opened())).await;
     }
 
     #[tokio::test]

@@ -9,12 +9,12 @@ use uuid::Uuid;
 use echo_base::names::ServiceName;
 
 mod backlog;
-#[cfg(test)]
-mod contract;
 mod delivery;
 pub mod embedded;
 pub mod jetstream;
 mod partition;
+#[cfg(test)]
+mod suite;
 
 /// An asynchronous call, as JSON (the event record in the codec's form).
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -11,14 +11,14 @@ use super::events::Event;
 use super::sql::Outbox;
 
 mod acknowledged;
-#[cfg(test)]
-mod contract;
 mod device_hosts;
 pub mod embedded;
 pub mod host;
 pub mod postgres;
 mod reached;
 mod states;
+#[cfg(test)]
+mod suite;
 
 pub use device_hosts::{Announced, CONNECTED, ClaimError, Claimed, DISCONNECTED, DeviceHosts, DeviceSocket};
 

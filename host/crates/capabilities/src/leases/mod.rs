@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-#[cfg(test)]
-mod contract;
 pub mod postgres;
 pub mod process;
+#[cfg(test)]
+mod suite;
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("leases cannot be reached: {0}")]

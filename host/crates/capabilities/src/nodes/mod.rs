@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-#[cfg(test)]
-mod contract;
 pub mod postgres;
 pub mod single;
+#[cfg(test)]
+mod suite;
 
 /// The hosts of one database, as this host sees them.
 #[async_trait]

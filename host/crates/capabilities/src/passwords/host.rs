@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use wasmtime::component::{HasSelf, Linker};
 
-use super::{Algorithm, Asker, PasswordError, Standing};
+use super::{Algorithm, PasswordError, Requester, Standing};
 use crate::context::CallContext;
 use crate::guest::Guest;
 use bindings::echo::passwords::passwords::{
@@ -33,7 +33,7 @@ impl Host for Guest {
             GuestAlgorithm::Bcrypt => Algorithm::Bcrypt,
             GuestAlgorithm::Scrypt => Algorithm::Scrypt,
         };
-        Ok(self.capabilities.passwords.hash(&password, algorithm, &asker(self.context(), standing)).await?)
+        Ok(self.capabilities.passwords.hash(&password, algorithm, &requester(self.context(), standing)).await?)
     }
 
     async fn verify(&mut self, password: String, stored: Option<String>, standing: GuestStanding) -> Result<Verdict, GuestError> {
@@ -41,7 +41,7 @@ impl Host for Guest {
         if stored.as_ref().is_some_and(|stored| stored.len() > limits::PASSWORD_HASH_BYTES_MAX) {
             return Err(GuestError::MalformedHash);
         }
-        let verdict = self.capabilities.passwords.verify(&password, stored.as_deref(), &asker(self.context(), standing)).await?;
+        let verdict = self.capabilities.passwords.verify(&password, stored.as_deref(), &requester(self.context(), standing)).await?;
         Ok(Verdict { matches: verdict.matches, needs_rehash: verdict.needs_rehash })
     }
 
@@ -53,9 +53,9 @@ impl Host for Guest {
 }
 
 /// Whoever is signed in is known, whatever the service says; others are told apart by their address, of IPv6 a whole /64.
-fn asker(context: &CallContext, standing: GuestStanding) -> Asker {
+fn requester(context: &CallContext, standing: GuestStanding) -> Requester {
     if let Some(caller) = &context.caller {
-        return Asker { standing: Standing::Known, client: format!("user {}", caller.user_id) };
+        return Requester { standing: Standing::Known, client: format!("user {}", caller.user_id) };
     }
     let standing = match standing {
         GuestStanding::Stranger => Standing::Stranger,
@@ -66,7 +66,7 @@ fn asker(context: &CallContext, standing: GuestStanding) -> Asker {
         Some(IpAddr::V4(v4)) => format!("address {v4}"),
         None => String::new(),
     };
-    Asker { standing, client }
+    Requester { standing, client }
 }
 
 fn check_password(password: &str) -> Result<(), GuestError> {

@@ -2,10 +2,10 @@
 
 use async_trait::async_trait;
 
-#[cfg(test)]
-mod contract;
 pub mod host;
 pub mod native;
+#[cfg(test)]
+mod suite;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
@@ -24,14 +24,14 @@ pub enum Standing {
 
 /// For whom the work is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asker {
+pub struct Requester {
     pub standing: Standing,
     /// Whose turns these are: a user, or an address.
     pub client: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Verification {
     pub matches: bool,
     pub needs_rehash: bool,
 }
@@ -48,9 +48,9 @@ pub enum PasswordError {
 
 #[async_trait]
 pub trait Passwords: Send + Sync {
-    async fn hash(&self, password: &str, algorithm: Algorithm, asker: &Asker) -> Result<String, PasswordError>;
+    async fn hash(&self, password: &str, algorithm: Algorithm, requester: &Requester) -> Result<String, PasswordError>;
     /// Without a stored hash: the same work, and no match.
-    async fn verify(&self, password: &str, stored: Option<&str>, asker: &Asker) -> Result<Verdict, PasswordError>;
+    async fn verify(&self, password: &str, stored: Option<&str>, requester: &Requester) -> Result<Verification, PasswordError>;
     /// HMAC-SHA-256 under the host's key, hex.
     fn fingerprint(&self, secret: &str) -> String;
 }

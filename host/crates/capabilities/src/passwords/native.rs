@@ -5,7 +5,7 @@ use std::sync::Arc;
 #[cfg(test)]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Algorithm, Asker, PasswordError, Passwords, Verdict};
+use super::{Algorithm, PasswordError, Passwords, Requester, Verification};
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Argon2, Params, Version};
@@ -59,8 +59,12 @@ impl NativePasswords {
         }
     }
 
-    async fn run<R: Send + 'static>(&self, asker: &Asker, work: impl FnOnce(&Hashing) -> R + Send + 'static) -> Result<R, PasswordError> {
-        let turn = self.turns.take(asker).await?;
+    async fn run<R: Send + 'static>(
+        &self,
+        requester: &Requester,
+        work: impl FnOnce(&Hashing) -> R + Send + 'static,
+    ) -> Result<R, PasswordError> {
+        let turn = self.turns.take(requester).await?;
         let hashing = self.hashing.clone();
         let task = tokio::task::spawn_blocking(move || {
             // Held until the work ends, even if nobody waits for it any more.
@@ -76,7 +80,7 @@ impl NativePasswords {
 
 #[async_trait]
 impl Passwords for NativePasswords {
-    async fn hash(&self, password: &str, algorithm: Algorithm, asker: &Asker) -> Result<String, PasswordError> {
+    async fn hash(&self, password: &str, algorithm: Algorithm, requester: &Requester) -> Result<String, PasswordError> {
         let bytes_max = match algorithm {
             Algorithm::Argon2id | Algorithm::Scrypt => limits::PASSWORD_BYTES_MAX,
             Algorithm::Bcrypt => limits::BCRYPT_PASSWORD_BYTES_MAX,
@@ -85,16 +89,16 @@ impl Passwords for NativePasswords {
             return Err(PasswordError::TooLong);
         }
         let password = password.to_owned();
-        self.run(asker, move |hashing| hashing.hash(&password, algorithm)).await?
+        self.run(requester, move |hashing| hashing.hash(&password, algorithm)).await?
     }
 
-    async fn verify(&self, password: &str, stored: Option<&str>, asker: &Asker) -> Result<Verdict, PasswordError> {
+    async fn verify(&self, password: &str, stored: Option<&str>, requester: &Requester) -> Result<Verification, PasswordError> {
         if password.len() > limits::PASSWORD_BYTES_MAX {
             return Err(PasswordError::TooLong);
         }
         let stored = stored.map(Stored::parse).transpose()?;
         let password = password.to_owned();
-        self.run(asker, move |hashing| hashing.verify(&password, stored.as_ref())).await
+        self.run(requester, move |hashing| hashing.verify(&password, stored.as_ref())).await
     }
 
     fn fingerprint(&self, secret: &str) -> String {
@@ -189,10 +193,10 @@ impl Hashing {
         hashed.ok_or(PasswordError::Busy)
     }
 
-    fn verify(&self, password: &str, stored: Option<&Stored>) -> Verdict {
+    fn verify(&self, password: &str, stored: Option<&Stored>) -> Verification {
         let equal = self.equal(password, stored.unwrap_or(&self.decoy));
         let matches = equal && stored.is_some();
-        Verdict { matches, needs_rehash: stored.is_some_and(|stored| self.weaker(stored)) }
+        Verification { matches, needs_rehash: stored.is_some_and(|stored| self.weaker(stored)) }
     }
 
     fn equal(&self, password: &str, stored: &Stored) -> bool {
@@ -240,7 +244,7 @@ fn decoy(argon2: &Argon2<'_>) -> Stored {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::passwords::contract;
+    use crate::passwords::suite;
 
     const KEY: [u8; 32] = [7; 32];
 
@@ -250,7 +254,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_passes_the_suite() {
-        contract::suite(&light()).await;
+        suite::suite(&light()).await;
     }
 
     #[tokio::test]
@@ -261,43 +265,43 @@ mod tests {
             (Algorithm::Bcrypt, "$2b$12$", true),
             (Algorithm::Scrypt, "$scrypt$ln=17,r=8,p=1$", true),
         ] {
-            let hash = passwords.hash("correct horse", algorithm, &contract::asker()).await.unwrap();
+            let hash = passwords.hash("correct horse", algorithm, &suite::requester()).await.unwrap();
             assert!(hash.starts_with(prefix), "{hash}");
             assert_eq!(
-                passwords.verify("correct horse", Some(&hash), &contract::asker()).await,
-                Ok(Verdict { matches: true, needs_rehash })
+                passwords.verify("correct horse", Some(&hash), &suite::requester()).await,
+                Ok(Verification { matches: true, needs_rehash })
             );
         }
     }
 
     #[tokio::test]
     async fn a_weaker_hash_is_to_be_made_anew() {
-        let weak = light().hash("correct horse", Algorithm::Argon2id, &contract::asker()).await.unwrap();
+        let weak = light().hash("correct horse", Algorithm::Argon2id, &suite::requester()).await.unwrap();
         let stronger = NativePasswords::new(KEY, Cost { argon2_passes: 2, ..Cost::light() });
         assert_eq!(
-            stronger.verify("correct horse", Some(&weak), &contract::asker()).await,
-            Ok(Verdict { matches: true, needs_rehash: true })
+            stronger.verify("correct horse", Some(&weak), &suite::requester()).await,
+            Ok(Verification { matches: true, needs_rehash: true })
         );
-        let strong = stronger.hash("correct horse", Algorithm::Argon2id, &contract::asker()).await.unwrap();
+        let strong = stronger.hash("correct horse", Algorithm::Argon2id, &suite::requester()).await.unwrap();
         assert_eq!(
-            light().verify("correct horse", Some(&strong), &contract::asker()).await,
-            Ok(Verdict { matches: true, needs_rehash: false })
+            light().verify("correct horse", Some(&strong), &suite::requester()).await,
+            Ok(Verification { matches: true, needs_rehash: false })
         );
         let old = weak.replace("argon2id", "argon2i");
         assert_eq!(
-            light().verify("correct horse", Some(&old), &contract::asker()).await,
-            Ok(Verdict { matches: false, needs_rehash: true })
+            light().verify("correct horse", Some(&old), &suite::requester()).await,
+            Ok(Verification { matches: false, needs_rehash: true })
         );
     }
 
     #[tokio::test]
     async fn an_unknown_account_costs_one_argon2id_with_the_same_parameters() {
         let passwords = light();
-        let known = passwords.hash("correct horse", Algorithm::Argon2id, &contract::asker()).await.unwrap();
+        let known = passwords.hash("correct horse", Algorithm::Argon2id, &suite::requester()).await.unwrap();
         let runs = || passwords.hashing.argon2_runs.load(Ordering::Relaxed);
-        passwords.verify("wrong", Some(&known), &contract::asker()).await.unwrap();
+        passwords.verify("wrong", Some(&known), &suite::requester()).await.unwrap();
         assert_eq!(runs(), 1);
-        passwords.verify("wrong", None, &contract::asker()).await.unwrap();
+        passwords.verify("wrong", None, &suite::requester()).await.unwrap();
         assert_eq!(runs(), 2);
         let Stored::Argon2(decoy) = &passwords.hashing.decoy else { panic!("the decoy is argon2id") };
         let known = PasswordHash::new(&known).unwrap();
@@ -308,17 +312,17 @@ mod tests {
     #[tokio::test]
     async fn a_hash_that_would_cost_too_much_is_refused_before_the_work() {
         let passwords = light();
-        let hash = passwords.hash("correct horse", Algorithm::Argon2id, &contract::asker()).await.unwrap();
+        let hash = passwords.hash("correct horse", Algorithm::Argon2id, &suite::requester()).await.unwrap();
         for greedy in [
             hash.replace("m=64", "m=4194304"),
             hash.replace("t=1", "t=4000000000"),
             hash.replace("p=1", "p=200"),
-            passwords.hash("x", Algorithm::Bcrypt, &contract::asker()).await.unwrap().replace("$04$", "$31$"),
-            passwords.hash("x", Algorithm::Scrypt, &contract::asker()).await.unwrap().replace("ln=8", "ln=30"),
-            passwords.hash("x", Algorithm::Scrypt, &contract::asker()).await.unwrap().replace("p=1", "p=100000"),
+            passwords.hash("x", Algorithm::Bcrypt, &suite::requester()).await.unwrap().replace("$04$", "$31$"),
+            passwords.hash("x", Algorithm::Scrypt, &suite::requester()).await.unwrap().replace("ln=8", "ln=30"),
+            passwords.hash("x", Algorithm::Scrypt, &suite::requester()).await.unwrap().replace("p=1", "p=100000"),
         ] {
             assert_eq!(
-                passwords.verify("correct horse", Some(&greedy), &contract::asker()).await,
+                passwords.verify("correct horse", Some(&greedy), &suite::requester()).await,
                 Err(PasswordError::MalformedHash),
                 "{greedy}"
             );
@@ -330,9 +334,9 @@ mod tests {
     async fn bcrypt_does_not_take_a_longer_password_that_begins_the_same() {
         let passwords = light();
         let password = "x".repeat(limits::BCRYPT_PASSWORD_BYTES_MAX);
-        let hash = passwords.hash(&password, Algorithm::Bcrypt, &contract::asker()).await.unwrap();
-        assert!(passwords.verify(&password, Some(&hash), &contract::asker()).await.unwrap().matches);
-        assert!(!passwords.verify(&format!("{password}y"), Some(&hash), &contract::asker()).await.unwrap().matches);
+        let hash = passwords.hash(&password, Algorithm::Bcrypt, &suite::requester()).await.unwrap();
+        assert!(passwords.verify(&password, Some(&hash), &suite::requester()).await.unwrap().matches);
+        assert!(!passwords.verify(&format!("{password}y"), Some(&hash), &suite::requester()).await.unwrap().matches);
     }
 
     #[tokio::test]
@@ -340,24 +344,24 @@ mod tests {
         let passwords = Arc::new(light());
         let mut taken = Vec::new();
         for _ in 0..limits::PASSWORD_WORKERS {
-            taken.push(passwords.turns.take(&contract::asker()).await.unwrap());
+            taken.push(passwords.turns.take(&suite::requester()).await.unwrap());
         }
         let waiting: Vec<_> = (0..limits::PASSWORD_STRANGERS_WAITING_MAX)
             .map(|_| {
                 let passwords = passwords.clone();
-                tokio::spawn(async move { passwords.verify("x", None, &contract::asker()).await })
+                tokio::spawn(async move { passwords.verify("x", None, &suite::requester()).await })
             })
             .collect();
         while passwords.turns.waiting() < limits::PASSWORD_STRANGERS_WAITING_MAX {
             tokio::task::yield_now().await;
         }
-        assert_eq!(passwords.verify("x", None, &contract::asker()).await, Err(PasswordError::Busy));
+        assert_eq!(passwords.verify("x", None, &suite::requester()).await, Err(PasswordError::Busy));
         drop(taken);
         for task in waiting {
             assert!(!task.await.unwrap().unwrap().matches);
         }
         assert_eq!(passwords.turns.waiting(), 0);
-        assert!(passwords.verify("x", None, &contract::asker()).await.is_ok());
+        assert!(passwords.verify("x", None, &suite::requester()).await.is_ok());
     }
 
     #[test]

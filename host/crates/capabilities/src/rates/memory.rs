@@ -141,11 +141,11 @@ impl Counter {
 mod tests {
     use super::*;
     use crate::rates::Subject;
-    use crate::rates::contract::{self, ALICE, rule};
+    use crate::rates::suite::{self, ALICE, rule};
 
     #[tokio::test]
     async fn it_passes_the_suite() {
-        contract::suite(&mut contract::InProcess::default()).await;
+        suite::suite(&mut suite::InProcess::default()).await;
     }
 
     #[test]

@@ -9,10 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-#[cfg(test)]
-mod contract;
 mod memory;
 pub mod redis;
+#[cfg(test)]
+mod suite;
 
 pub use memory::MemoryRates;
 

@@ -118,7 +118,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::rates::contract::{self, ALICE, Counted, rule};
+    use crate::rates::suite::{self, ALICE, Counted, rule};
 
     fn opened(prefix: &str) -> RedisRates {
         let url = echo_engines::redis::of_this_process().unwrap_or_else(|error| panic!("{error}"));
@@ -140,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_passes_the_suite() {
-        contract::suite(&mut Shared(opened(&format!("test-{}", Uuid::now_v7())))).await;
+        suite::suite(&mut Shared(opened(&format!("test-{}", Uuid::now_v7())))).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -77,7 +77,7 @@ impl wit::HostTransaction for Guest {
         if self.transaction.is_some() {
             return answer(Err(SqlError::new(ErrorClass::Other, "a transaction is open already; one at a time per call")));
         }
-        // The call's own end may come before the end of the waiting.
+        // The call may time out while it waits.
         let (database, deadline) = (self.capabilities.database.clone(), self.context().deadline);
         let begun = match timeout_at(deadline, database.begin()).await {
             Ok(begun) => begun,
@@ -156,7 +156,7 @@ impl wit::HostTransaction for Guest {
 }
 
 impl Guest {
-    /// For statements outside a transaction. While one is open they would wait for it, and it for them.
+    /// For statements outside a transaction. Errors: a transaction is open; the statement would wait for it, and it for the call that runs the statement.
     fn outside(&self) -> Result<Arc<dyn Database>, SqlError> {
         match self.transaction {
             None => Ok(self.capabilities.database.clone()),

@@ -1,5 +1,5 @@
-//! What a migration may say: only what adds, so that the version before it goes on working after it, because during a swap both run, and so that
-//! there is always a way back. Read by a SQL parser, in both dialects; what is not known to add is refused. Knows no backend.
+//! Which migrations are allowed: only additive ones, so that the version before keeps working after them: during a swap both run, and a rollback must stay
+//! possible. Checked with a SQL parser, in both dialects; a statement that is not known to be additive is refused. Knows no backend.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -16,7 +16,7 @@ use super::whitelist::is_postgres_function;
 use super::{MigrateError, Migration, sqlite};
 use echo_base::limits;
 
-/// Looks at all of them, those of both dialects. Errors: of each migration the first statement that is not known to add.
+/// Checks all migrations, of both dialects. Errors: for each migration the first statement that is not known to be additive.
 pub fn check(migrations: &[Migration]) -> Result<(), Vec<String>> {
     let reasons: Vec<String> = migrations
         .iter()
@@ -33,7 +33,7 @@ pub fn check(migrations: &[Migration]) -> Result<(), Vec<String>> {
     if reasons.is_empty() { Ok(()) } else { Err(reasons) }
 }
 
-/// Errors: the first statement that is not known to add.
+/// Errors: the first statement that is not known to be additive.
 pub fn check_one(migration: &Migration) -> Result<(), String> {
     let mut made = BTreeSet::new();
     for statement in parse(migration)? {
@@ -57,7 +57,7 @@ fn parse(migration: &Migration) -> Result<Vec<Statement>, String> {
 }
 
 /// One `UPDATE` of rows that are there, for columns that the migration of the same name added: run in batches while the version that has these columns
-/// is live. It fills in what is null and nothing else, so that it may be cut off and begun again, and never writes over what the service has written.
+/// is live. It fills in what is null and nothing else, so that it can be interrupted and started again, and never overwrites what the service has written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backfill {
     /// `0001_accounts.backfill`.
@@ -114,7 +114,7 @@ impl Backfill {
 }
 
 fn only_a_table(update: &Update) -> Result<String, String> {
-    // All that an UPDATE may have beyond this is named here: whatever else the parser knows is refused.
+    // Everything else that the parser knows of an UPDATE is refused, field by field.
     let is_plain = update.from.is_none()
         && update.returning.is_none()
         && update.output.is_none()
@@ -154,7 +154,7 @@ fn fillable_columns(migration: &Migration, table: &str) -> Result<BTreeSet<Strin
     Ok(columns)
 }
 
-/// A constraint that is looked at when the commit comes fails for all transactions that share it.
+/// A deferred constraint is checked at the commit, and would fail it for all transactions of the group.
 fn checks_at_once(statement: &Statement) -> Result<(), String> {
     let columns = match statement {
         Statement::CreateTable(table) => table.columns.iter().collect(),
@@ -210,7 +210,7 @@ fn adds(statement: &Statement, made: &mut BTreeSet<String>) -> Result<(), String
 
 fn new_table(table: &CreateTable, made: &mut BTreeSet<String>) -> Result<(), String> {
     let name = own_name(&table.name)?;
-    // All that a table may have beyond its columns is named here: whatever else the parser knows is refused.
+    // Everything else that the parser knows of a table is refused, field by field.
     let known = CreateTableBuilder::new(table.name.clone())
         .columns(table.columns.clone())
         .constraints(table.constraints.clone())

@@ -12,12 +12,12 @@ use super::hub::{Push, Replacement};
 use echo_base::limits;
 use echo_base::names::ServiceName;
 
-#[cfg(test)]
-pub mod contract;
 pub mod host;
 pub mod migration;
 pub mod postgres;
 pub mod sqlite;
+#[cfg(test)]
+pub mod suite;
 mod whitelist;
 
 /// One value as a parameter or in a row.
@@ -65,7 +65,7 @@ pub struct SqlError {
     pub message: String,
 }
 
-/// What a service asked for inside a transaction and that must leave with its commit.
+/// What a service caused inside a transaction, and what must leave the host if that is committed, and only then.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
@@ -135,7 +135,7 @@ pub trait Database: Outbox {
     async fn backfill(&self, backfill: &migration::Backfill, rows_max: usize, time: Duration) -> Result<BackfillProgress, MigrateError>;
     /// None where it never began. Reads, and waits for no writer.
     async fn backfill_progress(&self, name: &str) -> Result<Option<BackfillProgress>, SqlError>;
-    /// It begins anew, at the first row.
+    /// Starts it again at the first row.
     async fn restart_backfill(&self, name: &str) -> Result<(), SqlError>;
     async fn ping(&self) -> Result<(), SqlError>;
 }
@@ -152,20 +152,20 @@ pub trait Transaction: Send {
     async fn rollback(self: Box<Self>) -> Result<(), SqlError>;
 }
 
-/// Effects that are committed and have not left yet. The relay empties it.
+/// Effects that are committed and not relayed yet. The relay empties it.
 #[async_trait]
 pub trait Outbox: Send + Sync {
-    /// Names this outbox for ever, e.g. `message:<random id made with the database>`: positions rise strictly within a source.
+    /// The name of this outbox for ever, e.g. `message:<random id made with the database>`. Positions rise strictly within a source.
     fn source(&self) -> &str;
-    /// Rung after every commit that wrote an effect.
+    /// Notified after every commit that wrote an effect.
     fn signal(&self) -> Arc<Notify>;
-    /// What is committed from now on has positions above this one. To be called before anything is.
+    /// Effects committed from now on have positions above this one. To be called before anything is committed.
     fn start_above(&self, position: i64);
     /// The oldest after this position, in order of their positions.
     async fn peek(&self, after: i64, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError>;
-    /// The next `peek` may ask for what an earlier one has given.
+    /// To be called before a `peek` that begins before the end of an earlier one.
     fn rewind(&self) {}
-    /// While events cannot leave and enough of them wait, no more are taken: a transaction that makes one is refused as `Unavailable`.
+    /// While this is set, a transaction that publishes an event is refused as `Unavailable`: enough events wait for the queue.
     fn refuse_events(&self, refuse: bool);
     /// Removes all up to and including this position.
     async fn remove_up_to(&self, position: i64) -> Result<(), SqlError>;

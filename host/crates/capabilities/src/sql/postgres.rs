@@ -1,9 +1,9 @@
 //! SQL on PostgreSQL 15 and later: a schema and a login role for each service, in one database that several hosts share. Knows no guests and no events'
 //! meaning.
 //!
-//! Transactions, and statements that change rows outside of one, are SERIALIZABLE: a transaction that collides with another changes nothing and fails as
-//! `Serialization`; a single statement that does is run again here. Reads outside a transaction see what is committed. Effects are rows of the outbox in the
-//! service's schema, written at the transaction's end, which the service's role may add to and never read.
+//! Transactions, and statements that change rows outside of one, are SERIALIZABLE: a transaction that conflicts with another changes nothing and fails as
+//! `Serialization`; a single statement that does is retried here. Reads outside a transaction see what is committed. Effects are rows of the outbox in the
+//! service's schema, written at the transaction's end; the service's role may insert them and not read them.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -17,9 +17,9 @@ use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
 use self::admission::{Admission, Admitted, Outcome};
-use self::guard::{Checked, Guard};
 pub use self::pool::PoolSettings;
 use self::pool::{Budget, Pool, Pooled, Share, Visit};
+use self::statement_check::{CheckedStatement, StatementCache};
 use super::migration::Backfill;
 use super::{
     BackfillProgress, Database, Effect, ErrorClass, MigrateError, Migration, Outbox, Row, Rows, SqlBackend, SqlError, Transaction, Value,
@@ -32,12 +32,12 @@ mod backfill;
 mod errors;
 #[cfg(test)]
 pub(crate) mod fixture;
-mod guard;
 mod migrate;
 pub(crate) mod outbox;
 pub(crate) mod pool;
 mod roles;
 pub(crate) mod rows;
+mod statement_check;
 #[cfg(test)]
 mod tests;
 pub(crate) mod values;
@@ -46,7 +46,7 @@ pub(crate) use self::roles::{HOST_SCHEMA, quoted, schema_of};
 
 /// <https://www.postgresql.org/docs/15/runtime-config-preset.html>: `server_version_num`
 const VERSION_MIN: u32 = 150_000;
-/// Any number that nothing else in the database takes an advisory lock by.
+/// The key of an advisory lock; no other code uses the same.
 const SETUP_LOCK: i64 = 0x4563_686f_0001;
 const SERIALIZABLE: &str = "SERIALIZABLE";
 const READ_COMMITTED: &str = "READ COMMITTED";
@@ -57,15 +57,15 @@ pub struct PostgresBackend {
     open: Mutex<HashMap<ServiceName, Arc<PostgresDatabase>>>,
 }
 
-/// What the databases of services, the feed and the relay have in common.
+/// Shared by the databases of services, the feed and the relay.
 pub struct Shared {
     options: PgConnectOptions,
     database: String,
-    /// Which host this is, among those of the database.
+    /// The name of this host, unlike those of all others on this database.
     pub(crate) node: String,
     key: roles::RoleKey,
     budget: Arc<Budget>,
-    /// Of the role in `sql.url`.
+    /// The host's own connections, of the role in `sql.url`.
     pub(crate) host: Pool,
 }
 
@@ -142,7 +142,7 @@ fn password_of(url: &str) -> String {
     user.split_once(':').map_or(String::new(), |(_, password)| password.to_owned())
 }
 
-/// What holds on every connection.
+/// The settings of every connection.
 fn session(options: PgConnectOptions, name: &str, search_path: &str) -> PgConnectOptions {
     let idle_ms = limits::SQL_TIMEOUT_MS + limits::POSTGRES_IDLE_IN_TRANSACTION_MS;
     options.application_name(name).options([
@@ -150,7 +150,7 @@ fn session(options: PgConnectOptions, name: &str, search_path: &str) -> PgConnec
         ("search_path", search_path.to_owned()),
         ("statement_timeout", limits::SQL_TIMEOUT_MS.to_string()),
         ("idle_in_transaction_session_timeout", idle_ms.to_string()),
-        // A statement whose host is gone does not go on holding its locks.
+        // A statement whose host is gone is ended, so that it releases its locks.
         ("client_connection_check_interval", limits::POSTGRES_PEER_CHECK_MS.to_string()),
         ("synchronous_commit", "on".to_owned()),
         ("standard_conforming_strings", "on".to_owned()),
@@ -158,7 +158,7 @@ fn session(options: PgConnectOptions, name: &str, search_path: &str) -> PgConnec
         ("client_min_messages", "warning".to_owned()),
         ("timezone", "UTC".to_owned()),
         ("jit", "off".to_owned()),
-        // What SERIALIZABLE has read by an index collides with writes to those rows, and what it has read through a whole table with all writes to it: an
+        // SERIALIZABLE locks what it has read: by an index those rows, by a sequential scan the whole table, which then conflicts with every write to it. So an
         // index is used however small the table is.
         ("enable_seqscan", "off".to_owned()),
     ])
@@ -227,7 +227,7 @@ impl SqlBackend for PostgresBackend {
             node: shared.node.clone(),
             host: shared.host.clone(),
             pool,
-            guard: Guard::default(),
+            statements: StatementCache::default(),
             admission: Admission::new(shared.budget.services_max()),
             outbox: outbox::Written::default(),
         })));
@@ -255,7 +255,7 @@ struct Core {
     node: String,
     host: Pool,
     pool: Pool,
-    guard: Guard,
+    statements: StatementCache,
     admission: Arc<Admission>,
     outbox: outbox::Written,
 }
@@ -265,8 +265,8 @@ impl Core {
         migrate::Deployer { host: &self.host, service: &self.service, role: &self.role, node: &self.node }
     }
 
-    fn check(&self, sql: &str, params: &[Value]) -> Result<Arc<Checked>, SqlError> {
-        let checked = self.guard.check(sql)?;
+    fn check(&self, sql: &str, params: &[Value]) -> Result<Arc<CheckedStatement>, SqlError> {
+        let checked = self.statements.check(sql)?;
         if params.len() != checked.params {
             let message = format!("the statement has {} parameters, {} were given", checked.params, params.len());
             return Err(SqlError::new(ErrorClass::Other, message));
@@ -284,9 +284,8 @@ impl Core {
         outcomes.pop().ok_or_else(|| SqlError::new(ErrorClass::Other, "a statement has an outcome"))
     }
 
-    /// Statements in a transaction of their own; what each gave. Where it collides with another it is run again, for a while: nobody but this has seen any of
-    /// it.
-    async fn again(&self, statements: &[(Arc<Checked>, Vec<Value>)], only_first: bool) -> Result<Vec<(Rows, u64)>, SqlError> {
+    /// Runs statements in a transaction of their own. On a conflict it is retried for a while, which is safe as no result has been returned yet.
+    async fn again(&self, statements: &[(Arc<CheckedStatement>, Vec<Value>)], only_first: bool) -> Result<Vec<(Rows, u64)>, SqlError> {
         let mut tries = 1;
         loop {
             let mut admitted = self.admission.admit().await?;
@@ -304,7 +303,7 @@ impl Core {
         }
     }
 
-    async fn once(&self, statements: &[(Arc<Checked>, Vec<Value>)], only_first: bool) -> Result<Vec<(Rows, u64)>, SqlError> {
+    async fn once(&self, statements: &[(Arc<CheckedStatement>, Vec<Value>)], only_first: bool) -> Result<Vec<(Rows, u64)>, SqlError> {
         let mut connection = self.pool.take().await?;
         connection.begin(SERIALIZABLE).await?;
         let mut outcomes = Vec::with_capacity(statements.len());
@@ -358,7 +357,12 @@ impl Visit for Collector {
 }
 
 /// Rows and changed rows of one checked statement.
-async fn collect(connection: &mut Pooled, checked: &Checked, params: Vec<Value>, only_first: bool) -> Result<(Rows, u64), SqlError> {
+async fn collect(
+    connection: &mut Pooled,
+    checked: &CheckedStatement,
+    params: Vec<Value>,
+    only_first: bool,
+) -> Result<(Rows, u64), SqlError> {
     let mut collector = Collector { only_first, ..Collector::default() };
     let changed = connection.run(&checked.sql, params, &mut collector).await?;
     Ok((collector.rows, if checked.changes { changed } else { 0 }))
@@ -460,7 +464,7 @@ impl Outbox for PostgresDatabase {
         self.0.outbox.signal()
     }
 
-    /// Nobody remembers positions of this outbox: what leaves it is removed in the transaction that moves it on.
+    /// No receiver keeps positions of this outbox: the transaction that appends an effect to a feed or the log of events also removes it here.
     fn start_above(&self, _: i64) {}
 
     async fn peek(&self, after: i64, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
@@ -515,7 +519,7 @@ impl PostgresTransaction {
         outcome
     }
 
-    /// Writes the effects that wait.
+    /// Writes the pending effects into the outbox.
     async fn append(&mut self) -> Result<(), SqlError> {
         self.enter()?;
         let outcome = self.pending.write(&mut self.connection).await;
@@ -557,7 +561,7 @@ impl Transaction for PostgresTransaction {
             Err(error) if error.class == ErrorClass::Serialization => admitted.note(Outcome::Collided),
             Err(_) => {}
         }
-        // Also where nobody knows whether the commit took place.
+        // Also where the outcome of the commit is unknown.
         if pending.has_written() && !matches!(&committed, Err(error) if error.class == ErrorClass::Serialization) {
             core.outbox.signal().notify_one();
         }

@@ -1,7 +1,7 @@
 //! SQL on SQLite: one file per service, one writer, a few readers. Knows no guests and no events' meaning.
 //!
-//! A transaction begins with its first statement, and its effects are written at its end, so that the writer is held for little. It is answered, and
-//! its effects leave, when the commit that it shares with others is on the disk; a read outside a transaction sees nothing before that.
+//! A transaction begins with its first statement and writes its effects at its end, so that it holds the writer for a short time. It is answered, and its
+//! effects are relayed, when the commit that it shares with others is on the disk. Reads outside a transaction see only what is committed.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,11 +11,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify};
 
-use self::guard::{Checked, Guard};
 use self::outbox::{Pending, SqliteOutbox};
 pub use self::pool::Durability;
 use self::pool::{File, PooledConnection, Visit};
 use self::script::Script;
+use self::statement_check::{CheckedStatement, StatementCache};
 use self::values::Params;
 use super::migration::Backfill;
 use super::{
@@ -28,14 +28,14 @@ use echo_base::private_file;
 mod backfill;
 mod errors;
 mod functions;
-mod guard;
 mod migrate;
 pub mod outbox;
 pub mod pool;
 pub mod script;
+mod statement_check;
 pub use self::pool::snapshot;
+mod progress;
 pub mod values;
-mod watch;
 mod workers;
 
 /// Whether services and their migrations may use the function.
@@ -45,7 +45,7 @@ pub use self::functions::is_allowed as is_service_function;
 pub struct SqliteBackend {
     folder: PathBuf,
     durability: Durability,
-    /// Of one service's database.
+    /// The largest that one service's database may become.
     bytes_max: Option<u64>,
     open: Mutex<HashMap<ServiceName, Arc<SqliteDatabase>>>,
 }
@@ -60,7 +60,7 @@ impl SqliteBackend {
         Self { folder: folder.into(), durability, bytes_max: None, open: Mutex::new(HashMap::new()) }
     }
 
-    /// Those that are open, by the service.
+    /// The open files, with their services.
     pub async fn files(&self) -> Vec<(ServiceName, Arc<File>)> {
         self.open.lock().await.iter().map(|(service, database)| (service.clone(), database.0.file.clone())).collect()
     }
@@ -83,8 +83,12 @@ impl SqlBackend for SqliteBackend {
             .map_err(|error| SqlError::new(ErrorClass::Unavailable, format!("{}: {error}", folder.display())))?;
         let file = Arc::new(File::open_within(&folder.join(format!("{service}.sqlite")), self.durability, self.bytes_max).await?);
         let outbox = SqliteOutbox::open(&file, service.as_str()).await?;
-        let database =
-            Arc::new(SqliteDatabase(Arc::new(Core { file, outbox, guard: Guard::default(), append: Script::new(outbox::APPEND) })));
+        let database = Arc::new(SqliteDatabase(Arc::new(Core {
+            file,
+            outbox,
+            statements: StatementCache::default(),
+            append: Script::new(outbox::APPEND),
+        })));
         open.insert(service.clone(), database.clone());
         Ok(database)
     }
@@ -104,17 +108,17 @@ impl SqlBackend for SqliteBackend {
 /// One service's database, shared by all its callers.
 struct SqliteDatabase(Arc<Core>);
 
-/// What its transactions hold on to.
+/// Shared by a database and its transactions.
 struct Core {
     file: Arc<File>,
     outbox: Arc<SqliteOutbox>,
-    guard: Guard,
+    statements: StatementCache,
     append: Script,
 }
 
 impl Core {
-    fn check(&self, sql: &str, params: &[Value]) -> Result<Arc<Checked>, SqlError> {
-        let checked = self.guard.check(sql)?;
+    fn check(&self, sql: &str, params: &[Value]) -> Result<Arc<CheckedStatement>, SqlError> {
+        let checked = self.statements.check(sql)?;
         if params.len() != checked.params {
             let message = format!("the statement has {} parameters, {} were given", checked.params, params.len());
             return Err(SqlError::new(ErrorClass::Other, message));
@@ -133,16 +137,16 @@ impl Core {
         end(writer, outcome).await
     }
 
-    /// The writer, with a transaction begun for this statement. One that may take long begins when all before it is committed: were it broken off,
-    /// what is open would be rolled back.
-    async fn begin_for(&self, checked: &Checked) -> Result<PooledConnection, SqlError> {
+    /// The writer, with a transaction begun for this statement. Before a statement that may take long the group is committed: interrupting it would roll back
+    /// the group's other transactions.
+    async fn begin_for(&self, checked: &CheckedStatement) -> Result<PooledConnection, SqlError> {
         let mut writer = self.file.writer().await?;
         begin_for(&mut writer, checked)?;
         Ok(writer)
     }
 }
 
-fn begin_for(writer: &mut PooledConnection, checked: &Checked) -> Result<(), SqlError> {
+fn begin_for(writer: &mut PooledConnection, checked: &CheckedStatement) -> Result<(), SqlError> {
     if !checked.cost.is_quick() {
         writer.commit_others()?;
     }
@@ -199,19 +203,19 @@ impl Visit for First {
 }
 
 /// Rows and changed rows of one checked statement.
-async fn collect(pooled: &mut PooledConnection, checked: &Checked, params: Vec<Value>) -> Result<(Rows, u64), SqlError> {
-    let (collector, changed) = pooled.run_checked::<Collector>(checked, values::bind(params)?).await?;
+async fn collect(pooled: &mut PooledConnection, checked: &CheckedStatement, params: Vec<Value>) -> Result<(Rows, u64), SqlError> {
+    let (collector, changed) = pooled.run_service_statement::<Collector>(checked, values::bind(params)?).await?;
     let changed = if checked.changes { changed.last().copied().unwrap_or(0) } else { 0 };
     Ok((collector.rows, changed))
 }
 
 /// The first row. A read ends there; a change is always run to its end.
-async fn first(pooled: &mut PooledConnection, checked: &Checked, params: Vec<Value>) -> Result<Option<Row>, SqlError> {
+async fn first(pooled: &mut PooledConnection, checked: &CheckedStatement, params: Vec<Value>) -> Result<Option<Row>, SqlError> {
     if checked.changes {
         let (rows, _) = collect(pooled, checked, params).await?;
         return Ok(rows.rows.into_iter().next());
     }
-    let (First(mut collector), _) = pooled.run_checked::<First>(checked, values::bind(params)?).await?;
+    let (First(mut collector), _) = pooled.run_service_statement::<First>(checked, values::bind(params)?).await?;
     Ok(collector.rows.rows.pop())
 }
 
@@ -340,7 +344,7 @@ impl Outbox for SqliteDatabase {
     }
 }
 
-/// Holds the writer. SQLite learns of it with the first statement.
+/// Holds the writer from the beginning; `BEGIN` runs before its first statement.
 struct SqliteTransaction {
     core: Arc<Core>,
     writer: PooledConnection,
@@ -351,7 +355,7 @@ struct SqliteTransaction {
 }
 
 impl SqliteTransaction {
-    /// Marks the transaction as failed until it is said that it is not, so that a dropped future counts as a failure.
+    /// Marks the transaction as failed until the statement has succeeded, so that a dropped future counts as a failure.
     fn enter(&mut self) -> Result<(), SqlError> {
         if self.failed {
             return Err(SqlError {
@@ -363,7 +367,7 @@ impl SqliteTransaction {
         Ok(())
     }
 
-    fn enter_with(&mut self, sql: &str, params: &[Value]) -> Result<Arc<Checked>, SqlError> {
+    fn enter_with(&mut self, sql: &str, params: &[Value]) -> Result<Arc<CheckedStatement>, SqlError> {
         self.enter()?;
         let checked = self.core.check(sql, params)?;
         if !self.begun {
@@ -373,7 +377,7 @@ impl SqliteTransaction {
         Ok(checked)
     }
 
-    /// Writes the effects that wait.
+    /// Writes the pending effects into the outbox.
     async fn append(&mut self) -> Result<(), SqlError> {
         if !self.begun {
             self.writer.begin()?;

@@ -1,9 +1,9 @@
-//! What a service may say to its database, on any engine: one statement of five kinds, its own tables, numbered parameters. Everything that could
-//! reach beyond (other databases, settings, transaction control, other roles, the host's tables) is refused before the engine sees it.
+//! The whitelist for a service's statements, on any engine: one statement of five kinds, its own tables, numbered parameters. What could reach further (other
+//! databases, settings, transaction control, other roles, the host's tables) is refused before the engine sees it.
 //!
 //! It reads tokens as the engine's own tokenizer does (<https://www.sqlite.org/lang_keywords.html> and `tokenize.c`;
 //! <https://www.postgresql.org/docs/15/sql-syntax-lexical.html>), so that no quoting or comment hides a name. The kinds are a list of what is allowed, so
-//! that a new statement of an engine is refused by itself. What each engine has beyond: `functions` for SQLite's, `postgres::guard`.
+//! that a new statement of an engine is refused by itself. What each engine has beyond: `functions` for SQLite's, `postgres::statement_check`.
 
 use echo_base::limits;
 
@@ -13,10 +13,10 @@ pub enum Dialect {
     Postgres,
 }
 
-/// A statement that was found harmless, as far as its tokens show.
+/// A statement whose tokens passed the whitelist.
 pub struct Statement<'a> {
     pub tokens: Vec<Token<'a>>,
-    /// Changes rows, so that their count means something; another only reads.
+    /// Changes rows; false for one that only reads.
     pub changes: bool,
     pub params: usize,
 }
@@ -28,7 +28,7 @@ impl Statement<'_> {
     }
 }
 
-/// Errors: why it is not for services.
+/// Checks the text of one statement. Errors: why it is refused.
 pub fn check(sql: &str, dialect: Dialect) -> Result<Statement<'_>, String> {
     if sql.len() > limits::SQL_STATEMENT_BYTES_MAX {
         return Err(format!("a statement is at most {} bytes long", limits::SQL_STATEMENT_BYTES_MAX));
@@ -98,7 +98,7 @@ const CATALOGUE_TYPES: [&str; 11] = [
     "regrole",
     "regtype",
 ];
-/// Of the connection, which is the host's.
+/// Functions that read or change the connection or the server.
 const SESSION_NAMES: [&str; 8] = [
     "current_catalog",
     "current_role",
@@ -193,7 +193,7 @@ fn tokens(sql: &str, dialect: Dialect) -> Result<Vec<Token<'_>>, String> {
             }
             b'/' if at(index) == b'*' => {
                 let end = sql.get(index + 1..).and_then(|rest| rest.find("*/")).ok_or("a comment without its end")?;
-                // PostgreSQL's comments nest, SQLite's do not: one that would be read in two ways is read in none.
+                // PostgreSQL's comments nest, SQLite's do not: a comment with different meanings is refused.
                 if sql[index + 1..index + 1 + end].contains("/*") {
                     return Err("a comment in a comment".to_owned());
                 }

@@ -242,13 +242,13 @@ struct Ticket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokens::contract::{self, ManualClock, claims};
+    use crate::tokens::suite::{self, ManualClock, claims};
     use std::os::unix::fs::PermissionsExt;
 
     #[tokio::test]
     async fn it_passes_the_suite() {
         let folder = tempfile::tempdir().unwrap();
-        contract::suite(async |name: &str, settings, clock| {
+        suite::suite(async |name: &str, settings, clock| {
             let tokens = EmbeddedTokens::open_with_clock(&folder.path().join(name), settings, clock).await.unwrap();
             tokens as Arc<dyn Tokens>
         })

@@ -12,14 +12,14 @@ use uuid::Uuid;
 use super::context::Caller;
 use echo_base::limits;
 
-#[cfg(test)]
-mod contract;
 pub mod embedded;
 pub mod host;
 mod in_force;
 mod master_key;
 pub mod postgres;
 mod signed;
+#[cfg(test)]
+mod suite;
 
 pub use master_key::MasterKey;
 

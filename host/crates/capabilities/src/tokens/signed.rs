@@ -233,7 +233,7 @@ impl Generations {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokens::contract::claims;
+    use crate::tokens::suite::claims;
 
     #[test]
     fn a_signature_is_checked_once_and_the_memory_is_bounded() {

@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use echo_base::names::ServiceName;
 
-#[cfg(test)]
-mod contract;
 pub mod files;
 pub mod postgres;
+#[cfg(test)]
+mod suite;
 
 /// Packed files, and a state for each service.
 #[async_trait]

@@ -1,5 +1,5 @@
-//! Regular expressions of contracts: written once, read by Rust's `regex` here and by what reads JSON Schema elsewhere (ECMA-262, Python). Only
-//! what all of them take in the same sense is let in.
+//! Regular expressions of contracts. They run in Rust's `regex` here and in readers of JSON Schema elsewhere (ECMA-262, Python), so only syntax with the same
+//! meaning in all of them is allowed.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! Values held to the bounds of their contract (`contract/bounds.rs`): a client's before a service sees them, a service's own before they leave
-//! it, and those between two services.
+//! Checks values against the bounds of their contract (`contract/bounds.rs`): a client's before the service sees them, a service's replies, and the values of
+//! calls between services.
 
 use wasmtime::component::Val;
 

@@ -1,7 +1,7 @@
-//! What every reader of a JSON value must understand alike (I-JSON, RFC 7493): names once in an object, numbers that a double holds as they
-//! are written, no halves of surrogate pairs and no noncharacters; and no NUL, which databases end texts at. What a client gives as `json` is
-//! kept as text and read by others, so it is refused here rather than understood in two ways there. Clients may show it: its strings are held to what the
-//! text of a message is (no control characters but newline and tab), its names to what names are (nor bidirectional controls).
+//! I-JSON (RFC 7493), for values of the type `json`: unique names in an object, numbers that a double represents exactly as written, no lone surrogates and no
+//! noncharacters; and no NUL, which ends a text in databases. Such a value is stored as text and parsed by others, so what parsers understand differently is
+//! refused here. Clients may show it, so its strings follow the rules for the text of a message (no control characters but newline and tab) and its names
+//! those for names (no bidirectional controls either).
 
 use std::borrow::Cow;
 use std::collections::HashSet;

@@ -1,5 +1,5 @@
-//! What a service pushes to devices: functions of a `pushes` interface, `func(users: list<uuid>, push: record) -> result<_, error>`, or without
-//! the users where they say anew what was pushed.
+//! The pushes of a service to devices: functions of a `pushes` interface, `func(users: list<uuid>, push: record) -> result<_, error>`. Without `users` they
+//! replace what was pushed before.
 
 use std::sync::Arc;
 

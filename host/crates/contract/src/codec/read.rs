@@ -1,5 +1,5 @@
-//! JSON, path variables and queries into component values, driven by the shape: no tree in between. A wrong field is noted with its path
-//! and reading goes on, so that one answer names them all; what is no JSON ends it at once.
+//! Decodes JSON, path variables and queries into component values along the shape, without a tree in between. A wrong field is noted with its path and
+//! decoding goes on, so that one answer names all wrong fields; malformed JSON ends it at once.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -29,7 +29,7 @@ pub struct Problems(pub Vec<FieldError>);
 /// What to do with fields that the contract does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unknown {
-    /// A client's mistake is told.
+    /// A client's document: its mistakes are reported by field.
     Refuse,
     /// An event may come from a newer publisher.
     Ignore,

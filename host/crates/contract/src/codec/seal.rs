@@ -1,9 +1,9 @@
-//! Cursors as clients hold them: a service's own cursor behind a MAC of the host (HMAC-SHA-256, RFC 2104, 16 bytes of it), so that a
-//! client can hand back a cursor that it was given and no other. A MAC holds for one list: the function, the caller, and the fields that
+//! Sealed cursors: what a client gets is a service's cursor with a MAC of the host before it (HMAC-SHA-256, RFC 2104, its first 16 bytes), so a client can
+//! only hand back a cursor that it was given. A MAC holds for one list: the function, the caller, and the fields that
 //! every request for it has (a conversation, a search's words); optional fields only narrow a list and may be left out or changed.
 //!
-//! Only the edge seals. What a service is given, answers, or hands to another service is its own cursor, so a cursor of another
-//! service that it hands out as its own is sealed as its own.
+//! Only the edges seal and open. A service sees, returns and passes to other services plain cursors, so if it returns another service's cursor, that is sealed
+//! as its own.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -31,7 +31,7 @@ impl CursorKey {
         Self(Hmac::new_from_slice(secret).expect("HMAC takes a key of any length"))
     }
 
-    /// `caller`: the user's identifier; none for who is nobody. `params`: what the function is called with.
+    /// `caller`: the user's identifier; none for an anonymous caller. `params`: what the function is called with.
     pub(super) fn scope(
         &self,
         service: &str,

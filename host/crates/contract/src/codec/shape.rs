@@ -1,4 +1,4 @@
-//! A type as the codec wants it: names outside and inside, what a string means, no indirection left. Made once per function.
+//! A type compiled for the codec: JSON and WIT names, the meaning of each string (uuid, phone …), aliases resolved. Compiled once per function.
 
 use std::sync::Arc;
 

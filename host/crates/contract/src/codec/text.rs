@@ -1,4 +1,4 @@
-//! The text forms of values: identifiers, telephone numbers, cursors, points in time. Each is checked on the way in and on the way out.
+//! The text forms of values: UUIDs, telephone numbers, cursors, timestamps. Each is validated in requests and in replies.
 
 use std::borrow::Cow;
 

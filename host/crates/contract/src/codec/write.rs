@@ -1,5 +1,5 @@
-//! Component values into JSON, driven by the shape. A guest's values are checked as a client's are: what is no uuid, no time or no JSON
-//! never leaves the host.
+//! Encodes component values as JSON along the shape. A guest's values are validated as a client's are: an invalid uuid, timestamp or JSON never leaves the
+//! host.
 
 use std::borrow::Cow;
 use std::io::Write;

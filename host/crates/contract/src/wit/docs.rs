@@ -1,4 +1,4 @@
-//! What a WIT text says about each item beside its type: documentation and bounds. Neither survives in a component, so they travel beside it.
+//! The documentation and bounds of each item of a WIT text. Neither survives in a component, so the packed file has the text besides.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! Files: their bytes go between a client and the service's blobs and are in no guest's memory; the service decides beside them, by a call with a
-//! record. Knows no domain noun: what a file is, the service knows.
+//! Uploads and downloads: the bytes go between a client and the service's blobs and never into a guest's memory; the service is called with a record that
+//! describes them. Knows no domain noun.
 
 use std::io;
 use std::sync::Arc;
@@ -17,10 +17,11 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{Call, Done, Gateway, body_late, on_its_own, too_large};
-use crate::backend::Backend;
+use super::body::{body_late, too_large};
+use super::{Gateway, ServiceReply, ServiceRequest, on_its_own};
 use crate::idempotency::{self, IDEMPOTENT_REPLAYED};
 use crate::problem::Problem;
+use crate::services::Services;
 use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::blob::{BlobError, ByteStream};
@@ -40,7 +41,7 @@ pub fn is_no_file(_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensi
     extensions.get::<File>().is_none()
 }
 
-/// What a service is told of a file that has come as a form.
+/// What a service is called with when a file has come as a form.
 #[derive(Serialize)]
 struct Received<'a> {
     upload: &'a str,
@@ -51,20 +52,20 @@ struct Received<'a> {
     content_type: Option<String>,
 }
 
-pub(super) async fn answer<B: Backend>(call: Box<Call<B>>, body: Body) -> Result<Response, Problem> {
+pub(super) async fn answer<S: Services>(call: Box<ServiceRequest<S>>, body: Body) -> Result<Response, Problem> {
     let Some(stream) = call.route.route.stream else { return Err(Problem::internal()) };
     match stream.kind {
         StreamKind::Download => download::answer(call).await,
         StreamKind::TusCreate => tus::create(call, body, stream.bytes_max).await,
         StreamKind::TusState => tus::state(call).await,
-        // In a task of its own: should the client's connection break, what has come is kept.
+        // In a task of its own: if the client's connection breaks, the bytes received so far are kept.
         StreamKind::Upload => on_its_own(&call.gateway.background.clone(), upload(call, body, stream)).await,
         StreamKind::TusAppend => on_its_own(&call.gateway.background.clone(), tus::append(call, body)).await,
     }
 }
 
 /// multipart/form-data (RFC 7578) with one file, in its field `file`, and nothing else.
-async fn upload<B: Backend>(mut call: Box<Call<B>>, body: Body, stream: RouteStream) -> Result<Response, Problem> {
+async fn upload<S: Services>(mut call: Box<ServiceRequest<S>>, body: Body, stream: RouteStream) -> Result<Response, Problem> {
     let content_type = call.request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let Ok(boundary) = multer::parse_boundary(content_type) else {
         let detail = "send the file as multipart/form-data, in the field `file`";
@@ -80,7 +81,7 @@ async fn upload<B: Backend>(mut call: Box<Call<B>>, body: Body, stream: RouteStr
     let (body, stopped) = receive(&mut call, body)?;
     let sizes = multer::SizeLimit::new().whole_stream(whole_max);
     let mut form = multer::Multipart::with_constraints(body, boundary, multer::Constraints::new().size_limit(sizes));
-    let mut received: Option<Came> = None;
+    let mut received: Option<ReceivedFile> = None;
     loop {
         let before = received.as_ref().map(|came| came.upload.as_str());
         let field = match form.next_field().await {
@@ -116,22 +117,22 @@ async fn upload<B: Backend>(mut call: Box<Call<B>>, body: Body, stream: RouteStr
         match gateway.blobs.append(&service, &upload, 0, stream.bytes_max, bytes).await {
             Ok(size) => {
                 let hash = hash.lock().clone().finalize().into();
-                received = Some(Came { upload, size, file_name, content_type, hash });
+                received = Some(ReceivedFile { upload, size, file_name, content_type, hash });
             }
             Err(error) => return Err(discarding(&gateway, &service, Some(&upload), stopped.of_blob(error, call.request.version)).await),
         }
     }
-    let Some(Came { upload, size, file_name, content_type, hash }) = received else {
+    let Some(ReceivedFile { upload, size, file_name, content_type, hash }) = received else {
         return Err(Problem::invalid("file", "required", "the form has no file in its field `file`"));
     };
     (call.since, call.held) = (Instant::now(), None);
-    // The same file is the same request, whatever its parts are divided by.
+    // The same file is the same request, whatever the boundary of its form.
     let same = fingerprint_of(&call, hash, file_name.as_deref(), content_type.as_deref());
-    let told = Received { upload: &upload, size, file_name, content_type };
-    call.body = serde_json::to_vec(&told).expect("strings and numbers always serialise").into();
+    let received = Received { upload: &upload, size, file_name, content_type };
+    call.body = serde_json::to_vec(&received).expect("strings and numbers always serialise").into();
     let answered = match key {
         Some(key) => call.answer_once(key, same).await,
-        None => call.run(None).await.map(Done::into_response),
+        None => call.run(None).await.map(ServiceReply::into_response),
     };
     match answered {
         Ok(replayed) if replayed.headers().contains_key(IDEMPOTENT_REPLAYED) => {
@@ -143,18 +144,18 @@ async fn upload<B: Backend>(mut call: Box<Call<B>>, body: Body, stream: RouteStr
     }
 }
 
-/// A file that has come as a form.
-struct Came {
+/// A file that was received as a form.
+struct ReceivedFile {
     upload: String,
     size: u64,
     file_name: Option<String>,
     content_type: Option<String>,
-    /// Of its bytes, where it is asked for.
+    /// SHA-256 of its bytes, where it is needed.
     hash: [u8; 32],
 }
 
-/// What must be the same for two uploads to be the same.
-fn fingerprint_of<B: Backend>(call: &Call<B>, hash: [u8; 32], file_name: Option<&str>, content_type: Option<&str>) -> [u8; 32] {
+/// The fingerprint by which two uploads are the same.
+fn fingerprint_of<S: Services>(call: &ServiceRequest<S>, hash: [u8; 32], file_name: Option<&str>, content_type: Option<&str>) -> [u8; 32] {
     let parts = serde_json::to_vec(&(hash, file_name, content_type)).expect("strings and numbers always serialise");
     idempotency::fingerprint(call.request.uri.path(), call.request.uri.query(), &parts)
 }
@@ -168,15 +169,15 @@ pub(super) fn base_name(file_name: &str) -> Option<String> {
     (!matches!(name, "" | "." | "..")).then(|| name.to_owned())
 }
 
-/// What is refused is not kept.
-async fn discarding<B: Backend>(gateway: &Gateway<B>, service: &ServiceName, upload: Option<&str>, problem: Problem) -> Problem {
+/// Discards the upload of a request that is refused with this problem.
+async fn discarding<S: Services>(gateway: &Gateway<S>, service: &ServiceName, upload: Option<&str>, problem: Problem) -> Problem {
     if let Some(upload) = upload {
         discard(gateway, service, upload).await;
     }
     problem
 }
 
-async fn discard<B: Backend>(gateway: &Gateway<B>, service: &ServiceName, upload: &str) {
+async fn discard<S: Services>(gateway: &Gateway<S>, service: &ServiceName, upload: &str) {
     if let Err(error) = gateway.blobs.discard(service, upload).await {
         tracing::warn!(%service, upload, %error, "an upload that is not used cannot be discarded");
     }
@@ -186,26 +187,26 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Why a body gave no more, seen where it is read.
+/// Why a body ended early, noted where it is read.
 #[derive(Clone, Default)]
-struct Stopped(Arc<Mutex<Option<Reason>>>);
+struct Stopped(Arc<Mutex<Option<StopReason>>>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
+enum StopReason {
     Late,
     Broken,
 }
 
 impl Stopped {
-    fn note(&self, reason: Reason) -> io::Error {
+    fn note(&self, reason: StopReason) -> io::Error {
         *self.0.lock() = Some(reason);
         io::Error::other("the body stopped")
     }
 
     fn problem(&self, version: Version) -> Option<Problem> {
         Some(match (*self.0.lock())? {
-            Reason::Late => body_late(version),
-            Reason::Broken => Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the request's body broke off"),
+            StopReason::Late => body_late(version),
+            StopReason::Broken => Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the request's body broke off"),
         })
     }
 
@@ -224,7 +225,7 @@ impl Stopped {
 
 /// The bytes of a body, which must make progress; and why it stopped, if it did. What is in memory of it is counted for its client.
 /// Errors: 429 and 503 where too many bytes are held already.
-fn receive<B: Backend>(call: &mut Call<B>, body: Body) -> Result<(ByteStream, Stopped), Problem> {
+fn receive<S: Services>(call: &mut ServiceRequest<S>, body: Body) -> Result<(ByteStream, Stopped), Problem> {
     let user = call.caller.as_ref().map(|caller| Subject::User(caller.user_id));
     let held = call.held.insert(call.gateway.in_flight.hold(Subject::of_address(call.info.client_address), user));
     held.take(2 * limits::BLOB_CHUNK_BYTES)?;
@@ -237,9 +238,9 @@ fn receive<B: Backend>(call: &mut Call<B>, body: Body) -> Result<(ByteStream, St
             loop {
                 let idle = Duration::from_millis(limits::STREAM_IDLE_MS);
                 match tokio::time::timeout(idle, body.frame()).await {
-                    Err(_) => return Err(noting.note(Reason::Late)),
+                    Err(_) => return Err(noting.note(StopReason::Late)),
                     Ok(None) => return Ok(None),
-                    Ok(Some(Err(_))) => return Err(noting.note(Reason::Broken)),
+                    Ok(Some(Err(_))) => return Err(noting.note(StopReason::Broken)),
                     Ok(Some(Ok(frame))) => match frame.into_data() {
                         Ok(data) => return Ok(Some((data, body))),
                         Err(_) => continue,
@@ -255,7 +256,7 @@ fn problem_of(error: BlobError) -> Problem {
     match error {
         BlobError::TooLarge => too_large(),
         BlobError::TooManyPieces => {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_pieces", "this upload came in too many pieces; begin it anew")
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_pieces", "this upload came in too many pieces; start it again")
         }
         BlobError::NotFound | BlobError::BadName(_) => Problem::not_found(),
         BlobError::Conflict { size } => {
@@ -271,7 +272,7 @@ fn problem_of(error: BlobError) -> Problem {
 }
 
 /// Reads what a service answered to a call that goes with a file. Errors: 500 where it has another form, which is the manifest's fault.
-fn read<B: Backend, T: serde::de::DeserializeOwned>(call: &Call<B>, body: Option<&Bytes>) -> Result<T, Problem> {
+fn read<S: Services, T: serde::de::DeserializeOwned>(call: &ServiceRequest<S>, body: Option<&Bytes>) -> Result<T, Problem> {
     serde_json::from_slice(body.map_or(&[][..], |body| &body[..])).map_err(|error| {
         tracing::error!(service = %call.route.target.service, route = &*call.route.key, %error, "the reply does not fit the route's stream");
         Problem::internal()

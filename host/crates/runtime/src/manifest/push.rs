@@ -14,7 +14,7 @@ pub struct PushFrame {
     /// The frame's `type`, snake_case; the function's name where it is missing.
     #[serde(default)]
     pub event: Option<String>,
-    /// `durable`: kept in the feed, numbered and replayed; `ephemeral`: for whoever is connected. Of a function with `users` alone.
+    /// `durable`: kept in the feed, numbered and replayed; `ephemeral`: to devices that are connected now. Of a function with `users` alone.
     #[serde(default)]
     pub class: Option<PushClass>,
     /// The field under whose value the service learns that the frame has arrived (`hub.acknowledged`).

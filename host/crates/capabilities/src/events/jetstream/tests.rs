@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::events::Outcome;
-use crate::events::contract::{self, event};
+use crate::events::suite::{self, event};
 use crate::sql::SqlBackend;
 use crate::sql::postgres::fixture::{Server, settings as pool};
 
@@ -102,7 +102,7 @@ fn numbered(from: i64, to: i64, key: impl Fn(i64) -> String) -> Vec<(i64, Event)
 async fn it_passes_the_suite() {
     let (server, urls, run) = (Server::start().await, nats(), prefix());
     let opened: Mutex<Vec<Host>> = Mutex::default();
-    contract::suite(
+    suite::suite(
         |name| {
             let (server, opened) = (&server, &opened);
             let settings = settings(&urls, &format!("{run}-{}", name.replace(' ', "-")));

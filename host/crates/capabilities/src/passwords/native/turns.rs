@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
 
-use crate::passwords::{Asker, PasswordError, Standing};
+use crate::passwords::{PasswordError, Requester, Standing};
 use echo_base::limits;
 
 /// The workers of this host, and who waits for one.
@@ -15,15 +15,15 @@ pub struct Turns(Mutex<State>);
 
 struct State {
     free: usize,
-    known: Queue,
-    strangers: Queue,
+    known: WaitingQueue,
+    strangers: WaitingQueue,
     /// Turns of known clients since the last of a stranger.
     known_in_a_row: u32,
     next_number: u64,
 }
 
 /// Those of one standing, by client.
-struct Queue {
+struct WaitingQueue {
     by_client: HashMap<String, VecDeque<Waiting>>,
     /// Whose turn is next; each client that waits stands here once.
     order: VecDeque<String>,
@@ -40,16 +40,16 @@ impl Turns {
     pub fn new(workers: usize) -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
             free: workers,
-            known: Queue::new(limits::PASSWORD_KNOWN_WAITING_MAX),
-            strangers: Queue::new(limits::PASSWORD_STRANGERS_WAITING_MAX),
+            known: WaitingQueue::new(limits::PASSWORD_KNOWN_WAITING_MAX),
+            strangers: WaitingQueue::new(limits::PASSWORD_STRANGERS_WAITING_MAX),
             known_in_a_row: 0,
             next_number: 0,
         })))
     }
 
     /// A worker. Errors: `Busy` at once where too many wait already, and later for the client that waits with most, when others need the room.
-    pub async fn take(self: &Arc<Self>, asker: &Asker) -> Result<Turn, PasswordError> {
-        let mut place = {
+    pub async fn take(self: &Arc<Self>, requester: &Requester) -> Result<Turn, PasswordError> {
+        let mut queued = {
             let mut state = self.lock();
             if state.free > 0 {
                 state.free -= 1;
@@ -58,11 +58,18 @@ impl Turns {
             let number = state.next_number;
             state.next_number += 1;
             let (granted, outcome) = oneshot::channel();
-            state.queue(asker.standing).add(&asker.client, Waiting { number, granted })?;
-            Place { turns: self.clone(), standing: asker.standing, client: asker.client.clone(), number, outcome, left: false }
+            state.queue(requester.standing).add(&requester.client, Waiting { number, granted })?;
+            QueuedRequest {
+                turns: self.clone(),
+                standing: requester.standing,
+                client: requester.client.clone(),
+                number,
+                outcome,
+                is_done: false,
+            }
         };
-        let outcome = (&mut place.outcome).await.expect("a waiting client is answered before it is removed");
-        place.left = true;
+        let outcome = (&mut queued.outcome).await.expect("a waiting client is answered before it is removed");
+        queued.is_done = true;
         outcome.map(|()| Turn(self.clone()))
     }
 
@@ -78,7 +85,7 @@ impl Turns {
 }
 
 impl State {
-    fn queue(&mut self, standing: Standing) -> &mut Queue {
+    fn queue(&mut self, standing: Standing) -> &mut WaitingQueue {
         match standing {
             Standing::Known => &mut self.known,
             Standing::Stranger => &mut self.strangers,
@@ -98,7 +105,7 @@ impl State {
     }
 }
 
-impl Queue {
+impl WaitingQueue {
     fn new(count_max: usize) -> Self {
         Self { by_client: HashMap::new(), order: VecDeque::new(), count: 0, count_max }
     }
@@ -165,19 +172,19 @@ impl Drop for Turn {
     }
 }
 
-/// Where somebody waits. Dropped before its turn, it is left; dropped with its turn, the turn goes on to the next.
-struct Place {
+/// A request in the queue. Dropped before its turn, it leaves the queue; dropped with its turn, the turn goes to the next.
+struct QueuedRequest {
     turns: Arc<Turns>,
     standing: Standing,
     client: String,
     number: u64,
     outcome: oneshot::Receiver<Result<(), PasswordError>>,
-    left: bool,
+    is_done: bool,
 }
 
-impl Drop for Place {
+impl Drop for QueuedRequest {
     fn drop(&mut self) {
-        if self.left {
+        if self.is_done {
             return;
         }
         let mut state = self.turns.lock();
@@ -199,12 +206,12 @@ mod tests {
 
     use super::*;
 
-    fn stranger(client: &str) -> Asker {
-        Asker { standing: Standing::Stranger, client: client.to_owned() }
+    fn stranger(client: &str) -> Requester {
+        Requester { standing: Standing::Stranger, client: client.to_owned() }
     }
 
-    fn known(client: &str) -> Asker {
-        Asker { standing: Standing::Known, client: client.to_owned() }
+    fn known(client: &str) -> Requester {
+        Requester { standing: Standing::Known, client: client.to_owned() }
     }
 
     type Waits = Pin<Box<dyn Future<Output = Result<Turn, PasswordError>>>>;
@@ -224,10 +231,10 @@ mod tests {
         }
 
         /// Whether it waits.
-        async fn asks(&mut self, asker: Asker) -> bool {
-            let name = asker.client.clone();
+        async fn asks(&mut self, requester: Requester) -> bool {
+            let name = requester.client.clone();
             let turns = self.turns.clone();
-            let mut waits: Waits = Box::pin(async move { turns.take(&asker).await });
+            let mut waits: Waits = Box::pin(async move { turns.take(&requester).await });
             let pending = poll!(&mut waits).is_pending();
             if pending {
                 self.waiting.push((name, waits));

@@ -21,7 +21,7 @@ use crate::guest::Capabilities;
 use crate::hub::embedded::EmbeddedFeed;
 use crate::hub::{Class, FeedEntry, FeedError, Push, Sockets};
 use crate::pace::Pace;
-use crate::passwords::{Algorithm, Asker, PasswordError, Passwords, Verdict};
+use crate::passwords::{Algorithm, PasswordError, Passwords, Requester, Verification};
 use crate::senders::Senders;
 use crate::sql::sqlite::{Durability, SqliteBackend};
 use crate::sql::{Effect, Migration, SqlBackend};
@@ -258,11 +258,11 @@ impl Cache for Nothing {
 
 #[async_trait]
 impl Passwords for Nothing {
-    async fn hash(&self, _: &str, _: Algorithm, _: &Asker) -> Result<String, PasswordError> {
+    async fn hash(&self, _: &str, _: Algorithm, _: &Requester) -> Result<String, PasswordError> {
         unreachable!()
     }
 
-    async fn verify(&self, _: &str, _: Option<&str>, _: &Asker) -> Result<Verdict, PasswordError> {
+    async fn verify(&self, _: &str, _: Option<&str>, _: &Requester) -> Result<Verification, PasswordError> {
         unreachable!()
     }
 

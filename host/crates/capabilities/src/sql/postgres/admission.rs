@@ -1,5 +1,5 @@
-//! How many transactions of a service run side by side. Those that collide fail and are run again, and where many want the same row, each that commits makes
-//! the others fail: so a collision halves their number, down to one after another, and successes let it rise again (additive increase, multiplicative
+//! Limits how many transactions of a service run concurrently. Those that conflict fail and are retried, and where many write the same row, each commit makes
+//! the others fail. So a conflict halves the limit, down to one, and successes raise it again (additive increase, multiplicative
 //! decrease, as TCP's congestion window, RFC 5681).
 
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::sql::{ErrorClass, SqlError};
 use echo_base::limits;
 
-/// What so many commits as run side by side add to their number. Little, as a transaction is tried a few times only.
+/// How much the limit rises after as many commits as it allows at once. Little, as a transaction is retried only a few times.
 const INCREASE: f64 = 0.125;
 
 pub struct Admission {
@@ -23,7 +23,7 @@ pub struct Admission {
 struct State {
     running: usize,
     limit: f64,
-    /// In the order in which they came.
+    /// First come, first served.
     waiting: VecDeque<oneshot::Sender<Admitted>>,
 }
 
@@ -35,7 +35,7 @@ pub struct Admitted {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Rolled back, or failed by itself: it says nothing.
+    /// Rolled back, or failed without a conflict: says nothing about the limit.
     Other,
     Committed,
     Collided,

@@ -4,7 +4,7 @@ use sqlx::postgres::PgDatabaseError;
 
 use crate::sql::{ErrorClass, SqlError};
 
-/// A prepared statement that reads `*` meets a table that has a column more: with the statement prepared anew it works.
+/// A prepared statement that reads `*` meets a table that has a column more: after preparing it again it works.
 pub const PLAN_IS_STALE: &str = "cached plan must not change result type";
 
 pub fn from_sqlx(error: sqlx::Error) -> SqlError {

@@ -1,7 +1,7 @@
 //! Migrations of a service's schema: additive only, all of a deployment in one transaction, never changed once they are final, one host at a time (an advisory
 //! lock). The tables are the host's; the service's role is given their rows.
 //!
-//! As on SQLite, beside each applied migration stands what takes away again what it added, until it is made final.
+//! As on SQLite, each applied migration is stored with the statements that undo it, until it is made final.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -20,11 +20,11 @@ pub struct Deployer<'a> {
     pub host: &'a Pool,
     pub service: &'a ServiceName,
     pub role: &'a str,
-    /// This host; what it left when it was killed is its own.
+    /// This host, which may undo what it left when it was killed.
     pub node: &'a str,
 }
 
-/// Of the host's schema: who has applied migrations that are not final yet. After `until`, in which a deployment ends, it is taken for dead.
+/// In the host's schema: which host has applied migrations that are not final yet. After `until` its deployment counts as dead.
 pub const TABLES: &str = "CREATE TABLE IF NOT EXISTS deployment (service TEXT PRIMARY KEY, node TEXT NOT NULL, until TIMESTAMPTZ NOT NULL)";
 
 /// Applies what is missing, all or none, and gives its names. What a deployment applied that was cut off before is taken away first; while another host's is

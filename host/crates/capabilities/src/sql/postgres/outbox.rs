@@ -1,8 +1,8 @@
 //! The outbox in a service's schema: effects are rows of the transaction that caused them. The service's role may add rows and cannot read them; the relay,
 //! which is the host's, claims them.
 //!
-//! Positions come from a sequence and are **not** in the order of the commits, so nothing here is "all above the last one": what leaves is removed, row by row,
-//! in the transaction that moves it on (`hub::postgres`).
+//! Positions come from a sequence and are **not** in the order of the commits, so "all above the last one" would miss some: the relay deletes the rows that it claims,
+//! in the transaction that appends them to feeds and to the log of events (`hub::postgres`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use super::roles::quoted;
 use crate::sql::{Effect, ErrorClass, SqlError, Value};
 use echo_base::limits;
 
-/// Of the host's schema. A shard is leased by one host at a time: `epoch` rises with each new holder, who does nothing but under its own (a fencing number).
+/// Tables of the host's schema. A shard is leased by one host at a time: `epoch` rises with each new holder, which acts only under its own (a fencing token).
 /// The events that left the outboxes wait in `event_log` for the queue, numbered in the order of the commits.
 pub const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS _echo_outbox (position BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, effect TEXT NOT NULL);
@@ -27,7 +27,7 @@ pub const TABLES: &str = "
 
 const _: () = assert!(limits::RELAY_SHARDS == 16);
 
-/// What is known of a service's outbox on this host.
+/// A service's outbox, as this host knows it.
 #[derive(Default)]
 pub struct Written {
     signal: Arc<Notify>,
@@ -44,7 +44,7 @@ impl Written {
         self.refuses_events.store(refuse, Ordering::Relaxed);
     }
 
-    /// Before an effect is made. Errors: `Unavailable` where it is an event and no more of them are taken.
+    /// To be called before an effect is added. Errors: `Unavailable` for an event while events are refused.
     pub fn check(&self, effect: &Effect) -> Result<(), SqlError> {
         if matches!(effect, Effect::Event(_)) && self.refuses_events.load(Ordering::Relaxed) {
             return Err(SqlError::new(ErrorClass::Unavailable, "too many events of this service wait for their subscribers"));
@@ -66,7 +66,7 @@ impl Pending {
         self.waiting.is_empty()
     }
 
-    /// To be written before more is collected.
+    /// Whether to write them before more are added.
     pub fn is_full(&self) -> bool {
         self.waiting_bytes >= limits::OUTBOX_BUFFER_BYTES_MAX
     }

@@ -1,9 +1,9 @@
 //! Connections to PostgreSQL: a pool for each login role, all of them within one budget. Own code, as the pools of the libraries each have a bound of their
 //! own, and the bound here is the server's, over all roles.
 //!
-//! A connection is given back as it was taken: without a transaction and with nothing under way. Where a future was dropped in the middle of a statement
-//! (a client vanished, a deadline came), the connection is first brought to its end in the background, whatever the library believes of its state; where that
-//! does not succeed it is closed. So a cancelled BEGIN poisons nothing.
+//! A connection returns to its pool without an open transaction or a running statement. Where a future was dropped in the middle of a statement (the client
+//! vanished, a deadline passed), the connection is first drained and rolled back in the background, whatever the library believes of its state, or closed where
+//! that fails. So a cancelled BEGIN poisons no connection.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -37,13 +37,13 @@ pub struct Budget {
     services_max: usize,
     /// One permit for each connection that services use.
     services: Arc<Semaphore>,
-    /// The host's own: what services ask for never keeps what they have committed from leaving.
+    /// Reserved for the host, so that services' statements never delay the relay of committed effects.
     host: Arc<Semaphore>,
     pools: Mutex<Vec<Weak<Inner>>>,
     is_closed: AtomicBool,
 }
 
-/// Whose connections they are.
+/// Who uses a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
     Service,
@@ -109,7 +109,7 @@ impl Budget {
         }
     }
 
-    /// Nothing is given from now on; waits until what is in use has come back, within the time that a statement has.
+    /// Ends the pool: waits for the connections in use, at most a statement's time-out.
     pub async fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
         self.services.close();
@@ -133,9 +133,9 @@ struct Inner {
     options: PgConnectOptions,
     budget: Arc<Budget>,
     share: Share,
-    /// The one that came back last is taken first.
+    /// Idle connections; the last one returned is taken first.
     idle: Mutex<Vec<Idle>>,
-    /// Those of an earlier one have prepared statements for tables that have changed since.
+    /// Connections of an earlier generation have prepared statements for tables that have changed since.
     schema: AtomicU64,
 }
 
@@ -163,7 +163,7 @@ impl Inner {
     }
 }
 
-/// A connection that was taken out of its pool; dropping it gives it back.
+/// A connection checked out of its pool; dropping it returns it.
 pub struct Pooled {
     pool: Arc<Inner>,
     open: Option<Open>,
@@ -171,7 +171,7 @@ pub struct Pooled {
     /// A statement was begun and has not ended.
     is_busy: bool,
     in_transaction: bool,
-    /// It is of no more use.
+    /// To be closed instead of returned.
     is_broken: bool,
 }
 
@@ -215,7 +215,7 @@ impl Pool {
         budget.make_room();
         let schema = self.0.schema.load(Ordering::Acquire);
         let connection = match tokio::time::timeout(time, PgConnection::connect_with(&self.0.options)).await {
-            // Whatever keeps it from connecting: there is no database for now.
+            // Whatever the reason: the database is unavailable.
             Ok(connection) => connection.map_err(|error| SqlError { class: ErrorClass::Unavailable, ..errors::from_sqlx(error) })?,
             Err(_) => return Err(SqlError::new(ErrorClass::Unavailable, "the database does not answer")),
         };
@@ -223,7 +223,7 @@ impl Pool {
         Ok(pooled)
     }
 
-    /// The tables have changed: connections that know them as they were are given to nobody.
+    /// The tables have changed: connections with prepared statements from before are closed instead of reused.
     pub fn forget_statements(&self) {
         self.0.schema.fetch_add(1, Ordering::AcqRel);
         self.0.idle.lock().clear();
@@ -248,7 +248,7 @@ impl Pooled {
         self.raw(format!("BEGIN ISOLATION LEVEL {isolation}")).await
     }
 
-    /// Errors: `Serialization` where it collided with another and changed nothing; `Unavailable` where nobody knows.
+    /// Errors: `Serialization` where it conflicted with another and changed nothing; `Unavailable` where the outcome is unknown.
     pub async fn commit(mut self) -> Result<(), SqlError> {
         let committed = self.raw("COMMIT").await;
         // Failed, it is rolled back.

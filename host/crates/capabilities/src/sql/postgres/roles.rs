@@ -2,7 +2,7 @@
 //! of `sql.url`, which owns the database and may make roles; it need not be a superuser.
 //!
 //! A role's password is derived (HMAC-SHA-256, RFC 2104) from the password in `sql.url` and a salt that is kept in the database, so that every host knows it
-//! and nobody keeps it. PostgreSQL is given its SCRAM verifier (RFC 5802) alone.
+//! and none stores it. PostgreSQL is given its SCRAM verifier (RFC 5802) alone.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,7 +15,7 @@ use echo_base::names::ServiceName;
 
 type HmacSha256 = Hmac<Sha256>;
 
-/// The host's own tables; services' schemas are named after it and them.
+/// The schema of the host's own tables, and the prefix of the services' schemas.
 pub const HOST_SCHEMA: &str = "echo";
 /// PostgreSQL cuts longer names off.
 const NAME_BYTES_MAX: usize = 63;

@@ -1,4 +1,4 @@
-//! Our values as PostgreSQL's and back, in its binary formats.
+//! Converts values to and from PostgreSQL's binary formats.
 //!
 //! Parameters have the types that PostgreSQL itself finds for them in the statement, so that a service's statement needs no casts: a NULL has the type of
 //! the column that it meets, and an id is a UUID or a text as the column is.
@@ -37,11 +37,11 @@ mod oid {
     pub const JSONB: u32 = 3802;
 }
 
-/// From 1970, where our times begin, to 2000, where PostgreSQL's do.
+/// From 1970, the epoch of `Value::Timestamp`, to 2000, that of PostgreSQL.
 const EPOCH_US: i64 = 946_684_800_000_000;
 
-/// What to say of the parameters when a statement is prepared: nothing, but that bytes are bytes, as PostgreSQL would take them for a text where nothing
-/// else says what they are. In a list of values that stands for a table (`WITH t AS (VALUES …)`) nothing does, so there each has its value's type.
+/// The parameter types to prepare a statement with: unspecified, so that PostgreSQL infers them, but for bytes, which it would infer as text where nothing else
+/// says what they are. In a list of values used as a table (`WITH t AS (VALUES …)`) it infers nothing, so there each parameter has its value's type.
 pub fn hints(sql: &str, values: &[Value]) -> Vec<PgTypeInfo> {
     let is_table = sql.contains("(VALUES");
     let number_of = |value: &Value| match value {
@@ -61,7 +61,7 @@ pub fn hints(sql: &str, values: &[Value]) -> Vec<PgTypeInfo> {
     values[..=last].iter().map(|value| PgTypeInfo::with_oid(Oid(number_of(value)))).collect()
 }
 
-/// The same statement with other hints is another one where statements are kept by their text.
+/// A prepared statement is cached by its text, so the same statement with other parameter types needs another text.
 pub fn marked(sql: &str, hints: &[PgTypeInfo]) -> String {
     if hints.is_empty() {
         return sql.to_owned();
@@ -70,7 +70,7 @@ pub fn marked(sql: &str, hints: &[PgTypeInfo]) -> String {
     format!("{sql}\n-- {}", numbers.join(" "))
 }
 
-/// Errors: `TooLarge` for a value that no service may have, `Other` for one that the statement has no use for.
+/// Errors: `TooLarge` for a value beyond the bound, `Other` for one whose type does not fit the parameter.
 pub fn bind(values: Vec<Value>, types: &[PgTypeInfo]) -> Result<PgArguments, SqlError> {
     let mut arguments = PgArguments::default();
     for (value, wanted) in values.into_iter().zip(types) {

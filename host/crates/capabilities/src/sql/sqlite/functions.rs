@@ -1,7 +1,7 @@
-//! SQL functions for services: those that both dialects have and whose work is bounded by the length of a value. SQLite asks nobody inside a
-//! function, so one that could run for long (`instr` and `replace` compare at every place, LIKE tries every split) is refused or replaced here.
+//! SQL functions for services: those that both dialects have and whose work is bounded by the length of a value. SQLite cannot be
+//! interrupted inside a function, so one that could run for long (`instr` and `replace` compare at every place, LIKE tries every split) is refused or replaced here.
 //!
-//! The list is of what is allowed, asked by SQLite itself while it prepares a statement (<https://www.sqlite.org/c3ref/set_authorizer.html>):
+//! The list says what is allowed. SQLite's authorizer asks for it while a statement is prepared (<https://www.sqlite.org/c3ref/set_authorizer.html>):
 //! a new function of SQLite is refused by itself, and no spelling hides a name.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ffi};
 
-use super::watch::{Speaker, Watch};
+use super::progress::{Progress, StatementOwner};
 use echo_base::limits;
 
 /// Their work does not grow with the values.
@@ -48,7 +48,7 @@ const CONSTANT_TIME: [&str; 29] = [
     "if",
 ];
 
-/// Their work grows with the length of their values: a statement that names one never runs on a thread that serves.
+/// Their work grows with the length of their arguments: a statement that calls one never runs on a serving thread.
 const LINEAR_TIME: [&str; 14] = [
     "concat",
     "concat_ws",
@@ -81,15 +81,15 @@ pub fn is_linear(word: &str) -> bool {
     is_any(word, &LINEAR_TIME) || word.eq_ignore_ascii_case(TRIM)
 }
 
-/// Makes the connection ask what a service's statement may do, and replaces the functions that could run for long.
-pub fn install(connection: &Connection, watch: &Arc<Watch>) -> rusqlite::Result<()> {
-    let asked = watch.clone();
-    connection.authorizer(Some(move |context: AuthContext<'_>| authorize(asked.speaker(), &context.action)))?;
+/// Installs the authorizer, and replaces the functions that could run for long.
+pub fn install(connection: &Connection, progress: &Arc<Progress>) -> rusqlite::Result<()> {
+    let asked = progress.clone();
+    connection.authorizer(Some(move |context: AuthContext<'_>| authorize(asked.owner(), &context.action)))?;
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
-    for (count, clock) in [(2, watch.clone()), (3, watch.clone())] {
+    for (count, clock) in [(2, progress.clone()), (3, progress.clone())] {
         connection.create_scalar_function("like", count, flags, move |context| like(context, &clock))?;
     }
-    let clock = watch.clone();
+    let clock = progress.clone();
     connection.create_scalar_function("replace", 3, flags, move |context| replace(context, &clock))?;
     for (name, start, end) in [("trim", true, true), ("ltrim", true, false), ("rtrim", false, true)] {
         connection.create_scalar_function(name, 2, flags, move |context| trim(context, start, end))?;
@@ -97,13 +97,13 @@ pub fn install(connection: &Connection, watch: &Arc<Watch>) -> rusqlite::Result<
     Ok(())
 }
 
-/// A second guard behind that of the statements' texts (`guard`), and the only one for functions.
-fn authorize(speaker: Speaker, action: &AuthAction<'_>) -> Authorization {
-    let allowed = match (speaker, action) {
-        (Speaker::Host, _) => true,
-        // Its text was read by `sql::migration`; here SQLite itself says what it does, should the two read it differently. What SQLite does on its way
-        // (it changes `sqlite_master`, checks rows by its own functions) is let through.
-        (Speaker::Migration, action) => match action {
+/// A second check behind that of the statements' texts (`statement_check`), and the only one for functions.
+fn authorize(owner: StatementOwner, action: &AuthAction<'_>) -> Authorization {
+    let allowed = match (owner, action) {
+        (StatementOwner::Host, _) => true,
+        // `sql::migration` has checked the text; this is SQLite's own account of it, in case the two parse it differently. What SQLite does internally
+        // (changing `sqlite_master`, checking rows by its own functions) is allowed.
+        (StatementOwner::Migration, action) => match action {
             AuthAction::CreateTable { .. }
             | AuthAction::CreateIndex { .. }
             | AuthAction::AlterTable { .. }
@@ -116,10 +116,10 @@ fn authorize(speaker: Speaker, action: &AuthAction<'_>) -> Authorization {
             AuthAction::Update { table_name, .. } | AuthAction::Delete { table_name } => table_name.starts_with("sqlite_"),
             _ => false,
         },
-        // Row by row: emptying a table at once is one step, in which SQLite asks nobody.
+        // Row by row: the truncate optimisation is one step, which cannot be interrupted.
         (_, AuthAction::Delete { table_name }) if !is_hosts(table_name) => return Authorization::Ignore,
         (_, AuthAction::Select) => true,
-        (speaker, AuthAction::Recursive) => speaker == Speaker::RecursiveService,
+        (owner, AuthAction::Recursive) => owner == StatementOwner::RecursiveService,
         (_, AuthAction::Function { function_name }) => is_allowed(function_name),
         (_, AuthAction::Read { table_name, .. } | AuthAction::Insert { table_name } | AuthAction::Update { table_name, .. }) => {
             !is_hosts(table_name)
@@ -129,7 +129,7 @@ fn authorize(speaker: Speaker, action: &AuthAction<'_>) -> Authorization {
     if allowed { Authorization::Allow } else { Authorization::Deny }
 }
 
-/// Tables that are there without having been made: functions in another form.
+/// Table-valued functions, which are there without CREATE TABLE.
 const EPONYMOUS_TABLES: [&str; 6] = ["dbstat", "fts3tokenize", "json_each", "json_tree", "jsonb_each", "jsonb_tree"];
 
 fn is_hosts(table: &str) -> bool {
@@ -151,9 +151,9 @@ fn too_big() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), None)
 }
 
-/// After a piece of work: whether the statement's time is over.
-fn in_time(watch: &Watch) -> rusqlite::Result<()> {
-    if watch.is_over() { Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_INTERRUPT), None)) } else { Ok(()) }
+/// To be called after a piece of work. Errors: the statement must end.
+fn in_time(progress: &Progress) -> rusqlite::Result<()> {
+    if progress.must_end() { Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_INTERRUPT), None)) } else { Ok(()) }
 }
 
 fn as_text(bytes: Vec<u8>) -> rusqlite::Result<String> {
@@ -161,7 +161,7 @@ fn as_text(bytes: Vec<u8>) -> rusqlite::Result<String> {
 }
 
 /// `replace(X, Y, Z)`: every Y in X becomes Z. In linear time, where SQLite's own compares Y at every place.
-fn replace(context: &Context<'_>, watch: &Watch) -> rusqlite::Result<Option<String>> {
+fn replace(context: &Context<'_>, progress: &Progress) -> rusqlite::Result<Option<String>> {
     let (Some(whole), Some(old), Some(new)) = (text(context, 0)?, text(context, 1)?, text(context, 2)?) else { return Ok(None) };
     if old.is_empty() {
         return as_text(whole).map(Some);
@@ -178,7 +178,7 @@ fn replace(context: &Context<'_>, watch: &Watch) -> rusqlite::Result<Option<Stri
         }
     }
     replaced.extend_from_slice(&whole[from..]);
-    in_time(watch)?;
+    in_time(progress)?;
     as_text(replaced).map(Some)
 }
 
@@ -201,7 +201,7 @@ fn trim(context: &Context<'_>, start: bool, end: bool) -> rusqlite::Result<Optio
 }
 
 /// `like(pattern, text[, escape])`, which is `text LIKE pattern`: `%` any text, `_` any character, ASCII letters in any case.
-fn like(context: &Context<'_>, watch: &Watch) -> rusqlite::Result<Option<bool>> {
+fn like(context: &Context<'_>, progress: &Progress) -> rusqlite::Result<Option<bool>> {
     let (Some(pattern), Some(whole)) = (text(context, 0)?, text(context, 1)?) else { return Ok(None) };
     if pattern.len() > limits::SQL_LIKE_PATTERN_BYTES_MAX {
         return Err(too_big());
@@ -219,7 +219,7 @@ fn like(context: &Context<'_>, watch: &Watch) -> rusqlite::Result<Option<bool>> 
     };
     let pattern = parse_like(&String::from_utf8_lossy(&pattern), escape);
     let Some(pattern) = pattern else { return Ok(Some(false)) };
-    matches(&pattern, &String::from_utf8_lossy(&whole), watch).map(Some)
+    matches(&pattern, &String::from_utf8_lossy(&whole), progress).map(Some)
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -248,8 +248,8 @@ fn parse_like(pattern: &str, escape: Option<char>) -> Option<Vec<Like>> {
     Some(parsed)
 }
 
-/// Greedy: only the last `%` is ever tried again, so the work is at most the product of the lengths; the clock is asked meanwhile.
-fn matches(pattern: &[Like], text: &str, watch: &Watch) -> rusqlite::Result<bool> {
+/// Greedy: only the last `%` is ever tried again, so the work is at most the product of the lengths; the time is checked meanwhile.
+fn matches(pattern: &[Like], text: &str, progress: &Progress) -> rusqlite::Result<bool> {
     let (mut at, mut rest) = (0, text.chars());
     // Where the last `%` was, and from where the text after it is tried.
     let mut retry: Option<(usize, std::str::Chars<'_>)> = None;
@@ -257,7 +257,7 @@ fn matches(pattern: &[Like], text: &str, watch: &Watch) -> rusqlite::Result<bool
     loop {
         steps += 1;
         if steps.is_multiple_of(limits::SQL_FUNCTION_STEPS_PER_CHECK) {
-            in_time(watch)?;
+            in_time(progress)?;
         }
         let mut next = rest.clone();
         let matched = match (pattern.get(at), next.next()) {
@@ -290,7 +290,7 @@ mod tests {
 
     fn connection() -> Connection {
         let connection = Connection::open_in_memory().expect("opens");
-        install(&connection, &Arc::new(Watch::default())).expect("installs");
+        install(&connection, &Arc::new(Progress::default())).expect("installs");
         connection
     }
 

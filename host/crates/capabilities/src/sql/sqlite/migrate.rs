@@ -1,6 +1,6 @@
 //! Migrations of a service's SQLite file: additive only, all of a deployment in one transaction, never changed once they are final.
 //!
-//! Beside each applied migration stands what takes away again what it added, until it is made final. So a deployment that is refused after
+//! Each applied migration is stored with the statements that undo it, until it is made final. So a deployment that is refused after
 //! its migrations were applied, or that the end of the process cut off, leaves nothing behind.
 
 use std::collections::{BTreeSet, HashMap};
@@ -147,7 +147,7 @@ async fn undo_open(writer: &mut PooledConnection) -> Result<Vec<String>, SqlErro
     Ok(open.into_iter().map(|(name, _)| name).collect())
 }
 
-/// SQLite prepares anew by itself what a changed schema makes stale; here it is done for those that are kept, before they are asked.
+/// After a change of schema SQLite prepares a stale statement again when it runs; the cached ones are dropped here before that.
 async fn forget_statements(file: &File) {
     if let Err(error) = file.forget_statements().await {
         tracing::warn!(%error, "kept statements could not be forgotten");

@@ -1,7 +1,7 @@
 //! The outbox inside a SQLite file: effects are rows of the transaction that caused them. Shared by services' databases and the feed.
 //!
 //! The rows are there for the next start. While the host runs, the newest effects are also in memory, so that the relay need not read what
-//! was written a moment ago; it reads the file at the start, after an overflow, and after a commit of which nobody knows whether it took place.
+//! was written a moment ago; it reads the file at the start, after an overflow, and after a commit whose outcome is unknown.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,11 +31,11 @@ pub const APPEND: &str = "INSERT INTO _echo_outbox (position, effect) VALUES ($1
 pub struct SqliteOutbox {
     source: String,
     signal: Arc<Notify>,
-    /// The next position to be given out; only who holds the file's writer does that, so positions rise in the order of the commits.
+    /// The next position. Positions are given out under the file's writer, so they rise in the order of the commits.
     next: AtomicI64,
-    /// All up to here has been taken by the relay.
+    /// The relay has read up to this position.
     taken: AtomicI64,
-    /// Rung when more was.
+    /// Notified when more was.
     relief: Notify,
     newest: Mutex<Newest>,
     refuses_events: AtomicBool,
@@ -43,13 +43,13 @@ pub struct SqliteOutbox {
     remove: Script,
 }
 
-/// The end of what is committed and has not left.
+/// The newest committed effects that are not relayed yet.
 struct Newest {
     effects: VecDeque<(i64, Effect)>,
     bytes: usize,
-    /// The file may hold what is missing here.
+    /// The file may hold effects that are missing here.
     behind: bool,
-    /// How often something went missing here.
+    /// How often effects went missing here.
     gaps: u64,
 }
 
@@ -79,7 +79,7 @@ impl Newest {
     }
 }
 
-/// What the relay takes at once.
+/// The bounds of one batch of the relay.
 struct Batch {
     effects: Vec<(i64, Effect)>,
     limit: usize,
@@ -110,13 +110,13 @@ impl SqliteOutbox {
         let fresh = format!("{label}:{}", Uuid::new_v4().simple());
         writer.run(&Script::all(TABLES), values::bind([fresh.into()])?).await?;
         if is_there(&mut writer, "sqlite_sequence").await? {
-            // Positions were SQLite's to give out once.
+            // Earlier versions let SQLite give out the positions.
             let left = "UPDATE _echo_meta SET value = (SELECT seq FROM sqlite_sequence WHERE name = '_echo_outbox') WHERE name = 'left' AND
                 CAST(value AS INTEGER) < (SELECT seq FROM sqlite_sequence WHERE name = '_echo_outbox')";
             writer.run(&Script::new(left).once(), Params::default()).await?;
         }
         let (mut source, mut next) = (String::new(), 1);
-        // What was given out and never committed may be given out again: nobody has seen it.
+        // A position that was given out and never committed may be given out again: feed and queue have not seen it.
         let script = Script::new(
             "SELECT value, 1 + max(coalesce((SELECT max(position) FROM _echo_outbox), 0),
                     (SELECT CAST(value AS INTEGER) FROM _echo_meta WHERE name = 'left'))
@@ -132,7 +132,7 @@ impl SqliteOutbox {
             source,
             signal: Arc::new(Notify::new()),
             next: AtomicI64::new(next),
-            // What the last run left behind is not held against those who write now.
+            // Effects that the last run left count neither: new writers need not wait for them.
             taken: AtomicI64::new(next - 1),
             relief: Notify::new(),
             newest: Mutex::new(Newest { effects: VecDeque::new(), bytes: 0, behind: true, gaps: 0 }),
@@ -153,14 +153,14 @@ impl SqliteOutbox {
         self.signal.clone()
     }
 
-    /// What is given out from now on is above this position.
+    /// Positions from now on are above this one.
     pub fn start_above(&self, position: i64) {
         self.next.fetch_max(position.saturating_add(1), Ordering::Relaxed);
         self.taken.fetch_max(position, Ordering::Relaxed);
     }
 
-    /// Before a transaction begins: while many effects wait to leave, until some have, so that who makes them is no faster than
-    /// they leave. For `OUTBOX_ROOM_WAIT_MS` at the most: they may be waiting for something that is not there, and the file has room.
+    /// Backpressure, before a transaction begins: while many effects wait to be relayed, waits until some were. For `OUTBOX_ROOM_WAIT_MS` at the most: the
+    /// feed or the queue may be away, and the file has room.
     pub async fn room(&self) {
         if self.has_room() {
             return;
@@ -181,7 +181,7 @@ impl SqliteOutbox {
         self.next.load(Ordering::Relaxed) - self.taken.load(Ordering::Relaxed) <= limits::OUTBOX_ROOM
     }
 
-    /// For whoever is about to commit what `Pending::take` gave out: what the commit is to call. None where nothing was given out.
+    /// What the commit is to call with its outcome, for effects that `Pending::take` gave positions. None without such effects.
     pub fn on_end(self: &Arc<Self>, pending: &mut Pending) -> Option<OnEnd> {
         let written = std::mem::take(&mut pending.written);
         if written.is_empty() && !pending.spilled {
@@ -195,19 +195,19 @@ impl SqliteOutbox {
         }))
     }
 
-    /// At most `limit`, no more than the relay takes at once, but always one where there is one.
+    /// The next effects: at most `limit`, within the bounds of a batch, but at least one where there is one.
     pub async fn peek(&self, file: &File, after: i64, limit: usize) -> Result<Vec<(i64, Effect)>, SqlError> {
         self.has_taken(after);
         let given = self.next.load(Ordering::Relaxed) - 1;
         let effects = self.peek_on(file, after, limit).await?;
         if effects.is_empty() {
-            // What was given out beyond is not committed, or never will be.
+            // Higher positions are not committed, or never will be.
             self.has_taken(given);
         }
         Ok(effects)
     }
 
-    /// The next `peek` reads from the file: memory holds only what nobody has asked for.
+    /// The next `peek` reads from the file: memory holds only effects that were not peeked yet.
     pub fn rewind(&self) {
         self.newest.lock().missed();
     }
@@ -216,7 +216,7 @@ impl SqliteOutbox {
         self.refuses_events.store(refuse, Ordering::Relaxed);
     }
 
-    /// Before an effect is made. Errors: `Unavailable` where it is an event and no more of them are taken.
+    /// To be called before an effect is added. Errors: `Unavailable` for an event while events are refused.
     pub fn check(&self, effect: &Effect) -> Result<(), SqlError> {
         if matches!(effect, Effect::Event(_)) && self.refuses_events.load(Ordering::Relaxed) {
             return Err(SqlError::new(ErrorClass::Unavailable, "too many events of this service wait for their subscribers"));
@@ -257,7 +257,7 @@ impl SqliteOutbox {
                 Ok(batch.has_room())
             })
             .await?;
-        // Read to its end, and whatever was committed since has come to memory: there it goes on.
+        // The file is read to its end, and later commits are in memory: go on there.
         let mut newest = self.newest.lock();
         if batch.has_room() && newest.gaps == gaps {
             newest.behind = false;
@@ -287,13 +287,13 @@ async fn is_there(writer: &mut PooledConnection, table: &str) -> Result<bool, Sq
 struct Handover {
     outbox: Arc<SqliteOutbox>,
     written: Vec<(i64, Effect)>,
-    /// Some are in the file alone.
+    /// Some are in the file only.
     spilled: bool,
     is_over: bool,
 }
 
 impl Handover {
-    /// The commit took place. To be said before the writer is given back, so that effects come in the order of the commits.
+    /// The commit succeeded. To be called before the writer has its next user, so that effects are in the order of the commits.
     fn committed(mut self) {
         self.is_over = true;
         {
@@ -305,12 +305,12 @@ impl Handover {
                 newest.push(position, effect);
             }
         }
-        // A permit is kept for a relay that is not listening just now.
+        // `notify_one` stores a permit for a relay that is not waiting just now.
         self.outbox.signal.notify_one();
     }
 }
 
-/// Without `committed`, the file is asked what took place.
+/// Dropped without `committed`, it makes the relay read the file: the outcome of the commit is unknown.
 impl Drop for Handover {
     fn drop(&mut self) {
         if !self.is_over {
@@ -337,7 +337,7 @@ impl Pending {
         self.waiting.is_empty()
     }
 
-    /// To be written before more is collected.
+    /// Whether to write them before more are added.
     pub fn is_full(&self) -> bool {
         self.waiting_bytes >= limits::OUTBOX_BUFFER_BYTES_MAX
     }
@@ -352,7 +352,7 @@ impl Pending {
         Ok(())
     }
 
-    /// The parameters of `APPEND`, a row for each effect. To be called by who holds the file's writer.
+    /// The parameters of `APPEND`, a row for each effect. To be called while holding the file's writer.
     pub fn take(&mut self, outbox: &SqliteOutbox) -> Result<Vec<Params>, SqlError> {
         let first = outbox.next.fetch_add(self.waiting.len() as i64, Ordering::Relaxed);
         // A transaction that fills its buffer more than once keeps nothing in memory.
@@ -371,7 +371,7 @@ impl Pending {
 }
 
 const _: () = assert!(limits::PUSH_PAYLOAD_BYTES_MAX <= limits::EVENT_BYTES_MAX);
-// Who keeps to it keeps its effects in memory: to read them from the file costs more.
+// A call within its allowance keeps its effects in memory, as reading them from the file costs more.
 const _: () = assert!(limits::OUTBOX_ROOM < limits::OUTBOX_NEWEST_MAX as i64);
 // An effect fits into a row: JSON text in a JSON string at most doubles, a user takes 40 bytes.
 const _: () = assert!(2 * limits::EVENT_BYTES_MAX + 40 * limits::PUSH_USERS_MAX + 4_096 < limits::SQLITE_HOST_VALUE_BYTES_MAX);

@@ -1,10 +1,10 @@
-//! One SQLite file: a single writer and a few readers, each lent to one user at a time, in turn. Whatever becomes of the user (an error, a
-//! time-out, a future dropped in the middle of a transaction), the next one finds a connection with nothing of it open.
+//! One SQLite file: a single writer and a few readers, each checked out by one user at a time, in order. Whatever becomes of the user (an error, a
+//! time-out, a future dropped in the middle of a transaction), the next one finds a connection without an open transaction.
 //!
-//! Transactions on the writer share commits (`group`): one that has ended is answered when the commit that it is part of is on the disk.
-//! The host's statements, and a service's that were quick so far, run in place, on the thread that asks: going to a thread of their own and back
-//! costs several times what most of them do. A service's other statements run on threads of its own (`workers`), where their asker waits for them
-//! no longer than their time, whatever they do (host/docs/adr/0002-one-database-file-and-one-writer-per-service.md).
+//! Transactions on the writer share commits (`group`): each is answered when the commit that it is part of is on the disk.
+//! The host's statements, and those of a service whose last runs were quick, run in place, on the caller's thread: handing one to another thread and back
+//! costs several times what most of them do. A service's other statements run on its worker threads (`workers`), and their caller waits no longer
+//! than their time-out, whatever they do (host/docs/adr/0002-one-database-file-and-one-writer-per-service.md).
 //! Knows nothing of outboxes or guests.
 
 mod checkpointer;
@@ -27,14 +27,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::checkpointer::Checkpointer;
-pub(super) use self::connection::{Role, SqliteConnection};
+pub(super) use self::connection::{ConnectionSettings, SqliteConnection};
 use self::group::Group;
 pub use self::group::OnEnd;
-use self::pooled::Held;
+use self::pooled::Checkout;
 pub use self::pooled::{PooledConnection, Visit};
+use super::progress::StatementOwner;
 use super::script::Script;
 use super::values::Params;
-use super::watch::Speaker;
 use super::workers::Workers;
 use crate::sql::{ErrorClass, SqlError};
 use echo_base::limits;
@@ -68,9 +68,9 @@ impl File {
     pub async fn open_within(path: &Path, durability: Durability, bytes_max: Option<u64>) -> Result<Self, SqlError> {
         // The writer first: it makes the file.
         let workers = Workers::new(&path.file_stem().unwrap_or_default().to_string_lossy());
-        let writer = Pool::open(Role { path: path.to_owned(), durability, writes: true, bytes_max }, 1, workers.clone())?;
+        let writer = Pool::open(ConnectionSettings { path: path.to_owned(), durability, writes: true, bytes_max }, 1, workers.clone())?;
         let readers = Pool::open(
-            Role { path: path.to_owned(), durability, writes: false, bytes_max: None },
+            ConnectionSettings { path: path.to_owned(), durability, writes: false, bytes_max: None },
             limits::SQLITE_READERS as usize,
             workers,
         )?;
@@ -82,13 +82,13 @@ impl File {
         Ok(Self { writer, readers, checkpointer, closing, _locks: locks })
     }
 
-    /// The one connection that writes. What was changed before in transactions that are not committed yet is there to be read.
+    /// The one connection that writes. It also reads what earlier transactions of the group changed, which is not committed yet.
     /// Errors: `Timeout` after `SQL_TIMEOUT_MS`.
     pub async fn writer(&self) -> Result<PooledConnection, SqlError> {
         Pool::get(&self.writer).await
     }
 
-    /// The one connection that writes, when all that was changed before is committed.
+    /// The one connection that writes, after all that was changed before is committed.
     pub async fn writer_alone(&self) -> Result<PooledConnection, SqlError> {
         Pool::get_alone(&self.writer).await
     }
@@ -107,7 +107,7 @@ impl File {
         Ok(changed)
     }
 
-    /// Forgets what was prepared, everywhere: the shape of a table has changed.
+    /// Empties the cache of prepared statements of every connection: the schema has changed.
     pub async fn forget_statements(&self) -> Result<(), SqlError> {
         for pool in [&self.writer, &self.readers] {
             let mut all = Vec::new();
@@ -115,17 +115,17 @@ impl File {
                 all.push(Pool::get(pool).await?);
             }
             for pooled in &mut all {
-                pooled.held()?.connection()?.sqlite.flush_prepared_statement_cache();
+                pooled.checkout()?.connection()?.sqlite.flush_prepared_statement_cache();
             }
         }
         Ok(())
     }
 
-    /// Waits for who is at work and closes the connections, the writer last, so that it copies the log into the file.
+    /// Waits for the connections in use and closes them, the writer last, so that it copies the WAL into the file.
     pub async fn close(&self) {
         self.closing.cancel();
         for pool in [&self.readers, &self.writer] {
-            // Who takes longer than a statement may is not waited for.
+            // A user that takes longer than a statement may is not waited for.
             drop(tokio::time::timeout(Duration::from_millis(limits::SQL_TIMEOUT_MS), pool.all_back()).await);
             pool.close();
         }
@@ -148,36 +148,36 @@ impl Drop for File {
 
 /// Connections of one kind.
 pub(super) struct Pool {
-    pub(super) role: Role,
+    pub(super) settings: ConnectionSettings,
     size: usize,
     state: Mutex<State>,
     /// The file's threads for statements that take long.
     workers: Arc<Workers>,
-    /// How often one was lent.
-    pub(super) lent_count: AtomicU64,
-    /// What the last flush took, in microseconds.
+    /// How many were checked out so far.
+    pub(super) checkouts_count: AtomicU64,
+    /// How long the last commit took, in microseconds.
     flush_us: AtomicU64,
-    /// Rung whenever a connection has come back.
+    /// Notified whenever a connection is idle again.
     back: Notify,
 }
 
 struct State {
     /// None for one that broke: the next user opens another.
     idle: Vec<Option<SqliteConnection>>,
-    /// In the order of their coming; some may have given up.
-    waiting: VecDeque<oneshot::Sender<Held>>,
+    /// First come, first served; some may have given up.
+    waiting: VecDeque<oneshot::Sender<Checkout>>,
     is_closed: bool,
 }
 
 impl Pool {
-    pub(super) fn open(role: Role, size: usize, workers: Arc<Workers>) -> Result<Arc<Self>, SqlError> {
-        let idle = (0..size).map(|_| SqliteConnection::open(&role).map(Some)).collect::<Result<_, _>>()?;
+    pub(super) fn open(settings: ConnectionSettings, size: usize, workers: Arc<Workers>) -> Result<Arc<Self>, SqlError> {
+        let idle = (0..size).map(|_| SqliteConnection::open(&settings).map(Some)).collect::<Result<_, _>>()?;
         Ok(Arc::new(Self {
-            role,
+            settings,
             size,
             state: Mutex::new(State { idle, waiting: VecDeque::new(), is_closed: false }),
             workers,
-            lent_count: AtomicU64::new(0),
+            checkouts_count: AtomicU64::new(0),
             flush_us: AtomicU64::new(0),
             back: Notify::new(),
         }))
@@ -190,35 +190,35 @@ impl Pool {
                 return Err(closed());
             }
             match state.idle.pop() {
-                Some(connection) => Ok(Held::new(pool, connection, Group::default())),
+                Some(connection) => Ok(Checkout::new(pool, connection, Group::default())),
                 None => {
                     state.forget_gone();
-                    let (says, hears) = oneshot::channel();
-                    state.waiting.push_back(says);
-                    Err(hears)
+                    let (sender, receiver) = oneshot::channel();
+                    state.waiting.push_back(sender);
+                    Err(receiver)
                 }
             }
         };
-        let mut held = match found {
-            Ok(held) => held,
-            Err(hears) => tokio::time::timeout(Duration::from_millis(limits::SQL_TIMEOUT_MS), hears)
+        let mut checkout = match found {
+            Ok(checkout) => checkout,
+            Err(receiver) => tokio::time::timeout(Duration::from_millis(limits::SQL_TIMEOUT_MS), receiver)
                 .await
                 .map_err(|_| SqlError::new(ErrorClass::Timeout, "the database is busy"))?
                 .map_err(|_| closed())?,
         };
-        pool.lent_count.fetch_add(1, Ordering::Relaxed);
-        held.open_again()?;
-        Ok(PooledConnection { held: Some(held) })
+        pool.checkouts_count.fetch_add(1, Ordering::Relaxed);
+        checkout.open_again()?;
+        Ok(PooledConnection { checkout: Some(checkout) })
     }
 
     /// ... when all that was changed before is committed.
     pub(super) async fn get_alone(pool: &Arc<Self>) -> Result<PooledConnection, SqlError> {
         let mut pooled = Self::get(pool).await?;
-        pooled.held()?.commit_group();
+        pooled.checkout()?.commit_group();
         Ok(pooled)
     }
 
-    /// Passes the connection on to who waits first. What has ended on it is committed before, when nobody waits or the group is full.
+    /// Hands the connection to the first in the queue. Without one, or with a full group, the group is committed before.
     fn give_back(pool: &Arc<Self>, mut connection: Option<SqliteConnection>, mut group: Group) {
         loop {
             let mut state = pool.state.lock();
@@ -234,24 +234,24 @@ impl Pool {
                 return;
             };
             drop(state);
-            let Err(mut refused) = next.send(Held::new(pool, connection, group)) else { return };
-            let Some(lent) = refused.lent.take() else { return };
-            (connection, group) = (lent.connection, lent.group);
+            let Err(mut refused) = next.send(Checkout::new(pool, connection, group)) else { return };
+            let Some(session) = refused.session.take() else { return };
+            (connection, group) = (session.connection, session.group);
         }
     }
 
-    /// A flush is about as short as going to another thread and back, unless the disk is slow: then it is waited for where nobody else waits.
+    /// A flush takes about as long as handing it to another thread and back, so it happens in place; on a slow disk it moves to a blocking thread.
     fn commit_and_give_back(pool: &Arc<Self>, connection: Option<SqliteConnection>, group: Group) {
-        let mut held = Held::new(pool, connection, group);
+        let mut checkout = Checkout::new(pool, connection, group);
         match Handle::try_current() {
             Ok(runtime) if pool.flush_us.load(Ordering::Relaxed) > limits::SQLITE_FLUSH_IN_PLACE_US => {
-                runtime.spawn_blocking(move || held.commit_group());
+                runtime.spawn_blocking(move || checkout.commit_group());
             }
-            _ => held.commit_group(),
+            _ => checkout.commit_group(),
         }
     }
 
-    /// When nobody has a connection.
+    /// Returns when no connection is checked out.
     async fn all_back(&self) {
         loop {
             let back = self.back.notified();
@@ -262,7 +262,7 @@ impl Pool {
         }
     }
 
-    /// Lends no more; those that are there.
+    /// Ends the pool, and returns the idle connections.
     fn close(&self) -> Vec<SqliteConnection> {
         let mut state = self.state.lock();
         state.is_closed = true;
@@ -272,7 +272,7 @@ impl Pool {
 }
 
 impl State {
-    /// Those who came first give up first.
+    /// Drops those at the front of the queue that have given up: who came first gives up first.
     fn forget_gone(&mut self) {
         while self.waiting.front().is_some_and(oneshot::Sender::is_closed) {
             self.waiting.pop_front();

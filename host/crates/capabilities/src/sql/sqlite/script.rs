@@ -1,4 +1,4 @@
-//! Statements as texts: what is run again and again, and what is known of it since its first run.
+//! SQL scripts: one or more statements that run one after another, with what is known of each since it was first prepared.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,27 +7,27 @@ use rusqlite::Statement;
 use super::values::Params;
 use crate::sql::SqlError;
 
-/// Statements to be run one after another, each with the parameters that it names.
+/// Statements that run one after another. All get the same parameters, and each uses those that it names (`$1`, `$2` …).
 #[derive(Clone)]
 pub struct Script {
-    pub statements: Arc<[Text]>,
-    /// Worth keeping prepared.
+    pub statements: Arc<[ScriptStatement]>,
+    /// Keep its statements prepared in the connection's cache.
     pub keep: bool,
 }
 
-/// One of them.
-pub struct Text {
+/// One statement of a script.
+pub struct ScriptStatement {
     pub sql: Arc<str>,
-    /// See `order_of`; known once it was prepared.
+    /// See `order_of`; set when it is first prepared.
     order: OnceLock<Box<[usize]>>,
 }
 
-impl Text {
+impl ScriptStatement {
     fn new(sql: impl Into<Arc<str>>) -> Self {
         Self { sql: sql.into(), order: OnceLock::new() }
     }
 
-    /// Gives the statement that was prepared of it those of the parameters that it names.
+    /// Binds the parameters that it names to its prepared statement.
     pub fn bind(&self, params: &Params, statement: &mut Statement<'_>) -> Result<(), SqlError> {
         params.bind(statement, self.order.get_or_init(|| order_of(statement)))
     }
@@ -35,14 +35,14 @@ impl Text {
 
 impl Script {
     pub fn new(sql: impl Into<Arc<str>>) -> Self {
-        Self { statements: [Text::new(sql)].into(), keep: true }
+        Self { statements: [ScriptStatement::new(sql)].into(), keep: true }
     }
 
     pub fn all<'a>(statements: impl IntoIterator<Item = &'a str>) -> Self {
-        Self { statements: statements.into_iter().map(Text::new).collect(), keep: true }
+        Self { statements: statements.into_iter().map(ScriptStatement::new).collect(), keep: true }
     }
 
-    /// Not kept prepared: it is too long, or comes once.
+    /// Not kept prepared: for a text that is long, or runs once.
     pub fn once(self) -> Self {
         Self { keep: false, ..self }
     }

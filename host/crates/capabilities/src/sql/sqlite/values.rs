@@ -1,4 +1,4 @@
-//! Our values as SQLite's and back.
+//! Converts values to and from SQLite's.
 
 use rusqlite::Statement;
 use rusqlite::types::{Null, ValueRef};
@@ -22,7 +22,7 @@ pub fn bind(values: impl IntoIterator<Item = Value>) -> Result<Params, SqlError>
 }
 
 impl Params {
-    /// Gives a statement those that it names: `order` has their numbers in its order.
+    /// Binds those that a statement names; `order` has their numbers in the statement's order.
     pub fn bind(&self, statement: &mut Statement<'_>, order: &[usize]) -> Result<(), SqlError> {
         for (index, &number) in (1..).zip(order) {
             let value = number.checked_sub(1).and_then(|number| self.0.get(number));

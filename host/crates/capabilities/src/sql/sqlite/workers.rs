@@ -1,5 +1,5 @@
-//! Threads of one file's own for statements that take long. They step back behind the threads that serve, and end when nobody has needed them for a
-//! while. Whoever gives them work holds one of the file's connections, so there are never more of them than of those.
+//! The worker threads of one file, for statements that take long. They run at a lower priority than the serving threads, and end after a while without work.
+//! A caller that gives them work holds one of the file's connections, so there are never more workers than connections.
 
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, Weak};
@@ -25,7 +25,7 @@ struct Worker {
 }
 
 impl Workers {
-    /// `file` is what they work for; it stands in their names.
+    /// `file` is part of the threads' names.
     pub fn new(file: &str) -> Arc<Self> {
         // Longer names are cut by the operating system (15 bytes on Linux).
         Arc::new(Self { name: format!("sql-{file}"), idle: Mutex::new(Vec::new()) })
@@ -67,7 +67,7 @@ fn serve(workers: &Weak<Workers>, first: Work) {
                     let before = idle.len();
                     idle.retain(|worker| worker.number != number);
                     if idle.len() == before {
-                        // Somebody has taken it meanwhile: the work is on its way.
+                        // A caller has taken it meanwhile: the work is on its way.
                         drop(idle);
                         match works.recv() {
                             Ok(work) => work(),

@@ -13,7 +13,7 @@ use crate::bus::{BusError, Subscription};
 use crate::sql::SqlBackend;
 use crate::sql::postgres::fixture::{Server, settings};
 use crate::tokens::RevocationEvent;
-use crate::tokens::contract::{self, ManualClock, claims};
+use crate::tokens::suite::{self, ManualClock, claims};
 
 /// A bus within this process, that can be made to lose everything.
 #[derive(Default)]
@@ -118,7 +118,7 @@ async fn within_a_few_seconds(what: &str, mut holds: impl AsyncFnMut() -> bool) 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_passes_the_suite() {
     let server = Server::start().await;
-    contract::suite(async |name: &str, token_settings, clock| {
+    suite::suite(async |name: &str, token_settings, clock| {
         let backend = server.backend_of("a", &format!("suite-{name}"), settings(4)).await;
         let tokens = PostgresTokens::open_with(&backend, &master_key(), None, token_settings, clock, None).await.unwrap();
         // What upkeep does again and again.

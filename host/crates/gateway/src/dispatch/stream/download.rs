@@ -17,12 +17,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::super::Call;
+use super::super::ServiceRequest;
 use super::File;
-use super::range::{Asked, asked};
-use crate::backend::Backend;
+use super::range::{RequestedRange, requested};
 use crate::problem::Problem;
 use crate::response_cache;
+use crate::services::Services;
 
 /// Characters of RFC 8187's `attr-char` that stay as they are.
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'-').remove(b'_').remove(b'~');
@@ -38,7 +38,7 @@ struct Content {
     public_max_age_s: Option<u64>,
 }
 
-pub(super) async fn answer<B: Backend>(call: Box<Call<B>>) -> Result<Response, Problem> {
+pub(super) async fn answer<S: Services>(call: Box<ServiceRequest<S>>) -> Result<Response, Problem> {
     let done = call.run(None).await?;
     let content: Content = super::read(&call, done.body.as_ref())?;
     let (service, headers) = (&call.route.target.service, &call.request.headers);
@@ -50,13 +50,13 @@ pub(super) async fn answer<B: Backend>(call: Box<Call<B>>) -> Result<Response, P
     } else {
         let wanted = headers.get(RANGE).and_then(|value| value.to_str().ok()).filter(|_| is_current(headers, &etag));
         let media_type = HeaderValue::from_str(&content.content_type).map_err(|_| Problem::internal())?;
-        match asked(wanted, size) {
-            Asked::Outside => {
+        match requested(wanted, size) {
+            RequestedRange::Outside => {
                 let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "range_outside", "the file has nothing in this range");
                 return Err(problem.with(CONTENT_RANGE, value(format!("bytes */{size}"))));
             }
-            Asked::Whole => file(&call, &content.blob, StatusCode::OK, media_type, vec![Part::Bytes(0..size)]).await?,
-            Asked::Parts(parts) => match &*parts {
+            RequestedRange::Whole => file(&call, &content.blob, StatusCode::OK, media_type, vec![Part::Bytes(0..size)]).await?,
+            RequestedRange::Parts(parts) => match &*parts {
                 [part] => {
                     let mut response =
                         file(&call, &content.blob, StatusCode::PARTIAL_CONTENT, media_type, vec![Part::Bytes(part.clone())]).await?;
@@ -123,8 +123,8 @@ fn multipart(parts: &[Range<u64>], size: u64, content_type: &str, boundary: &str
     pieces
 }
 
-async fn file<B: Backend>(
-    call: &Call<B>,
+async fn file<S: Services>(
+    call: &ServiceRequest<S>,
     blob: &str,
     status: StatusCode,
     content_type: HeaderValue,

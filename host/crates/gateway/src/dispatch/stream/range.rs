@@ -1,11 +1,11 @@
-//! `Range` (RFC 9110 section 14): which parts of a file are asked for. Pure.
+//! `Range` (RFC 9110 section 14): which parts of a file a request asks for. Pure.
 
 use std::ops::Range;
 
 use echo_base::limits;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum RequestedRange {
     Whole,
     /// In their order, at least one.
     Parts(Vec<Range<u64>>),
@@ -15,33 +15,33 @@ pub enum Asked {
 
 /// What the header's value asks of a file of this size. One that is malformed, of another unit, or that asks for more than a careful client would
 /// (many parts, or parts that overlap) is as if it were not there, as section 14.2 allows.
-pub fn asked(value: Option<&str>, size: u64) -> Asked {
-    let Some(set) = value.and_then(|value| strip_unit(value.trim())) else { return Asked::Whole };
+pub fn requested(value: Option<&str>, size: u64) -> RequestedRange {
+    let Some(set) = value.and_then(|value| strip_unit(value.trim())) else { return RequestedRange::Whole };
     let mut parts = Vec::new();
     let mut count = 0;
     for spec in set.split(',').map(str::trim).filter(|spec| !spec.is_empty()) {
         count += 1;
         if count > limits::RANGES_MAX {
-            return Asked::Whole;
+            return RequestedRange::Whole;
         }
         match part(spec, size) {
-            None => return Asked::Whole,
+            None => return RequestedRange::Whole,
             Some(None) => {}
             Some(Some(part)) => parts.push(part),
         }
     }
     if count == 0 {
-        return Asked::Whole;
+        return RequestedRange::Whole;
     }
     if parts.is_empty() {
-        return Asked::Outside;
+        return RequestedRange::Outside;
     }
     let mut sorted: Vec<_> = parts.iter().map(|part| (part.start, part.end)).collect();
     sorted.sort_unstable();
     if sorted.windows(2).any(|pair| pair[1].0 < pair[0].1) {
-        return Asked::Whole;
+        return RequestedRange::Whole;
     }
-    Asked::Parts(parts)
+    RequestedRange::Parts(parts)
 }
 
 fn strip_unit(value: &str) -> Option<&str> {
@@ -82,9 +82,9 @@ mod tests {
 
     #[test]
     fn every_form_is_read() {
-        let check = |value: &str, expect: Asked| assert_eq!(asked(Some(value), 100), expect, "{value}");
-        let parts = |ranges: &[(u64, u64)]| Asked::Parts(ranges.iter().map(|(from, to)| *from..*to).collect());
-        assert_eq!(asked(None, 100), Asked::Whole);
+        let check = |value: &str, expect: RequestedRange| assert_eq!(requested(Some(value), 100), expect, "{value}");
+        let parts = |ranges: &[(u64, u64)]| RequestedRange::Parts(ranges.iter().map(|(from, to)| *from..*to).collect());
+        assert_eq!(requested(None, 100), RequestedRange::Whole);
         check("bytes=0-0", parts(&[(0, 1)]));
         check("bytes=10-19", parts(&[(10, 20)]));
         check("Bytes = 10-19", parts(&[(10, 20)]));
@@ -96,15 +96,15 @@ mod tests {
         check("bytes=0-1, 5-6 ,-1", parts(&[(0, 2), (5, 7), (99, 100)]));
         check("bytes=50-59,0-9", parts(&[(50, 60), (0, 10)]));
         check("bytes=0-1,100-", parts(&[(0, 2)]));
-        check("bytes=100-", Asked::Outside);
-        check("bytes=-0", Asked::Outside);
-        check("bytes=99999999999999999999999-", Asked::Outside);
+        check("bytes=100-", RequestedRange::Outside);
+        check("bytes=-0", RequestedRange::Outside);
+        check("bytes=99999999999999999999999-", RequestedRange::Outside);
         for ignored in ["bytes=5-4", "bytes=a-b", "bytes=--1", "bytes=", "bytes", "lines=0-1", "bytes=1", "bytes=0-10,5-20", "bytes=+1-2"] {
-            check(ignored, Asked::Whole);
+            check(ignored, RequestedRange::Whole);
         }
         let many = format!("bytes={}", (0..=limits::RANGES_MAX).map(|at| format!("{}-{}", 2 * at, 2 * at)).collect::<Vec<_>>().join(","));
-        check(&many, Asked::Whole);
-        assert_eq!(asked(Some("bytes=0-0"), 0), Asked::Outside);
-        assert_eq!(asked(Some("bytes=-5"), 0), Asked::Outside);
+        check(&many, RequestedRange::Whole);
+        assert_eq!(requested(Some("bytes=0-0"), 0), RequestedRange::Outside);
+        assert_eq!(requested(Some("bytes=-5"), 0), RequestedRange::Outside);
     }
 }

@@ -84,10 +84,10 @@ async fn size_of(gateway: &TestGateway, upload: &str) -> Option<u64> {
 async fn the_file_of_a_form_is_an_upload_when_the_service_is_called() {
     let gateway = gateway();
     let (status, _, body) = send(&gateway, "POST /form", &[FORM], form("file", "a.png", "hello")).await;
-    let told: Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!(status, 201, "{told}");
-    assert_eq!((&told["size"], &told["file_name"], &told["content_type"]), (&json!(5), &json!("a.png"), &json!("image/png")));
-    assert_eq!(size_of(&gateway, told["upload"].as_str().unwrap()).await, Some(5));
+    let reply: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(status, 201, "{reply}");
+    assert_eq!((&reply["size"], &reply["file_name"], &reply["content_type"]), (&json!(5), &json!("a.png"), &json!("image/png")));
+    assert_eq!(size_of(&gateway, reply["upload"].as_str().unwrap()).await, Some(5));
     // As long as the file may be, and one byte more.
     assert_eq!(send(&gateway, "POST /form", &[FORM], form("file", "a", &"x".repeat(BYTES_MAX))).await.0, 201);
     let (status, _, body) = send(&gateway, "POST /form", &[FORM], form("file", "a", &"x".repeat(BYTES_MAX + 1))).await;
@@ -129,8 +129,8 @@ async fn tus_uploads_go_on_where_they_stopped() {
     assert_eq!(send(&gateway, "POST /files", &not_text, "").await.0, 400, "no UTF-8");
     let (status, headers, _) = send(&gateway, "POST /files", &[&good[..], &[TUS]].concat(), "").await;
     assert_eq!((status, text(&headers, "location"), text(&headers, "upload-offset")), (201, "/files/u-1", "0"));
-    let told: Value = serde_json::from_str(gateway.last_seen().body.as_deref().unwrap()).unwrap();
-    assert_eq!(told, json!({ "length": 11, "file_name": "né.", "content_type": "text/plain" }));
+    let reply: Value = serde_json::from_str(gateway.last_seen().body.as_deref().unwrap()).unwrap();
+    assert_eq!(reply, json!({ "length": 11, "file_name": "né.", "content_type": "text/plain" }));
 
     let patch = async |offset: &str, body: Body| send(&gateway, "PATCH /files/u-1", &[TUS, OFFSETS, offset], body).await;
     let broken = stream::iter([Ok(Bytes::from_static(b"hel")), Err(std::io::Error::other("reset"))]);

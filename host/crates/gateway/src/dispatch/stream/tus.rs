@@ -13,10 +13,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 
-use super::super::{Call, Done, on_its_own};
-use crate::backend::Backend;
+use super::super::{ServiceReply, ServiceRequest, on_its_own};
 use crate::idempotency;
 use crate::problem::Problem;
+use crate::services::Services;
 use echo_capabilities::blob::BlobError;
 
 pub const TUS_RESUMABLE: HeaderName = HeaderName::from_static("tus-resumable");
@@ -62,7 +62,7 @@ pub fn options(allow: &HeaderValue, bytes_max: u64) -> Response {
     response
 }
 
-pub(super) async fn create<B: Backend>(mut call: Box<Call<B>>, body: Body, bytes_max: u64) -> Result<Response, Problem> {
+pub(super) async fn create<S: Services>(mut call: Box<ServiceRequest<S>>, body: Body, bytes_max: u64) -> Result<Response, Problem> {
     let headers = &call.request.headers;
     check_version(headers)?;
     let key: Option<Arc<str>> = idempotency::key_of(headers)?.map(Arc::from);
@@ -84,7 +84,7 @@ pub(super) async fn create<B: Backend>(mut call: Box<Call<B>>, body: Body, bytes
             let fingerprint = idempotency::fingerprint(&path, None, &call.body);
             on_its_own(&call.gateway.background.clone(), call.answer_once(key, fingerprint)).await
         }
-        None => call.run(None).await.map(Done::into_response),
+        None => call.run(None).await.map(ServiceReply::into_response),
     };
     let mut response = answered?;
     if !response.status().is_success() {
@@ -120,7 +120,7 @@ fn shown(header: &HeaderName) -> String {
 }
 
 /// The service's own answer, with how much has come of an upload that is not whole.
-pub(super) async fn state<B: Backend>(call: Box<Call<B>>) -> Result<Response, Problem> {
+pub(super) async fn state<S: Services>(call: Box<ServiceRequest<S>>) -> Result<Response, Problem> {
     let done = call.run(None).await?;
     let upload: Upload = super::read(&call, done.body.as_ref())?;
     let mut response = done.into_response();
@@ -144,7 +144,7 @@ pub(super) async fn state<B: Backend>(call: Box<Call<B>>) -> Result<Response, Pr
     Ok(response)
 }
 
-pub(super) async fn append<B: Backend>(mut call: Box<Call<B>>, body: Body) -> Result<Response, Problem> {
+pub(super) async fn append<S: Services>(mut call: Box<ServiceRequest<S>>, body: Body) -> Result<Response, Problem> {
     check_version(&call.request.headers)?;
     if call.request.headers.get(CONTENT_TYPE).is_none_or(|value| value != "application/offset+octet-stream") {
         let detail = "send the bytes as application/offset+octet-stream";

@@ -1,7 +1,8 @@
-//! Keeps a file's write-ahead log short: copies it into the file (checkpoints). That takes flushes to the disk, for which the writer does not wait.
+//! Keeps a file's write-ahead log (WAL) short: checkpoints it, that is, copies it into the file. That takes flushes to the disk, for which the writer does not
+//! wait.
 //!
-//! A log that was checkpointed still holds what its commits wrote, also of what has been deleted since. So it is emptied now and then: nothing that
-//! was deleted is in the log `SQLITE_LOG_KEPT_MS` later.
+//! A checkpointed WAL still has the pages of its commits, also of rows that were deleted since. So it is truncated now and then: no deleted row is in it
+//! `SQLITE_LOG_KEPT_MS` later.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +15,7 @@ use super::{Pool, SqliteConnection};
 use crate::sql::{ErrorClass, SqlError};
 use echo_base::limits;
 
-/// One file at a time: all go to one disk, where each would take as long as all together, and a writer rests at the end.
+/// One file at a time: all are on one disk, and a writer is paused at the end of each checkpoint.
 static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);
 
 pub struct Checkpointer {
@@ -26,27 +27,27 @@ pub struct Checkpointer {
 impl Checkpointer {
     pub fn open(writer: &Pool) -> Result<Self, SqlError> {
         let unavailable = |error: std::io::Error| SqlError::new(ErrorClass::Unavailable, error.to_string());
-        let file = Arc::new(std::fs::File::open(&writer.role.path).map_err(unavailable)?);
-        Ok(Self { connection: SqliteConnection::open(&writer.role)?, file })
+        let file = Arc::new(std::fs::File::open(&writer.settings.path).map_err(unavailable)?);
+        Ok(Self { connection: SqliteConnection::open(&writer.settings)?, file })
     }
 
-    /// To be held as long as the file is open.
+    /// Keeps the locks while the file is open.
     pub fn file(&self) -> Arc<std::fs::File> {
         self.file.clone()
     }
 
-    /// Checkpoints at every tick at which the writer has been lent, until it is told to close.
+    /// Checkpoints at every tick at which the writer has been checked out, until it is told to close.
     pub async fn run(mut self, writer: Arc<Pool>, closing: CancellationToken) {
         let (mut seen, mut emptied, mut emptied_at) = (0, 0, Instant::now());
         let mut tick = tokio::time::interval(Duration::from_millis(limits::SQLITE_LOG_TICK_MS));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while closing.run_until_cancelled(tick.tick()).await.is_some() {
-            let lent_count = writer.lent_count.load(Ordering::Relaxed);
-            let is_to_be_emptied = lent_count != emptied && emptied_at.elapsed() >= Duration::from_millis(limits::SQLITE_LOG_KEPT_MS);
-            if lent_count == seen && !is_to_be_emptied {
+            let checkouts_count = writer.checkouts_count.load(Ordering::Relaxed);
+            let is_to_be_emptied = checkouts_count != emptied && emptied_at.elapsed() >= Duration::from_millis(limits::SQLITE_LOG_KEPT_MS);
+            if checkouts_count == seen && !is_to_be_emptied {
                 continue;
             }
-            seen = lent_count;
+            seen = checkouts_count;
             let Some(Ok(_turn)) = closing.run_until_cancelled(ONE_AT_A_TIME.acquire()).await else { break };
             let Some((checkpointer, outcome)) = self.checkpoint(&writer, limits::SQLITE_LOG_PASSES_MAX).await else { return };
             self = checkpointer;
@@ -59,8 +60,8 @@ impl Checkpointer {
             let Some((checkpointer, outcome)) = self.empty(&writer).await else { return };
             self = checkpointer;
             match outcome {
-                Ok(true) => (emptied, emptied_at) = (lent_count, Instant::now()),
-                // A reader, or who keeps the writer for long: the next tick tries again.
+                Ok(true) => (emptied, emptied_at) = (checkouts_count, Instant::now()),
+                // A reader, or a long use of the writer, prevents it: the next tick tries again.
                 Ok(false) => {}
                 Err(error) => tracing::warn!(%error, "the write-ahead log could not be emptied"),
             }
@@ -68,30 +69,29 @@ impl Checkpointer {
         self.connection.close();
     }
 
-    /// Checkpoints, and lets a log that has grown long restart: one that only grows takes new memory for every page, one that restarts has
-    /// its own again. SQLite does so when all of it is checkpointed and nothing was added meanwhile. Beside a busy writer that comes about in one of
-    /// many short passes or never; then the writer rests for the last one.
+    /// Checkpoints, and makes a WAL that has grown long restart at its beginning: one that only grows needs new memory for every page. SQLite restarts it when
+    /// all of it is checkpointed and nothing was added meanwhile. Beside a busy writer one of many short checkpoints may reach that, or none; then the writer
+    /// is paused for the last one.
     async fn checkpoint(self, writer: &Arc<Pool>, passes: u32) -> Option<(Self, Result<(), SqlError>)> {
         let (checkpointer, is_long) = self.beside(move |checkpointer| checkpointer.approach(passes)).await?;
         if !matches!(is_long, Ok(true)) {
             return Some((checkpointer, is_long.map(drop)));
         }
-        // Who keeps the writer for long keeps no other file from being checkpointed; the next tick tries again.
+        // A long use of the writer must not delay the checkpoints of other files; the next tick tries again.
         let wait = Duration::from_millis(limits::SQLITE_LOG_REST_WAIT_MS);
         let Ok(Ok(_at_rest)) = tokio::time::timeout(wait, Pool::get_alone(writer)).await else { return Some((checkpointer, Ok(()))) };
         checkpointer.beside(|checkpointer| checkpointer.pass().map(drop)).await
     }
 
-    /// Checkpoints what is left, which is little, and cuts the log off. False where somebody is at work whom this does not wait for.
+    /// Checkpoints the rest, which is little, and truncates the WAL. False where a connection in use prevents it.
     async fn empty(self, writer: &Arc<Pool>) -> Option<(Self, Result<bool, SqlError>)> {
         let wait = Duration::from_millis(limits::SQLITE_LOG_REST_WAIT_MS);
         let Ok(Ok(_at_rest)) = tokio::time::timeout(wait, Pool::get_alone(writer)).await else { return Some((self, Ok(false))) };
         self.beside(|checkpointer| checkpointer.connection.empty_log()).await
     }
 
-    /// Checkpoints what is there, and where the log is long, again and again what was added meanwhile, ever less. After each pass the file is flushed:
-    /// SQLite does that only when all is checkpointed, and would then write everything that the passes changed while the writer rests. True where the
-    /// log is long and not all of it is checkpointed.
+    /// Checkpoints the WAL; a long one again and again, as less is added during each pass. The file is flushed after each pass: SQLite flushes only when all is
+    /// checkpointed, and would then write the pages of all passes while the writer is paused. True where the WAL is long and not all of it is checkpointed.
     fn approach(&self, passes: u32) -> Result<bool, SqlError> {
         let mut before = None;
         for _ in 0..passes {
@@ -105,12 +105,12 @@ impl Checkpointer {
         Ok(true)
     }
 
-    /// Checkpoints what is in the log now; how many pages it has.
+    /// Checkpoints the WAL as it is now. Returns its pages.
     fn pass(&self) -> Result<i64, SqlError> {
         self.connection.checkpoint_beside()
     }
 
-    /// On a thread that may wait for the disk. None where it broke off.
+    /// Runs on a blocking thread. None where it panicked.
     async fn beside<T: Send + 'static>(self, work: impl FnOnce(&Self) -> T + Send + 'static) -> Option<(Self, T)> {
         tokio::task::spawn_blocking(move || {
             let outcome = work(&self);
@@ -130,14 +130,14 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicU64};
     use std::time::Instant;
 
-    use super::super::{Durability, PooledConnection, Role};
+    use super::super::{ConnectionSettings, Durability, PooledConnection};
     use crate::sql::sqlite::script::Script;
     use crate::sql::sqlite::values::Params;
     use crate::sql::sqlite::workers::Workers;
 
     async fn writer(path: &Path) -> (Arc<Pool>, Checkpointer) {
-        let role = || Role { path: path.to_owned(), durability: Durability::default(), writes: true, bytes_max: None };
-        let pool = Pool::open(role(), 1, Workers::new("a")).expect("opens");
+        let settings = || ConnectionSettings { path: path.to_owned(), durability: Durability::default(), writes: true, bytes_max: None };
+        let pool = Pool::open(settings(), 1, Workers::new("a")).expect("opens");
         let mut writer = Pool::get(&pool).await.expect("the writer");
         writer.run(&Script::new("CREATE TABLE t (a)"), Params::default()).await.expect("creates");
         drop(writer);
@@ -149,7 +149,7 @@ mod tests {
         writer.run(&Script::new(format!("INSERT INTO t VALUES (randomblob({bytes}))")), Params::default()).await.expect("inserts");
     }
 
-    /// How often the log has begun anew (SQLite file format, section 4.1, "checkpoint sequence number").
+    /// How often the WAL has restarted (SQLite file format, section 4.1, "checkpoint sequence number").
     fn beginnings(path: &Path) -> u32 {
         let log = std::fs::read(format!("{}-wal", path.display())).expect("a log");
         u32::from_be_bytes(log[12..16].try_into().expect("four bytes"))

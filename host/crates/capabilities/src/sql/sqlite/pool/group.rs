@@ -1,5 +1,5 @@
 //! Transactions that follow each other on a file's writer share one commit, and with it one flush to the disk (group commit). The first begins
-//! the outer transaction, each later one is a savepoint in it. Whoever has ended is told when the commit is on the disk, or that it failed for
+//! the outer transaction, each later one is a savepoint in it. Each is answered when the commit is on the disk, or that it failed for
 //! all of them.
 
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use tokio::sync::oneshot;
 use crate::sql::{ErrorClass, SqlError};
 use echo_base::limits;
 
-/// Called with the outcome of the commit, while nobody else has the writer: in the order of the transactions.
+/// Called with the outcome of the commit, in the order of the transactions, before the writer has its next user.
 pub type OnEnd = Box<dyn FnOnce(&Result<(), SqlError>) + Send>;
 
-/// What has ended on the writer and is not committed yet.
+/// The transactions that have ended on the writer and are not committed yet.
 #[derive(Default)]
 pub(super) struct Group {
     /// When its first transaction began; none where no transaction is open.
@@ -20,7 +20,7 @@ pub(super) struct Group {
     members: Vec<Member>,
 }
 
-/// A transaction that has ended, or somebody who has seen what those before have changed.
+/// A transaction that has ended, or a reader that has seen the uncommitted changes of those before it.
 struct Member {
     on_end: Option<OnEnd>,
     answer: oneshot::Sender<Result<(), SqlError>>,
@@ -40,21 +40,21 @@ impl Group {
             || self.began_at.is_some_and(|at| at.elapsed() >= Duration::from_micros(limits::SQLITE_GROUP_US))
     }
 
-    /// One more, who waits for the outcome.
+    /// Adds a member. Returns where it receives the outcome of the commit.
     pub(super) fn add(&mut self, on_end: Option<OnEnd>) -> oneshot::Receiver<Result<(), SqlError>> {
         let (answer, outcome) = oneshot::channel();
         self.members.push(Member { on_end, answer });
         outcome
     }
 
-    /// From here on the next transaction begins another group.
+    /// Answers all members. The next transaction begins a new group.
     pub(super) fn end(&mut self, outcome: &Result<(), SqlError>) {
         self.began_at = None;
         for Member { on_end, answer } in self.members.drain(..) {
             if let Some(on_end) = on_end {
                 on_end(outcome);
             }
-            // Whoever asked may be gone.
+            // The caller may have gone away.
             let _ = answer.send(outcome.clone());
         }
     }

@@ -1,4 +1,4 @@
-//! A connection that is lent: the transaction of whoever has it, and how statements run on it.
+//! A connection checked out of the pool: its user's transaction, and how statements run on it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,25 +12,25 @@ use super::connection::SqliteConnection;
 use super::group::{Group, OnEnd, rolled_back};
 use super::{Pool, closed};
 use crate::sql::sqlite::errors;
-use crate::sql::sqlite::guard::{Checked, RunCost};
+use crate::sql::sqlite::progress::{Progress, StatementOwner};
 use crate::sql::sqlite::script::Script;
+use crate::sql::sqlite::statement_check::{CheckedStatement, RunCost};
 use crate::sql::sqlite::values::{Params, Row};
-use crate::sql::sqlite::watch::{Speaker, Watch};
 use crate::sql::{ErrorClass, SqlError};
 use echo_base::limits;
 use echo_base::priority;
 
-/// Ends what runs on a connection when its asker is gone.
-struct Asker {
-    watch: Arc<Watch>,
+/// Cancels the statement that runs on a connection when its caller has gone away.
+struct CancelOnDrop {
+    progress: Arc<Progress>,
     interrupt: Arc<InterruptHandle>,
     is_answered: bool,
 }
 
-impl Drop for Asker {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         if !self.is_answered {
-            self.watch.is_cancelled.store(true, Ordering::Relaxed);
+            self.progress.is_cancelled.store(true, Ordering::Relaxed);
             self.interrupt.interrupt();
         }
     }
@@ -42,51 +42,55 @@ pub trait Visit: Default + Send + 'static {
     fn row(&mut self, row: &Row<'_>) -> Result<bool, SqlError>;
 }
 
-/// A connection lent to one user. Dropping it gives it back, rolled back first where something of this user is still open.
+/// A connection checked out by one user. Dropping it returns it to the pool; what this user has open is rolled back before.
 pub struct PooledConnection {
-    /// None while a thread works with it that was not waited for any longer: that one gives it back.
-    pub(super) held: Option<Held>,
+    /// None while a thread that was not waited for any longer still works with it; that thread returns it.
+    pub(super) checkout: Option<Checkout>,
 }
 
-/// What goes back to the pool when it is dropped, wherever that is.
-pub(super) struct Held {
+/// Returns the session to its pool when it is dropped, on whatever thread that is.
+pub(super) struct Checkout {
     pub(super) pool: Arc<Pool>,
-    pub(super) lent: Option<Lent>,
+    pub(super) session: Option<Session>,
 }
 
-pub(super) struct Lent {
-    /// None for one that broke.
+/// What a pool has of one connection while it is checked out.
+pub(super) struct Session {
+    /// None for one that broke: the next user opens another.
     pub(super) connection: Option<SqliteConnection>,
-    /// Of the writer.
+    /// The transactions that share the writer's next commit.
     pub(super) group: Group,
-    transaction: Transaction,
+    transaction: TransactionState,
 }
 
-/// That of whoever has the connection.
+/// How far the transaction of the connection's user is open.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Transaction {
+enum TransactionState {
     None,
-    /// Nothing else has been changed since the last commit.
-    First,
-    /// A savepoint among what others have changed.
-    Later,
+    /// `BEGIN`: the first transaction since the last commit.
+    Outer,
+    /// `SAVEPOINT`: earlier transactions of the group are not committed yet.
+    Savepoint,
 }
 
 impl PooledConnection {
     /// Begins a transaction, which is committed together with those just before and after it. Dropped without `commit`, it is rolled back.
     pub fn begin(&mut self) -> Result<(), SqlError> {
-        let lent = self.held()?.lent()?;
-        let (sql, transaction) =
-            if lent.group.is_open() { ("SAVEPOINT member", Transaction::Later) } else { ("BEGIN IMMEDIATE", Transaction::First) };
-        lent.connection()?.control(sql)?;
-        lent.group.open();
-        lent.transaction = transaction;
+        let session = self.checkout()?.session()?;
+        let (sql, transaction) = if session.group.is_open() {
+            ("SAVEPOINT member", TransactionState::Savepoint)
+        } else {
+            ("BEGIN IMMEDIATE", TransactionState::Outer)
+        };
+        session.connection()?.control(sql)?;
+        session.group.open();
+        session.transaction = transaction;
         Ok(())
     }
 
     /// Commits what others have ended before, so that nothing of it is at stake. Not within a transaction.
     pub fn commit_others(&mut self) -> Result<(), SqlError> {
-        self.held()?.commit_group();
+        self.checkout()?.commit_group();
         Ok(())
     }
 
@@ -94,9 +98,9 @@ impl PooledConnection {
     /// transactions, also when this future is dropped.
     /// Errors: `Serialization` where another transaction of the same commit broke off; `Unavailable` where the commit failed.
     pub async fn commit(mut self, on_end: Option<OnEnd>) -> Result<(), SqlError> {
-        let lent = self.held()?.lent()?;
-        lent.end()?;
-        let outcome = lent.group.add(on_end);
+        let session = self.checkout()?.session()?;
+        session.end()?;
+        let outcome = session.group.add(on_end);
         drop(self);
         outcome.await.unwrap_or_else(|_| Err(closed()))
     }
@@ -104,12 +108,12 @@ impl PooledConnection {
     /// Rolls back, and returns when what the transaction may have read is on the disk: an answer may follow from it.
     /// Errors: those of `commit`, where what it has read was not committed.
     pub async fn rollback(mut self) -> Result<(), SqlError> {
-        let lent = self.held()?.lent()?;
-        lent.roll_back()?;
-        if !lent.group.is_open() {
+        let session = self.checkout()?.session()?;
+        session.roll_back()?;
+        if !session.group.is_open() {
             return Ok(());
         }
-        let outcome = lent.group.add(None);
+        let outcome = session.group.add(None);
         drop(self);
         outcome.await.unwrap_or_else(|_| Err(closed()))
     }
@@ -140,28 +144,28 @@ impl PooledConnection {
         params: Params,
         mut visit: impl FnMut(&Row<'_>) -> Result<bool, SqlError> + Send,
     ) -> Result<Vec<u64>, SqlError> {
-        // Who runs many statements lets others have their turn.
+        // A caller that runs many statements yields now and then.
         tokio::task::coop::consume_budget().await;
         self.start()?.run(script, &params, &mut visit)
     }
 
-    /// Runs a service's statement. In place where it was quick so far and can be begun again, or cannot run for long without data; else, and when it
-    /// turns out to take long, on a thread of the service's own.
+    /// Runs a service's statement: in place where its last runs were quick, else on a worker thread of the service. A read that takes long in place is
+    /// interrupted and runs again on a worker.
     /// Errors: `Timeout` after `SQL_TIMEOUT_MS`, whatever the statement does; the transaction is then lost.
-    pub async fn run_checked<V: Visit>(&mut self, checked: &Checked, params: Params) -> Result<(V, Vec<u64>), SqlError> {
+    pub async fn run_service_statement<V: Visit>(&mut self, checked: &CheckedStatement, params: Params) -> Result<(V, Vec<u64>), SqlError> {
         tokio::task::coop::consume_budget().await;
-        let connection = self.held()?.connection()?;
-        connection.speak(if checked.is_recursive { Speaker::RecursiveService } else { Speaker::Service })?;
-        // Ending a change would roll back the transaction, and those before it that are not committed.
+        let connection = self.checkout()?.connection()?;
+        connection.run_as(if checked.is_recursive { StatementOwner::RecursiveService } else { StatementOwner::Service })?;
+        // Interrupting a statement that changes rows would roll back the group's transactions: only reads can be run again.
         let begins_again = checked.reads;
         let time = Duration::from_millis(limits::SQL_TIMEOUT_MS);
         if checked.cost.is_quick() && !checked.is_linear && !priority::is_low() && (begins_again || !checked.is_recursive) {
             let (started, before) = (Instant::now(), connection.checks());
-            connection.watch.begin(time, begins_again);
+            connection.progress.begin(time, begins_again);
             let mut visitor = V::default();
             let outcome = connection.run(&checked.script, &params, &mut |row| visitor.row(row));
             checked.cost.note(RunCost { checks: connection.checks() - before, took: started.elapsed() });
-            if outcome.is_ok() || !connection.watch.was_long.load(Ordering::Relaxed) {
+            if outcome.is_ok() || !connection.progress.was_long.load(Ordering::Relaxed) {
                 return outcome.map(|changed| (visitor, changed));
             }
         }
@@ -175,65 +179,65 @@ impl PooledConnection {
                 (outcome.map(|changed| (visitor, changed)), run_cost)
             })
             .await
-            // It took longer than it may: all of its next runs are elsewhere.
+            // It ran into its time-out: its next runs are on a worker thread.
             .inspect_err(|_| checked.cost.note(RunCost { checks: u64::MAX, took: time }))?;
         checked.cost.note(run_cost);
         outcome
     }
 
-    /// Runs a text of any number of statements without parameters, all within `time`, on a thread of the file's own.
+    /// Runs a text of any number of statements without parameters, all within `time`, on a worker thread of the file.
     #[cfg(test)]
     pub async fn run_text(&mut self, sql: &str, time: Duration) -> Result<(), SqlError> {
-        self.run_text_as(Speaker::Host, sql, time).await
+        self.run_text_as(StatementOwner::Host, sql, time).await
     }
 
-    /// As `run_text`, in the name of a service's migration.
+    /// As `run_text`, on behalf of a service's migration.
     pub async fn run_migration(&mut self, sql: &str, time: Duration) -> Result<(), SqlError> {
-        self.run_text_as(Speaker::Migration, sql, time).await
+        self.run_text_as(StatementOwner::Migration, sql, time).await
     }
 
-    /// As `run_text`, in the name of a service: a batch of a back-fill does what its statements may.
+    /// As `run_text`, on behalf of a service: a batch of a back-fill may do what its statements may.
     pub async fn run_batch(&mut self, sql: &str, time: Duration) -> Result<(), SqlError> {
-        self.run_text_as(Speaker::Service, sql, time).await
+        self.run_text_as(StatementOwner::Service, sql, time).await
     }
 
-    async fn run_text_as(&mut self, speaker: Speaker, sql: &str, time: Duration) -> Result<(), SqlError> {
+    async fn run_text_as(&mut self, owner: StatementOwner, sql: &str, time: Duration) -> Result<(), SqlError> {
         let sql = sql.to_owned();
-        self.held()?.connection()?.speak(speaker)?;
+        self.checkout()?.connection()?.run_as(owner)?;
         self.elsewhere(time, move |connection| connection.sqlite.execute_batch(&sql).map_err(errors::from_rusqlite)).await?
     }
 
-    /// Does the work on a thread of the file's own. Where that does not end in its time, or nobody waits for it any more, the connection goes back when
+    /// Does the work on a worker thread of the file. Where that does not end in its time, or nobody waits for it any more, the connection goes back when
     /// it does: until then the file has one less.
     pub(super) async fn elsewhere<T: Send + 'static>(
         &mut self,
         time: Duration,
         work: impl FnOnce(&SqliteConnection) -> T + Send + 'static,
     ) -> Result<T, SqlError> {
-        let mut held = self.held.take().ok_or_else(closed)?;
-        let connection = held.connection()?;
-        connection.watch.is_cancelled.store(false, Ordering::Relaxed);
-        let (watch, interrupt) = (connection.watch.clone(), connection.interrupt.clone());
-        let workers = held.pool.workers.clone();
+        let mut checkout = self.checkout.take().ok_or_else(closed)?;
+        let connection = checkout.connection()?;
+        connection.progress.is_cancelled.store(false, Ordering::Relaxed);
+        let (progress, interrupt) = (connection.progress.clone(), connection.interrupt.clone());
+        let workers = checkout.pool.workers.clone();
         let (answers, mut answer) = oneshot::channel();
         workers.run(Box::new(move || {
-            let Ok(connection) = held.connection() else { return };
-            connection.watch.begin(time, false);
+            let Ok(connection) = checkout.connection() else { return };
+            connection.progress.begin(time, false);
             let outcome = work(connection);
-            // Nobody is there any more: the connection goes back, rolled back where something is open.
-            drop(answers.send((held, outcome)));
+            // The caller has gone away: dropping the checkout rolls back what is open and returns the connection.
+            drop(answers.send((checkout, outcome)));
         }))?;
-        // Dropped before the channel is: a connection that was given back is never interrupted.
-        let mut asker = Asker { watch, interrupt, is_answered: false };
+        // Dropped before the channel: a connection that was returned to the pool is never interrupted.
+        let mut cancel = CancelOnDrop { progress, interrupt, is_answered: false };
         let answered = tokio::time::timeout(time + Duration::from_millis(limits::SQLITE_ANSWER_MARGIN_MS), &mut answer).await;
         match answered {
-            Ok(Ok((held, outcome))) => {
-                asker.is_answered = true;
-                self.held = Some(held);
+            Ok(Ok((checkout, outcome))) => {
+                cancel.is_answered = true;
+                self.checkout = Some(checkout);
                 Ok(outcome)
             }
             Ok(Err(_)) => {
-                asker.is_answered = true;
+                cancel.is_answered = true;
                 Err(SqlError::new(ErrorClass::Unavailable, "the statement broke off"))
             }
             Err(_) => Err(SqlError {
@@ -244,14 +248,16 @@ impl PooledConnection {
     }
 
     fn start(&mut self) -> Result<&SqliteConnection, SqlError> {
-        let connection = self.held()?.connection()?;
-        connection.speak(Speaker::Host)?;
-        connection.watch.begin(Duration::from_millis(limits::SQL_TIMEOUT_MS), false);
+        let connection = self.checkout()?.connection()?;
+        connection.run_as(StatementOwner::Host)?;
+        connection.progress.begin(Duration::from_millis(limits::SQL_TIMEOUT_MS), false);
         Ok(connection)
     }
 
-    pub(super) fn held(&mut self) -> Result<&mut Held, SqlError> {
-        self.held.as_mut().ok_or_else(|| SqlError::new(ErrorClass::Timeout, "a statement that did not end in its time has the connection"))
+    pub(super) fn checkout(&mut self) -> Result<&mut Checkout, SqlError> {
+        self.checkout
+            .as_mut()
+            .ok_or_else(|| SqlError::new(ErrorClass::Timeout, "a statement that did not end in its time has the connection"))
     }
 }
 
@@ -260,58 +266,58 @@ fn cpu_of_this_thread() -> Duration {
     Duration::new(used.tv_sec.unsigned_abs(), used.tv_nsec.unsigned_abs() as u32)
 }
 
-impl Held {
+impl Checkout {
     pub(super) fn new(pool: &Arc<Pool>, connection: Option<SqliteConnection>, group: Group) -> Self {
-        Self { pool: pool.clone(), lent: Some(Lent { connection, group, transaction: Transaction::None }) }
+        Self { pool: pool.clone(), session: Some(Session { connection, group, transaction: TransactionState::None }) }
     }
 
-    fn lent(&mut self) -> Result<&mut Lent, SqlError> {
-        self.lent.as_mut().ok_or_else(closed)
+    fn session(&mut self) -> Result<&mut Session, SqlError> {
+        self.session.as_mut().ok_or_else(closed)
     }
 
     pub(super) fn connection(&mut self) -> Result<&SqliteConnection, SqlError> {
-        self.lent()?.connection()
+        self.session()?.connection()
     }
 
     /// Its predecessor broke.
     pub(super) fn open_again(&mut self) -> Result<(), SqlError> {
-        if let Some(lent) = &mut self.lent
-            && lent.connection.is_none()
+        if let Some(session) = &mut self.session
+            && session.connection.is_none()
         {
-            lent.connection = Some(SqliteConnection::open(&self.pool.role)?);
+            session.connection = Some(SqliteConnection::open(&self.pool.settings)?);
         }
         Ok(())
     }
 
     /// Commits what has ended.
     pub(super) fn commit_group(&mut self) {
-        let Some(lent) = &mut self.lent else { return };
-        if !lent.group.is_open() {
+        let Some(session) = &mut self.session else { return };
+        if !session.group.is_open() {
             return;
         }
         let began = Instant::now();
-        let committed = lent.connection().and_then(|connection| connection.control("COMMIT"));
+        let committed = session.connection().and_then(|connection| connection.control("COMMIT"));
         self.pool.flush_us.store(began.elapsed().as_micros() as u64, Ordering::Relaxed);
         if let Err(error) = &committed {
             tracing::error!(%error, "a commit failed");
         }
-        // Before anything else is told of it: nobody may be told that it failed and find it there.
-        lent.clean();
-        lent.group.end(&committed);
+        // Before the members are answered: none may learn that the commit failed and still find its changes.
+        session.clean();
+        session.group.end(&committed);
     }
 }
 
-impl Lent {
+impl Session {
     pub(super) fn connection(&self) -> Result<&SqliteConnection, SqlError> {
         self.connection.as_ref().ok_or_else(closed)
     }
 
     /// The transaction is a part of the group from here on.
     fn end(&mut self) -> Result<(), SqlError> {
-        if self.transaction == Transaction::Later {
+        if self.transaction == TransactionState::Savepoint {
             self.connection()?.control("RELEASE member")?;
         }
-        self.transaction = Transaction::None;
+        self.transaction = TransactionState::None;
         Ok(())
     }
 
@@ -320,15 +326,15 @@ impl Lent {
         if self.is_rolled_back() {
             self.lose_group(&rolled_back());
         }
-        match std::mem::replace(&mut self.transaction, Transaction::None) {
+        match std::mem::replace(&mut self.transaction, TransactionState::None) {
             _ if !self.group.is_open() => Ok(()),
-            Transaction::None => Ok(()),
-            Transaction::First => {
+            TransactionState::None => Ok(()),
+            TransactionState::Outer => {
                 self.connection()?.control("ROLLBACK")?;
                 self.group.end(&Ok(()));
                 Ok(())
             }
-            Transaction::Later => {
+            TransactionState::Savepoint => {
                 self.connection()?.control("ROLLBACK TO member")?;
                 self.connection()?.control("RELEASE member")
             }
@@ -340,7 +346,7 @@ impl Lent {
     }
 
     fn lose_group(&mut self, error: &SqlError) {
-        self.transaction = Transaction::None;
+        self.transaction = TransactionState::None;
         self.group.end(&Err(error.clone()));
     }
 
@@ -356,19 +362,19 @@ impl Lent {
     }
 }
 
-impl Drop for Held {
+impl Drop for Checkout {
     fn drop(&mut self) {
-        let Some(mut lent) = self.lent.take() else { return };
-        if let Err(error) = lent.roll_back() {
-            lent.clean();
-            lent.lose_group(&error);
+        let Some(mut session) = self.session.take() else { return };
+        if let Err(error) = session.roll_back() {
+            session.clean();
+            session.lose_group(&error);
         }
-        if lent.is_rolled_back() {
-            lent.lose_group(&rolled_back());
+        if session.is_rolled_back() {
+            session.lose_group(&rolled_back());
         }
-        if !lent.group.is_open() {
-            lent.clean();
+        if !session.group.is_open() {
+            session.clean();
         }
-        Pool::give_back(&self.pool, lent.connection, lent.group);
+        Pool::give_back(&self.pool, session.connection, session.group);
     }
 }

@@ -1,4 +1,4 @@
-//! Copies of databases as they were at one moment, made while others go on (SQLite's online backup, <https://www.sqlite.org/backup.html>).
+//! Copies of databases as of one moment, made while they are in use (SQLite's online backup, <https://www.sqlite.org/backup.html>).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::sql::sqlite::errors;
 use crate::sql::{ErrorClass, SqlError};
 use echo_base::limits;
 
-/// A database as it was at one moment. Holding it keeps its write-ahead log from being cut.
+/// A database as of one moment. While it is held, the WAL is not truncated.
 pub struct Snapshot(SqliteConnection);
 
-/// All of these files as they were at one moment, at which none of them was in the middle of a transaction.
-/// Errors: `Timeout` where there was none.
+/// Snapshots of all these files as of one moment, at which none of them has an open transaction.
+/// Errors: `Timeout` where no such moment came.
 pub async fn at_one_moment(files: &[Arc<File>]) -> Result<Vec<Snapshot>, SqlError> {
-    let snapshots = files.iter().map(|file| SqliteConnection::open(&file.readers.role).map(Snapshot)).collect::<Result<Vec<_>, _>>()?;
+    let snapshots = files.iter().map(|file| SqliteConnection::open(&file.readers.settings).map(Snapshot)).collect::<Result<Vec<_>, _>>()?;
     for _ in 0..limits::BACKUP_TRIES_MAX {
         let all = async {
             let mut writers = Vec::with_capacity(files.len());
@@ -28,7 +28,7 @@ pub async fn at_one_moment(files: &[Arc<File>]) -> Result<Vec<Snapshot>, SqlErro
             }
             Ok::<_, SqlError>(writers)
         };
-        // A transaction may hold the writer of one file and wait for that of another, so whoever holds some does not wait for long.
+        // A transaction may hold the writer of one file and wait for that of another, so this does not hold some writers and wait long for others.
         match tokio::time::timeout(Duration::from_millis(limits::BACKUP_HOLD_MS), all).await {
             Ok(writers) => {
                 let _nobody_writes = writers?;
@@ -47,14 +47,14 @@ impl Snapshot {
         self.0.sqlite.execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema").map_err(errors::from_rusqlite)
     }
 
-    /// Writes it into a new file; on the disk when it returns. Waits for the disk.
+    /// Writes it into a new file and flushes that. Blocks on the disk.
     pub fn write_to(self, path: &Path) -> Result<(), SqlError> {
-        self.0.watch.begin(Duration::from_secs(limits::BACKUP_FILE_S_MAX), false);
+        self.0.progress.begin(Duration::from_secs(limits::BACKUP_FILE_S_MAX), false);
         copy(&self.0.sqlite, path)
     }
 }
 
-/// Copies the database that nobody writes through this host's own connections. Waits for the disk.
+/// Copies a database that this host does not write. Blocks on the disk.
 pub fn copy_file(from: &Path, to: &Path) -> Result<(), SqlError> {
     copy(&Connection::open(from).map_err(errors::from_rusqlite)?, to)
 }
@@ -71,7 +71,7 @@ fn copy(from: &Connection, to: &Path) -> Result<(), SqlError> {
     }
 }
 
-/// Whether another process has a file to itself, as a host that runs.
+/// Whether another process, such as a running host, has locked the file.
 pub fn is_in_use(path: &Path) -> bool {
     let opened = Connection::open_with_flags_and_vfs(path, OpenFlags::SQLITE_OPEN_READ_WRITE, FILE_SYSTEM);
     let read = opened.and_then(|sqlite| sqlite.query_row("SELECT count(*) FROM sqlite_schema", (), |_| Ok(())));

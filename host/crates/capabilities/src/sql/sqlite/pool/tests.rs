@@ -1,4 +1,4 @@
-//! What holds whatever becomes of a statement and its asker.
+//! What holds whatever becomes of a statement and its caller.
 
 use super::*;
 use crate::sql::sqlite::errors;
@@ -61,7 +61,7 @@ async fn what_is_left_open_is_rolled_back_before_the_next_user() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_asker_is_answered_though_the_thread_never_comes_back() {
+async fn a_caller_is_answered_though_the_thread_never_comes_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = file(&folder).await;
     let mut writer = file.writer().await.expect("the writer");
@@ -82,7 +82,7 @@ async fn an_asker_is_answered_though_the_thread_never_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_statement_ends_with_its_asker() {
+async fn a_statement_ends_with_its_caller() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = file(&folder).await;
     let mut writer = file.writer().await.expect("the writer");

@@ -1,4 +1,4 @@
-//! The statements of a service on SQLite: checked by the list that all engines share, and what is remembered of each.
+//! The statements of a service on SQLite: each text is checked once against the whitelist that all engines share, and what is known of it is cached.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,62 +13,63 @@ use crate::sql::whitelist::{self, Dialect, is_any};
 use crate::sql::{ErrorClass, SqlError};
 use echo_base::limits;
 
-/// A statement that was found harmless.
-pub struct Checked {
+/// A statement that passed the check.
+pub struct CheckedStatement {
     sql: Arc<str>,
     /// Short enough to be kept prepared.
     keep: bool,
     pub script: Script,
-    /// May run on a connection that only reads.
+    /// Changes nothing: may run on a reader.
     pub reads: bool,
     /// Changes rows, so that their count means something.
     pub changes: bool,
-    /// Names RECURSIVE: it may run for long on no data at all.
+    /// Says RECURSIVE, so it may run for long on no data at all.
     pub is_recursive: bool,
-    /// Names a function whose work grows with its values.
+    /// Calls a function whose work grows with the length of its arguments.
     pub is_linear: bool,
     pub params: usize,
     pub cost: StatementCost,
 }
 
-/// What a run took. Work is counted by the checks of the time, which come with the steps. `took` is the time of the processor on a thread of the
-/// service's own, where it may wait long for its turn, and else the clock's.
+/// What one run of a statement cost.
 #[derive(Clone, Copy)]
 pub struct RunCost {
+    /// Calls of SQLite's progress handler: one every `SQLITE_STEPS_PER_CHECK` virtual-machine steps.
     pub checks: u64,
+    /// Wall-clock time where it ran in place; CPU time on a worker thread, which may wait long for a processor.
     pub took: Duration,
 }
 
-/// Whether a statement has been quick so far.
+/// Whether a statement may run in place: its last runs were quick.
 pub struct StatementCost {
-    /// Runs until it is trusted again; one at first.
-    mistrusted_runs: AtomicU32,
+    /// So many quick runs from now on it counts as quick; one at first.
+    slow_runs_left: AtomicU32,
 }
 
 impl StatementCost {
     pub fn is_quick(&self) -> bool {
-        self.mistrusted_runs.load(Ordering::Relaxed) == 0
+        self.slow_runs_left.load(Ordering::Relaxed) == 0
     }
 
     pub fn note(&self, run_cost: RunCost) {
-        // Two at once may count as one, which decides nothing.
+        // Two runs that end at once may count as one, which does no harm.
         let runs = if run_cost.checks > limits::SQLITE_QUICK_CHECKS || run_cost.took > Duration::from_micros(limits::SQLITE_QUICK_US) {
-            limits::SQLITE_MISTRUSTED_RUNS
+            limits::SQLITE_SLOW_RUNS
         } else {
-            self.mistrusted_runs.load(Ordering::Relaxed).saturating_sub(1)
+            self.slow_runs_left.load(Ordering::Relaxed).saturating_sub(1)
         };
-        self.mistrusted_runs.store(runs, Ordering::Relaxed);
+        self.slow_runs_left.store(runs, Ordering::Relaxed);
     }
 }
 
-/// Remembers the verdicts, as the same few texts come again and again.
+/// The checked statements by their text: a service runs the same few dozen again and again.
 #[derive(Default)]
-pub struct Guard {
-    known: Mutex<HashMap<Arc<str>, Arc<Checked>>>,
+pub struct StatementCache {
+    known: Mutex<HashMap<Arc<str>, Arc<CheckedStatement>>>,
 }
 
-impl Guard {
-    pub fn check(&self, sql: &str) -> Result<Arc<Checked>, SqlError> {
+impl StatementCache {
+    pub fn check(&self, sql: &str) -> Result<Arc<CheckedStatement>, SqlError> {
         if let Some(checked) = self.known.lock().get(sql) {
             return Ok(checked.clone());
         }
@@ -80,7 +81,7 @@ impl Guard {
         })?);
         if checked.keep {
             let mut known = self.known.lock();
-            // Full: begin anew. A service has some dozens of texts; who makes thousands gains nothing from this anyway.
+            // Full: start over. A service has some dozens of texts; one that makes thousands gains nothing from a cache.
             if known.len() >= limits::SQLITE_STATEMENTS_KEPT {
                 known.clear();
             }
@@ -90,7 +91,7 @@ impl Guard {
     }
 }
 
-fn check(sql: &str) -> Result<Checked, String> {
+fn check(sql: &str) -> Result<CheckedStatement, String> {
     let statement = whitelist::check(sql, Dialect::Sqlite)?;
     let is_recursive = statement.names(|word| is_any(word, &["RECURSIVE"]));
     let is_linear = statement.names(functions::is_linear);
@@ -99,7 +100,7 @@ fn check(sql: &str) -> Result<Checked, String> {
     let sql: Arc<str> = sql.into();
     let script = Script::new(sql.clone());
     let script = if keep { script } else { script.once() };
-    Ok(Checked {
+    Ok(CheckedStatement {
         sql,
         keep,
         script,
@@ -108,7 +109,7 @@ fn check(sql: &str) -> Result<Checked, String> {
         is_recursive,
         is_linear,
         params,
-        cost: StatementCost { mistrusted_runs: AtomicU32::new(1) },
+        cost: StatementCost { slow_runs_left: AtomicU32::new(1) },
     })
 }
 

@@ -1,5 +1,5 @@
-//! What the gateway needs of the services' runtime, and no more: a pinned snapshot, its routes, and the way to call one of them.
-//! The runtime implements it; the gateway's tests stand in for it.
+//! The services as the gateway sees them: the live catalogue, its routes, and the way to call one. `Runtime` implements it, and so do
+//! the fakes of the gateway's tests.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use echo_base::names::ServiceName;
 use echo_capabilities::context::CallContext;
 use echo_runtime::{CallError, CallTarget, Catalogue, Input, Reply, RouteEntry, Runtime};
 
-/// The live services. Monomorphic on purpose: the hot path has no boxed future.
-pub trait Backend: Send + Sync + 'static {
+/// The live services. A type parameter and no trait object, so that a call needs no boxed future.
+pub trait Services: Send + Sync + 'static {
     type Snapshot: Snapshot;
 
     fn pin(&self) -> Arc<Self::Snapshot>;
@@ -34,7 +34,7 @@ pub trait Snapshot: Send + Sync + 'static {
     fn services(&self) -> Vec<ServiceName>;
 }
 
-impl Backend for Runtime {
+impl Services for Runtime {
     type Snapshot = Catalogue;
 
     fn pin(&self) -> Arc<Catalogue> {

@@ -24,7 +24,7 @@ pub async fn suite(cache: Arc<dyn Cache>) {
 const MINUTE: Option<Duration> = Some(Duration::from_secs(60));
 
 fn key() -> String {
-    format!("contract:{}", Uuid::new_v4())
+    format!("suite:{}", Uuid::new_v4())
 }
 
 fn value(text: &'static str) -> Bytes {

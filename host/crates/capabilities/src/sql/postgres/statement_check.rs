@@ -1,7 +1,7 @@
-//! The statements of a service on PostgreSQL: checked by the list that all engines share, and then, as PostgreSQL asks nobody what a statement may call, by
-//! its syntax tree: functions, kinds of expressions and types are lists of what is allowed.
+//! The statements of a service on PostgreSQL: each text is checked once, against the whitelist that all engines share, and by its syntax tree. PostgreSQL has no
+//! authorizer as SQLite has, so which functions, kinds of expressions and types are allowed is listed here.
 //!
-//! It is the first of two guards. The second is the service's own login role, which may read and write the rows of its own tables and nothing else.
+//! It is the first of two barriers. The second is the service's own login role, which may read and write the rows of its own tables and nothing else.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -16,25 +16,25 @@ use crate::sql::whitelist::{self, Dialect, is_postgres_function};
 use crate::sql::{ErrorClass, SqlError};
 use echo_base::limits;
 
-/// A statement that was found harmless.
-pub struct Checked {
+/// A statement that passed the check.
+pub struct CheckedStatement {
     pub sql: Arc<str>,
     /// Short enough to be kept prepared.
     pub keep: bool,
-    /// Changes rows, so that their count means something; another only reads.
+    /// Changes rows; false for one that only reads.
     pub changes: bool,
     pub params: usize,
 }
 
-/// Remembers the verdicts, as the same few texts come again and again.
+/// The checked statements by their text: a service runs the same few dozen again and again.
 #[derive(Default)]
-pub struct Guard {
-    known: Mutex<HashMap<Arc<str>, Arc<Checked>>>,
+pub struct StatementCache {
+    known: Mutex<HashMap<Arc<str>, Arc<CheckedStatement>>>,
 }
 
-impl Guard {
+impl StatementCache {
     /// Errors: `Other` where the statement is not for services.
-    pub fn check(&self, sql: &str) -> Result<Arc<Checked>, SqlError> {
+    pub fn check(&self, sql: &str) -> Result<Arc<CheckedStatement>, SqlError> {
         if let Some(checked) = self.known.lock().get(sql) {
             return Ok(checked.clone());
         }
@@ -44,7 +44,7 @@ impl Guard {
         })?);
         if checked.keep {
             let mut known = self.known.lock();
-            // Full: it begins anew. A service has some dozens of texts; one that makes thousands gains nothing from this anyway.
+            // Full: start over. A service has some dozens of texts; one that makes thousands gains nothing from a cache.
             if known.len() >= limits::POSTGRES_STATEMENTS_KEPT {
                 known.clear();
             }
@@ -54,7 +54,7 @@ impl Guard {
     }
 }
 
-fn check(sql: &str) -> Result<Checked, String> {
+fn check(sql: &str) -> Result<CheckedStatement, String> {
     let statement = whitelist::check(sql, Dialect::Postgres)?;
     let parsed = Parser::parse_sql(&PostgreSqlDialect {}, sql).map_err(|error| error.to_string())?;
     let [parsed] = parsed.as_slice() else { return Err("one statement at a time".to_owned()) };
@@ -65,10 +65,10 @@ fn check(sql: &str) -> Result<Checked, String> {
         return Err(reason);
     }
     let keep = sql.len() <= limits::POSTGRES_STATEMENT_KEPT_BYTES_MAX;
-    Ok(Checked { sql: sql.into(), keep, changes: statement.changes, params: statement.params })
+    Ok(CheckedStatement { sql: sql.into(), keep, changes: statement.changes, params: statement.params })
 }
 
-/// Breaks off at the first thing that is not known to be harmless, and says what it is.
+/// Stops at the first node of the syntax tree that is not allowed, and names it.
 struct Allowed;
 
 fn refuse(what: impl std::fmt::Display) -> ControlFlow<String> {

@@ -589,7 +589,7 @@ async fn embedded_passes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_process_loses_no_published_event() {
-    const TEST: &str = "events::contract::a_killed_process_loses_no_published_event";
+    const TEST: &str = "events::suite::a_killed_process_loses_no_published_event";
     if let Some(folder) = killed::folder() {
         let queue = open(&folder).await;
         let told = Recorder::new(|event, _| {

@@ -432,7 +432,7 @@ async fn postgres_passes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_process_loses_no_commit_and_no_effect() {
-    const TEST: &str = "sql::contract::a_killed_process_loses_no_commit_and_no_effect";
+    const TEST: &str = "sql::suite::a_killed_process_loses_no_commit_and_no_effect";
     let add = "INSERT INTO person (id, name) VALUES ($1, $1)";
     if let Some(folder) = killed::folder() {
         let database = prepared(Arc::new(SqliteBackend::new(folder))).await;
