@@ -229,7 +229,7 @@ test('the keyboard alone is enough', { timeout: 120_000 }, async () => {
   await page.getByRole('heading', { level: 1, name: 'Rosa Field' }).waitFor();
   await page.keyboard.type('no mouse');
   await page.keyboard.press('Enter');
-  await ann.bubble('no mouse').waitFor();
+  await until(async () => (await status(ann, 'no mouse')) !== 'waiting', 'sent: what still waits cannot be edited');
   await page.keyboard.press('ArrowUp');
   await page.keyboard.type(' needed');
   await page.keyboard.press('Enter');
