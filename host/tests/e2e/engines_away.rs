@@ -61,7 +61,7 @@ async fn people_write_while_engines_are_away(what: &str, away: impl AsyncFnOnce(
     })
     .await;
     println!("{what}: {} messages answered, {} sent again, {} connections of devices", seen.answered, seen.retries, seen.connections);
-    assert!(seen.answered > 100, "only {} messages were answered", seen.answered);
+    assert!(seen.answered > 20, "only {} messages were answered", seen.answered);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -97,5 +97,5 @@ async fn one_of_three_hosts_is_killed_again_and_again_and_nothing_is_lost_or_dou
         "{kills} kills: {} messages answered, {} requests repeated, {} connections; the longest silence of a device {:.1?}",
         seen.answered, seen.retries, seen.connections, seen.longest_silence,
     );
-    assert!(seen.answered > kills * 100, "only {} messages", seen.answered);
+    assert!(seen.answered > kills * 20, "only {} messages", seen.answered);
 }
