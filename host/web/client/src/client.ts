@@ -9,6 +9,7 @@ import { Rest } from './rest.js';
 import { Credentials, SessionTokens } from './session.js';
 import { Socket } from './socket.js';
 import { IndexedDbStore, MemoryStore, Store } from './store.js';
+import { upload } from './uploads.js';
 import { Locks, defaultLocks } from './tabs.js';
 import type { Connection, Device, Event, FeedEvent, Message, MessageToSend, OutboxEntry, PassingEvent, Registration, ServerFrame, Tokens } from './types.js';
 
@@ -31,6 +32,7 @@ type Note =
   | { kind: 'credentials'; user_id: string | null; device_id: string; reason: string }
   | { kind: 'outbox' }
   | { kind: 'sent'; client_message_id: string; message: Message }
+  | { kind: 'upload'; client_message_id: string; sent: number; total: number }
   | { kind: 'hello' }
   | { kind: 'wake' };
 
@@ -88,7 +90,11 @@ export class EchoClient {
         this.feed.publish({ type: 'sent', client_message_id, message });
         this.tell({ kind: 'sent', client_message_id, message });
       },
-    });
+      uploading: (client_message_id, sent, total) => {
+        this.feed.publish({ type: 'upload', client_message_id, sent, total });
+        this.tell({ kind: 'upload', client_message_id, sent, total });
+      },
+    }, ({ file, name, upload_id }, begun, progress, signal) => upload(this.rest, file, { name, upload_id, begun, progress, signal }));
     if (typeof window !== 'undefined') {
       window.addEventListener('online', this.wake);
       window.addEventListener('offline', this.lost);
@@ -107,7 +113,7 @@ export class EchoClient {
     return this.begin(await this.rest.post('/api/v1/auth/verify-otp', { body: { ...input, device: await this.device(input.device) } }));
   }
 
-  async signIn(input: { phone: string; password: string; device?: Omit<Device, 'id'> }): Promise<Tokens> {
+  async signIn(input: { phone: string; password: string; totp?: string; device?: Omit<Device, 'id'> }): Promise<Tokens> {
     return this.begin(await this.rest.post('/api/v1/auth/login', { body: { ...input, device: await this.device(input.device) } }));
   }
 
@@ -183,6 +189,11 @@ export class EchoClient {
   /** Resolves when the message is kept in the outbox; `sent` follows, or an entry with a `problem`. */
   send(message: NewMessage): Promise<OutboxEntry> {
     return this.outbox.add(message);
+  }
+
+  /** The same with a file, which is kept with it and uploaded first; `upload` events say how far it is. */
+  sendFile(message: Omit<NewMessage, 'media_id'>, attachment: { file: Blob; name: string }): Promise<OutboxEntry> {
+    return this.outbox.add(message, attachment);
   }
 
   waiting(): Promise<OutboxEntry[]> {
@@ -435,6 +446,8 @@ export class EchoClient {
         return;
       case 'sent':
         return this.feed.publish({ type: 'sent', client_message_id: note.client_message_id, message: note.message });
+      case 'upload':
+        return this.feed.publish({ type: 'upload', client_message_id: note.client_message_id, sent: note.sent, total: note.total });
       case 'hello':
         if (this.socket !== null) this.tell({ kind: 'connection', connection: this.connectionNow, retry_at: this.retryAt });
         return;

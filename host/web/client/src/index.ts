@@ -7,4 +7,5 @@ export { Pauses, randomId } from './pause.js';
 export { Problem, Unreachable } from './problem.js';
 export { IndexedDbStore, MemoryStore, type Store } from './store.js';
 export { ProcessLocks, WebLocks, type Locks } from './tabs.js';
+export { upload, type UploadOptions } from './uploads.js';
 export type * from './types.js';

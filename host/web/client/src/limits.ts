@@ -23,3 +23,7 @@ export const OUTBOX_ENTRIES_MAX = 1_000;
 export const REPLACED_REST_MS = 30_000;
 /** Entries of a page of the feed over REST. */
 export const SYNC_PAGE_ENTRIES = 100;
+/** The first part of a file that is uploaded; a part that took less than the time doubles the next one, up to the largest. */
+export const UPLOAD_PART_BYTES_FIRST = 256 * 1024;
+export const UPLOAD_PART_BYTES_MAX = 4 * 1024 * 1024;
+export const UPLOAD_PART_MS = 1_500;

@@ -1,11 +1,12 @@
 // Messages until they are answered: kept before they are sent, sent in order within a conversation, again under the same client id after
-// a lost connection. The server answers a second sending with the first one's message.
+// a lost connection. The server answers a second sending with the first one's message. A message with a file waits until the file is uploaded;
+// those after it do not.
 
 import { OUTBOX_ENTRIES_MAX } from './limits.js';
 import { Pauses, randomId, wait } from './pause.js';
 import { Problem, isFinal } from './problem.js';
 import type { Store } from './store.js';
-import type { Message, MessageToSend, OutboxEntry } from './types.js';
+import type { Attachment, Message, MessageToSend, OutboxEntry } from './types.js';
 
 export class OutboxFull extends Error {
   constructor() {
@@ -17,25 +18,35 @@ export class OutboxFull extends Error {
 export interface OutboxEvents {
   changed(entries: OutboxEntry[]): void;
   sent(client_message_id: string, message: Message): void;
+  uploading(client_message_id: string, sent: number, total: number): void;
 }
 
 type Sender = (message: MessageToSend) => Promise<Message>;
 
+/** Resolves to the file's id; `begun` keeps the id of the upload. */
+export type Uploader = (attachment: Attachment, begun: (upload_id: string) => Promise<void>, progress: (sent: number, total: number) => void, signal: AbortSignal) => Promise<string>;
+
+const uploaded = (entry: OutboxEntry) => entry.attachment === undefined || Boolean(entry.message.media_id);
+
 export class Outbox {
   private readonly store: Store;
   private readonly events: OutboxEvents;
+  private readonly uploader: Uploader;
+  /** Uploads that go on, one at a time in each conversation. */
+  private readonly uploads = new Map<string, { client_message_id: string; control: AbortController }>();
   /** Conversations of which one message is on its way. */
   private readonly busy = new Set<string>();
   private sender: Sender | null = null;
   private lastOrder = 0;
 
-  constructor(store: Store, events: OutboxEvents) {
+  constructor(store: Store, events: OutboxEvents, uploader: Uploader) {
     this.store = store;
+    this.uploader = uploader;
     this.events = events;
   }
 
   /** Resolves when the message is kept, not when it is sent. */
-  async add(message: Omit<MessageToSend, 'client_message_id'> & { client_message_id?: string }): Promise<OutboxEntry> {
+  async add(message: Omit<MessageToSend, 'client_message_id'> & { client_message_id?: string }, attachment?: Omit<Attachment, 'upload_id'>): Promise<OutboxEntry> {
     const waiting = await this.store.entries();
     if (waiting.length >= OUTBOX_ENTRIES_MAX) throw new OutboxFull();
     const client_message_id = message.client_message_id ?? randomId();
@@ -46,6 +57,7 @@ export class Outbox {
       order: this.lastOrder,
       created_at: new Date().toISOString(),
       message: { ...message, client_message_id },
+      ...(attachment ? { attachment: { ...attachment, upload_id: null } } : {}),
     };
     await this.store.put(entry);
     await this.announce();
@@ -65,6 +77,7 @@ export class Outbox {
 
   async discard(client_message_id: string): Promise<void> {
     await this.store.remove(client_message_id);
+    for (const one of this.uploads.values()) if (one.client_message_id === client_message_id) one.control.abort();
     await this.announce();
   }
 
@@ -86,16 +99,63 @@ export class Outbox {
   async flush(): Promise<void> {
     if (this.sender === null) return;
     const conversations = new Set((await this.store.entries()).map((entry) => entry.message.conversation_id));
-    for (const conversation of conversations) void this.drain(conversation);
+    for (const conversation of conversations) {
+      void this.upload(conversation);
+      void this.drain(conversation);
+    }
+  }
+
+  /** The files of a conversation, one after the other. */
+  private async upload(conversation: string): Promise<void> {
+    if (this.uploads.has(conversation)) return;
+    const pauses = new Pauses();
+    const find = async () => (await this.store.entries()).find((entry) => entry.message.conversation_id === conversation && !entry.problem && !uploaded(entry));
+    this.uploads.set(conversation, { client_message_id: '', control: new AbortController() });
+    try {
+      for (let entry = await find(); entry !== undefined && this.sender !== null; entry = await find()) {
+        const { client_message_id, attachment } = entry;
+        const control = new AbortController();
+        this.uploads.set(conversation, { client_message_id, control });
+        try {
+          const media_id = await this.uploader(
+            attachment!,
+            (upload_id) => this.change(client_message_id, (one) => ({ ...one, attachment: { ...one.attachment!, upload_id } })),
+            (sent, total) => this.events.uploading(client_message_id, sent, total),
+            control.signal,
+          );
+          await this.change(client_message_id, (one) => ({ ...one, message: { ...one.message, media_id } }));
+          void this.drain(conversation);
+        } catch (error) {
+          if (control.signal.aborted) continue;
+          if (error instanceof Problem && isFinal(error.document)) {
+            await this.change(client_message_id, (one) => ({ ...one, problem: error.document }));
+            await this.announce();
+          } else {
+            await wait((error instanceof Problem && error.retry_after_ms) || pauses.next());
+          }
+        }
+      }
+    } finally {
+      this.uploads.delete(conversation);
+    }
+    // What was added between the last look and the end of this one.
+    if (this.sender !== null && (await find()) !== undefined) void this.upload(conversation);
+  }
+
+  /** Nothing where it was discarded meanwhile. */
+  private async change(client_message_id: string, to: (entry: OutboxEntry) => OutboxEntry): Promise<void> {
+    const entry = (await this.store.entries()).find((entry) => entry.client_message_id === client_message_id);
+    if (entry !== undefined) await this.store.put(to(entry));
   }
 
   private async drain(conversation: string): Promise<void> {
     if (this.busy.has(conversation)) return;
     this.busy.add(conversation);
     const pauses = new Pauses();
+    const isNext = (entry: OutboxEntry) => entry.message.conversation_id === conversation && !entry.problem && uploaded(entry);
     try {
       for (let sender = this.sender; sender !== null; sender = this.sender) {
-        const entry = (await this.store.entries()).find((entry) => entry.message.conversation_id === conversation && !entry.problem);
+        const entry = (await this.store.entries()).find(isNext);
         if (entry === undefined) return;
         try {
           await this.confirm(entry.client_message_id, await sender(entry.message));
@@ -115,7 +175,7 @@ export class Outbox {
       this.busy.delete(conversation);
     }
     // What was added between the last look and the end of this one.
-    const more = this.sender !== null && (await this.store.entries()).some((entry) => entry.message.conversation_id === conversation && !entry.problem);
+    const more = this.sender !== null && (await this.store.entries()).some(isNext);
     if (more) void this.drain(conversation);
   }
 

@@ -71,11 +71,27 @@ export class Rest {
 
   /** For routes that the generated types do not have. Throws `Problem` or `Unreachable`. */
   async call<T>(method: string, path: string, input: LooseInput = {}): Promise<T> {
+    const answer = await this.response(method, path, input);
+    return (answer.status === 204 ? undefined : await bodyOf(answer)) as T;
+  }
+
+  /** Bytes of a file, as the browser is to show or to save them. */
+  async blob(path: string, input: LooseInput = {}): Promise<Blob> {
+    const answer = await this.response('GET', path, { ...input, headers: { accept: '*/*', ...input.headers } });
+    try {
+      return await answer.blob();
+    } catch (error) {
+      throw new Unreachable(error);
+    }
+  }
+
+  /** The answer itself, where its headers or its bytes are wanted. */
+  async response(method: string, path: string, input: LooseInput = {}): Promise<Response> {
     const token = await this.tokens(null);
     const first = await this.once(method, path, input, token);
     const answer = first.status === 401 && token !== null ? await this.again(first, method, path, input, token) : first;
     if (!answer.ok) throw await problemOf(answer);
-    return (answer.status === 204 ? undefined : await bodyOf(answer)) as T;
+    return answer;
   }
 
   /** An access token that was refused is renewed once. */

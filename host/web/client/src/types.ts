@@ -14,6 +14,9 @@ export type Conversation = Schemas['MessageConversation'];
 export type Participant = Schemas['MessageParticipant'];
 export type RecipientStatus = Schemas['MessageRecipientStatus'];
 export type Profile = Schemas['UserProfile'];
+export type Media = Schemas['MediaMedia'];
+export type Invite = Schemas['MessageInvite'];
+export type ScheduledMessage = Schemas['MessageScheduledMessage'];
 export type Privacy = Schemas['UserPrivacy'];
 export type Presence = Schemas['PresencePresence'];
 export type ProblemDocument = Schemas['Problem'];
@@ -30,6 +33,14 @@ export type PassingEvent = Exclude<ServerFrame, { seq: number } | { type: 'conne
 /** Where the one socket of this device stands. */
 export type Connection = 'offline' | 'connecting' | 'online';
 
+/** A file that goes with a message: kept with it, uploaded before it is sent. */
+export interface Attachment {
+  file: Blob;
+  name: string;
+  /** Of the upload that was begun, so that it is gone on with. */
+  upload_id: string | null;
+}
+
 /** A message that has not been answered yet, or that was refused for good (`problem`). */
 export interface OutboxEntry {
   client_message_id: string;
@@ -37,6 +48,7 @@ export interface OutboxEntry {
   order: number;
   created_at: string;
   message: MessageToSend;
+  attachment?: Attachment;
   problem?: ProblemDocument;
 }
 
@@ -45,6 +57,7 @@ export type LocalEvent =
   | { type: 'connection'; connection: Connection; retry_at: number | null }
   | { type: 'outbox'; entries: OutboxEntry[] }
   | { type: 'sent'; client_message_id: string; message: Message }
+  | { type: 'upload'; client_message_id: string; sent: number; total: number }
   | { type: 'signed_in'; user_id: string; device_id: string }
   | { type: 'signed_out'; reason: string };
 

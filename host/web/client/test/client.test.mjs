@@ -135,6 +135,50 @@ test('a message that is refused for good waits for a decision and holds nothing 
   close(ann, bob);
 });
 
+test('a file comes through whole, over lost connections and a restart of the host', { timeout: 180_000 }, async () => {
+  const proxy = await Proxy.start(host.address, seeded(11));
+  const { ann, bob, conversation } = await pair(proxy.url);
+  const bytes = Uint8Array.from({ length: 9_000_000 }, (_, n) => (n * 2_654_435_761) >>> 24);
+  const steps = [];
+  const reading = (async () => {
+    for await (const event of ann.client.events()) if (event.type === 'upload') steps.push(event.sent);
+  })();
+  proxy.faults.cut_http = 0.01;
+  const { client_message_id } = await ann.client.sendFile({ conversation_id: conversation, type: 'document' }, { file: new Blob([bytes]), name: 'Grüße.bin' });
+  await say(ann, conversation, 'it need not wait for the file');
+  await until(() => steps.some((sent) => sent > 0), 'a part of it');
+  await host.restart();
+  await until(() => bob.texts().includes('it need not wait for the file'), 'the text', 60_000);
+  await until(() => ann.sent.has(client_message_id), 'the file', 120_000);
+  proxy.faults.cut_http = 0;
+  const { media_id } = ann.sent.get(client_message_id);
+  const media = await ann.client.rest.get('/api/v1/media/{id}', { path: { id: media_id } });
+  assert.deepEqual([media.state, media.size, media.file_name], ['ready', bytes.length, 'Grüße.bin']);
+  const back = new Uint8Array(await (await ann.client.rest.blob('/api/v1/media/{id}/content', { path: { id: media_id } })).arrayBuffer());
+  assert.ok(Buffer.from(back).equals(Buffer.from(bytes)), 'the same bytes');
+  await until(() => bob.events.some((event) => event.type === 'message' && event.payload.media_id === media_id), 'the message');
+  assert.equal(bob.events.filter((event) => event.type === 'message').length, 2);
+  assert.ok(proxy.counts.http_cuts > 0);
+  close(ann, bob);
+  await reading;
+  await proxy.end();
+});
+
+test('a file that is refused waits for a decision, and one that is discarded is not sent', async () => {
+  const { ann, bob, conversation } = await pair();
+  const empty = await ann.client.sendFile({ conversation_id: conversation, type: 'document' }, { file: new Blob([]), name: 'empty' });
+  const entry = await until(async () => (await ann.client.waiting()).find((one) => one.problem), 'the refusal');
+  assert.equal(entry.client_message_id, empty.client_message_id);
+  await ann.client.discard(empty.client_message_id);
+  const large = await ann.client.sendFile({ conversation_id: conversation, type: 'document' }, { file: new Blob([new Uint8Array(20_000_000)]), name: 'large' });
+  await ann.client.discard(large.client_message_id);
+  await say(ann, conversation, 'afterwards');
+  await until(() => bob.texts().includes('afterwards'), 'afterwards');
+  assert.deepEqual(await ann.client.waiting(), []);
+  assert.equal(ann.sent.has(large.client_message_id), false);
+  close(ann, bob);
+});
+
 test('an access token that was refused is renewed, once for many requests', async () => {
   const ann = await Person.signUp();
   const { access_token, ...rest } = await ann.store.get('credentials');

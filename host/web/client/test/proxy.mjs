@@ -1,4 +1,4 @@
-// A bad network: a TCP proxy that cuts connections, holds bytes back, and sends WebSocket frames of either side twice.
+// A bad network: a TCP proxy that cuts connections, holds bytes back, and sends WebSocket frames of either side twice. Answers over HTTP get lost too.
 import net from 'node:net';
 
 /** Numbers from a seed, so that a run can be repeated (mulberry32). */
@@ -12,9 +12,9 @@ export function seeded(seed) {
 }
 
 export class Proxy {
-  /** Chances per frame, and the longest delay. */
-  faults = { cut: 0, double: 0, drop: 0, delay_ms: 0 };
-  counts = { cuts: 0, doubled: 0, dropped: 0, connections: 0 };
+  /** Chances per frame, for bytes that belong to none per chunk (`cut_http`), and the longest delay. */
+  faults = { cut: 0, cut_http: 0, double: 0, drop: 0, delay_ms: 0 };
+  counts = { cuts: 0, http_cuts: 0, doubled: 0, dropped: 0, connections: 0 };
   #sockets = new Set();
 
   static async start(target, random = Math.random) {
@@ -77,6 +77,10 @@ export class Proxy {
           if (to.destroyed) return;
           if (part.frame && random() < faults.cut) {
             this.counts.cuts += 1;
+            return cut();
+          }
+          if (!part.frame && random() < (faults.cut_http ?? 0)) {
+            this.counts.http_cuts += 1;
             return cut();
           }
           if (part.frame && random() < faults.drop) {
