@@ -114,6 +114,10 @@ const ROUTES: &str = "
     GET /api/v1/notifications/devices
     POST /api/v1/notifications/devices
     DELETE /api/v1/notifications/devices
+    GET /api/v1/notifications/preferences
+    PUT /api/v1/notifications/preferences
+    GET /api/v1/notifications
+    POST /api/v1/notifications/read
     GET /api/v1/notifications/trace/{message_id}
     GET /dev/outbox
 ";

@@ -26,6 +26,7 @@ mod load;
 mod marks;
 mod media;
 mod nodes;
+mod notifications;
 mod operator;
 mod polls;
 mod postgres;

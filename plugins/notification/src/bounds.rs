@@ -6,6 +6,9 @@ use echo_sdk::time::DAY_US;
 pub const DEVICES_PER_USER_MAX: u32 = 20;
 /// How long it is remembered that a session ended, in microseconds: longer than any access token lives (a day at most).
 pub const ENDED_SESSIONS_KEPT_US: u64 = 2 * DAY_US;
+/// Notifications in one person's list, the newest, and how long one stays there, in microseconds.
+pub const ENTRIES_PER_USER_MAX: u32 = 1_000;
+pub const ENTRIES_KEPT_US: u64 = 90 * DAY_US;
 /// Rows that the development outbox shows.
 pub const OUTBOX_SHOWN: u32 = 200;
 /// Rows kept of what is to leave; the oldest go first.

@@ -15,8 +15,11 @@ use echo_sdk::{Error, Timestamp, config, ids, time};
 
 use crate::bindings::echo::message::api as messages;
 use crate::bindings::exports::echo::message::events::{ChangedMessage, SentMessage};
-use crate::bounds::{CHANGED_AT_ONCE, DUE_BATCH, DUE_BATCHES_PER_RUN, DUE_RECIPIENTS_MAX, DUE_TIME_LEFT_MS, ENDED_SESSIONS_KEPT_US};
-use crate::store::{self, Awaited, Outgoing};
+use crate::bounds::{
+    CHANGED_AT_ONCE, DUE_BATCH, DUE_BATCHES_PER_RUN, DUE_RECIPIENTS_MAX, DUE_TIME_LEFT_MS, ENDED_SESSIONS_KEPT_US, ENTRIES_KEPT_US,
+};
+use crate::preferences::{self, Reason};
+use crate::store::{self, Awaited, Outgoing, Stored};
 
 /// Where the settings are missing.
 const ACK_WAIT_S: u64 = 5;
@@ -37,6 +40,7 @@ pub fn awaited(sent: &[SentMessage]) -> Result<(), Error> {
             recipient_ids: message.recipient_ids.join(" "),
             muted_ids: message.muted_ids.join(" "),
             withheld_ids: message.withheld_ids.join(" "),
+            mentioned_ids: message.mentioned_ids.as_ref().map(|ids| ids.join(" ")).unwrap_or_default(),
             sent_at: message.at,
             due_at: message.at + wait_us,
             decided_at: None,
@@ -77,6 +81,7 @@ pub fn deleted(changed: &[ChangedMessage]) -> Result<(), Error> {
     for ids in ids.chunks(CHANGED_AT_ONCE) {
         transaction(|tx| {
             store::forget_awaited(tx, ids, now)?;
+            store::forget_entries_about(tx, ids)?;
             Ok::<_, Error>(store::delete_outgoing(tx, ids)?)
         })?;
     }
@@ -84,7 +89,7 @@ pub fn deleted(changed: &[ChangedMessage]) -> Result<(), Error> {
 }
 
 /// What may be shown of those messages that are there.
-fn previews_of(message_ids: &[String]) -> Result<HashMap<String, Option<String>>, Error> {
+pub fn previews_of(message_ids: &[String]) -> Result<HashMap<String, Option<String>>, Error> {
     if message_ids.is_empty() {
         return Ok(HashMap::new());
     }
@@ -113,6 +118,7 @@ pub fn decide_due() -> Result<(), Error> {
 pub fn clear_away() -> Result<(), Error> {
     store::trim_outbox()?;
     store::forget_ended(time::now_us().saturating_sub(ENDED_SESSIONS_KEPT_US))?;
+    store::forget_old_entries(&ids::uuid_v7_of(time::now_us().saturating_sub(ENTRIES_KEPT_US), 0))?;
     let kept_us = config::number("trace_kept_days", TRACE_KEPT_DAYS).saturating_mul(DAY_US);
     Ok(store::forget_before(&ids::uuid_v7_of(time::now_us().saturating_sub(kept_us), 0))?)
 }
@@ -151,6 +157,9 @@ fn decide_batch(due: &[Awaited], now: Timestamp) -> Result<(), Error> {
     let to_push: Vec<String> =
         decisions.iter().filter(|(_, missed, _)| !missed.is_empty()).map(|(awaited, ..)| awaited.message_id.clone()).collect();
     let previews = previews_of(&to_push)?;
+    let missing: Vec<String> = decisions.iter().flat_map(|(_, missed, _)| missed).cloned().collect();
+    let chosen: HashMap<String, Stored> =
+        store::preferences_among(&missing)?.into_iter().map(|stored| (stored.user_id.clone(), stored)).collect();
     for (awaited, missed, reached) in decisions {
         let id = &awaited.message_id;
         // Deleted meanwhile: nobody is told that it was there.
@@ -158,16 +167,27 @@ fn decide_batch(due: &[Awaited], now: Timestamp) -> Result<(), Error> {
             Some(text) => (missed, text.as_deref().unwrap_or(BODY)),
             None => (Vec::new(), BODY),
         };
+        let reason = |user: &String| {
+            let mentioned = users(&awaited.mentioned_ids).any(|mentioned| mentioned == user);
+            chosen.get(user).and_then(|stored| preferences::reason_against(stored, mentioned, now))
+        };
+        let of_reason = |wanted: Reason| missed.iter().filter(|user| reason(user) == Some(wanted)).cloned().collect::<Vec<_>>();
+        let (unwanted, quiet) = (of_reason(Reason::Unwanted), of_reason(Reason::Quiet));
         let pushes: Vec<_> = missed
             .iter()
-            .filter(|user| is_pushed_to(awaited, user))
-            .flat_map(|user| &tokens[user])
-            .map(|token| (ids::uuid_v7(), push(id, body, token, now)))
+            .filter(|user| is_pushed_to(awaited, user) && reason(user).is_none())
+            .flat_map(|user| {
+                let shows_text = chosen.get(user).is_none_or(|stored| stored.previews);
+                let body = if shows_text { body } else { BODY };
+                tokens[user].iter().map(move |token| (ids::uuid_v7(), Outgoing { shows_text, ..push(id, body, token, now) }))
+            })
             .collect();
         transaction(|tx| {
             if store::decide(tx, awaited, now)? {
                 store::insert_traces(tx, id, &missed, "pushed", now)?;
                 store::insert_traces(tx, id, &reached, "acknowledged", now)?;
+                store::note_reasons(tx, id, &unwanted, "unwanted")?;
+                store::note_reasons(tx, id, &quiet, "quiet")?;
                 store::insert_outgoing(tx, &pushes)?;
                 store::drop_pushes_without_device(tx, id)?;
             }
@@ -186,6 +206,7 @@ fn push(message_id: &str, body: &str, token: &str, at: Timestamp) -> Outgoing {
         code: None,
         at,
         message_id: Some(message_id.to_owned()),
+        shows_text: true,
     }
 }
 
@@ -215,6 +236,7 @@ mod tests {
             recipient_ids: recipients.into(),
             muted_ids: muted.into(),
             withheld_ids: withheld.into(),
+            mentioned_ids: String::new(),
             sent_at: 0,
             due_at: 0,
             decided_at: None,

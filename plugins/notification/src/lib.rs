@@ -4,7 +4,9 @@
 mod bounds;
 mod decisions;
 mod devices;
+mod list;
 mod outbox;
+mod preferences;
 mod store;
 mod traces;
 
@@ -52,6 +54,22 @@ impl api::Guest for Notification {
         devices::remove(&request.token)
     }
 
+    fn get_preferences() -> Result<api::Preferences, Error> {
+        preferences::get()
+    }
+
+    fn set_preferences(request: api::Preferences) -> Result<api::Preferences, Error> {
+        preferences::set(request)
+    }
+
+    fn list_notifications(request: api::ListRequest) -> Result<api::InAppList, Error> {
+        list::list(&request)
+    }
+
+    fn mark_read(request: api::ReadRequest) -> Result<(), Error> {
+        list::mark_read(&request.up_to)
+    }
+
     fn trace(request: api::TraceRequest) -> Result<api::Traces, Error> {
         traces::trace(&request.message_id)
     }
@@ -71,6 +89,7 @@ impl api::Guest for Notification {
 
 impl message_events::Guest for Notification {
     fn sent(_key: String, event: message_events::SentMessages) -> Result<(), Error> {
+        list::mentioned(&event.items)?;
         decisions::awaited(&event.items)
     }
 
@@ -126,6 +145,7 @@ impl auth_events::Guest for Notification {
     }
 
     fn password_changed(_key: String, event: auth_events::PasswordChange) -> Result<(), Error> {
+        list::password_changed(&event)?;
         outbox::text_message(&event.phone, "Your password was changed. If this was not you, reset it now.", None, event.at)
     }
 }

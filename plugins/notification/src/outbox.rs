@@ -21,6 +21,7 @@ pub fn text_message(to: &str, body: &str, code: Option<&str>, at: Timestamp) -> 
         code: code.map(str::to_owned),
         at,
         message_id: None,
+        shows_text: true,
     };
     Ok(store::insert_outgoing(&Database, &[(event_id, row)])?)
 }

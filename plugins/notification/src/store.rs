@@ -3,7 +3,9 @@
 use echo_sdk::sql::{Database, Sql, SqlError, Transaction, Value, batch, placeholders, row_placeholders, timestamp, uuid};
 use echo_sdk::{Timestamp, from_row, params};
 
-use crate::bounds::{CLEARED_PER_RUN, DEVICES_PER_USER_MAX, DUE_BATCH, INSERT_ROWS_MAX, LIST_PARAMS_MAX, OUTBOX_KEPT, OUTBOX_SHOWN};
+use crate::bounds::{
+    CLEARED_PER_RUN, DEVICES_PER_USER_MAX, DUE_BATCH, ENTRIES_PER_USER_MAX, INSERT_ROWS_MAX, LIST_PARAMS_MAX, OUTBOX_KEPT, OUTBOX_SHOWN,
+};
 
 // --- Devices -----------------------------------------------------------------------------------------------------------------------
 
@@ -113,6 +115,8 @@ pub struct Awaited {
     pub muted_ids: String,
     /// Participants who block the sender; they are no recipients.
     pub withheld_ids: String,
+    /// Of the recipients.
+    pub mentioned_ids: String,
     pub sent_at: Timestamp,
     pub due_at: Timestamp,
     pub decided_at: Option<Timestamp>,
@@ -120,12 +124,24 @@ pub struct Awaited {
     pub changes: u64,
 }
 
-from_row!(Awaited { message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, sent_at, due_at, decided_at, changes });
+from_row!(Awaited {
+    message_id,
+    conversation_id,
+    sender_id,
+    recipient_ids,
+    muted_ids,
+    withheld_ids,
+    mentioned_ids,
+    sent_at,
+    due_at,
+    decided_at,
+    changes
+});
 
 /// An event that comes again changes nothing.
 pub fn insert_awaited(awaited: &[Awaited]) -> Result<(), SqlError> {
-    const INSERT: &str = "INSERT INTO awaited_messages (message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, sent_at, due_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (message_id) DO NOTHING";
+    const INSERT: &str = "INSERT INTO awaited_messages (message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, mentioned_ids, \
+         sent_at, due_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (message_id) DO NOTHING";
     for awaited in awaited.chunks(INSERT_ROWS_MAX) {
         let rows = awaited.iter().map(|one| {
             let values = params![
@@ -135,6 +151,7 @@ pub fn insert_awaited(awaited: &[Awaited]) -> Result<(), SqlError> {
                 &one.recipient_ids,
                 &one.muted_ids,
                 &one.withheld_ids,
+                &one.mentioned_ids,
                 timestamp(one.sent_at),
                 timestamp(one.due_at)
             ];
@@ -148,7 +165,7 @@ pub fn insert_awaited(awaited: &[Awaited]) -> Result<(), SqlError> {
 /// Those whose time is over and that are not decided, the longest waiting first.
 pub fn due(now: Timestamp) -> Result<Vec<Awaited>, SqlError> {
     Database.rows(
-        "SELECT message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, sent_at, due_at, decided_at, changes \
+        "SELECT message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, mentioned_ids, sent_at, due_at, decided_at, changes \
          FROM awaited_messages WHERE decided_at IS NULL AND due_at <= $1 ORDER BY due_at LIMIT $2",
         params![timestamp(now), DUE_BATCH],
     )
@@ -156,7 +173,7 @@ pub fn due(now: Timestamp) -> Result<Vec<Awaited>, SqlError> {
 
 pub fn awaited(message_id: &str) -> Result<Option<Awaited>, SqlError> {
     Database.row(
-        "SELECT message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, sent_at, due_at, decided_at, changes \
+        "SELECT message_id, conversation_id, sender_id, recipient_ids, muted_ids, withheld_ids, mentioned_ids, sent_at, due_at, decided_at, changes \
          FROM awaited_messages WHERE message_id = $1",
         params![uuid(message_id)],
     )
@@ -236,6 +253,22 @@ pub fn insert_traces(tx: &Transaction, message_id: &str, users: &[String], decis
     Ok(())
 }
 
+/// Why these, whose line is there, got no push; for themselves alone to see.
+pub fn note_reasons(tx: &Transaction, message_id: &str, users: &[String], reason: &str) -> Result<(), SqlError> {
+    for users in users.chunks(LIST_PARAMS_MAX) {
+        let sql = format!("UPDATE traces SET reason = $2 WHERE message_id = $1 AND user_id IN ({})", placeholders(3, users.len()));
+        let mut values = params![uuid(message_id), reason];
+        values.extend(users.iter().map(uuid));
+        tx.execute(&sql, values)?;
+    }
+    Ok(())
+}
+
+pub fn reason_of(message_id: &str, user_id: &str) -> Result<Option<String>, SqlError> {
+    let sql = "SELECT reason FROM traces WHERE message_id = $1 AND user_id = $2 AND reason IS NOT NULL";
+    Ok(Database.row::<(String,)>(sql, params![uuid(message_id), uuid(user_id)])?.map(|(reason,)| reason))
+}
+
 /// `(user, decision, time)`.
 pub fn traces_of(message_id: &str) -> Result<Vec<(String, String, Timestamp)>, SqlError> {
     Database.rows("SELECT user_id, decision, at FROM traces WHERE message_id = $1", params![uuid(message_id)])
@@ -256,6 +289,144 @@ pub fn forget_before(message_id: &str) -> Result<(), SqlError> {
     Ok(())
 }
 
+// --- Preferences -------------------------------------------------------------------------------------------------------------------------
+
+/// As they are stored; a person without a row has chosen nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub user_id: String,
+    pub messages: String,
+    pub previews: bool,
+    /// Since midnight.
+    pub quiet_from_minute: Option<u64>,
+    pub quiet_to_minute: Option<u64>,
+    pub timezone: Option<String>,
+}
+
+from_row!(Stored { user_id, messages, previews, quiet_from_minute, quiet_to_minute, timezone });
+
+/// Of those who chose something.
+pub fn preferences_among(user_ids: &[String]) -> Result<Vec<Stored>, SqlError> {
+    let mut stored = Vec::new();
+    for user_ids in user_ids.chunks(LIST_PARAMS_MAX) {
+        let sql = format!(
+            "SELECT user_id, messages, previews, quiet_from_minute, quiet_to_minute, timezone FROM preferences WHERE user_id IN ({})",
+            placeholders(1, user_ids.len())
+        );
+        stored.extend(Database.rows::<Stored>(&sql, user_ids.iter().map(uuid).collect())?);
+    }
+    Ok(stored)
+}
+
+pub fn put_preferences(stored: &Stored, at: Timestamp) -> Result<(), SqlError> {
+    Database.execute(
+        "INSERT INTO preferences (user_id, messages, previews, quiet_from_minute, quiet_to_minute, timezone, changed_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (user_id) DO UPDATE SET messages = excluded.messages, previews = excluded.previews, \
+         quiet_from_minute = excluded.quiet_from_minute, quiet_to_minute = excluded.quiet_to_minute, timezone = excluded.timezone, \
+         changed_at = excluded.changed_at",
+        params![
+            uuid(&stored.user_id),
+            &stored.messages,
+            stored.previews,
+            stored.quiet_from_minute,
+            stored.quiet_to_minute,
+            stored.timezone.as_deref(),
+            timestamp(at)
+        ],
+    )?;
+    Ok(())
+}
+
+// --- The list in the app ---------------------------------------------------------------------------------------------------------------
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub id: String,
+    pub user_id: String,
+    pub kind: String,
+    /// The message, or the event.
+    pub about: String,
+    pub conversation_id: Option<String>,
+    pub sender_id: Option<String>,
+    pub at: Timestamp,
+    pub read: bool,
+}
+
+from_row!(Entry { id, user_id, kind, about, conversation_id, sender_id, at, read });
+
+/// One of each user and what it is about: again changes nothing.
+pub fn insert_entries(db: &impl Sql, entries: &[Entry]) -> Result<(), SqlError> {
+    for entries in entries.chunks(INSERT_ROWS_MAX) {
+        let sql = format!(
+            "INSERT INTO entries (id, user_id, kind, about, conversation_id, sender_id, at, is_read) VALUES {} ON CONFLICT (user_id, about) DO NOTHING",
+            row_placeholders(entries.len(), 8)
+        );
+        let values = entries.iter().flat_map(|entry| {
+            params![
+                uuid(&entry.id),
+                uuid(&entry.user_id),
+                &entry.kind,
+                uuid(&entry.about),
+                entry.conversation_id.as_deref().map(uuid),
+                entry.sender_id.as_deref().map(uuid),
+                timestamp(entry.at),
+                entry.read
+            ]
+        });
+        db.execute(&sql, values.collect())?;
+    }
+    Ok(())
+}
+
+/// Newest first, before the id.
+pub fn entries_of(user_id: &str, before_id: &str, limit: i64) -> Result<Vec<Entry>, SqlError> {
+    Database.rows(
+        "SELECT id, user_id, kind, about, conversation_id, sender_id, at, is_read FROM entries \
+         WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3",
+        params![uuid(user_id), uuid(before_id), limit],
+    )
+}
+
+pub fn unread_entries_of(user_id: &str) -> Result<u64, SqlError> {
+    Database
+        .one::<(u64,)>("SELECT COUNT(*) FROM entries WHERE user_id = $1 AND is_read = FALSE", params![uuid(user_id)])
+        .map(|(count,)| count)
+}
+
+/// This one and those before it.
+pub fn set_entries_read(user_id: &str, up_to_id: &str) -> Result<(), SqlError> {
+    let sql = "UPDATE entries SET is_read = TRUE WHERE user_id = $1 AND id <= $2 AND is_read = FALSE";
+    Database.execute(sql, params![uuid(user_id), uuid(up_to_id)])?;
+    Ok(())
+}
+
+/// Of messages that were deleted.
+pub fn forget_entries_about(tx: &Transaction, message_ids: &[String]) -> Result<(), SqlError> {
+    for message_ids in message_ids.chunks(LIST_PARAMS_MAX) {
+        let sql = format!("DELETE FROM entries WHERE about IN ({})", placeholders(1, message_ids.len()));
+        tx.execute(&sql, message_ids.iter().map(uuid).collect())?;
+    }
+    Ok(())
+}
+
+/// Those beyond the newest `ENTRIES_PER_USER_MAX`.
+pub fn trim_entries_of(user_id: &str) -> Result<(), SqlError> {
+    Database.execute(
+        "DELETE FROM entries WHERE user_id = $1 AND id <= (SELECT id FROM entries WHERE user_id = $1 ORDER BY id DESC LIMIT 1 OFFSET $2)",
+        params![uuid(user_id), ENTRIES_PER_USER_MAX],
+    )?;
+    Ok(())
+}
+
+/// Below this id, some at a time: ids rise with time.
+pub fn forget_old_entries(before_id: &str) -> Result<(), SqlError> {
+    Database.execute(
+        "DELETE FROM entries WHERE id IN (SELECT id FROM entries WHERE id < $1 ORDER BY id LIMIT $2)",
+        params![uuid(before_id), CLEARED_PER_RUN],
+    )?;
+    Ok(())
+}
+
 // --- What is to leave --------------------------------------------------------------------------------------------------------------------
 
 pub struct Outgoing {
@@ -267,16 +438,18 @@ pub struct Outgoing {
     pub at: Timestamp,
     /// The message that it is about.
     pub message_id: Option<String>,
+    /// Whether its body says what the message says.
+    pub shows_text: bool,
 }
 
-from_row!(Outgoing { channel, recipient, title, body, code, at, message_id });
+from_row!(Outgoing { channel, recipient, title, body, code, at, message_id, shows_text });
 
 /// One that is there already, by its id, is not sent again.
 pub fn insert_outgoing(db: &impl Sql, rows: &[(String, Outgoing)]) -> Result<(), SqlError> {
     for rows in rows.chunks(INSERT_ROWS_MAX) {
         let sql = format!(
-            "INSERT INTO outbox (id, channel, recipient, title, body, code, at, message_id) VALUES {} ON CONFLICT (id) DO NOTHING",
-            row_placeholders(rows.len(), 8)
+            "INSERT INTO outbox (id, channel, recipient, title, body, code, at, message_id, shows_text) VALUES {} ON CONFLICT (id) DO NOTHING",
+            row_placeholders(rows.len(), 9)
         );
         let values = rows.iter().flat_map(|(id, row)| {
             params![
@@ -287,7 +460,8 @@ pub fn insert_outgoing(db: &impl Sql, rows: &[(String, Outgoing)]) -> Result<(),
                 &row.body,
                 row.code.as_deref(),
                 timestamp(row.at),
-                row.message_id.as_deref().map(uuid)
+                row.message_id.as_deref().map(uuid),
+                row.shows_text
             ]
         });
         db.execute(&sql, values.collect())?;
@@ -299,14 +473,16 @@ pub fn insert_outgoing(db: &impl Sql, rows: &[(String, Outgoing)]) -> Result<(),
 pub fn erase_person(tx: &Transaction, user_id: &str, phone: &str) -> Result<(), SqlError> {
     tx.execute("DELETE FROM outbox WHERE recipient = $1", params![phone])?;
     tx.execute("DELETE FROM outbox WHERE recipient IN (SELECT token FROM devices WHERE user_id = $1)", params![uuid(user_id)])?;
-    tx.execute("DELETE FROM devices WHERE user_id = $1", params![uuid(user_id)])?;
+    for table in ["devices", "preferences", "entries"] {
+        tx.execute(&format!("DELETE FROM {table} WHERE user_id = $1"), params![uuid(user_id)])?;
+    }
     Ok(())
 }
 
 /// Newest first.
 pub fn newest_outgoing() -> Result<Vec<Outgoing>, SqlError> {
     Database.rows(
-        "SELECT channel, recipient, title, body, code, at, message_id FROM outbox ORDER BY at DESC, id DESC LIMIT $1",
+        "SELECT channel, recipient, title, body, code, at, message_id, shows_text FROM outbox ORDER BY at DESC, id DESC LIMIT $1",
         params![OUTBOX_SHOWN],
     )
 }
@@ -321,8 +497,9 @@ pub fn messages_in_outbox(message_ids: &[String]) -> Result<Vec<String>, SqlErro
     Ok(found.into_iter().map(|(id,)| id).collect())
 }
 
+/// Of those that say what the message says.
 pub fn set_body(tx: &Transaction, message_id: &str, body: &str) -> Result<(), SqlError> {
-    tx.execute("UPDATE outbox SET body = $2 WHERE message_id = $1", params![uuid(message_id), body])?;
+    tx.execute("UPDATE outbox SET body = $2 WHERE message_id = $1 AND shows_text = TRUE", params![uuid(message_id), body])?;
     Ok(())
 }
 

@@ -22,7 +22,9 @@ pub fn trace(message_id: &str) -> Result<Traces, Error> {
     if recipients.is_empty() {
         return Err(no_trace());
     }
-    let mut lines = Lines { known: store::traces_of(message_id)?, awaited, by_sender };
+    // To the sender the line is as any other's.
+    let reason = if by_sender { None } else { store::reason_of(message_id, &me)? };
+    let mut lines = Lines { known: store::traces_of(message_id)?, awaited, by_sender, reason };
     let open: Vec<String> = recipients.iter().filter(|user| lines.line(user).is_none()).cloned().collect();
     // Decided by its deletion, where that came first.
     let ended_at = store::deleted_at(message_id)?.filter(|at| lines.awaited.decided_at == Some(*at));
@@ -50,6 +52,8 @@ struct Lines {
     known: Vec<(String, String, Timestamp)>,
     /// Whether the sender asks.
     by_sender: bool,
+    /// Why the caller, a recipient, got no push.
+    reason: Option<String>,
 }
 
 impl Lines {
@@ -63,7 +67,11 @@ impl Lines {
             return line(Decision::Waiting, self.awaited.sent_at);
         }
         let (_, decision, at) = self.known.iter().find(|(user, _, _)| user == user_id)?;
-        line(decision_of(decision), *at)
+        match self.reason.as_deref() {
+            Some("quiet") => line(Decision::Quiet, *at),
+            Some(_) => line(Decision::Unwanted, *at),
+            None => line(decision_of(decision), *at),
+        }
     }
 
     fn add(&mut self, users: Vec<String>, missed: &[String]) {
@@ -96,12 +104,13 @@ mod tests {
             recipient_ids: "a b c d".into(),
             muted_ids: "b".into(),
             withheld_ids: "e".into(),
+            mentioned_ids: String::new(),
             sent_at: 1,
             due_at: 6,
             decided_at,
             changes: 0,
         };
-        Lines { awaited, known: vec![("a".into(), "pushed".into(), 7), ("b".into(), "pushed".into(), 7)], by_sender }
+        Lines { awaited, known: vec![("a".into(), "pushed".into(), 7), ("b".into(), "pushed".into(), 7)], by_sender, reason: None }
     }
 
     fn decision(lines: &Lines, user: &str) -> Option<(Decision, Timestamp)> {
@@ -119,6 +128,14 @@ mod tests {
     fn a_sender_learns_of_no_mute() {
         assert_eq!(decision(&lines(None, true), "b"), Some((Decision::Waiting, 1)));
         assert_eq!(decision(&lines(Some(7), true), "b"), Some((Decision::Pushed, 7)));
+    }
+
+    #[test]
+    fn a_recipient_learns_why_there_was_no_push() {
+        for (reason, expect) in [("quiet", Decision::Quiet), ("unwanted", Decision::Unwanted)] {
+            let lines = Lines { reason: Some(reason.to_owned()), ..lines(Some(7), false) };
+            assert_eq!(decision(&lines, "a"), Some((expect, 7)));
+        }
     }
 
     #[test]

@@ -268,6 +268,7 @@ fn one(message: u32, due_at: Timestamp) -> Awaited {
         recipient_ids: format!("{} {}", id(81), id(82)),
         muted_ids: id(82),
         withheld_ids: id(83),
+        mentioned_ids: id(81),
         sent_at: 5,
         due_at,
         decided_at: None,
@@ -554,6 +555,200 @@ mod forget_before {
     }
 }
 
+mod note_reasons {
+    use super::*;
+
+    #[test]
+    fn is_of_these_users_of_this_message() {
+        let _store = store();
+        committed(|tx| {
+            insert_traces(tx, &id(1), &ids([81, 82]), "pushed", 20)?;
+            insert_traces(tx, &id(2), &ids([81]), "pushed", 20)?;
+            note_reasons(tx, &id(1), &ids([81]), "quiet")?;
+            note_reasons(tx, &id(1), &[], "unwanted")
+        });
+        let reasons = [(1, 81), (1, 82), (2, 81)].map(|(message, user)| reason_of(&id(message), &id(user)).unwrap());
+        assert_eq!(reasons, [Some("quiet".to_owned()), None, None]);
+    }
+}
+
+mod reason_of {
+    use super::*;
+
+    #[test]
+    fn is_none_where_nobody_was_asked_about() {
+        let _store = store();
+        assert_eq!(reason_of(&id(1), &id(81)).unwrap(), None);
+    }
+}
+
+// --- Preferences -------------------------------------------------------------------------------------------------------------------------
+
+fn stored(user: u32, messages: &str, quiet: Option<(u64, u64)>) -> Stored {
+    Stored {
+        user_id: id(user),
+        messages: messages.to_owned(),
+        previews: user.is_multiple_of(2),
+        quiet_from_minute: quiet.map(|(from, _)| from),
+        quiet_to_minute: quiet.map(|(_, to)| to),
+        timezone: quiet.map(|_| "Europe/Berlin".to_owned()),
+    }
+}
+
+mod preferences_among {
+    use super::*;
+
+    #[test]
+    fn gives_those_of_these_users_who_chose_something() {
+        let _store = store();
+        let all = [stored(1, "mentions", Some((1_320, 420))), stored(2, "none", None)];
+        for stored in &all {
+            put_preferences(stored, 5).unwrap();
+        }
+        put_preferences(&stored(3, "all", None), 5).unwrap();
+        let mut found = preferences_among(&ids([2, 1, 9])).unwrap();
+        found.sort_unstable_by(|one, other| one.user_id.cmp(&other.user_id));
+        assert_eq!(found, all);
+        assert_eq!(preferences_among(&ids(0..MANY)).unwrap().len(), 3);
+        assert!(preferences_among(&[]).unwrap().is_empty());
+    }
+}
+
+mod put_preferences {
+    use super::*;
+
+    #[test]
+    fn replaces_all_of_what_was_chosen_before() {
+        let _store = store();
+        put_preferences(&stored(1, "mentions", Some((1_320, 420))), 5).unwrap();
+        put_preferences(&stored(1, "all", None), 6).unwrap();
+        assert_eq!(preferences_among(&ids([1])).unwrap(), [stored(1, "all", None)]);
+    }
+}
+
+// --- The list in the app ---------------------------------------------------------------------------------------------------------------
+
+fn entry(number: u32, user: u32, about: u32) -> Entry {
+    Entry {
+        id: id(number),
+        user_id: id(user),
+        kind: "mention".to_owned(),
+        about: id(about),
+        conversation_id: Some(id(70)),
+        sender_id: Some(id(80)),
+        at: u64::from(number),
+        read: false,
+    }
+}
+
+fn listed(user: u32) -> Vec<String> {
+    entries_of(&id(user), &id(999_999), 100).unwrap().into_iter().map(|entry| entry.id).collect()
+}
+
+fn entered(entries: &[Entry]) {
+    insert_entries(&Database, entries).unwrap();
+}
+
+mod insert_entries {
+    use super::*;
+
+    #[test]
+    fn is_one_of_each_user_and_subject() {
+        let _store = store();
+        entered(&[entry(1, 81, 1), entry(2, 82, 1), entry(3, 81, 2)]);
+        entered(&[entry(4, 81, 1)]);
+        assert_eq!((listed(81), listed(82)), (ids([3, 1]), ids([2])));
+    }
+
+    #[test]
+    fn takes_an_empty_list_and_one_beyond_a_statement() {
+        let _store = store();
+        entered(&[]);
+        entered(&(0..MANY_ROWS).map(|number| entry(number, number, number)).collect::<Vec<_>>());
+        assert_eq!(count("entries"), i64::from(MANY_ROWS));
+    }
+}
+
+mod entries_of {
+    use super::*;
+
+    #[test]
+    fn gives_the_newest_before_the_id_whole() {
+        let _store = store();
+        entered(&[entry(1, 81, 1), entry(2, 81, 2), entry(3, 81, 3), entry(4, 82, 4)]);
+        assert_eq!(entries_of(&id(81), &id(3), 1).unwrap(), [entry(2, 81, 2)]);
+        assert_eq!(listed(81), ids([3, 2, 1]));
+    }
+}
+
+mod unread_entries_of {
+    use super::*;
+
+    #[test]
+    fn counts_the_users_own_that_are_not_read() {
+        let _store = store();
+        entered(&[entry(1, 81, 1), entry(2, 81, 2), entry(3, 82, 3)]);
+        set_entries_read(&id(81), &id(1)).unwrap();
+        assert_eq!([81, 82, 83].map(|user| unread_entries_of(&id(user)).unwrap()), [1, 1, 0]);
+    }
+}
+
+mod set_entries_read {
+    use super::*;
+
+    #[test]
+    fn reads_the_users_own_up_to_this_one() {
+        let _store = store();
+        entered(&[entry(1, 81, 1), entry(2, 81, 2), entry(3, 81, 3), entry(4, 82, 4)]);
+        set_entries_read(&id(81), &id(2)).unwrap();
+        set_entries_read(&id(81), &id(1)).unwrap();
+        let read: Vec<bool> = entries_of(&id(81), &id(9), 9).unwrap().into_iter().map(|entry| entry.read).collect();
+        assert_eq!((read, unread_entries_of(&id(82)).unwrap()), (vec![false, true, true], 1));
+    }
+}
+
+mod forget_entries_about {
+    use super::*;
+
+    #[test]
+    fn forgets_them_for_everybody() {
+        let _store = store();
+        entered(&[entry(1, 81, 1), entry(2, 82, 1), entry(3, 81, 2)]);
+        committed(|tx| forget_entries_about(tx, &ids([1, 9])));
+        committed(|tx| forget_entries_about(tx, &[]));
+        assert_eq!((listed(81), listed(82)), (ids([3]), ids([])));
+    }
+}
+
+mod trim_entries_of {
+    use super::*;
+
+    #[test]
+    fn leaves_the_newest_of_this_user() {
+        let _store = store();
+        let many = ENTRIES_PER_USER_MAX + 2;
+        entered(&(1..=many).map(|number| entry(number, 81, number)).collect::<Vec<_>>());
+        entered(&[entry(many + 1, 82, 1)]);
+        trim_entries_of(&id(82)).unwrap();
+        assert_eq!(count("entries"), i64::from(many + 1));
+        trim_entries_of(&id(81)).unwrap();
+        assert_eq!(count("entries"), i64::from(many - 1));
+        assert_eq!(entries_of(&id(81), &id(4), 9).unwrap(), [entry(3, 81, 3)]);
+    }
+}
+
+mod forget_old_entries {
+    use super::*;
+
+    #[test]
+    fn forgets_those_below_the_id() {
+        let _store = store();
+        entered(&[entry(1, 81, 1), entry(2, 82, 2), entry(3, 81, 3)]);
+        forget_old_entries(&id(3)).unwrap();
+        assert_eq!((listed(81), listed(82)), (ids([3]), ids([])));
+    }
+}
+
 // --- What is to leave --------------------------------------------------------------------------------------------------------------------
 
 fn row(number: u32, message: Option<u32>, at: Timestamp) -> (String, Outgoing) {
@@ -565,6 +760,7 @@ fn row(number: u32, message: Option<u32>, at: Timestamp) -> (String, Outgoing) {
         code: None,
         at,
         message_id: message.map(id),
+        shows_text: true,
     };
     (id(number), outgoing)
 }
@@ -621,6 +817,7 @@ mod newest_outgoing {
             code: Some("123456".into()),
             at: 30,
             message_id: None,
+            shows_text: true,
         };
         insert_outgoing(&Database, &[row(1, Some(9), 20), (id(2), sms), row(3, None, 20)]).unwrap();
         let rows = newest_outgoing().unwrap();
@@ -661,11 +858,12 @@ mod set_body {
     use super::*;
 
     #[test]
-    fn changes_all_that_is_about_the_message() {
+    fn changes_all_that_says_what_the_message_says() {
         let _store = store();
-        insert_outgoing(&Database, &[row(1, Some(91), 30), row(2, Some(91), 20), row(3, Some(92), 10)]).unwrap();
+        let without_text = (id(4), Outgoing { shows_text: false, ..row(4, Some(91), 5).1 });
+        insert_outgoing(&Database, &[row(1, Some(91), 30), row(2, Some(91), 20), row(3, Some(92), 10), without_text]).unwrap();
         committed(|tx| set_body(tx, &id(91), "Edited"));
-        assert_eq!(newest_outgoing().unwrap().into_iter().map(|row| row.body).collect::<Vec<_>>(), ["Edited", "Edited", "Hello"]);
+        assert_eq!(newest_outgoing().unwrap().into_iter().map(|row| row.body).collect::<Vec<_>>(), ["Edited", "Edited", "Hello", "Hello"]);
     }
 }
 

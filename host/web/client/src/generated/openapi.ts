@@ -1201,6 +1201,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/notifications": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The caller's notifications, newest first: 90 days of them, at most 1,000
+         * @description The caller's notifications, newest first: 90 days of them, at most 1,000.
+         */
+        get: operations["notification_list_notifications"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/notifications/devices": {
         parameters: {
             query?: never;
@@ -1224,6 +1244,50 @@ export interface paths {
          * @description Forgets a push token of the caller; `not-found` where there is none.
          */
         delete: operations["notification_remove_device"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications/preferences": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What the caller wants pushes of
+         * @description What the caller wants pushes of.
+         */
+        get: operations["notification_get_preferences"];
+        /**
+         * Replaces it
+         * @description Replaces it. `invalid_timezone` for a zone that is not in the IANA database.
+         */
+        put: operations["notification_set_preferences"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/notifications/read": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * They were seen
+         * @description They were seen.
+         */
+        post: operations["notification_mark_read"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -2309,6 +2373,55 @@ export interface components {
             /** @description The provider's token. */
             token: string;
         };
+        NotificationInApp: {
+            /** Format: date-time */
+            at: string;
+            /** Format: uuid */
+            conversation_id: string | null;
+            /** Format: uuid */
+            id: string;
+            /**
+             * @description - `mention`: A message mentions the user.
+             *     - `password_changed`: The password was changed.
+             * @enum {string}
+             */
+            kind: "mention" | "password_changed";
+            /**
+             * Format: uuid
+             * @description Of a mention. What the message says is asked of `message`.
+             */
+            message_id: string | null;
+            read: boolean;
+            /** Format: uuid */
+            sender_id: string | null;
+        };
+        NotificationInAppList: {
+            items: components["schemas"]["NotificationInApp"][];
+            next_cursor: string | null;
+            unread_count: number;
+        };
+        NotificationPreferences: {
+            /**
+             * @description Of which messages a push is sent.
+             * @enum {string}
+             */
+            messages: "all" | "mentions" | "none";
+            /** @description Whether pushes show what a message says; else they only say that there is one. */
+            previews: boolean;
+            /** @description No push is sent within them; what comes then stays in the list. */
+            quiet_hours: components["schemas"]["NotificationQuietHours"] | null;
+        };
+        NotificationPreferencesInput: {
+            /**
+             * @description Of which messages a push is sent.
+             * @enum {string}
+             */
+            messages: "all" | "mentions" | "none";
+            /** @description Whether pushes show what a message says; else they only say that there is one. */
+            previews: boolean;
+            /** @description No push is sent within them; what comes then stays in the list. */
+            quiet_hours?: components["schemas"]["NotificationQuietHoursInput"] | null;
+        };
         NotificationPushDevice: {
             /** Format: date-time */
             created_at: string;
@@ -2321,18 +2434,55 @@ export interface components {
             items: components["schemas"]["NotificationPushDevice"][];
             next_cursor: string | null;
         };
+        NotificationQuietHours: {
+            /** @example 07:00 */
+            end: string;
+            /**
+             * @description Local time, `HH:MM`. With an end that is earlier it lasts over midnight, with the same end all day.
+             * @example 22:00
+             */
+            start: string;
+            /**
+             * @description An IANA zone; its clock changes count.
+             * @example Europe/Berlin
+             */
+            timezone: string;
+        };
+        NotificationQuietHoursInput: {
+            /** @example 07:00 */
+            end: string;
+            /**
+             * @description Local time, `HH:MM`. With an end that is earlier it lasts over midnight, with the same end all day.
+             * @example 22:00
+             */
+            start: string;
+            /**
+             * @description An IANA zone; its clock changes count.
+             * @example Europe/Berlin
+             */
+            timezone: string;
+        };
+        NotificationReadRequest: {
+            /**
+             * Format: uuid
+             * @description This one and all before it.
+             */
+            up_to: string;
+        };
         NotificationTraceLine: {
             /** Format: date-time */
             at: string;
             /**
              * @description - `waiting`: Still waiting for the device to acknowledge.
              *     - `acknowledged`: The device acknowledged in time.
-             *     - `muted`: The caller muted the conversation; said to themselves alone.
+             *     - `muted`: The caller muted the conversation; said to themselves alone, as the two below.
+             *     - `unwanted`: The caller's preferences leave such messages out.
+             *     - `quiet`: It was within the caller's quiet hours.
              *     - `no_device`: The recipient has registered no push device.
              *     - `message_deleted`: The message was deleted for everyone before a push was due.
              * @enum {string}
              */
-            decision: "waiting" | "acknowledged" | "muted" | "no_device" | "pushed" | "message_deleted";
+            decision: "waiting" | "acknowledged" | "muted" | "unwanted" | "quiet" | "no_device" | "pushed" | "message_deleted";
             /** Format: uuid */
             user_id: string;
         };
@@ -4507,6 +4657,31 @@ export interface operations {
             default: components["responses"]["Problem"];
         };
     };
+    notification_list_notifications: {
+        parameters: {
+            query?: {
+                cursor?: string;
+                /** @description Items per page; 50 where it is missing. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NotificationInAppList"];
+                };
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
     notification_list_devices: {
         parameters: {
             query?: never;
@@ -4563,6 +4738,75 @@ export interface operations {
             cookie?: never;
         };
         requestBody?: never;
+        responses: {
+            /** @description Done */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
+    notification_get_preferences: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NotificationPreferences"];
+                };
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
+    notification_set_preferences: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NotificationPreferencesInput"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NotificationPreferences"];
+                };
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
+    notification_mark_read: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NotificationReadRequest"];
+            };
+        };
         responses: {
             /** @description Done */
             204: {
