@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { defineConfig } from 'vite';
 
 // What is built has these libraries in it, whose licence asks for its text beside them.
-const BUNDLED = ['preact', '@preact/signals'];
+const BUNDLED = ['preact', '@preact/signals', 'uqr'];
 const notice = BUNDLED.map((name) => `${name}: ${readFileSync(new URL(`node_modules/${name}/LICENSE`, import.meta.url), 'utf8').trim()}`).join('\n\n');
 
 // What is built is committed and embedded in the host: names are stable, and nothing is inlined, because the policy of the page allows no inline script,

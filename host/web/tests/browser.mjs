@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 
 const PLACES = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome', '/usr/bin/google-chrome-stable'];
-const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage'];
+const FLAGS = ['--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream', '--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-dev-shm-usage'];
 const axe = await readFile(fileURLToPath(import.meta.resolve('axe-core/axe.min.js')), 'utf8');
 
 export function openBrowser() {
@@ -73,6 +73,12 @@ export class Visitor {
   async say(text) {
     await this.page.getByLabel('Message', { exact: true }).fill(text);
     await this.page.getByRole('button', { name: 'Send', exact: true }).click();
+  }
+
+  /** Chooses from the menu beside the place to write. */
+  async add(item) {
+    await this.page.getByRole('button', { name: 'Add to the conversation' }).click();
+    await this.page.getByRole('menuitem', { name: item, exact: true }).click();
   }
 
   /** Those with this text, not those that only quote it. */

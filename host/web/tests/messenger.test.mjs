@@ -309,7 +309,7 @@ test('a message gets a reaction, a pin and a star, and is found by its words', {
   await bob.act('lighthouse', 'Star');
   await ann.act('lighthouse', 'Pin');
   await bob.page.locator('.pinned', { hasText: 'lighthouse' }).waitFor();
-  await ann.page.getByRole('button', { name: 'New poll' }).click();
+  await ann.add('New poll');
   await ann.page.getByLabel('Question').fill('Which day?');
   await ann.page.getByLabel('Answer 1').fill('Saturday');
   await ann.page.getByLabel('Answer 2').fill('Sunday');

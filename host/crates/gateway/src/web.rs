@@ -20,7 +20,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
      connect-src 'self'; manifest-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Where the client's pages are; what is below them too.
-pub(super) const PAGES: [&str; 5] = ["/c", "/new", "/settings", "/sign-in", "/forgot"];
+pub(super) const PAGES: [&str; 6] = ["/c", "/join", "/new", "/settings", "/sign-in", "/forgot"];
 
 /// A file of the client: its path, what it is, its bytes.
 struct File {

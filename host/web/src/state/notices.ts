@@ -31,6 +31,12 @@ const MEANINGS: Record<string, string> = {
   too_soon: 'A code was sent a moment ago. Wait a little before you ask for another.',
   otp_exhausted: 'Too many wrong codes. Ask for a new one.',
   otp_expired: 'That code is too old. Ask for a new one.',
+  invalid_totp: 'That code is not right, or it was used already. Wait for the next one.',
+  wrong_password: 'That is not the password.',
+  quota_exceeded: 'You have no room left for files. Delete some first.',
+  dimensions_too_large: 'This picture has too many pixels. Make it smaller first.',
+  unreadable_image: 'This picture is damaged and cannot be sent as one.',
+  too_many_scheduled: 'You have too many messages that wait to be sent later.',
   conversation_not_found: 'This conversation is not there any more.',
 };
 

@@ -9,6 +9,7 @@ export type Route =
   | { page: 'conversation'; id: string; details: boolean }
   | { page: 'new' }
   | { page: 'settings'; section: string }
+  | { page: 'join'; code: string }
   | { page: 'enter'; step: string };
 
 export const route = computed<Route>(() => {
@@ -16,6 +17,8 @@ export const route = computed<Route>(() => {
   switch (first) {
     case 'c':
       return second ? { page: 'conversation', id: second, details: third === 'details' } : { page: 'home' };
+    case 'join':
+      return second ? { page: 'join', code: second } : { page: 'home' };
     case 'new':
       return { page: 'new' };
     case 'settings':
@@ -43,4 +46,18 @@ export function follow(event: MouseEvent): void {
   if (!link || link.target || link.origin !== location.origin || link.hasAttribute('download') || link.dataset['native'] !== undefined) return;
   event.preventDefault();
   go(link.pathname);
+}
+
+const KEY = 'echo:after';
+
+/** Where to go on once somebody has signed in. */
+export function keepForLater(): void {
+  if (path.peek().startsWith('/join/')) sessionStorage.setItem(KEY, path.peek());
+}
+
+export function goOn(): void {
+  const kept = sessionStorage.getItem(KEY);
+  sessionStorage.removeItem(KEY);
+  if (kept !== null) go(kept, true);
+  else if (!/^\/(c|join)\//.test(path.peek())) go('/', true);
 }

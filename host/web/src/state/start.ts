@@ -2,11 +2,14 @@
 
 import type { Event } from '@echo/client';
 import { batch, effect } from '@preact/signals';
-import { account, connection, disconnected, echo, loadFeatures, outbox } from './echo.js';
+import { account, connection, disconnected, echo, has, loadFeatures, outbox } from './echo.js';
 import { notify } from './notices.js';
 import { forgetExtras } from './extras.js';
+import { loadPreferences, preferences, PREFERENCES } from './alerts.js';
+import { forgetMedia } from './media.js';
 import { forgetPeople, loadBlocked, loadContacts, refreshPresence } from './people.js';
-import { go, path } from './route.js';
+import { go, goOn, keepForLater } from './route.js';
+import { loadScheduled } from './scheduled.js';
 import { forgetProfile, loadProfile } from './profile.js';
 import { soon } from './soon.js';
 import { apply, conversations, forgetTalk, loadAnew, loadConversations, markShown, unread } from './talk.js';
@@ -18,6 +21,7 @@ export async function start(): Promise<void> {
   void listen();
   account.value = await echo.account();
   if (account.value) void begin();
+  else keepForLater();
   echo.connect();
   document.addEventListener('visibilitychange', () => {
     markShown();
@@ -56,7 +60,7 @@ async function listen(): Promise<void> {
       case 'signed_in':
         account.value = await echo.account();
         void begin();
-        if (!path.peek().startsWith('/c/')) go('/', true);
+        goOn();
         break;
       case 'signed_out':
         account.value = null;
@@ -64,6 +68,8 @@ async function listen(): Promise<void> {
         forgetPeople();
         forgetProfile();
         forgetExtras();
+        forgetMedia();
+        preferences.value = null;
         if (event.reason !== 'signed_out') notify('This device was signed out. Sign in to go on.');
         go('/sign-in', true);
         break;
@@ -79,5 +85,11 @@ async function listen(): Promise<void> {
 async function begin(): Promise<void> {
   const quiet = () => undefined;
   outbox.value = await echo.waiting();
-  await Promise.all([loadConversations(), loadProfile().catch(quiet), loadContacts().catch(quiet), loadBlocked().catch(quiet), loadFeatures().catch(quiet)]);
+  await Promise.all([loadConversations(), loadProfile().catch(quiet), loadContacts().catch(quiet), loadBlocked().catch(quiet), loadFeatures().then(loadMore).catch(quiet)]);
+}
+
+/** What only some hosts have. */
+async function loadMore(): Promise<void> {
+  await loadScheduled();
+  if (has(`GET ${PREFERENCES}`)) await loadPreferences();
 }

@@ -4,10 +4,13 @@ import type { Conversation, Event, Message, OutboxEntry } from '@echo/client';
 import { computed, signal, type Signal } from '@preact/signals';
 import { account, connection, echo, me, outbox } from './echo.js';
 import { attempt, notify } from './notices.js';
+import { alertOf } from './alerts.js';
 import { draftChanged, forgetDrafts } from './drafts.js';
 import { polled, reacted } from './extras.js';
+import { uploading } from './media.js';
 import { need, seen } from './people.js';
 import { go, route } from './route.js';
+import { forgetScheduled, wasSent } from './scheduled.js';
 
 const PAGE_MESSAGES = 50;
 const PAGE_CONVERSATIONS = 100;
@@ -244,16 +247,20 @@ export function apply(event: Event): void {
     case 'outbox':
       outbox.value = event.entries;
       return;
+    case 'upload':
+      return uploading(event);
     case 'connection':
       connection.value = event.connection;
       return;
+    case 'presence':
+      return seen(event.payload);
     default:
-      if ((event as { type: string }).type === 'presence') seen((event as unknown as { payload: Parameters<typeof seen>[0] }).payload);
   }
 }
 
 function arrived(message: Message): void {
   need([message.sender_id]);
+  if (message.sender_id === me()) wasSent(message.client_message_id);
   put(message);
   isTyping(message.conversation_id, message.sender_id, false);
   const known = conversations.peek().get(message.conversation_id);
@@ -268,6 +275,7 @@ function arrived(message: Message): void {
     unread_count: mine ? one.unread_count : one.unread_count + (fresh ? 1 : 0),
   }));
   if (!mine && isShown(known.id)) void markRead(known.id);
+  if (!mine && fresh && !isMuted(known)) alertOf(message, message.content ?? '');
 }
 
 function received(status: { conversation_id: string; message_id: string; user_id: string; status: Message['status']; up_to_seq: number | null }): void {
@@ -366,8 +374,8 @@ export async function loadBackTo(id: string, seq: number): Promise<boolean> {
 
 // Writing
 
-export async function say(conversation_id: string, content: string, reply_to: string | null): Promise<void> {
-  await attempt(() => echo.send({ conversation_id, type: 'text', content, ...(reply_to ? { reply_to } : {}) }));
+export async function say(conversation_id: string, content: string, reply_to: string | null, mentions: string[] = []): Promise<void> {
+  await attempt(() => echo.send({ conversation_id, type: 'text', content, ...(reply_to ? { reply_to } : {}), ...(mentions.length ? { mentions } : {}) }));
 }
 
 export async function edit(message: Message, content: string): Promise<boolean> {
@@ -427,6 +435,7 @@ export function forgetTalk(): void {
   conversationsState.value = 'loading';
   threads.clear();
   forgetDrafts();
+  forgetScheduled();
   typing.value = new Map();
   watermarks.value = new Map();
   outbox.value = [];

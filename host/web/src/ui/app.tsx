@@ -5,6 +5,7 @@ import { account } from '../state/echo.js';
 import { follow, route } from '../state/route.js';
 import { Conversation } from './conversation.js';
 import { Enter } from './enter.js';
+import { Join } from './invites.js';
 import { NewConversation } from './new.js';
 import { Empty, Loading, Notices } from './parts.js';
 import { Settings } from './settings.js';
@@ -44,6 +45,8 @@ function Main() {
       return <Conversation key={now.id} id={now.id} details={now.details} />;
     case 'new':
       return <NewConversation />;
+    case 'join':
+      return <Join key={now.code} code={now.code} />;
     case 'settings':
       return <Settings section={now.section} />;
     default:

@@ -3,17 +3,20 @@
 import type { Conversation as Talk, Message, OutboxEntry } from '@echo/client';
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { echo, has, me } from '../state/echo.js';
-import { blocked, nameOf, presence, setBlocked } from '../state/people.js';
+import { blocked, nameOf, presence } from '../state/people.js';
 import { attempt, notify } from '../state/notices.js';
-import { drafts, setDraft } from '../state/drafts.js';
-import { REACTIONS, closePoll, needReactions, reactions, setPinned, setStarred, toggleReaction, vote } from '../state/extras.js';
-import { conversations, conversationsState, edit, jump, loadBackTo, loadConversation, loadNewer, loadNewest, loadOlder, markShown, other, remove, say, shown, statusOf, thread, typing, waitingIn } from '../state/talk.js';
+import { REACTIONS, closePoll, needReactions, setPinned, setStarred, toggleReaction } from '../state/extras.js';
+import { conversations, conversationsState, jump, loadBackTo, loadConversation, loadNewer, loadNewest, loadOlder, markShown, other, remove, shown, statusOf, thread, typing, waitingIn } from '../state/talk.js';
+import { Composer, type Writing } from './composer.js';
+import { Content, Reactions } from './content.js';
 import { Details } from './details.js';
+import { WaitingFile } from './files.js';
 import { Icon } from './icons.js';
-import { Button, Confirm, Dialog, Empty, Field, IconButton, Loading, Menu, type MenuItem } from './parts.js';
+import { Button, Dialog, Empty, IconButton, Loading, Menu, type MenuItem } from './parts.js';
+import { ReportDialog } from './report.js';
 import { ConversationAvatar, excerpt, titleOf } from './sidebar.js';
 import { Ticks } from './ticks.js';
-import { ago, clock, day, sameDay } from './times.js';
+import { ago, clock, day, moment, sameDay } from './times.js';
 
 export function Conversation({ id, details }: { id: string; details: boolean }) {
   const conversation = conversations.value.get(id);
@@ -21,6 +24,7 @@ export function Conversation({ id, details }: { id: string; details: boolean }) 
   const [missing, setMissing] = useState(false);
   const [replyTo, setReplyTo] = useState<Message | null>(null);
   const [editing, setEditing] = useState<Message | null>(null);
+  const [files, setFiles] = useState<File[]>([]);
   useEffect(() => {
     if (conversation === undefined && ready) loadConversation(id).catch(() => setMissing(true));
   }, [ready, conversation === undefined]);
@@ -39,10 +43,14 @@ export function Conversation({ id, details }: { id: string; details: boolean }) 
         )}
       </main>
     );
-  const write = { replyTo, setReplyTo, editing, setEditing };
+  const write = { replyTo, setReplyTo, editing, setEditing, files, setFiles };
+  const dropped = (event: DragEvent) => {
+    event.preventDefault();
+    if (event.dataTransfer?.files.length && has('POST /api/v1/media')) setFiles([...event.dataTransfer.files]);
+  };
   return (
     <>
-      <main class="pane conversation" aria-label={`Conversation with ${titleOf(conversation)}`}>
+      <main class="pane conversation" aria-label={`Conversation with ${titleOf(conversation)}`} onDragOver={(event) => event.preventDefault()} onDrop={dropped}>
         <Head conversation={conversation} details={details} />
         <Pinned conversation={conversation} />
         <Messages conversation={conversation} {...write} />
@@ -51,13 +59,6 @@ export function Conversation({ id, details }: { id: string; details: boolean }) 
       {details && <Details conversation={conversation} />}
     </>
   );
-}
-
-interface Writing {
-  replyTo: Message | null;
-  setReplyTo: (message: Message | null) => void;
-  editing: Message | null;
-  setEditing: (message: Message | null) => void;
 }
 
 function Head({ conversation, details }: { conversation: Talk; details: boolean }) {
@@ -151,6 +152,8 @@ function Messages({ conversation, setReplyTo, setEditing }: { conversation: Talk
   const [below, setBelow] = useState(false);
   const [confirming, setConfirming] = useState<Message | null>(null);
   const [about, setAbout] = useState<Message | null>(null);
+  const [history, setHistory] = useState<Message | null>(null);
+  const [reporting, setReporting] = useState<Message | null>(null);
   // Where reading begins, as it was when the conversation was opened.
   const [readUpTo] = useState(conversation.unread_count > 0 ? conversation.read_seq : null);
 
@@ -254,6 +257,8 @@ function Messages({ conversation, setReplyTo, setEditing }: { conversation: Talk
                   onEdit={() => (setReplyTo(null), setEditing(message))}
                   onDelete={() => setConfirming(message)}
                   onAbout={() => setAbout(message)}
+                  onHistory={() => setHistory(message)}
+                  onReport={() => setReporting(message)}
                 />
               </>
             );
@@ -271,6 +276,8 @@ function Messages({ conversation, setReplyTo, setEditing }: { conversation: Talk
       )}
       {confirming && <Delete message={confirming} onClose={() => setConfirming(null)} />}
       {about && <About message={about} onClose={() => setAbout(null)} />}
+      {history && <History message={history} onClose={() => setHistory(null)} />}
+      {reporting && <ReportDialog about={{ message_id: reporting.id }} who={nameOf(reporting.sender_id)} onClose={() => setReporting(null)} />}
     </div>
   );
 }
@@ -284,9 +291,11 @@ interface BubbleProps {
   onEdit: () => void;
   onDelete: () => void;
   onAbout: () => void;
+  onHistory: () => void;
+  onReport: () => void;
 }
 
-function Bubble({ message, conversation, run, quoted, onReply, onEdit, onDelete, onAbout }: BubbleProps) {
+function Bubble({ message, conversation, run, quoted, onReply, onEdit, onDelete, onAbout, onHistory, onReport }: BubbleProps) {
   const mine = message.sender_id === me();
   const deleted = message.deleted_at !== null;
   const named = !mine && !run && conversation.type !== 'direct';
@@ -306,6 +315,8 @@ function Bubble({ message, conversation, run, quoted, onReply, onEdit, onDelete,
     if (message.content) items.push({ icon: 'copy', label: 'Copy text', act: () => void copy(message.content!) });
     if (mine && message.type === 'text') items.push({ icon: 'edit', label: 'Edit', act: onEdit });
     if (mine) items.push({ icon: 'info', label: 'Who has read it', act: onAbout });
+    if (message.edited_at && has('GET /api/v1/messages/{id}/edits')) items.push({ icon: 'clock', label: 'Earlier versions', act: onHistory });
+    if (!mine && has('POST /api/v1/users/reports')) items.push({ icon: 'flag', label: 'Report', danger: true, act: onReport });
     items.push({ icon: 'trash', label: 'Delete', danger: true, act: onDelete });
   }
   return (
@@ -353,101 +364,6 @@ function Bubble({ message, conversation, run, quoted, onReply, onEdit, onDelete,
   );
 }
 
-function Reactions({ message }: { message: Message }) {
-  const of = reactions.value.get(message.id);
-  if (of === undefined || of.size === 0) return null;
-  return (
-    <span class="reactions">
-      {[...of].map(([canonical, { emoji, users }]) => (
-        <button
-          key={canonical}
-          type="button"
-          class="reaction"
-          aria-pressed={users.has(me())}
-          aria-label={`${emoji} ${[...users].map(nameOf).join(', ')}`}
-          title={[...users].map(nameOf).join(', ')}
-          onClick={() => toggleReaction(message, emoji)}
-        >
-          <span aria-hidden="true">{emoji}</span>
-          {users.size > 1 && <span aria-hidden="true">{users.size}</span>}
-        </button>
-      ))}
-    </span>
-  );
-}
-
-function Poll({ message, poll }: { message: Message; poll: NonNullable<Message['poll']> }) {
-  const most = Math.max(1, ...poll.options.map((option) => option.votes));
-  const choose = (index: number) => {
-    const own = new Set(poll.own_votes);
-    if (own.has(index)) own.delete(index);
-    else {
-      if (!poll.multiple) own.clear();
-      own.add(index);
-    }
-    vote(message, [...own]);
-  };
-  return (
-    <div class="poll">
-      <strong class="text" dir="auto">
-        {poll.question}
-      </strong>
-      <span class="poll-about">{poll.closed ? 'Closed' : poll.multiple ? 'Choose one or more' : 'Choose one'}</span>
-      {poll.options.map((option, index) => (
-        <button type="button" class="poll-option" disabled={poll.closed} aria-pressed={poll.own_votes.includes(index)} onClick={() => choose(index)}>
-          <span class="poll-line">
-            <span dir="auto">{option.text}</span>
-            <span>{option.votes}</span>
-          </span>
-          <progress class="poll-bar" max={most} value={option.votes} aria-hidden="true" />
-        </button>
-      ))}
-      <span class="poll-about">
-        {poll.voters} {poll.voters === 1 ? 'person has' : 'people have'} voted
-      </span>
-    </div>
-  );
-}
-
-function Content({ message }: { message: Message }) {
-  if (message.poll) return <Poll message={message} poll={message.poll} />;
-  if (message.location)
-    return (
-      <span class="text" dir="auto">
-        {message.location.name ?? message.location.address ?? 'Place'}: {message.location.latitude.toFixed(4)}, {message.location.longitude.toFixed(4)}
-      </span>
-    );
-  if (message.contact)
-    return (
-      <span class="text" dir="auto">
-        {message.contact.name} · {message.contact.phones.join(', ')}
-      </span>
-    );
-  return (
-    <span class="text" dir="auto">
-      {message.content === null ? excerpt(null, message.type) : <Linked text={message.content} />}
-    </span>
-  );
-}
-
-const LINK = /(https?:\/\/[^\s<>"]+[^\s<>".,;:!?)\]}'])/g;
-
-function Linked({ text }: { text: string }) {
-  return (
-    <>
-      {text.split(LINK).map((part, index) =>
-        index % 2 === 1 ? (
-          <a href={part} target="_blank" rel="noopener noreferrer nofollow">
-            {part}
-          </a>
-        ) : (
-          part
-        ),
-      )}
-    </>
-  );
-}
-
 function Quote({ message }: { message: Message | null }) {
   return (
     <button class="quote" type="button" onClick={() => message && void show(message.conversation_id, message.seq)} disabled={message === null}>
@@ -467,9 +383,17 @@ function Waiting({ entry }: { entry: OutboxEntry }) {
     <li class="message mine">
       <div class={refused ? 'bubble bubble-refused' : 'bubble bubble-waiting'}>
         <span class="hidden">You: </span>
-        <span class="text" dir="auto">
-          {entry.message.content ?? excerpt(null, entry.message.type)}
-        </span>
+        <WaitingFile entry={entry} />
+        {(entry.message.content || !entry.attachment) && (
+          <span class="text" dir="auto">
+            {entry.message.content ?? excerpt(null, entry.message.type)}
+          </span>
+        )}
+        {entry.attachment && !refused && (
+          <button type="button" class="link" onClick={() => void echo.discard(entry.client_message_id)}>
+            Cancel
+          </button>
+        )}
         <span class="meta">{refused ? <Icon name="warn" label="not sent" /> : <Ticks status="waiting" />}</span>
       </div>
       {entry.problem && (
@@ -538,174 +462,23 @@ function About({ message, onClose }: { message: Message; onClose: () => void }) 
   );
 }
 
-const POLL_OPTIONS_MAX = 10;
-
-function NewPoll({ conversation, onClose }: { conversation: string; onClose: () => void }) {
-  const [question, setQuestion] = useState('');
-  const [options, setOptions] = useState(['', '']);
-  const [multiple, setMultiple] = useState(false);
-  const filled = options.map((option) => option.trim()).filter(Boolean);
-  const create = async () => {
-    onClose();
-    await attempt(() => echo.send({ conversation_id: conversation, type: 'poll', poll: { question: question.trim(), options: filled, multiple } }));
-  };
-  const change = (index: number, text: string) => {
-    const next = options.map((option, at) => (at === index ? text : option));
-    if (next.at(-1) !== '' && next.length < POLL_OPTIONS_MAX) next.push('');
-    setOptions(next);
-  };
+/** What an edited message said before. */
+function History({ message, onClose }: { message: Message; onClose: () => void }) {
+  const [items, setItems] = useState<{ content: string; at: string }[] | null>(null);
+  useEffect(() => {
+    void attempt(async () => setItems((await echo.rest.get('/api/v1/messages/{id}/edits', { path: { id: message.id } })).items));
+  }, []);
   return (
-    <Dialog title="New poll" onClose={onClose}>
-      <form class="form" onSubmit={(event) => (event.preventDefault(), void create())}>
-        <Field label="Question" value={question} onInput={setQuestion} maxLength={300} autofocus />
-        {options.map((option, index) => (
-          <Field key={index} label={`Answer ${index + 1}`} value={option} onInput={(text) => change(index, text)} maxLength={100} />
+    <Dialog title="Earlier versions" onClose={onClose}>
+      {items === null && <Loading what="Loading" />}
+      <ul class="scheduled">
+        {items?.map((one) => (
+          <li key={one.at}>
+            <p class="setting-about">until {moment(one.at)}</p>
+            <p dir="auto">{one.content}</p>
+          </li>
         ))}
-        <label class="checkbox">
-          <input type="checkbox" checked={multiple} onChange={(event) => setMultiple(event.currentTarget.checked)} />
-          More than one answer may be chosen
-        </label>
-        <div class="dialog-acts">
-          <Button onClick={onClose}>Cancel</Button>
-          <Button kind="primary" type="submit" disabled={question.trim() === '' || filled.length < 2}>
-            Send
-          </Button>
-        </div>
-      </form>
+      </ul>
     </Dialog>
   );
 }
-
-/** While somebody types, the others learn it this often. */
-const TYPING_EVERY_MS = 4_000;
-const TEXT_CHARS_MAX = 10_000;
-
-function Composer({ conversation, replyTo, setReplyTo, editing, setEditing }: { conversation: Talk } & Writing) {
-  const { id } = conversation;
-  const [edited, setEdited] = useState('');
-  const text = editing ? edited : (drafts.value.get(id) ?? '');
-  const setText = (value: string) => (editing ? setEdited(value) : setDraft(id, value));
-  const [unblocking, setUnblocking] = useState(false);
-  const [polling, setPolling] = useState(false);
-  const box = useRef<HTMLTextAreaElement>(null);
-  const typedAt = useRef(0);
-  const partner = other(conversation);
-
-  useEffect(() => {
-    if (editing) setEdited(editing.content ?? '');
-    if (editing || replyTo) box.current?.focus();
-  }, [editing, replyTo]);
-  useEffect(() => {
-    // On a phone this would bring up the keyboard at once.
-    if (matchMedia('(pointer: fine)').matches) box.current?.focus();
-    return () => {
-      if (typedAt.current > 0) echo.typing(id, false);
-    };
-  }, []);
-  useLayoutEffect(() => {
-    const area = box.current;
-    if (area === null) return;
-    area.style.height = 'auto';
-    area.style.height = `${Math.min(area.scrollHeight, innerHeight * 0.35)}px`;
-  }, [text]);
-
-  const typed = (value: string) => {
-    setText(value);
-    if (editing) return;
-    if (value.trim() === '') return stopped();
-    if (Date.now() - typedAt.current < TYPING_EVERY_MS) return;
-    typedAt.current = Date.now();
-    echo.typing(id, true);
-  };
-  const stopped = () => {
-    if (typedAt.current > 0) echo.typing(id, false);
-    typedAt.current = 0;
-  };
-  const cancel = () => {
-    setEditing(null);
-    setReplyTo(null);
-  };
-  const submit = async () => {
-    const content = text.trim();
-    if (content === '') return;
-    if (editing) {
-      if (content === editing.content || (await edit(editing, content))) cancel();
-      return;
-    }
-    setText('');
-    void loadNewest(id);
-    stopped();
-    setReplyTo(null);
-    await say(id, content, replyTo?.id ?? null);
-  };
-  const keys = (event: KeyboardEvent) => {
-    if (event.key === 'Escape' && (editing || replyTo)) {
-      event.preventDefault();
-      cancel();
-    }
-    if (event.key === 'ArrowUp' && text === '' && !editing) {
-      const own = thread(id).peek().messages.findLast((message) => message.sender_id === me() && message.type === 'text' && !message.deleted_at);
-      if (own) {
-        event.preventDefault();
-        setEditing(own);
-      }
-    }
-    // A phone's Enter is a new line: it has a button beside it.
-    if (event.key !== 'Enter' || event.shiftKey || event.isComposing || !matchMedia('(pointer: fine)').matches) return;
-    event.preventDefault();
-    void submit();
-  };
-
-  if (partner !== null && blocked.value.has(partner))
-    return (
-      <footer class="composer composer-note">
-        <span>You have blocked {nameOf(partner)}.</span>
-        <Button onClick={() => setUnblocking(true)}>Unblock</Button>
-        {unblocking && (
-          <Confirm
-            title={`Unblock ${nameOf(partner)}?`}
-            text="They can write to you again."
-            act="Unblock"
-            onAct={() => attempt(() => setBlocked(partner, false))}
-            onClose={() => setUnblocking(false)}
-          />
-        )}
-      </footer>
-    );
-  const about = editing ?? replyTo;
-  return (
-    <footer class="composer">
-      {polling && <NewPoll conversation={id} onClose={() => setPolling(false)} />}
-      {about && (
-        <div class="composer-about">
-          <Icon name={editing ? 'edit' : 'reply'} />
-          <span class="composer-about-text">
-            <strong>{editing ? 'Edit message' : `Reply to ${nameOf(about.sender_id)}`}</strong>
-            <span dir="auto">{excerpt(about.content, about.type)}</span>
-          </span>
-          <IconButton name="close" label={editing ? 'Cancel the edit' : 'Cancel the reply'} onClick={cancel} />
-        </div>
-      )}
-      <form class="composer-line" onSubmit={(event) => (event.preventDefault(), void submit())}>
-        {has('PUT /api/v1/messages/{id}/vote') && !editing && <IconButton name="poll" label="New poll" onClick={() => setPolling(true)} />}
-        <textarea
-          ref={box}
-          class="composer-input"
-          aria-label={editing ? 'New text of the message' : 'Message'}
-          placeholder="Write a message"
-          rows={1}
-          dir="auto"
-          maxLength={TEXT_CHARS_MAX}
-          value={text}
-          onInput={(event) => typed(event.currentTarget.value)}
-          onKeyDown={keys}
-          onBlur={stopped}
-        />
-        <button class="send" type="submit" aria-label={editing ? 'Save the edit' : 'Send'} title={editing ? 'Save' : 'Send'} disabled={text.trim() === ''}>
-          <Icon name={editing ? 'sent' : 'send'} />
-        </button>
-      </form>
-    </footer>
-  );
-}
-

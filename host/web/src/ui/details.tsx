@@ -8,8 +8,10 @@ import { blocked, contacts, nameOf, need, people, setBlocked, setContact } from 
 import { go } from '../state/route.js';
 import { isMuted, keep, loadConversation, markUnread, other } from '../state/talk.js';
 import { Icon, type IconName } from './icons.js';
+import { Invites } from './invites.js';
 import { PersonRow, usePeopleSearch } from './new.js';
 import { Button, Confirm, Dialog, Field, Loading, Menu, PersonAvatar, type MenuItem } from './parts.js';
+import { ReportDialog } from './report.js';
 import { ConversationAvatar, titleOf } from './sidebar.js';
 
 type Settings = { muted_until?: string; archived?: boolean; pinned?: boolean; disappearing_after?: number };
@@ -96,6 +98,7 @@ function People({ conversation }: { conversation: Conversation }) {
   const [items, setItems] = useState<Participant[] | null>(null);
   const [adding, setAdding] = useState(false);
   const [renaming, setRenaming] = useState(false);
+  const [inviting, setInviting] = useState(false);
   const [removing, setRemoving] = useState<string | null>(null);
   const { id, role } = conversation;
   const manages = role === 'owner' || role === 'admin';
@@ -132,6 +135,11 @@ function People({ conversation }: { conversation: Conversation }) {
             <Button kind="quiet" onClick={() => setAdding(true)}>
               Add
             </Button>
+            {has('POST /api/v1/messages/conversations/{id}/invites') && (
+              <Button kind="quiet" onClick={() => setInviting(true)}>
+                Invite
+              </Button>
+            )}
           </span>
         )}
       </header>
@@ -149,6 +157,7 @@ function People({ conversation }: { conversation: Conversation }) {
         ))}
       </ul>
       {adding && <Add conversation={conversation} known={items?.map((one) => one.user_id) ?? []} onClose={() => (setAdding(false), void attempt(load))} />}
+      {inviting && <Invites conversation={conversation} onClose={() => setInviting(false)} />}
       {renaming && <Rename conversation={conversation} onClose={() => setRenaming(false)} />}
       {removing && (
         <Confirm
@@ -219,7 +228,7 @@ function Rename({ conversation, onClose }: { conversation: Conversation; onClose
 }
 
 function Ends({ conversation, partner }: { conversation: Conversation; partner: string | null }) {
-  const [asking, setAsking] = useState<'block' | 'leave' | null>(null);
+  const [asking, setAsking] = useState<'block' | 'leave' | 'report' | null>(null);
   const { id } = conversation;
   const isBlocked = partner !== null && blocked.value.has(partner);
   const block = () => attempt(() => setBlocked(partner!, !isBlocked), isBlocked ? 'Unblocked' : 'Blocked');
@@ -242,6 +251,12 @@ function Ends({ conversation, partner }: { conversation: Conversation; partner: 
           <span>{isBlocked ? `Unblock ${nameOf(partner)}` : `Block ${nameOf(partner)}`}</span>
         </button>
       )}
+      {partner !== null && partner !== me() && has('POST /api/v1/users/reports') && (
+        <button class="setting danger" type="button" onClick={() => setAsking('report')}>
+          <Icon name="flag" />
+          <span>Report {nameOf(partner)}</span>
+        </button>
+      )}
       {partner === null && (
         <button class="setting danger" type="button" onClick={() => setAsking('leave')}>
           <Icon name="leave" />
@@ -257,6 +272,7 @@ function Ends({ conversation, partner }: { conversation: Conversation; partner: 
           onClose={() => setAsking(null)}
         />
       )}
+      {asking === 'report' && <ReportDialog about={{ user_id: partner! }} who={nameOf(partner!)} onClose={() => setAsking(null)} />}
       {asking === 'leave' && (
         <Confirm title="Leave the group?" text="You get nothing more from it. Only somebody who is in it can add you again." act="Leave" onAct={leave} onClose={() => setAsking(null)} />
       )}

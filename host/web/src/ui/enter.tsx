@@ -175,12 +175,20 @@ function Code({ phone, registration, onBack }: { phone: string; registration: Re
 function SignIn() {
   const [phone, setPhone] = useState('');
   const [password, setPassword] = useState('');
+  const [totp, setTotp] = useState<string | null>(null);
   const [tried, setTried] = useState(false);
   const { busy, problem, submit, field } = useSubmit();
   const send = () => {
     setTried(true);
     if (phoneError(phone) !== null) return;
-    void submit(() => echo.signIn({ phone: phoneOf(phone), password, device: thisDevice() }));
+    void submit(async () => {
+      try {
+        await echo.signIn({ phone: phoneOf(phone), password, device: thisDevice(), ...(totp ? { totp: totp.trim() } : {}) });
+      } catch (error) {
+        if (!(error instanceof Problem) || error.code !== 'totp_required') throw error;
+        setTotp('');
+      }
+    });
   };
   return (
     <form class="form" onSubmit={(event) => (event.preventDefault(), send())} noValidate>
@@ -198,7 +206,10 @@ function SignIn() {
         required
       />
       <Field label="Password" type="password" autocomplete="current-password" value={password} onInput={setPassword} error={field('password')} required />
-      <Button kind="primary" type="submit" busy={busy} disabled={password === ''}>
+      {totp !== null && (
+        <Field label="Code" value={totp} onInput={setTotp} hint="Of the app that shows your sign-in codes, or one of your recovery codes." autocomplete="one-time-code" maxLength={32} autofocus required />
+      )}
+      <Button kind="primary" type="submit" busy={busy} disabled={password === '' || totp === ''}>
         Sign in
       </Button>
       <p class="form-foot">

@@ -143,7 +143,7 @@ export function Field({ label, value, onInput, type = 'text', hint, error, autoc
 }
 
 /** A modal dialog: the browser keeps the focus inside, and Escape closes it. */
-export function Dialog({ title, onClose, children }: { title: string; onClose: () => void; children: ComponentChildren }) {
+export function Dialog({ title, onClose, children, wide }: { title: string; onClose: () => void; children: ComponentChildren; wide?: boolean }) {
   const element = useRef<HTMLDialogElement>(null);
   const id = useId();
   useEffect(() => {
@@ -151,10 +151,12 @@ export function Dialog({ title, onClose, children }: { title: string; onClose: (
   }, []);
   const outside = (event: MouseEvent) => event.target === element.current && onClose();
   return (
-    <dialog ref={element} class="dialog" aria-labelledby={id} onClose={onClose} onClick={outside}>
+    <dialog ref={element} class={wide ? 'dialog dialog-wide' : 'dialog'} aria-labelledby={id} onClose={onClose} onClick={outside}>
       <div class="dialog-body">
         <header class="dialog-head">
-          <h2 id={id}>{title}</h2>
+          <h2 id={id} dir="auto">
+            {title}
+          </h2>
           <IconButton name="close" label="Close" onClick={onClose} />
         </header>
         {children}

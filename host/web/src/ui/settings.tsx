@@ -10,8 +10,11 @@ import { loadPrivacy, loadProfile, privacy, profile, saveProfile, savePrivacy } 
 import { setStarred } from '../state/extras.js';
 import { jump } from '../state/talk.js';
 import { theme, type Theme } from '../state/theme.js';
+import { AccountSection } from './account.js';
 import { Icon, type IconName } from './icons.js';
+import { NotificationSettings } from './notification-settings.js';
 import { Avatar, Button, Confirm, Empty, Field, Loading, PersonAvatar } from './parts.js';
+import { SecondFactor } from './second-factor.js';
 import { excerpt } from './sidebar.js';
 import { ago } from './times.js';
 
@@ -21,8 +24,11 @@ const SECTIONS: { id: string; title: string; icon: IconName; about: string; view
   { id: 'starred', title: 'Starred messages', icon: 'star', about: 'What you want to find again', view: Starred, needs: 'GET /api/v1/messages/starred' },
   { id: 'blocked', title: 'Blocked people', icon: 'block', about: 'Who cannot write to you', view: BlockedList },
   { id: 'devices', title: 'Devices', icon: 'device', about: 'Where you are signed in', view: Devices },
+  { id: 'notifications', title: 'Notifications', icon: 'bell', about: 'Of what, and when not', view: NotificationSettings },
+  { id: 'second-factor', title: 'Second factor', icon: 'shield', about: 'Codes of an app when you sign in', view: SecondFactor, needs: 'POST /api/v1/auth/totp' },
   { id: 'password', title: 'Password', icon: 'key', about: 'Choose another one', view: Password },
   { id: 'appearance', title: 'Appearance', icon: 'sun', about: 'Light or dark', view: Appearance },
+  { id: 'account', title: 'Account', icon: 'person', about: 'Who signed in, and its end', view: AccountSection, needs: 'GET /api/v1/auth/login-history' },
 ];
 
 export function Settings({ section }: { section: string }) {

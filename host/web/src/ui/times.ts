@@ -38,3 +38,8 @@ export function ago(iso: string): string {
   if (minutes < 24 * 60) return `${Math.floor(minutes / 60)} h ago`;
   return short(iso);
 }
+
+const dayAndTime = new Intl.DateTimeFormat(undefined, { weekday: 'short', day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit' });
+
+/** A day and a time that may lie ahead. */
+export const moment = (iso: string): string => dayAndTime.format(new Date(iso));

@@ -1,0 +1,50 @@
+// Notifications: what the server sends to devices, and what this browser shows while Echo is open in another tab.
+
+import type { Message } from '@echo/client';
+import { signal } from '@preact/signals';
+import { echo } from './echo.js';
+import { nameOf } from './people.js';
+import { go } from './route.js';
+
+export interface Preferences {
+  messages: 'all' | 'mentions' | 'none';
+  previews: boolean;
+  quiet_hours: { start: string; end: string; timezone: string } | null;
+}
+
+export const PREFERENCES = '/api/v1/notifications/preferences';
+export const preferences = signal<Preferences | null>(null);
+
+export async function loadPreferences(): Promise<void> {
+  preferences.value = await echo.rest.call<Preferences>('GET', PREFERENCES);
+}
+
+export async function savePreferences(change: Partial<Preferences>): Promise<void> {
+  preferences.value = await echo.rest.call<Preferences>('PUT', PREFERENCES, { body: { ...preferences.peek(), ...change } });
+}
+
+const KEY = 'echo:alerts';
+
+/** Whether this browser shows new messages while the page is not looked at. */
+export const alerts = signal(localStorage.getItem(KEY) === 'on' && typeof Notification !== 'undefined' && Notification.permission === 'granted');
+
+export const canAlert = (): boolean => typeof Notification !== 'undefined';
+
+export async function setAlerts(on: boolean): Promise<boolean> {
+  const allowed = on && (await Notification.requestPermission()) === 'granted';
+  alerts.value = allowed;
+  localStorage.setItem(KEY, allowed ? 'on' : 'off');
+  return allowed === on;
+}
+
+/** Of somebody else, in a conversation that is not muted. */
+export function alertOf(message: Message, text: string): void {
+  if (!alerts.peek() || document.visibilityState === 'visible') return;
+  const show = preferences.peek()?.previews === false ? 'New message' : text;
+  const shown = new Notification(nameOf(message.sender_id), { body: show, tag: message.conversation_id, icon: '/icon.svg' });
+  shown.onclick = () => {
+    window.focus();
+    go(`/c/${message.conversation_id}`);
+    shown.close();
+  };
+}
