@@ -403,14 +403,14 @@ impl Host {
     }
 }
 
-/// Redis, with this process's own while it is away, or that alone.
-/// Over all hosts where they share a Redis.
+/// Counted over all hosts where they share a Redis.
 fn open_rates(config: &Config) -> anyhow::Result<RateLimiter> {
     let Some(url) = config.cache.url.text() else { return Ok(RateLimiter::default()) };
     let rates = RedisRates::open(url, &config.cache.prefix).map_err(|reason| anyhow::anyhow!("cache.url: {reason}"))?;
     Ok(RateLimiter::shared(Arc::new(rates)))
 }
 
+/// Redis, with this process's own cache while it is away; or that alone.
 fn open_cache(config: &Config) -> anyhow::Result<Arc<dyn Cache>> {
     let CacheConfig { url, prefix, bytes_max } = &config.cache;
     let Some(url) = url.text() else { return Ok(Arc::new(MemoryCache::shared(*bytes_max))) };

@@ -97,6 +97,7 @@ const OUT: &[(&str, &str)] = &[
     ("powers", "capabilities"),
     ("rung", "notified"),
     ("shaky", "flaky"),
+    ("sound", "valid"),
     ("speaker", "owner"),
 ];
 

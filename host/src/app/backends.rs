@@ -1,4 +1,4 @@
-//! The backends of one host, and what each service gets of them.
+//! Connects the runtime to one host's backends: `Backends` gives each service its own.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use crate::store::conversations::{membership, roster_for};
 use crate::store::messages::{self, Emptied};
 use crate::store::words;
 use crate::words::words_of;
-use crate::{drafts, payload, rules};
+use crate::{payload, rules, send_request};
 
 /// Where the settings are missing, in seconds: 15 minutes and two days.
 const EDIT_WINDOW_S: u64 = 15 * 60;
@@ -20,7 +20,7 @@ const DELETE_WINDOW_S: u64 = 48 * 60 * 60;
 
 pub fn edit(request: &EditRequest) -> Result<Message, Error> {
     let me = caller()?.user_id;
-    drafts::check_content(&request.content)?;
+    send_request::check_content(&request.content)?;
     let mut message = seen_by(&me, &request.id)?;
     let now = time::now_us();
     if message.deleted_at.is_some() {

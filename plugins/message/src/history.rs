@@ -8,7 +8,7 @@ use crate::bindings::exports::echo::message::api::{
 };
 use crate::store::conversations::membership;
 use crate::store::messages::{self, Span};
-use crate::{drafts, rules};
+use crate::{rules, send_request};
 
 /// The direction goes with the cursor, so that the next page needs nothing else.
 const NEWEST_FIRST: u64 = 0;
@@ -64,7 +64,7 @@ pub fn edits(id: &str) -> Result<Edits, Error> {
 /// For other services, which know who may see what.
 pub fn previews(request: &PreviewsRequest) -> Result<Previews, Error> {
     let contents = messages::contents_of(&request.ids, time::now_us())?;
-    let items = contents.into_iter().map(|(message_id, content)| Preview { message_id, text: drafts::preview(content.as_deref()) });
+    let items = contents.into_iter().map(|(message_id, content)| Preview { message_id, text: send_request::preview(content.as_deref()) });
     Ok(Previews { items: items.collect() })
 }
 

@@ -6,22 +6,22 @@ mod bounds;
 mod changes;
 mod conversations;
 mod disappearing;
-mod drafts;
 mod emoji;
 mod erasure;
 mod history;
 mod invites;
 mod names;
-mod own;
 mod participants;
 mod payload;
 mod pins;
 mod polls;
+mod private_marks;
 mod reactions;
 mod receipts;
 mod rules;
 mod scheduled;
 mod search;
+mod send_request;
 mod sending;
 mod stars;
 mod store;
@@ -239,19 +239,19 @@ impl api::Guest for Message {
     }
 
     fn get_draft(request: api::ConversationRequest) -> Result<api::Draft, Error> {
-        own::draft(&request.id)
+        private_marks::draft(&request.id)
     }
 
     fn set_draft(request: api::SetDraftRequest) -> Result<api::Draft, Error> {
-        own::set_draft(request)
+        private_marks::set_draft(request)
     }
 
     fn delete_draft(request: api::ConversationRequest) -> Result<(), Error> {
-        own::delete_draft(&request.id)
+        private_marks::delete_draft(&request.id)
     }
 
     fn set_unread(request: api::SetUnreadRequest) -> Result<(), Error> {
-        own::set_unread(&request)
+        private_marks::set_unread(&request)
     }
 
     fn mark_delivered(request: api::ReadRequest) -> Result<(), Error> {

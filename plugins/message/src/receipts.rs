@@ -16,7 +16,7 @@ use crate::history::seen_by;
 use crate::rules::{self, Shown};
 use crate::store::conversations::{membership, unread_count};
 use crate::store::receipts::{self, Marked, Reached, Step, Undelivered};
-use crate::{own, payload};
+use crate::{payload, private_marks};
 
 /// Why a receipt came to nothing.
 enum Stopped {
@@ -150,7 +150,7 @@ pub fn mark_read(request: &ReadRequest) -> Result<ReadState, Error> {
     let read_seq = until_it_holds(|| {
         let place = membership(&Database, id, &me)?.ok_or_else(rules::no_conversation)?;
         if place.marked_unread {
-            own::set_unread(&SetUnreadRequest { id: id.clone(), unread: false })?;
+            private_marks::set_unread(&SetUnreadRequest { id: id.clone(), unread: false })?;
         }
         let to = request.up_to_seq.min(place.last_seq);
         if to <= place.read_seq {

@@ -12,7 +12,7 @@ use crate::bindings::exports::echo::message::api::{
 use crate::bounds::{EXPIRING_TIME_LEFT_MS, SCHEDULED_AHEAD_MAX_S, SCHEDULED_MAX, SCHEDULED_PER_RUN};
 use crate::store::messages::sent_before;
 use crate::store::scheduled::{self, Scheduled};
-use crate::{drafts, sending};
+use crate::{send_request, sending};
 
 /// Sorts before every id.
 const FIRST_ID: &str = "00000000-0000-0000-0000-000000000000";
@@ -20,8 +20,8 @@ const FIRST_ID: &str = "00000000-0000-0000-0000-000000000000";
 pub fn schedule(request: ScheduleRequest) -> Result<ScheduledMessage, Error> {
     let me = caller()?.user_id;
     let (draft, send_at) = parts_of(request);
-    drafts::check(&draft)?;
-    let content_hash = drafts::fingerprint(&draft);
+    send_request::check(&draft)?;
+    let content_hash = send_request::fingerprint(&draft);
     if let Some(before) = scheduled::of_client_id(&me, &draft.client_message_id)? {
         return again(before, &content_hash);
     }
@@ -75,7 +75,7 @@ pub fn update(request: &UpdateScheduledRequest) -> Result<ScheduledMessage, Erro
         if before.draft.type_ == MessageType::Poll {
             return Err(Error::invalid_field("content", "not_for_type", "a poll has its question instead"));
         }
-        drafts::check_content(content)?;
+        send_request::check_content(content)?;
     }
     request.send_at.map_or(Ok(()), |send_at| check_time(send_at, time::now_us()))?;
     transaction(|tx| {

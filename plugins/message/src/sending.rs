@@ -14,7 +14,7 @@ use crate::bindings::exports::echo::message::api::{Message, MessageStatus, NewPo
 use crate::bounds::TRIES_MAX;
 use crate::store::conversations::{Roster, roster_for, who_may_see_typing};
 use crate::store::{messages, polls};
-use crate::{disappearing, drafts, names, payload, rules};
+use crate::{disappearing, names, payload, rules, send_request};
 
 /// Why a try came to nothing.
 enum Stopped {
@@ -39,13 +39,13 @@ impl From<Error> for Stopped {
 
 pub fn send(draft: SendRequest) -> Result<Message, Error> {
     let sender = caller()?.user_id;
-    drafts::check(&draft)?;
+    send_request::check(&draft)?;
     send_as(sender, draft, &|_| Ok(()))
 }
 
 /// As this person, who need not be calling, with something more in the transaction that sends.
 pub fn send_as(sender: String, draft: SendRequest, beside: &dyn Fn(&Transaction) -> Result<(), Error>) -> Result<Message, Error> {
-    let fingerprint = drafts::fingerprint(&draft);
+    let fingerprint = send_request::fingerprint(&draft);
     let mut message = new_message(draft, sender);
     for _ in 0..TRIES_MAX {
         match try_to_send(&mut message, &fingerprint, beside) {

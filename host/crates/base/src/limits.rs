@@ -248,7 +248,7 @@ const _: () = assert!(SQL_BACKFILL_LEASE_MS > 2 * SQL_BACKFILL_TIMEOUT_MS * SQL_
 /// One text or blob of a service, and one row of it as it is stored, in bytes; also what a statement makes on its way. Inside one of its
 /// functions SQLite cannot be interrupted: how long one may take follows from this.
 pub const SQL_VALUE_BYTES_MAX: usize = 256 * 1024;
-/// ... and one of the host's own tables (an effect with its payload and its users).
+/// A value in one of the host's own tables (an effect with its payload and its users).
 pub const SQLITE_HOST_VALUE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// The pattern of a LIKE, and the set of characters that `trim` takes away, in bytes.
 pub const SQL_LIKE_PATTERN_BYTES_MAX: usize = 1_000;
@@ -297,7 +297,7 @@ pub const SQLITE_STATEMENT_KEPT_BYTES_MAX: usize = 8 * 1024;
 /// A caller that writes many rows yields after so many.
 pub const SQLITE_ROWS_AT_ONCE: usize = 64;
 /// After so many microseconds in one statement, other threads take over the tasks of its thread.
-pub const SQLITE_HAND_OVER_US: u64 = 10_000;
+pub const SQLITE_TASKS_GIVEN_AFTER_US: u64 = 10_000;
 /// A service's statement whose last runs were quick runs on the caller's thread. After so many microseconds there, if it has also called the progress
 /// handler so often (else it may only have waited for a processor), it is interrupted and runs again on a worker thread; after the second time always.
 pub const SQLITE_IN_PLACE_US: u64 = 5_000;
@@ -310,7 +310,7 @@ pub const SQLITE_THREAD_IDLE_MS: u64 = 10_000;
 /// How much longer than a statement's time-out its caller waits for the thread that runs it, in milliseconds; then it is answered without it.
 pub const SQLITE_ANSWER_MARGIN_MS: u64 = 250;
 /// How long a statement waits for another thread to take over its thread's tasks, in milliseconds.
-pub const SQLITE_HANDOVER_MS: u64 = 100;
+pub const SQLITE_TASKS_GIVEN_WAIT_MS: u64 = 100;
 /// A service's statement that took no longer than this, in calls of the progress handler and in microseconds, counts as quick and runs in place; one that
 /// took longer runs on a worker thread for so many times.
 pub const SQLITE_QUICK_CHECKS: u64 = 5;
@@ -691,7 +691,7 @@ const _: () = assert!(DESCRIPTORS_RESERVED as usize > 2 * (ADMIN_CONNECTIONS_MAX
 const _: () = assert!(BODY_BYTES_MAX <= BODIES_USER_BYTES_MAX && BODIES_USER_BYTES_MAX < BODIES_ADDRESS_BYTES_MAX);
 const _: () = assert!(HTTP2_HEAD_BYTES_MAX as usize > HTTP_BUFFER_BYTES_MAX);
 const _: () = assert!(READY_ANSWER_MS > READY_CHECK_TIMEOUT_MS);
-const _: () = assert!(SQLITE_IN_PLACE_CHECKS > SQLITE_QUICK_CHECKS && SQLITE_IN_PLACE_US < SQLITE_HAND_OVER_US);
+const _: () = assert!(SQLITE_IN_PLACE_CHECKS > SQLITE_QUICK_CHECKS && SQLITE_IN_PLACE_US < SQLITE_TASKS_GIVEN_AFTER_US);
 const _: () = assert!(SQL_VALUE_BYTES_MAX < SQLITE_HOST_VALUE_BYTES_MAX && SQL_VALUE_BYTES_MAX > 2 * SQL_STATEMENT_BYTES_MAX);
 // An open breaker lets no further calls through: the version must be judged by those before.
 const _: () = assert!(PROBATION_CALLS_MIN < BREAKER_CALLS_MIN as u64);

@@ -9,13 +9,13 @@ use http::uri::Authority;
 use http::{HeaderValue, StatusCode, Version};
 
 use super::Problem;
-use super::framing::SaidTwice;
+use super::framing::AmbiguousLength;
 use super::request::fresh_id;
 
 /// Puts the authority of the request's target into `Host`. Errors: 400 without a host (but in HTTP/1.0), with two, or with a malformed one, and for a request
 /// with two lengths: its end is uncertain, so its connection is closed.
 pub(super) fn resolve_host(request: &mut Request) -> Result<(), Problem> {
-    if request.extensions().get::<SaidTwice>().is_some() {
+    if request.extensions().get::<AmbiguousLength>().is_some() {
         let detail = "Content-Length and Transfer-Encoding both say how long the request is";
         let problem = Problem::new(StatusCode::BAD_REQUEST, "unreadable", detail);
         return Err(problem.with(CONNECTION, HeaderValue::from_static("close")));

@@ -33,7 +33,7 @@ pub enum CallOutcome {
     Neutral,
 }
 
-/// The right to make one call. Dropped without a outcome (the client went away), it counts as `Neutral`.
+/// The right to make one call. Dropped without an outcome (the client went away), it counts as `Neutral`.
 pub struct Permit<'a> {
     breaker: &'a Breaker,
     route: usize,

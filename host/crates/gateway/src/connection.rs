@@ -15,7 +15,7 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use super::connection_limits::ConnectionPermit;
-use super::framing::{Lines, Twice};
+use super::framing::{AmbiguousLengths, HeadScanner};
 use echo_base::limits;
 
 /// Plain or encrypted.
@@ -42,7 +42,7 @@ pub struct HttpConnection {
     /// Read while finding out the protocol, and not given to hyper yet.
     first: Vec<u8>,
     /// Of HTTP/1.1.
-    lines: Lines,
+    lines: HeadScanner,
     /// The client has closed its side.
     is_read: bool,
     /// Something was read and nothing written since.
@@ -79,7 +79,7 @@ impl HttpConnection {
             _permit: permit,
             shutdown,
             first: Vec::new(),
-            lines: Lines::default(),
+            lines: HeadScanner::default(),
             is_read: false,
             is_answer_held: false,
             is_http1: true,
@@ -106,8 +106,8 @@ impl HttpConnection {
     }
 
     /// Whether a request says twice how long it is.
-    pub fn twice(&self) -> Twice {
-        self.lines.twice()
+    pub fn ambiguous(&self) -> AmbiguousLengths {
+        self.lines.ambiguous()
     }
 
     fn poll_preface(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {

@@ -1,4 +1,4 @@
-//! Requests of HTTP/1.1 that say twice how long they are, by Content-Length and by Transfer-Encoding (RFC 9112, section 6.3): what stands before this
+//! Against request smuggling (RFC 9112, sections 6.3 and 11.2): finds HTTP/1.1 requests with both Content-Length and Transfer-Encoding. What stands before this
 //! host may go by the other one and take a part of the request for the next. hyper goes by Transfer-Encoding and takes Content-Length away before
 //! anybody has seen it, so the lines are looked at as they come.
 
@@ -10,26 +10,26 @@ use memchr::memchr;
 const CONTENT_LENGTH: &[u8] = b"content-length:";
 const TRANSFER_ENCODING: &[u8] = b"transfer-encoding:";
 
-/// An extension of a request that says it twice.
+/// An extension of a request that has both.
 #[derive(Clone, Copy, Debug)]
-pub struct SaidTwice;
+pub struct AmbiguousLength;
 
 /// Whether a head with both came and no chunked request has been seen since.
 #[derive(Clone, Debug, Default)]
-pub struct Twice(Arc<AtomicBool>);
+pub struct AmbiguousLengths(Arc<AtomicBool>);
 
-impl Twice {
+impl AmbiguousLengths {
     /// For a request with Transfer-Encoding.
     pub fn take(&self) -> bool {
         self.0.swap(false, Ordering::Relaxed)
     }
 }
 
-/// The lines of one connection. Where bodies begin is not known here: a body that holds such a head makes a chunked request after it suspicious too,
+/// Reads the lines of one connection. Where bodies begin is not known here: a body that holds such a head makes a chunked request after it suspicious too,
 /// which is answered 400 and sent again on another connection.
 #[derive(Debug, Default)]
-pub struct Lines {
-    twice: Twice,
+pub struct HeadScanner {
+    ambiguous: AmbiguousLengths,
     /// How the line that is coming begins.
     begin: [u8; TRANSFER_ENCODING.len()],
     length: usize,
@@ -37,9 +37,9 @@ pub struct Lines {
     has_encoding: bool,
 }
 
-impl Lines {
-    pub fn twice(&self) -> Twice {
-        self.twice.clone()
+impl HeadScanner {
+    pub fn ambiguous(&self) -> AmbiguousLengths {
+        self.ambiguous.clone()
     }
 
     pub fn read(&mut self, mut bytes: &[u8]) {
@@ -64,7 +64,7 @@ impl Lines {
             b"" | b"\r" => {
                 let (has_length, has_encoding) = (std::mem::take(&mut self.has_length), std::mem::take(&mut self.has_encoding));
                 if has_length && has_encoding {
-                    self.twice.0.store(true, Ordering::Relaxed);
+                    self.ambiguous.0.store(true, Ordering::Relaxed);
                 }
             }
             _ if is(CONTENT_LENGTH) => self.has_length = true,
@@ -82,10 +82,10 @@ mod tests {
     fn a_head_with_both_is_seen_however_it_comes() {
         let check = |text: &str, expect: bool| {
             for size in [1, 2, 7, text.len()] {
-                let mut lines = Lines::default();
+                let mut lines = HeadScanner::default();
                 text.as_bytes().chunks(size).for_each(|some| lines.read(some));
-                assert_eq!(lines.twice().take(), expect, "{text:?} in pieces of {size}");
-                assert!(!lines.twice().take(), "once");
+                assert_eq!(lines.ambiguous().take(), expect, "{text:?} in pieces of {size}");
+                assert!(!lines.ambiguous().take(), "once");
             }
         };
         let (length, encoding) = ("Content-Length: 5\r\n", "TRANSFER-encoding: chunked\r\n");

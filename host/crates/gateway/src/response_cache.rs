@@ -41,7 +41,7 @@ impl ResponseCache {
 
     /// The key under which the response is cached, or will be. None for a request that was not seen before: a response is cached from the second request on.
     pub fn key_of(&self, request: &RequestKey<'_>) -> Option<String> {
-        self.doorkeeper.knows(request).then(|| request.key())
+        self.doorkeeper.note_seen(request).then(|| request.key())
     }
 
     /// None also where the cache cannot be reached.
@@ -82,7 +82,7 @@ impl Default for Doorkeeper {
 
 impl Doorkeeper {
     /// Whether this request was seen before, and notes it.
-    fn knows(&self, request: impl Hash) -> bool {
+    fn note_seen(&self, request: impl Hash) -> bool {
         let hash = self.hasher.hash_one(request) as usize;
         let (word, bit) = (&self.bits[(hash / 64) % self.bits.len()], 1 << (hash % 64));
         if word.fetch_or(bit, Relaxed) & bit != 0 {
@@ -233,9 +233,9 @@ mod tests {
     #[test]
     fn the_doorkeeper_forgets_before_it_takes_too_much_for_known() {
         let doorkeeper = Doorkeeper::default();
-        assert!(!doorkeeper.knows("a") && doorkeeper.knows("a"));
+        assert!(!doorkeeper.note_seen("a") && doorkeeper.note_seen("a"));
         let new = 4 * limits::RESPONSE_DOORKEEPER_KEYS;
-        let mistaken = (0..new).filter(|number| doorkeeper.knows(number.to_string())).count();
+        let mistaken = (0..new).filter(|number| doorkeeper.note_seen(number.to_string())).count();
         assert!(mistaken < new / 8, "{mistaken} of {new}");
     }
 

@@ -29,7 +29,7 @@ use super::answering::{Answering, End};
 use super::bare_answer::BareAnswer;
 use super::connection::{HttpConnection, Protocol};
 use super::connection_limits::{ConnectionLimits, ConnectionPermit, LimitReached};
-use super::framing::{SaidTwice, Twice};
+use super::framing::{AmbiguousLength, AmbiguousLengths};
 use super::head_timer::HeadTimer;
 use super::http2::{self, Http2Bounds};
 use super::tls::Tls;
@@ -208,7 +208,7 @@ impl<R: Answering> Serving<R> {
 
     async fn http1(mut self, connection: HttpConnection, timer: HeadTimer) -> End {
         self.http1.timer(timer);
-        let service = service_fn(caller(self.router, self.peer, Some(connection.twice())));
+        let service = service_fn(caller(self.router, self.peer, Some(connection.ambiguous())));
         let mut served = self.http1.serve_connection(TokioIo::new(connection), service).with_upgrades();
         // What ends a connection (a client that went away, a head that is none) concerns that client alone; requests are logged by the edge.
         let ended = tokio::select! {
@@ -241,16 +241,16 @@ impl<R: Answering> Serving<R> {
 fn caller<R: Answering>(
     router: R,
     peer: SocketAddr,
-    twice: Option<Twice>,
+    ambiguous: Option<AmbiguousLengths>,
 ) -> impl Fn(http::Request<hyper::body::Incoming>) -> R::Future + Send + Unpin + 'static {
     let router = RefCell::new(router);
     move |mut request| {
         request.extensions_mut().insert(PeerAddress(peer));
-        if let Some(twice) = &twice
+        if let Some(ambiguous) = &ambiguous
             && request.headers().contains_key(TRANSFER_ENCODING)
-            && twice.take()
+            && ambiguous.take()
         {
-            request.extensions_mut().insert(SaidTwice);
+            request.extensions_mut().insert(AmbiguousLength);
         }
         router.borrow_mut().call(request.map(Body::new))
     }

@@ -84,10 +84,10 @@ impl Announcer {
             if noted.is_empty() {
                 return Ok(());
             }
-            let heard = (self.queue.has_subscribers(CONNECTED).await?, self.queue.has_subscribers(DISCONNECTED).await?);
+            let subscribed = (self.queue.has_subscribers(CONNECTED).await?, self.queue.has_subscribers(DISCONNECTED).await?);
             let has_subscribers = |noted: &&Noted| match noted.change {
-                Change::Connected(_) => heard.0,
-                Change::Disconnected(_) => heard.1,
+                Change::Connected(_) => subscribed.0,
+                Change::Disconnected(_) => subscribed.1,
             };
             let events: Vec<Event> = noted.iter().filter(has_subscribers).map(Noted::event).collect();
             if !events.is_empty() {
@@ -118,7 +118,7 @@ mod tests {
     use echo_capabilities::sql::sqlite::Durability;
 
     #[tokio::test]
-    async fn what_nobody_writes_down_does_not_grow_without_end() {
+    async fn without_a_queue_what_is_noted_stays_within_its_bound() {
         let folder = tempfile::tempdir().unwrap();
         let feed = Arc::new(EmbeddedFeed::open(folder.path(), Durability::default()).await.unwrap());
         let queue = Arc::new(EmbeddedQueue::open(folder.path(), Durability::default()).await.unwrap());

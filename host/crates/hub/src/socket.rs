@@ -52,7 +52,7 @@ pub(super) struct Socket {
     calls: VecDeque<PendingCall>,
     /// The bytes of those, and of the one that is served; none while there are none, as most sockets are idle.
     held: Option<Box<Held>>,
-    /// ... of the one that is served.
+    /// The bytes of the frame that is served.
     running_bytes: usize,
     running: Option<BoxFuture<'static, Option<Utf8Bytes>>>,
     reading: Option<BoxFuture<'static, Result<FeedPage, FeedError>>>,

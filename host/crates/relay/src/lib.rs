@@ -151,7 +151,7 @@ impl Relay {
         let tick = Duration::from_millis(limits::RELAY_TICK_MS);
         let mut pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
         loop {
-            // Before looking, so that a commit during the look rings again.
+            // Read before the outbox is, so that a commit meanwhile notifies again.
             let ended = shutdown.is_cancelled();
             let began_at = tokio::time::Instant::now();
             self.begin_again_after_losses().await;
@@ -279,7 +279,7 @@ impl Relay {
                 Effect::Replace(replacement) => durable.push((position, FeedChange::Replace(replacement))),
             }
         }
-        // Devices before services: a person waits for the one, nobody sees the other.
+        // Pushes to devices first: people wait for them, and not for the events of services.
         if !durable.is_empty() {
             if self.release_at.is_none()
                 && durable.iter().any(|(_, change)| matches!(change, FeedChange::Push(Push { state: Some(_), .. })))

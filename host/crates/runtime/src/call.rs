@@ -65,7 +65,7 @@ pub async fn run_root(
     context: Arc<CallContext>,
 ) -> Result<Val, CallError> {
     // A call that has to replace a destroyed instance counts as long: else a client that makes a service trap would cost the serving threads.
-    let is_long = generation.pool.replaces_a_broken_one();
+    let is_long = generation.pool.take_credit_of_broken();
     let called = generation.clone();
     let call = Box::pin(async move { run(&called, export, &params, frame, context).await });
     long_calls.run(origin, &generation.exports[export].predictor, is_long, call).await

@@ -19,17 +19,17 @@ pub struct CpuMeter {
     limit: Duration,
     /// The thread's time when it entered the guest's code; none outside it, and while the guest is not measured.
     entered: Option<Duration>,
-    was_found: bool,
+    was_ticked: bool,
     is_measured: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum Find {
+pub enum Tick {
     /// Most calls see no tick, and hardly any sees two.
     First,
-    Again,
+    Later,
     /// The guest's CPU time for the call.
-    UsedUp,
+    BudgetUsed,
 }
 
 impl CpuMeter {
@@ -39,17 +39,17 @@ impl CpuMeter {
     }
 
     /// A tick interrupted the guest, which has left its code as for any call of the host.
-    pub fn found(&mut self) -> Find {
+    pub fn on_tick(&mut self) -> Tick {
         if self.used > self.limit {
-            return Find::UsedUp;
+            return Tick::BudgetUsed;
         }
-        if !self.was_found {
-            self.was_found = true;
-            return Find::First;
+        if !self.was_ticked {
+            self.was_ticked = true;
+            return Tick::First;
         }
         // Up to here it used no more than two ticks.
         self.is_measured = true;
-        Find::Again
+        Tick::Later
     }
 
     /// The guest's code is entered or left.
@@ -80,9 +80,9 @@ mod tests {
         }
     }
 
-    fn find(meter: &mut CpuMeter) -> Find {
+    fn find(meter: &mut CpuMeter) -> Tick {
         meter.crosses(CallHook::CallingHost);
-        let outcome = meter.found();
+        let outcome = meter.on_tick();
         meter.crosses(CallHook::ReturningFromHost);
         outcome
     }
@@ -92,14 +92,14 @@ mod tests {
         let mut meter = CpuMeter::default();
         meter.begin(LIMIT);
         meter.crosses(CallHook::CallingWasm);
-        for found in [Find::First, Find::Again] {
+        for found in [Tick::First, Tick::Later] {
             work();
             assert_eq!(find(&mut meter), found, "not measured yet");
         }
         work();
-        assert_eq!(find(&mut meter), Find::UsedUp);
+        assert_eq!(find(&mut meter), Tick::BudgetUsed);
         meter.begin(LIMIT);
-        assert_eq!(find(&mut meter), Find::First, "another call begins anew");
+        assert_eq!(find(&mut meter), Tick::First, "another call begins anew");
     }
 
     #[test]
@@ -107,15 +107,15 @@ mod tests {
         let mut meter = CpuMeter::default();
         meter.begin(LIMIT);
         meter.crosses(CallHook::CallingWasm);
-        for found in [Find::First, Find::Again, Find::Again] {
+        for found in [Tick::First, Tick::Later, Tick::Later] {
             assert_eq!(find(&mut meter), found);
         }
         meter.crosses(CallHook::CallingHost);
         work();
         meter.crosses(CallHook::ReturningFromHost);
-        assert_eq!(find(&mut meter), Find::Again);
+        assert_eq!(find(&mut meter), Tick::Later);
         // Nor is a wait of the thread.
         std::thread::sleep(2 * LIMIT);
-        assert_eq!(find(&mut meter), Find::Again);
+        assert_eq!(find(&mut meter), Tick::Later);
     }
 }

@@ -4,7 +4,7 @@ use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::call::CallFrame;
-use super::cpu::{CpuMeter, Find};
+use super::cpu::{CpuMeter, Tick};
 use super::stdout::LogLines;
 use echo_base::limits;
 use echo_capabilities::guest::Guest;
@@ -47,11 +47,11 @@ pub fn new_store(engine: &wasmtime::Engine, guest: Guest, memory_bytes_max: u64)
 /// A tick passed since the guest was entered or last yielded: ends it if its time is used up, else lets other tasks run.
 fn on_tick(mut context: StoreContextMut<'_, InstanceState>) -> wasmtime::Result<UpdateDeadline> {
     let InstanceState { cpu, guest, .. } = context.data_mut();
-    match cpu.found() {
+    match cpu.on_tick() {
         // Other calls of its service wait for its transaction; hardly any call sees a second tick.
-        Find::First if guest.transaction.is_some() => Ok(UpdateDeadline::Continue(1)),
-        Find::First | Find::Again => Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))),
-        Find::UsedUp => Err(Exhausted::Cpu.into()),
+        Tick::First if guest.transaction.is_some() => Ok(UpdateDeadline::Continue(1)),
+        Tick::First | Tick::Later => Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))),
+        Tick::BudgetUsed => Err(Exhausted::Cpu.into()),
     }
 }
 

@@ -53,7 +53,7 @@ use engine::Engine;
 use gate::Gates;
 use long_calls::{LongCalls, Origin};
 use permissions::Permissions;
-use rollout::Following;
+use rollout::RolloutState;
 use versions::ServiceVersions;
 
 /// A success.
@@ -119,11 +119,11 @@ pub struct Runtime {
     catalogue: ArcSwap<Catalogue>,
     versions: ServiceVersions,
     gates: Gates,
-    rollouts: Following,
+    rollouts: RolloutState,
     /// Held while the next catalogue is made, its choice kept, and it is stored: milliseconds.
     publishing: tokio::sync::Mutex<()>,
     /// Per service: subscriptions of two generations are not changed at the same time.
-    following: Gates,
+    subscribing: Gates,
     generations_count: AtomicU64,
     /// The key that clients' cursors are sealed with.
     cursor_key: CursorKey,
@@ -167,9 +167,9 @@ impl Runtime {
             catalogue: ArcSwap::default(),
             versions,
             gates: Gates::default(),
-            rollouts: Following::default(),
+            rollouts: RolloutState::default(),
             publishing: tokio::sync::Mutex::default(),
-            following: Gates::default(),
+            subscribing: Gates::default(),
             generations_count: AtomicU64::new(0),
             cursor_key: CursorKey::new(&settings.cursor_key),
             migration_timeout: settings.migration_timeout,

@@ -22,7 +22,6 @@ pub struct InstancePool {
     instance: InstancePre<InstanceState>,
     exports: Vec<ComponentExportIndex>,
     capabilities: Arc<Capabilities>,
-    /// The types of the frames that its instances may push.
     /// How much of each user's feed is theirs.
     feed_share: Arc<Senders>,
     limits: Limits,
@@ -139,7 +138,7 @@ impl InstancePool {
     }
 
     /// Whether the next call has to replace an instance that a failed call destroyed.
-    pub fn replaces_a_broken_one(&self) -> bool {
+    pub fn take_credit_of_broken(&self) -> bool {
         self.broken_count.load(Ordering::Relaxed) > 0
             && self.idle.lock().is_empty()
             && self.broken_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1)).is_ok()

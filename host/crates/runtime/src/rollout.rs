@@ -31,7 +31,7 @@ use echo_capabilities::versions::{Order, Said, StoreError};
 
 /// What this host knows of rollouts.
 #[derive(Default)]
-pub(super) struct Following {
+pub(super) struct RolloutState {
     /// Something may have changed in the store.
     changed: Arc<Notify>,
     /// Another version is live here.

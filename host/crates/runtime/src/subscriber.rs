@@ -41,7 +41,7 @@ impl Runtime {
     }
 
     async fn try_to_follow(&self, service: &ServiceName) -> bool {
-        let Ok(_turn) = self.following.enter(service).await else { return false };
+        let Ok(_turn) = self.subscribing.enter(service).await else { return false };
         let catalogue = self.pin();
         let Some(generation) = catalogue.generation(service.as_str()) else { return true };
         let topics: Vec<String> = generation.topics.keys().cloned().collect();

@@ -1,5 +1,5 @@
 //! Messages between hosts: what one host says, the others hear at once, or not at all. Nothing is kept, and a message may be lost, so whoever listens can do
-//! without: what was missed is in PostgreSQL, and `Heard::Interrupted` says when to look there.
+//! without: what was missed is in PostgreSQL, and `Delivery::Interrupted` says when to look there.
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -23,7 +23,7 @@ pub struct Step {
 
 /// The events of `echo:hub/events`: as few as hold all that was newly reached.
 pub fn acknowledged<'a>(steps: impl Iterator<Item = &'a Step>) -> Vec<Event> {
-    let mut told = Vec::new();
+    let mut events = Vec::new();
     let (mut items, mut room) = (Vec::new(), limits::ACK_RECEIPTS_MAX);
     for step in steps {
         let mut rest = step.receipts.as_slice();
@@ -34,15 +34,15 @@ pub fn acknowledged<'a>(steps: impl Iterator<Item = &'a Step>) -> Vec<Event> {
             let behind = !step.reached.gaps.is_empty();
             items.push(json!({ "user_id": step.user, "device_id": step.device, "seq": step.to, "receipts": receipts, "behind": behind }));
             if room == 0 {
-                told.push(acknowledgements(std::mem::take(&mut items)));
+                events.push(acknowledgements(std::mem::take(&mut items)));
                 room = limits::ACK_RECEIPTS_MAX;
             }
         }
     }
     if !items.is_empty() {
-        told.push(acknowledgements(items));
+        events.push(acknowledgements(items));
     }
-    told
+    events
 }
 
 fn acknowledgements(items: Vec<serde_json::Value>) -> Event {

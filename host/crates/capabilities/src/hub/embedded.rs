@@ -118,7 +118,7 @@ struct Memory {
     next_user: i64,
     next_payload: i64,
     /// False after a failed write: nobody knows whether it took place.
-    sound: bool,
+    is_valid: bool,
 }
 
 struct User {
@@ -209,8 +209,8 @@ impl EmbeddedFeed {
     }
 
     /// Reads anew what the next numbers are, where that is not known.
-    async fn make_sound(&self, memory: &mut Memory) -> Result<(), SqlError> {
-        if memory.sound {
+    async fn make_valid(&self, memory: &mut Memory) -> Result<(), SqlError> {
+        if memory.is_valid {
             return Ok(());
         }
         *memory = Memory::default();
@@ -236,7 +236,7 @@ impl EmbeddedFeed {
             Ok(true)
         })
         .await?;
-        memory.sound = true;
+        memory.is_valid = true;
         Ok(())
     }
 
@@ -300,7 +300,7 @@ impl EmbeddedFeed {
 impl Feed for EmbeddedFeed {
     async fn apply(&self, source: &str, changes: &[(i64, FeedChange)]) -> Result<Vec<FeedEntry>, FeedError> {
         let mut memory = self.memory.lock().await;
-        self.make_sound(&mut memory).await?;
+        self.make_valid(&mut memory).await?;
         let seen = memory.sources.get(source).copied().unwrap_or(i64::MIN);
         let fresh: Vec<&(i64, FeedChange)> = changes.iter().filter(|(position, _)| *position > seen).collect();
         let Some(&&(position, _)) = fresh.last() else { return Ok(Vec::new()) };
@@ -311,29 +311,29 @@ impl Feed for EmbeddedFeed {
         });
         self.recall(&mut memory, users.copied()).await?;
 
-        // Unsound until the commit is known: also when this future is dropped.
-        memory.sound = false;
+        // Invalid until the commit is known: also when this future is dropped.
+        memory.is_valid = false;
         let numbered = Numbered::of(&mut memory, source, &fresh, now_us())?;
         self.write(&numbered, source, Some(position)).await?;
         memory.sources.insert(source.to_owned(), position);
-        memory.sound = true;
+        memory.is_valid = true;
         Ok(numbered.delivered())
     }
 
     async fn position(&self, source: &str) -> Result<Option<i64>, FeedError> {
         let mut memory = self.memory.lock().await;
-        self.make_sound(&mut memory).await?;
+        self.make_valid(&mut memory).await?;
         Ok(memory.sources.get(source).copied())
     }
 
     async fn release(&self, source: &str) -> Result<Vec<FeedEntry>, FeedError> {
         let mut memory = self.memory.lock().await;
-        self.make_sound(&mut memory).await?;
+        self.make_valid(&mut memory).await?;
         let released = memory.states.release(source, Instant::now());
         if released.is_empty() {
             return Ok(Vec::new());
         }
-        memory.sound = false;
+        memory.is_valid = false;
         self.recall(&mut memory, released.iter().flat_map(|waiting| waiting.push.users.iter().copied())).await?;
         let mut numbered = Numbered::default();
         let at_us = now_us();
@@ -342,7 +342,7 @@ impl Feed for EmbeddedFeed {
             numbered.waiting.insert(waiting.id, None);
         }
         self.write(&numbered, source, None).await?;
-        memory.sound = true;
+        memory.is_valid = true;
         Ok(numbered.delivered())
     }
 

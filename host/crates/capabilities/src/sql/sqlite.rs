@@ -1,6 +1,6 @@
 //! SQL on SQLite: one file per service, one writer, a few readers. Knows no guests and no events' meaning.
 //!
-//! A transaction begins with its first statement and writes its effects at its end, so that it holds the writer for a short time. It is answered, and its
+//! A transaction has the writer from its `begin`; SQL's `BEGIN` comes with its first statement, and its effects are written at its end. It is answered, and its
 //! effects are relayed, when the commit that it shares with others is on the disk. Reads outside a transaction see only what is committed.
 
 use std::collections::HashMap;

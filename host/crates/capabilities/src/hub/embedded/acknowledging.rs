@@ -13,11 +13,11 @@ impl EmbeddedFeed {
     pub(super) async fn acknowledge_some(&self, acknowledgements: &[Acknowledgement]) -> Result<(), SqlError> {
         let mut memory = self.memory.lock().await;
         let memory = &mut *memory;
-        self.make_sound(memory).await?;
+        self.make_valid(memory).await?;
         self.recall(memory, acknowledgements.iter().map(|acknowledgement| acknowledgement.user)).await?;
         let (mut users, mut cursors) = (Vec::new(), Vec::new());
         let mut steps: HashMap<i64, Step> = HashMap::new();
-        memory.sound = false;
+        memory.is_valid = false;
         let now = Value::Timestamp(now_us());
         for Acknowledgement { user, device, above, seq } in acknowledgements {
             let next_user = &mut memory.next_user;
@@ -73,7 +73,7 @@ impl EmbeddedFeed {
                 user.reached = step.reached;
             }
         }
-        memory.sound = true;
+        memory.is_valid = true;
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ impl EmbeddedFeed {
     /// past, whose next numbers devices may have seen already.
     pub async fn continue_above(&self, number: u64) -> Result<(), FeedError> {
         let mut memory = self.memory.lock().await;
-        memory.sound = false;
+        memory.is_valid = false;
         let skip = Script::all([
             format!("UPDATE feed_user AS person SET head = max({HEAD} + 1, $1), acked = {ACKED}, reached = {}", reached()).as_str(),
             "DELETE FROM feed_entry",

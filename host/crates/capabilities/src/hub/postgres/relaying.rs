@@ -27,7 +27,7 @@ use echo_base::names::ServiceName;
 /// One service's outbox, as this host moves it on.
 pub struct ServiceOutbox {
     feed: Arc<PostgresFeed>,
-    /// Where effects are written; it hears of commits on this host.
+    /// Where effects are written; it is notified of commits on this host.
     outbox: Arc<dyn Outbox>,
     schema: String,
     shard: i16,

@@ -79,7 +79,7 @@ impl Progress {
         let now_us = self.began.elapsed().as_micros() as u64;
         self.started_us.store(now_us, Ordering::Relaxed);
         self.deadline_us.store(now_us + time.as_micros() as u64, Ordering::Relaxed);
-        self.hand_over_us.store(now_us + limits::SQLITE_HAND_OVER_US, Ordering::Relaxed);
+        self.hand_over_us.store(now_us + limits::SQLITE_TASKS_GIVEN_AFTER_US, Ordering::Relaxed);
         self.checks_before.store(self.checks.load(Ordering::Relaxed), Ordering::Relaxed);
         self.is_in_place.store(is_in_place, Ordering::Relaxed);
         self.was_long.store(false, Ordering::Relaxed);
@@ -117,6 +117,6 @@ pub(super) fn hand_over_tasks() {
         // without a free thread, only for this time.
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         runtime.spawn(async move { sender.try_send(()) });
-        let _ = receiver.recv_timeout(Duration::from_millis(limits::SQLITE_HANDOVER_MS));
+        let _ = receiver.recv_timeout(Duration::from_millis(limits::SQLITE_TASKS_GIVEN_WAIT_MS));
     });
 }

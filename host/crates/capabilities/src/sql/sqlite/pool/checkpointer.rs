@@ -73,29 +73,29 @@ impl Checkpointer {
     /// all of it is checkpointed and nothing was added meanwhile. Beside a busy writer one of many short checkpoints may reach that, or none; then the writer
     /// is paused for the last one.
     async fn checkpoint(self, writer: &Arc<Pool>, passes: u32) -> Option<(Self, Result<(), SqlError>)> {
-        let (checkpointer, is_long) = self.beside(move |checkpointer| checkpointer.approach(passes)).await?;
+        let (checkpointer, is_long) = self.on_blocking_thread(move |checkpointer| checkpointer.checkpoint_until_short(passes)).await?;
         if !matches!(is_long, Ok(true)) {
             return Some((checkpointer, is_long.map(drop)));
         }
         // A long use of the writer must not delay the checkpoints of other files; the next tick tries again.
         let wait = Duration::from_millis(limits::SQLITE_LOG_REST_WAIT_MS);
         let Ok(Ok(_at_rest)) = tokio::time::timeout(wait, Pool::get_alone(writer)).await else { return Some((checkpointer, Ok(()))) };
-        checkpointer.beside(|checkpointer| checkpointer.pass().map(drop)).await
+        checkpointer.on_blocking_thread(|checkpointer| checkpointer.checkpoint_once().map(drop)).await
     }
 
     /// Checkpoints the rest, which is little, and truncates the WAL. False where a connection in use prevents it.
     async fn empty(self, writer: &Arc<Pool>) -> Option<(Self, Result<bool, SqlError>)> {
         let wait = Duration::from_millis(limits::SQLITE_LOG_REST_WAIT_MS);
         let Ok(Ok(_at_rest)) = tokio::time::timeout(wait, Pool::get_alone(writer)).await else { return Some((self, Ok(false))) };
-        self.beside(|checkpointer| checkpointer.connection.empty_log()).await
+        self.on_blocking_thread(|checkpointer| checkpointer.connection.empty_log()).await
     }
 
     /// Checkpoints the WAL; a long one again and again, as less is added during each pass. The file is flushed after each pass: SQLite flushes only when all is
     /// checkpointed, and would then write the pages of all passes while the writer is paused. True where the WAL is long and not all of it is checkpointed.
-    fn approach(&self, passes: u32) -> Result<bool, SqlError> {
+    fn checkpoint_until_short(&self, passes: u32) -> Result<bool, SqlError> {
         let mut before = None;
         for _ in 0..passes {
-            let pages = self.pass()?;
+            let pages = self.checkpoint_once()?;
             if pages <= limits::SQLITE_LOG_PAGES || before == Some(pages) {
                 return Ok(false);
             }
@@ -106,12 +106,12 @@ impl Checkpointer {
     }
 
     /// Checkpoints the WAL as it is now. Returns its pages.
-    fn pass(&self) -> Result<i64, SqlError> {
+    fn checkpoint_once(&self) -> Result<i64, SqlError> {
         self.connection.checkpoint_beside()
     }
 
     /// Runs on a blocking thread. None where it panicked.
-    async fn beside<T: Send + 'static>(self, work: impl FnOnce(&Self) -> T + Send + 'static) -> Option<(Self, T)> {
+    async fn on_blocking_thread<T: Send + 'static>(self, work: impl FnOnce(&Self) -> T + Send + 'static) -> Option<(Self, T)> {
         tokio::task::spawn_blocking(move || {
             let outcome = work(&self);
             (self, outcome)
@@ -230,7 +230,7 @@ mod tests {
         let (checkpointer, outcome) = checkpointer.checkpoint(&pool, 1).await.expect("goes on");
         outcome.expect("checkpoints what it can");
         assert!(begun.elapsed() < Duration::from_millis(limits::SQL_TIMEOUT_MS), "it gives up before the others' statements do");
-        let pages = checkpointer.pass().expect("a log");
+        let pages = checkpointer.checkpoint_once().expect("a log");
         assert!(pages > limits::SQLITE_LOG_PAGES, "a log of {pages} pages is not long");
     }
 }

@@ -16,7 +16,7 @@ impl PooledConnection {
         }
         self.checkout()?.connection()?.run_as(StatementOwner::Host)?;
         let time = Duration::from_millis(limits::SQL_TIMEOUT_MS);
-        self.elsewhere(time, |connection| connection.empty_log().map(drop)).await?
+        self.run_on_worker(time, |connection| connection.empty_log().map(drop)).await?
     }
 }
 

@@ -171,7 +171,7 @@ impl PooledConnection {
         }
         let script = checked.script.clone();
         let (outcome, run_cost) = self
-            .elsewhere(time, move |connection| {
+            .run_on_worker(time, move |connection| {
                 let (began, before) = (cpu_of_this_thread(), connection.checks());
                 let mut visitor = V::default();
                 let outcome = connection.run(&script, &params, &mut |row| visitor.row(row));
@@ -204,12 +204,12 @@ impl PooledConnection {
     async fn run_text_as(&mut self, owner: StatementOwner, sql: &str, time: Duration) -> Result<(), SqlError> {
         let sql = sql.to_owned();
         self.checkout()?.connection()?.run_as(owner)?;
-        self.elsewhere(time, move |connection| connection.sqlite.execute_batch(&sql).map_err(errors::from_rusqlite)).await?
+        self.run_on_worker(time, move |connection| connection.sqlite.execute_batch(&sql).map_err(errors::from_rusqlite)).await?
     }
 
     /// Does the work on a worker thread of the file. Where that does not end in its time, or nobody waits for it any more, the connection goes back when
     /// it does: until then the file has one less.
-    pub(super) async fn elsewhere<T: Send + 'static>(
+    pub(super) async fn run_on_worker<T: Send + 'static>(
         &mut self,
         time: Duration,
         work: impl FnOnce(&SqliteConnection) -> T + Send + 'static,
@@ -322,12 +322,15 @@ impl Session {
     }
 
     fn roll_back(&mut self) -> Result<(), SqlError> {
-        // Not open: SQLite rolled back by itself, and all of the group.
+        // SQLite rolls back by itself after some errors, and then the whole group.
         if self.is_rolled_back() {
             self.lose_group(&rolled_back());
         }
-        match std::mem::replace(&mut self.transaction, TransactionState::None) {
-            _ if !self.group.is_open() => Ok(()),
+        let transaction = std::mem::replace(&mut self.transaction, TransactionState::None);
+        if !self.group.is_open() {
+            return Ok(());
+        }
+        match transaction {
             TransactionState::None => Ok(()),
             TransactionState::Outer => {
                 self.connection()?.control("ROLLBACK")?;

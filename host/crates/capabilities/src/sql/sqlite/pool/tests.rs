@@ -69,7 +69,7 @@ async fn a_caller_is_answered_though_the_thread_never_comes_back() {
     writer.run(&Script::new("CREATE TABLE t (a)"), Params::default()).await.expect("creates");
     let (release, held) = std::sync::mpsc::channel::<()>();
     let began = Instant::now();
-    let stuck = writer.elsewhere(Duration::from_millis(10), move |_| held.recv().is_err()).await;
+    let stuck = writer.run_on_worker(Duration::from_millis(10), move |_| held.recv().is_err()).await;
     assert_eq!(stuck.expect_err("it does not end").class, ErrorClass::Timeout);
     assert!(began.elapsed() < Duration::from_millis(limits::SQL_TIMEOUT_MS));
     let lost = writer.run(&Script::new("COMMIT"), Params::default()).await;
