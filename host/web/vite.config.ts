@@ -9,7 +9,7 @@ const notice = BUNDLED.map((name) => `${name}: ${readFileSync(new URL(`node_modu
 // style or data address. `ECHO_URL` is the host that `npm run dev` works with.
 const host = process.env['ECHO_URL'] ?? 'http://127.0.0.1:8080';
 const proxied = { target: host, changeOrigin: true, headers: { origin: host } };
-const proxy = { '/api': proxied, '/dev': proxied, '/openapi.json': proxied, '/ws': { ...proxied, ws: true } };
+const proxy = { '/api': proxied, '/dev': proxied, '/openapi.json': proxied, '/asyncapi.json': proxied, '/ws': { ...proxied, ws: true } };
 
 export default defineConfig({
   build: {

@@ -26,7 +26,7 @@ export class Visitor {
     const visitor = new Visitor();
     visitor.url = url;
     visitor.context = await browser.newContext({ viewport: { width: 1280, height: 800 }, colorScheme: 'light', locale: 'en-GB', ...options });
-    visitor.context.setDefaultTimeout(15_000);
+    visitor.context.setDefaultTimeout(60_000);
     await visitor.context.addInitScript(() =>
       addEventListener('securitypolicyviolation', (event) => console.error(`policy: ${event.violatedDirective} refused ${event.blockedURI}`)),
     );

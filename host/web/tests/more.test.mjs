@@ -34,7 +34,7 @@ async function assertNoFaults(...visitors) {
 const recipientsRead = () => routes.includes('/api/v1/media/{id}/thumbnail');
 const isDrawn = (picture) => picture.locator('img').evaluate((image) => image.complete && image.naturalWidth > 0).catch(() => false);
 
-test('a picture travels, is opened, and a voice message and a file too', { timeout: 180_000 }, async () => {
+test('a picture travels, is opened, and a voice message and a file too', { timeout: 600_000 }, async () => {
   const { ann, bob } = await pair('Abe Lund', 'Bea Nord');
   if (!recipientsRead()) bob.offline = true;
   await ann.talkTo('Bea Nord');
@@ -70,7 +70,7 @@ test('a picture travels, is opened, and a voice message and a file too', { timeo
   await assertNoFaults(ann, bob);
 });
 
-test('a picture that was chosen offline is sent when there is a connection, also after the page was loaded anew', { timeout: 180_000 }, async () => {
+test('a picture that was chosen offline is sent when there is a connection, also after the page was loaded anew', { timeout: 600_000 }, async () => {
   const { ann, bob } = await pair('Cal Reef', 'Dot Hill');
   await ann.talkTo('Dot Hill');
   await ann.say('soon');
@@ -95,7 +95,41 @@ test('a picture that was chosen offline is sent when there is a connection, also
   await assertNoFaults(ann, bob);
 });
 
-test('somebody is mentioned in a group, and joins it by a link before', { timeout: 180_000 }, async () => {
+test('the page opens without a network, with what was last known, and catches up', { timeout: 600_000 }, async () => {
+  const { ann, bob } = await pair('Mae Tarn', 'Ned Quill');
+  await ann.talkTo('Ned Quill');
+  await ann.say('before the tunnel');
+  await bob.page.getByRole('link', { name: /Mae Tarn/ }).click();
+  await bob.bubble('before the tunnel').waitFor();
+  await until(() => bob.page.evaluate(async () => Boolean(navigator.serviceWorker.controller) && (await caches.match('/client.js')) !== undefined), 'the kept files');
+  const kept = () =>
+    bob.page.evaluate(
+      () =>
+        new Promise((resolve) => {
+          const opening = indexedDB.open('echo-shown', 1);
+          opening.onsuccess = () => {
+            const reading = opening.result.transaction('values').objectStore('values').get('snapshot');
+            reading.onsuccess = () => resolve(JSON.stringify(reading.result ?? null));
+            opening.result.close();
+          };
+        }),
+    );
+  await until(async () => (await kept()).includes('before the tunnel'), 'what is shown is kept');
+  bob.offline = true;
+  await bob.context.setOffline(true);
+  await bob.page.reload();
+  await bob.bubble('before the tunnel').waitFor();
+  await bob.page.getByText('No connection.').waitFor();
+  await bob.say('written in the tunnel');
+  await ann.say('meanwhile');
+  await bob.context.setOffline(false);
+  await bob.bubble('meanwhile').waitFor({ timeout: 60_000 });
+  await ann.bubble('written in the tunnel').waitFor({ timeout: 60_000 });
+  await until(async () => (await bob.page.locator('.message').count()) === 3, 'three messages, each once');
+  await assertNoFaults(ann, bob);
+});
+
+test('somebody is mentioned in a group, and joins it by a link before', { timeout: 600_000 }, async () => {
   const { ann, bob } = await pair('Eli Stark', 'Flo Winter');
   await ann.page.goto(`${ann.url}/new`);
   await ann.page.getByRole('button', { name: 'Group' }).click();
@@ -132,7 +166,7 @@ test('somebody is mentioned in a group, and joins it by a link before', { timeou
   await assertNoFaults(ann, bob, mia);
 });
 
-test('a message is kept for later, moved and sent by the server', { timeout: 180_000 }, async () => {
+test('a message is kept for later, moved and sent by the server', { timeout: 600_000 }, async () => {
   const { ann, bob } = await pair('Hal Birch', 'Ida Crane');
   await ann.talkTo('Ida Crane');
   const local = (at) => new Date(at.getTime() - at.getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
@@ -172,7 +206,7 @@ function totp(secret, now = Date.now()) {
   return String((digest.readUInt32BE(at) & 0x7fffffff) % 1_000_000).padStart(6, '0');
 }
 
-test('a second factor is set up, and signing in asks for it', { timeout: 180_000 }, async () => {
+test('a second factor is set up, and signing in asks for it', { timeout: 600_000 }, async () => {
   const ann = await (await visit()).signUp('Jan Ollo', newPhone());
   await ann.page.goto(`${ann.url}/settings/second-factor`);
   await ann.page.getByLabel('Current password').fill(PASSWORD);
@@ -198,7 +232,7 @@ test('a second factor is set up, and signing in asks for it', { timeout: 180_000
   await assertNoFaults(ann, other);
 });
 
-test('an edited message shows what it said, and a message is reported', { timeout: 120_000 }, async () => {
+test('an edited message shows what it said, and a message is reported', { timeout: 600_000 }, async () => {
   const { ann, bob } = await pair('Kit Sorrel', 'Lou Farrow');
   await ann.talkTo('Lou Farrow');
   await ann.say('The frist version');

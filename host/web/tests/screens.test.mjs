@@ -22,7 +22,7 @@ after(async () => {
   await server?.end();
 });
 
-test('every page is readable at three widths in both themes', { timeout: 300_000 }, async () => {
+test('every page is readable at three widths in both themes', { timeout: 600_000 }, async () => {
   const open = async (name) => (await Visitor.open(browser, server.url)).signUp(name, newPhone());
   const [ann, bob, noor] = [await open('Ann Lee'), await open('Bob Stone'), await open('نور حداد')];
   const findings = [];

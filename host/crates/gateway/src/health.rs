@@ -19,7 +19,7 @@ use super::host_routes::HostRoutes;
 use super::rate_limit::Rule;
 use super::routes::Live;
 use super::services::{Services, Snapshot};
-use super::{GatewayState, Problem, docs, response_cache, web};
+use super::{GatewayState, Problem, response_cache, web};
 use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::tokens::Tokens;
@@ -141,7 +141,8 @@ pub(super) fn add_routes<S: Services>(routes: &mut HostRoutes, state: &GatewaySt
     web::files().for_each(|(path, handlers)| add(path, handlers));
     add("/health", get(async || ([(CONTENT_TYPE, "application/json")], "{\"status\":\"up\"}")));
     if settings.docs {
-        add("/docs", get(docs::page));
+        add("/docs", web::docs());
+        web::docs_files().for_each(|(path, handlers)| add(path, handlers));
         add("/openapi.json", get(openapi::<S>).with_state(live.clone()));
         add("/asyncapi.json", get(asyncapi::<S>).with_state(live.clone()));
     }

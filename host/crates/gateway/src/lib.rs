@@ -43,7 +43,6 @@ mod breaker;
 mod connection;
 mod connection_limits;
 mod dispatch;
-mod docs;
 mod edge;
 #[cfg(test)]
 pub(crate) mod fakes;

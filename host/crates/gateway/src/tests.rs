@@ -802,7 +802,8 @@ async fn the_host_describes_itself() {
 
     let (status, headers, _) = gateway.send("GET /docs", &[], "").await;
     assert_eq!((status, text(&headers, "content-type")), (200, "text/html; charset=utf-8"));
-    assert!(text(&headers, "content-security-policy").contains("script-src 'sha256-"));
+    assert!(text(&headers, "content-security-policy").contains("script-src 'self';"));
+    assert_eq!(gateway.send("GET /docs-viewer.js", &[], "").await.0, 200);
 
     let (_, headers, body) = gateway.send("GET /.well-known/jwks.json", &[], "").await;
     assert_eq!((text(&headers, "content-type"), &body["keys"][0]["kid"]), ("application/jwk-set+json", &json!("one")));
@@ -822,7 +823,7 @@ async fn the_web_client_is_served_at_the_root_and_at_its_pages() {
     assert!(text(&headers, "content-security-policy").contains("script-src 'self';"));
     assert_eq!(text(&headers, "x-content-type-options"), "nosniff");
     let etag = format!("if-none-match: {}", text(&headers, "etag"));
-    for page in ["/c", "/c/01a21e7d-c4a2-7e20-86cc-d7559bf51ea5/details", "/new", "/settings/privacy", "/sign-in/"] {
+    for page in ["/c", "/c/01a21e7d-c4a2-7e20-86cc-d7559bf51ea5/details", "/join/code", "/new", "/settings/privacy", "/sign-in/"] {
         let (status, _, body) = gateway.send(&format!("GET {page}"), &[], "").await;
         assert_eq!((status, &body), (200, &document), "{page}");
         assert_eq!(gateway.send(&format!("GET {page}"), &[&etag], "").await.0, 304, "{page}");

@@ -1,5 +1,5 @@
 //! `/`: the web client, as it was built into `host/web/dist` (`cargo xtask web`) and compiled in here. Its pages have addresses of their own,
-//! which all begin with the same document.
+//! which all begin with the same document. `/docs`: the page to read and try the interface, built there too.
 
 use std::sync::LazyLock;
 
@@ -41,16 +41,30 @@ macro_rules! file {
 
 static INDEX: File = file!("index.html", "text/html; charset=utf-8");
 
-static FILES: [&File; 3] = [
+static FILES: [&File; 5] = [
     &file!("client.js", "text/javascript; charset=utf-8"),
     &file!("client.css", "text/css; charset=utf-8"),
     &file!("icon.svg", "image/svg+xml"),
+    &file!("manifest.webmanifest", "application/manifest+json"),
+    &file!("sw.js", "text/javascript; charset=utf-8"),
 ];
+
+static DOCS: File = file!("docs.html", "text/html; charset=utf-8");
+
+static DOCS_FILES: [&File; 3] = [
+    &file!("docs.js", "text/javascript; charset=utf-8"),
+    &file!("docs.css", "text/css; charset=utf-8"),
+    &file!("docs-viewer.js", "text/javascript; charset=utf-8"),
+];
+
+fn all_files() -> impl Iterator<Item = &'static File> {
+    FILES.iter().copied().chain(DOCS_FILES.iter().copied()).chain([&INDEX, &DOCS])
+}
 
 /// One tag for all: the files belong together.
 static TAG: LazyLock<HeaderValue> = LazyLock::new(|| {
     let mut digest = Sha256::new();
-    for file in FILES.iter().copied().chain([&INDEX]) {
+    for file in all_files() {
         digest.update(file.bytes);
     }
     HeaderValue::from_str(&format!("\"{}\"", URL_SAFE_NO_PAD.encode(&digest.finalize()[..16]))).expect("base64 is ASCII")
@@ -64,6 +78,16 @@ pub(super) fn index() -> MethodRouter {
 /// The files that the document names, with their paths.
 pub(super) fn files() -> impl Iterator<Item = (&'static str, MethodRouter)> {
     FILES.iter().map(|file| (file.path, serve(file)))
+}
+
+/// The document at `/docs`.
+pub(super) fn docs() -> MethodRouter {
+    serve(&DOCS)
+}
+
+/// The files that it names, with their paths.
+pub(super) fn docs_files() -> impl Iterator<Item = (&'static str, MethodRouter)> {
+    DOCS_FILES.iter().map(|file| (file.path, serve(file)))
 }
 
 fn serve(file: &'static File) -> MethodRouter {
@@ -97,18 +121,22 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../web/dist");
         let built: BTreeSet<_> =
             std::fs::read_dir(folder).unwrap().map(|entry| format!("/{}", entry.unwrap().file_name().display())).collect();
-        let served: BTreeSet<_> = FILES.iter().copied().chain([&INDEX]).map(|file| file.path.to_owned()).collect();
+        let served: BTreeSet<_> = all_files().map(|file| file.path.to_owned()).collect();
         assert_eq!(built, served);
     }
 
     #[test]
-    fn the_document_names_no_other_origin_and_has_nothing_inline() {
-        let text = std::str::from_utf8(INDEX.bytes).unwrap();
-        for file in FILES {
-            assert!(text.contains(&format!("\"{}\"", file.path)), "{}", file.path);
-        }
-        for foreign in ["http:", "https:", "\"//", "<style", "<script>", "style=", " on"] {
-            assert!(!text.replace("content=", "").contains(foreign), "{foreign}");
+    fn the_documents_name_no_other_origin_and_have_nothing_inline() {
+        // A script names the service worker, and another one the viewer.
+        let not_named = ["/sw.js", "/docs-viewer.js"];
+        for (document, files) in [(&INDEX, &FILES[..]), (&DOCS, &DOCS_FILES[..])] {
+            let text = std::str::from_utf8(document.bytes).unwrap();
+            for file in files.iter().filter(|file| !not_named.contains(&file.path)) {
+                assert!(text.contains(&format!("\"{}\"", file.path)), "{}", file.path);
+            }
+            for foreign in ["http:", "https:", "\"//", "<style", "<script>", "style=", " on"] {
+                assert!(!text.replace("content=", "").contains(foreign), "{}: {foreign}", document.path);
+            }
         }
     }
 

@@ -135,7 +135,7 @@ test('a message that is refused for good waits for a decision and holds nothing 
   close(ann, bob);
 });
 
-test('a file comes through whole, over lost connections and a restart of the host', { timeout: 180_000 }, async () => {
+test('a file comes through whole, over lost connections and a restart of the host', { timeout: 600_000 }, async () => {
   const proxy = await Proxy.start(host.address, seeded(11));
   const { ann, bob, conversation } = await pair(proxy.url);
   const bytes = Uint8Array.from({ length: 9_000_000 }, (_, n) => (n * 2_654_435_761) >>> 24);
@@ -236,7 +236,7 @@ test('who is signed out elsewhere learns it and forgets the account', async () =
 });
 
 for (const seed of [1, 2, 3]) {
-  test(`on a network that cuts, delays, drops and doubles nothing is lost and nothing comes twice (seed ${seed})`, { timeout: 120_000 }, async () => {
+  test(`on a network that cuts, delays, drops and doubles nothing is lost and nothing comes twice (seed ${seed})`, { timeout: 600_000 }, async () => {
     const random = seeded(seed);
     const [proxyA, proxyB] = [await Proxy.start(host.address, random), await Proxy.start(host.address, random)];
     const { ann, bob, conversation } = await pair(proxyA.url, proxyB.url);
@@ -261,7 +261,7 @@ for (const seed of [1, 2, 3]) {
   });
 }
 
-test('through twenty swaps and five crashes of the host, on a bad network, nothing is lost and nothing comes twice', { timeout: 300_000 }, async () => {
+test('through twenty swaps and five crashes of the host, on a bad network, nothing is lost and nothing comes twice', { timeout: 600_000 }, async () => {
   const random = seeded(7);
   const [proxyA, proxyB] = [await Proxy.start(host.address, random), await Proxy.start(host.address, random)];
   const { ann, bob, conversation } = await pair(proxyA.url, proxyB.url);

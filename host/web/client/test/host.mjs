@@ -31,7 +31,7 @@ export class Host {
     let log = '';
     this.#child.stderr.on('data', (chunk) => (log = (log + chunk).slice(-8_000)));
     const file = join(this.data, 'run/addresses.json');
-    for (const until = Date.now() + 60_000; ; await sleep(50)) {
+    for (const until = Date.now() + 180_000; ; await sleep(50)) {
       if (this.#child.exitCode !== null || Date.now() > until) throw new Error(`the host did not start:\n${log}`);
       const text = await readFile(file, 'utf8').catch(() => '');
       const addresses = text.startsWith('{') ? JSON.parse(text) : {};
@@ -78,7 +78,7 @@ export class Host {
 
   /** The code that was sent to a number, newest first. */
   async codeFor(phone) {
-    for (const until = Date.now() + 10_000; Date.now() < until; await sleep(50)) {
+    for (const until = Date.now() + 60_000; Date.now() < until; await sleep(50)) {
       const { items } = await (await fetch(`${this.url}/dev/outbox`)).json();
       const found = items.find((item) => item.to === phone && item.code);
       if (found) return found.code;
@@ -92,7 +92,7 @@ let number = 0;
 export const newPhone = () => `+1415555${String(1000 + number++).padStart(4, '0')}`;
 
 /** Polls until `look` gives something true. */
-export async function until(look, what, milliseconds = 20_000) {
+export async function until(look, what, milliseconds = 60_000) {
   for (const end = Date.now() + milliseconds; Date.now() < end; await sleep(20)) {
     const found = await look();
     if (found) return found;

@@ -42,11 +42,12 @@ async function fetchWanted(): Promise<void> {
   }
 }
 
-export function remember(profiles: Profile[]): void {
+/** Not `current`: they are asked for again. */
+export function remember(profiles: Profile[], current = true): void {
   const next = new Map(people.peek());
   for (const profile of profiles) {
     next.set(profile.id, profile);
-    asked.add(profile.id);
+    if (current) asked.add(profile.id);
   }
   people.value = next;
 }

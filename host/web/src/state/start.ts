@@ -11,6 +11,7 @@ import { forgetPeople, loadBlocked, loadContacts, refreshPresence } from './peop
 import { go, goOn, keepForLater } from './route.js';
 import { loadScheduled } from './scheduled.js';
 import { forgetProfile, loadProfile } from './profile.js';
+import { forgetSnapshot, keepSnapshots, restore } from './snapshot.js';
 import { soon } from './soon.js';
 import { apply, conversations, forgetTalk, loadAnew, loadConversations, markShown, unread } from './talk.js';
 
@@ -19,6 +20,7 @@ const DISCONNECTED_SHOWN_MS = 2_000;
 
 export async function start(): Promise<void> {
   void listen();
+  keepSnapshots();
   account.value = await echo.account();
   if (account.value) void begin();
   else keepForLater();
@@ -69,6 +71,7 @@ async function listen(): Promise<void> {
         forgetProfile();
         forgetExtras();
         forgetMedia();
+        void forgetSnapshot();
         preferences.value = null;
         if (event.reason !== 'signed_out') notify('This device was signed out. Sign in to go on.');
         go('/sign-in', true);
@@ -84,6 +87,7 @@ async function listen(): Promise<void> {
 
 async function begin(): Promise<void> {
   const quiet = () => undefined;
+  await restore();
   outbox.value = await echo.waiting();
   await Promise.all([loadConversations(), loadProfile().catch(quiet), loadContacts().catch(quiet), loadBlocked().catch(quiet), loadFeatures().then(loadMore).catch(quiet)]);
 }

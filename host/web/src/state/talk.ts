@@ -23,8 +23,8 @@ const JUMP_PAGES_MAX = 200;
 export interface Thread {
   /** Ascending by `seq`, without gaps. */
   messages: Message[];
-  /** Whether there are messages before the first. */
-  older: 'unknown' | 'loading' | 'more' | 'none' | 'failed';
+  /** Whether there are messages before the first; `stale`: these are from an earlier start of the page, and newer ones may follow. */
+  older: 'unknown' | 'stale' | 'loading' | 'more' | 'none' | 'failed';
   /** Whether there are messages after the last. */
   newer: boolean;
 }
@@ -134,18 +134,28 @@ export async function loadOlder(id: string): Promise<void> {
   const state = thread(id);
   const { messages, older } = state.peek();
   if (older === 'loading' || older === 'none') return;
+  const stale = older === 'stale';
   state.value = { ...state.peek(), older: 'loading' };
   try {
-    const first = messages[0];
+    const first = stale ? undefined : messages[0];
     const query = { conversation_id: id, limit: PAGE_MESSAGES, ...(first ? { before_seq: first.seq } : {}) };
     const { items } = await echo.rest.get('/api/v1/messages', { query });
     const more = items.length === PAGE_MESSAGES;
-    const all = merge(state.peek().messages, items);
+    // What is stale is only kept where it joins what is current.
+    const joins = !stale || items.length === 0 || items.at(-1)!.seq <= (messages.at(-1)?.seq ?? 0) + 1;
+    const all = merge(joins ? state.peek().messages : [], items);
     state.value = { messages: all.slice(0, KEPT_MESSAGES_MAX), older: more ? 'more' : 'none', newer: state.peek().newer || all.length > KEPT_MESSAGES_MAX };
     need(items.map((message) => message.sender_id));
   } catch {
-    state.value = { ...state.peek(), older: 'failed' };
+    state.value = { ...state.peek(), older: stale ? 'stale' : 'failed' };
   }
+}
+
+/** After a time without a connection. */
+export function loadMissing(): void {
+  if (conversationsState.peek() === 'failed') void loadConversations();
+  const now = route.peek();
+  if (now.page === 'conversation' && ['stale', 'failed'].includes(thread(now.id).peek().older)) void loadOlder(now.id);
 }
 
 const loadingNewer = new Set<string>();
@@ -185,7 +195,7 @@ function merge(known: Message[], more: Message[]): Message[] {
 
 function put(message: Message): void {
   const state = threads.get(message.conversation_id);
-  if (state === undefined || state.peek().older === 'unknown') return;
+  if (state === undefined || ['unknown', 'stale'].includes(state.peek().older)) return;
   const { messages, older, newer } = state.peek();
   const last = messages.at(-1);
   if (last === undefined || message.seq <= last.seq) {
@@ -251,6 +261,7 @@ export function apply(event: Event): void {
       return uploading(event);
     case 'connection':
       connection.value = event.connection;
+      if (event.connection === 'online') loadMissing();
       return;
     case 'presence':
       return seen(event.payload);

@@ -158,7 +158,7 @@ function Messages({ conversation, setReplyTo, setEditing }: { conversation: Talk
   const [readUpTo] = useState(conversation.unread_count > 0 ? conversation.read_seq : null);
 
   useEffect(() => {
-    if (state.peek().older === 'unknown') void loadOlder(id);
+    if (['unknown', 'stale'].includes(state.peek().older)) void loadOlder(id);
     return () => {
       if (shown.peek() === id) shown.value = null;
     };
@@ -190,7 +190,7 @@ function Messages({ conversation, setReplyTo, setEditing }: { conversation: Talk
     if (box.scrollTop < 400 && state.peek().older === 'more') void loadOlder(id);
   };
   useEffect(() => {
-    if (older !== 'unknown' && older !== 'loading') looked();
+    if (older !== 'unknown' && older !== 'stale' && older !== 'loading') looked();
   }, [older, last]);
   useEffect(() => {
     // The keyboard of a phone, or a growing text, takes room away: the newest message stays in sight.

@@ -26,9 +26,9 @@ function useAddress(load: () => Promise<string>, key: string, wanted = true): { 
 }
 
 /** Its place is taken before it is loaded, so that nothing jumps. */
-function sized({ width = 4, height = 3 }: { width?: number; height?: number }): { width: number; height: number } {
+function sized({ width = 4, height = 3 }: { width?: number; height?: number }): { width: string; aspectRatio: string } {
   const scale = Math.min(WIDEST_PX / width, HIGHEST_PX / height);
-  return { width: Math.max(96, Math.round(width * scale)), height: Math.max(72, Math.round(height * scale)) };
+  return { width: `${Math.max(120, Math.round(width * scale))}px`, aspectRatio: `${width} / ${Math.min(height, width * 3)}` };
 }
 
 export function FileContent({ message }: { message: Message }) {
