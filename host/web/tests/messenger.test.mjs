@@ -234,8 +234,8 @@ test('the keyboard alone is enough', { timeout: 600_000 }, async () => {
   await page.keyboard.type(' needed');
   await page.keyboard.press('Enter');
   await ann.bubble('no mouse needed').getByText('edited').waitFor();
-  const onMenu = () => page.evaluate(() => document.activeElement.getAttribute('aria-haspopup') === 'menu');
-  for (let steps = 0; steps < 4 && !(await onMenu()); steps++) await page.keyboard.press('Shift+Tab');
+  const onMenu = () => page.evaluate(() => document.activeElement.closest('.message-menu') !== null && document.activeElement.getAttribute('aria-haspopup') === 'menu');
+  for (let steps = 0; steps < 8 && !(await onMenu()); steps++) await page.keyboard.press('Shift+Tab');
   await page.keyboard.press('Enter');
   await page.keyboard.press('End');
   assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Delete');

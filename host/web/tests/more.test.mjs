@@ -216,6 +216,7 @@ test('a second factor is set up, and signing in asks for it', { timeout: 600_000
   assert.deepEqual(await ann.seriousFindings(), []);
   await ann.page.getByLabel('Code', { exact: true }).fill(totp(secret));
   await ann.page.getByRole('button', { name: 'Turn it on' }).click();
+  await ann.page.getByRole('list', { name: 'Recovery codes' }).waitFor();
   const recovery = await ann.page.getByRole('list', { name: 'Recovery codes' }).locator('code').allInnerTexts();
   assert.ok(recovery.length >= 5);
   const other = await visit();

@@ -59,8 +59,12 @@ export const other = (conversation: Conversation): string | null =>
 
 // Loading
 
+/** Something could not be loaded: it is when there is a connection. */
+let incomplete = false;
+
 export async function loadConversations(): Promise<void> {
-  if (conversations.peek().size === 0) conversationsState.value = 'loading';
+  const first = conversations.peek().size === 0;
+  if (first) conversationsState.value = 'loading';
   try {
     const all = new Map<string, Conversation>();
     for (let cursor: string | null | undefined; cursor !== null; ) {
@@ -68,14 +72,18 @@ export async function loadConversations(): Promise<void> {
       const page = await echo.rest.get('/api/v1/messages/conversations', { query });
       page.items.forEach((one) => all.set(one.id, one));
       cursor = page.next_cursor;
+      // The newest are shown while the rest is loaded.
+      if (first && cursor !== null) conversations.value = new Map(all);
     }
     conversations.value = all;
     conversationsState.value = 'ready';
+    incomplete = false;
     for (const one of all.values()) needAbout(one);
     for (const id of [...unknown]) if (all.has(id)) unknown.delete(id);
     void fetchUnknown();
   } catch {
-    if (conversations.peek().size === 0) conversationsState.value = 'failed';
+    incomplete = true;
+    if (first) conversationsState.value = 'failed';
   }
 }
 
@@ -153,7 +161,7 @@ export async function loadOlder(id: string): Promise<void> {
 
 /** After a time without a connection. */
 export function loadMissing(): void {
-  if (conversationsState.peek() === 'failed') void loadConversations();
+  if (incomplete) void loadConversations();
   const now = route.peek();
   if (now.page === 'conversation' && ['stale', 'failed'].includes(thread(now.id).peek().older)) void loadOlder(now.id);
 }

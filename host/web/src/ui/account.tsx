@@ -26,7 +26,8 @@ export function AccountSection() {
     <>
       <h2 class="section">Sign-ins</h2>
       {items === null && <Loading what="Loading" />}
-      <ul class="group">
+      {items?.length === 0 && <p class="hint">None since you signed up.</p>}
+      <ul class={items?.length ? 'group' : 'hidden'}>
         {items?.map((one, index) => (
           <li class="participant" key={index}>
             <Icon name={one.outcome === 'succeeded' ? 'sent' : 'warn'} />

@@ -1,6 +1,7 @@
 // One conversation: its messages, and where one writes.
 
 import type { Conversation as Talk, Message, OutboxEntry } from '@echo/client';
+import { Component } from 'preact';
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { echo, has, me } from '../state/echo.js';
 import { blocked, nameOf, presence } from '../state/people.js';
@@ -295,7 +296,19 @@ interface BubbleProps {
   onReport: () => void;
 }
 
-function Bubble({ message, conversation, run, quoted, onReply, onEdit, onDelete, onAbout, onHistory, onReport }: BubbleProps) {
+/** Rendered anew when its message changes, not when others come or go around it: what it calls is the same then. */
+class Bubble extends Component<BubbleProps> {
+  override shouldComponentUpdate(next: BubbleProps): boolean {
+    const { message, conversation, run, quoted } = this.props;
+    return next.message !== message || next.conversation !== conversation || next.run !== run || next.quoted !== quoted;
+  }
+
+  render() {
+    return <BubbleView {...this.props} />;
+  }
+}
+
+function BubbleView({ message, conversation, run, quoted, onReply, onEdit, onDelete, onAbout, onHistory, onReport }: BubbleProps) {
   const mine = message.sender_id === me();
   const deleted = message.deleted_at !== null;
   const named = !mine && !run && conversation.type !== 'direct';

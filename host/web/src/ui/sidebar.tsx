@@ -59,7 +59,7 @@ export function Sidebar() {
         </button>
       )}
       <nav class="list" aria-label="Conversations" onScroll={scrolled}>
-        {conversationsState.value === 'loading' && <Loading what="Loading conversations" />}
+        {conversationsState.value === 'loading' && found.length === 0 && <Loading what="Loading conversations" />}
         {conversationsState.value === 'failed' && (
           <Empty icon="warn" title="Not loaded">
             <p>The conversations could not be loaded.</p>
