@@ -163,7 +163,35 @@ test('somebody is mentioned in a group, and joins it by a link before', { timeou
   await until(async () => (await box.inputValue()) === 'Well sung, @Flo Winter ', 'the name');
   await ann.page.keyboard.press('Enter');
   await bob.bubble('Well sung').locator('.mention-me', { hasText: '@Flo Winter' }).waitFor();
+  if (routes.includes('/api/v1/notifications')) {
+    await until(async () => {
+      await bob.page.goto(`${bob.url}/settings/mentions`);
+      await bob.page.getByRole('heading', { level: 1, name: 'Mentions' }).waitFor();
+      await bob.page.locator('.pane-body .participant, .pane-body .empty').first().waitFor();
+      return (await bob.page.getByText('Well sung, @Flo Winter').count()) > 0;
+    }, 'the mention in the list');
+  }
   await assertNoFaults(ann, bob, mia);
+});
+
+test('in a channel its admins write and the others read', { timeout: 600_000 }, async () => {
+  const { ann, bob } = await pair('Una Frost', 'Vic Marsh');
+  await ann.page.goto(`${ann.url}/new`);
+  await ann.page.getByRole('button', { name: 'Channel' }).click();
+  await ann.page.getByLabel('Name of the channel').fill('News of the house');
+  await ann.page.getByLabel('Find people').fill('Vic Marsh');
+  await ann.page.locator('.results').getByRole('checkbox', { name: 'Vic Marsh' }).click();
+  await ann.page.getByRole('button', { name: 'Create with 1 person' }).click();
+  await ann.page.getByRole('heading', { level: 1, name: 'News of the house' }).waitFor();
+  await ann.say('The lift works again');
+  await bob.page.getByRole('link', { name: /News of the house/ }).click();
+  await bob.bubble('The lift works again').waitFor();
+  await bob.page.getByText('Only the admins of this channel write here.').waitFor();
+  await ann.page.goto(`${ann.url}/settings`);
+  await ann.page.getByLabel('Others see me as').selectOption('busy');
+  await ann.page.getByText('Saved').waitFor();
+  assert.deepEqual(await ann.seriousFindings(), []);
+  await assertNoFaults(ann, bob);
 });
 
 test('a message is kept for later, moved and sent by the server', { timeout: 600_000 }, async () => {

@@ -98,7 +98,7 @@ test('every page is readable at three widths in both themes', { timeout: 600_000
   await ann.bubble('too well').waitFor();
   if (rich > 0) await ann.page.locator('.reaction').waitFor();
   await look(ann, 'conversation');
-  for (const section of ['', 'profile', 'privacy', 'notifications', 'devices', 'blocked', 'second-factor', 'account', 'appearance']) {
+  for (const section of ['', 'profile', 'privacy', 'notifications', 'mentions', 'devices', 'blocked', 'second-factor', 'account', 'appearance']) {
     await ann.page.goto(`${server.url}/settings/${section}`);
     await ann.page.locator('.pane-body').waitFor();
     await ann.page.waitForTimeout(300);

@@ -425,9 +425,9 @@ export async function openDirect(user_id: string): Promise<void> {
   });
 }
 
-export async function openGroup(title: string, participant_ids: string[]): Promise<void> {
+export async function openGroup(type: 'group' | 'channel', title: string, participant_ids: string[]): Promise<void> {
   await attempt(async () => {
-    const body = { type: 'group' as const, title, participant_ids };
+    const body = { type, title, participant_ids };
     const one = (await echo.rest.post('/api/v1/messages/conversations', { body })) as Conversation & { not_added?: unknown[] };
     await loadConversation(one.id);
     if (one.not_added?.length) notify('Somebody could not be added: they let only certain people add them to groups.');

@@ -183,6 +183,12 @@ export function Composer({ conversation, replyTo, setReplyTo, editing, setEditin
         )}
       </footer>
     );
+  if (conversation.type === 'channel' && conversation.role === 'member')
+    return (
+      <footer class="composer composer-note">
+        <span>Only the admins of this channel write here.</span>
+      </footer>
+    );
   const about = editing ?? replyTo;
   return (
     <footer class="composer">

@@ -260,7 +260,7 @@ function Ends({ conversation, partner }: { conversation: Conversation; partner: 
       {partner === null && (
         <button class="setting danger" type="button" onClick={() => setAsking('leave')}>
           <Icon name="leave" />
-          <span>Leave the group</span>
+          <span>Leave the {conversation.type}</span>
         </button>
       )}
       {asking === 'block' && (
@@ -274,7 +274,7 @@ function Ends({ conversation, partner }: { conversation: Conversation; partner: 
       )}
       {asking === 'report' && <ReportDialog about={{ user_id: partner! }} who={nameOf(partner!)} onClose={() => setAsking(null)} />}
       {asking === 'leave' && (
-        <Confirm title="Leave the group?" text="You get nothing more from it. Only somebody who is in it can add you again." act="Leave" onAct={leave} onClose={() => setAsking(null)} />
+        <Confirm title={`Leave the ${conversation.type}?`} text="You get nothing more from it. Only somebody who is in it can add you again." act="Leave" onAct={leave} onClose={() => setAsking(null)} />
       )}
     </section>
   );

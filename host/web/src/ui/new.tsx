@@ -56,7 +56,8 @@ export function PersonRow({ person, chosen, onChoose, role = 'button' }: { perso
 
 export function NewConversation() {
   const [query, setQuery] = useState('');
-  const [group, setGroup] = useState(false);
+  const [kind, setKind] = useState<'direct' | 'group' | 'channel'>('direct');
+  const group = kind !== 'direct';
   const [title, setTitle] = useState('');
   const [chosen, setChosen] = useState<string[]>([]);
   const [busy, setBusy] = useState(false);
@@ -71,7 +72,7 @@ export function NewConversation() {
   };
   const create = async () => {
     setBusy(true);
-    await openGroup(title.trim(), chosen);
+    await openGroup(kind === 'channel' ? 'channel' : 'group', title.trim(), chosen);
     setBusy(false);
   };
   return (
@@ -80,18 +81,22 @@ export function NewConversation() {
         <a class="icon-button" href="/" aria-label="Back to the conversations">
           <Icon name="back" />
         </a>
-        <h1 tabIndex={-1}>{group ? 'New group' : 'New conversation'}</h1>
+        <h1 tabIndex={-1}>{group ? `New ${kind}` : 'New conversation'}</h1>
       </header>
       <div class="pane-body narrow">
         <div class="tabs" role="group" aria-label="Kind">
-          <button type="button" class="tab" aria-pressed={!group} onClick={() => setGroup(false)}>
+          <button type="button" class="tab" aria-pressed={!group} onClick={() => setKind('direct')}>
             <Icon name="person" /> One person
           </button>
-          <button type="button" class="tab" aria-pressed={group} onClick={() => setGroup(true)}>
+          <button type="button" class="tab" aria-pressed={kind === 'group'} onClick={() => setKind('group')}>
             <Icon name="people" /> Group
           </button>
+          <button type="button" class="tab" aria-pressed={kind === 'channel'} onClick={() => setKind('channel')}>
+            <Icon name="bell" /> Channel
+          </button>
         </div>
-        {group && <Field label="Name of the group" value={title} onInput={setTitle} maxLength={200} />}
+        {kind === 'channel' && <p class="hint">In a channel you and those whom you make admins write; the others read.</p>}
+        {group && <Field label={`Name of the ${kind}`} value={title} onInput={setTitle} maxLength={200} />}
         {group && chosen.length > 0 && (
           <ul class="chips" aria-label="Chosen">
             {chosen.map((id) => (
@@ -131,7 +136,7 @@ export function NewConversation() {
       {group && (
         <footer class="pane-foot">
           <Button kind="primary" busy={busy} disabled={chosen.length === 0 || title.trim() === ''} onClick={() => void create()}>
-            {chosen.length === 0 ? 'Choose people' : title.trim() === '' ? 'Name the group' : `Create with ${chosen.length === 1 ? '1 person' : `${chosen.length} people`}`}
+            {chosen.length === 0 ? 'Choose people' : title.trim() === '' ? `Name the ${kind}` : `Create with ${chosen.length === 1 ? '1 person' : `${chosen.length} people`}`}
           </Button>
         </footer>
       )}

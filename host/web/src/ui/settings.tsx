@@ -1,17 +1,18 @@
 // What belongs to the account: profile, privacy, blocked people, devices, password, appearance.
 
-import type { Message, Privacy, Session } from '@echo/client';
+import type { Message, Presence, Privacy, Session } from '@echo/client';
 import type { ComponentChildren } from 'preact';
 import { useEffect, useState } from 'preact/hooks';
 import { echo, has, me } from '../state/echo.js';
 import { attempt, meaning } from '../state/notices.js';
-import { blocked, loadBlocked, nameOf, setBlocked } from '../state/people.js';
+import { blocked, loadBlocked, nameOf, presence, refreshPresence, setBlocked, watchPresence } from '../state/people.js';
 import { loadPrivacy, loadProfile, privacy, profile, saveProfile, savePrivacy } from '../state/profile.js';
 import { setStarred } from '../state/extras.js';
 import { jump } from '../state/talk.js';
 import { theme, type Theme } from '../state/theme.js';
 import { AccountSection } from './account.js';
 import { Icon, type IconName } from './icons.js';
+import { MENTIONS, Mentions } from './mentions.js';
 import { NotificationSettings } from './notification-settings.js';
 import { Avatar, Button, Confirm, Empty, Field, Loading, PersonAvatar } from './parts.js';
 import { SecondFactor } from './second-factor.js';
@@ -22,6 +23,7 @@ const SECTIONS: { id: string; title: string; icon: IconName; about: string; view
   { id: 'profile', title: 'Profile', icon: 'person', about: 'Your name and what others see', view: ProfileForm },
   { id: 'privacy', title: 'Privacy', icon: 'lock', about: 'Who sees what of you', view: PrivacyForm },
   { id: 'starred', title: 'Starred messages', icon: 'star', about: 'What you want to find again', view: Starred, needs: 'GET /api/v1/messages/starred' },
+  { id: 'mentions', title: 'Mentions', icon: 'chat', about: 'Where somebody means you', view: Mentions, needs: MENTIONS },
   { id: 'blocked', title: 'Blocked people', icon: 'block', about: 'Who cannot write to you', view: BlockedList },
   { id: 'devices', title: 'Devices', icon: 'device', about: 'Where you are signed in', view: Devices },
   { id: 'notifications', title: 'Notifications', icon: 'bell', about: 'Of what, and when not', view: NotificationSettings },
@@ -57,6 +59,7 @@ function Overview() {
         <h2 dir="auto">{own?.display_name ?? ''}</h2>
         {own?.phone && <p dir="ltr">{own.phone}</p>}
       </div>
+      <ShownAs />
       <ul class="group">
         {SECTIONS.filter((one) => !one.needs || has(one.needs)).map((one) => (
           <li key={one.id}>
@@ -86,6 +89,30 @@ function Overview() {
         />
       )}
     </>
+  );
+}
+
+/** How others see one: as the devices say, or as one chooses. */
+function ShownAs() {
+  const now = presence.value.get(me())?.status ?? 'online';
+  useEffect(() => watchPresence([me()]), []);
+  const choose = (status: Presence['status']) =>
+    void attempt(async () => {
+      await echo.rest.put('/api/v1/presence', { body: { status } });
+      await refreshPresence();
+    }, 'Saved');
+  return (
+    <div class="group">
+      <label class="setting">
+        <span>Others see me as</span>
+        <select class="select" value={now} onChange={(event) => choose(event.currentTarget.value as Presence['status'])}>
+          <option value="online">there when I am</option>
+          <option value="away">away</option>
+          <option value="busy">busy</option>
+          <option value="offline">not there</option>
+        </select>
+      </label>
+    </div>
   );
 }
 
