@@ -99,6 +99,29 @@ export class Visitor {
     await this.page.getByRole('menuitem', { name: item, exact: true }).click();
   }
 
+  /** A request as this person makes it. */
+  async ask(path) {
+    const token = await this.page.evaluate(
+      () =>
+        new Promise((resolve) => {
+          const opening = indexedDB.open('echo', 1);
+          opening.onsuccess = () => {
+            const reading = opening.result.transaction('values').objectStore('values').get('credentials');
+            reading.onsuccess = () => resolve(reading.result.access_token);
+            opening.result.close();
+          };
+        }),
+    );
+    return fetch(this.url + path, { headers: { authorization: `Bearer ${token}` } });
+  }
+
+  /** Whether this person may read the file of the newest message of the conversation that is shown. */
+  async mayReadFile() {
+    const id = new URL(this.page.url()).pathname.split('/')[2];
+    const { items } = await (await this.ask(`/api/v1/messages?conversation_id=${id}&limit=1`)).json();
+    return (await this.ask(`/api/v1/media/${items[0].media_id}/content`)).ok;
+  }
+
   /** What axe-core finds serious or critical. */
   async seriousFindings() {
     // Its script is evaluated by the debugger's protocol, which no content policy binds.

@@ -23,8 +23,26 @@ export const me = (): string => account.peek()?.user_id ?? '';
 /** Which routes the host has: a client must work with a host that lacks some of its services. */
 export const features = signal<ReadonlySet<string>>(new Set());
 
+interface Described {
+  paths: Record<string, Record<string, { parameters?: { name: string; schema?: { enum?: (string | number)[]; minimum?: number; maximum?: number } }[] }>>;
+}
+
+const THUMBNAIL = '/api/v1/media/{id}/thumbnail';
+/** Of a picture in a conversation, in pixels; as the host offers it. */
+export let thumbnailSize: string | number = 480;
+
+/** The smallest that is large enough, else the largest. */
+function sizeOf(described: Described): string | number {
+  const schema = described.paths[THUMBNAIL]?.['get']?.parameters?.find((one) => one.name === 'size')?.schema ?? {};
+  const offered = schema.enum ?? [];
+  const enough = offered.filter((one) => Number(one) >= 480);
+  if (offered.length > 0) return enough[0] ?? offered.at(-1)!;
+  return Math.max(schema.minimum ?? 0, Math.min(480, schema.maximum ?? 480));
+}
+
 export async function loadFeatures(): Promise<void> {
-  const document = await echo.rest.call<{ paths: Record<string, Record<string, unknown>> }>('GET', '/openapi.json');
+  const document = await echo.rest.call<Described>('GET', '/openapi.json');
+  thumbnailSize = sizeOf(document);
   const known = new Set<string>();
   for (const [path, methods] of Object.entries(document.paths)) {
     for (const method of Object.keys(methods)) known.add(`${method.toUpperCase()} ${path}`);

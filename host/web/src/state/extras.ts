@@ -89,8 +89,8 @@ export function setStarred(id: string, on: boolean): Promise<boolean> {
   return attempt(() => (on ? echo.rest.put('/api/v1/messages/{id}/star', input) : echo.rest.delete('/api/v1/messages/{id}/star', input)), on ? 'Starred' : 'Not starred any more');
 }
 
-export async function searchMessages(q: string): Promise<Message[]> {
-  const { items } = await echo.rest.get('/api/v1/messages/search', { query: { q, limit: 30 } });
+export async function searchMessages(q: string, conversation_id?: string): Promise<Message[]> {
+  const { items } = await echo.rest.get('/api/v1/messages/search', { query: { q, limit: 30, ...(conversation_id ? { conversation_id } : {}) } });
   need(items.map((message) => message.sender_id));
   return items;
 }

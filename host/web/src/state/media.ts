@@ -2,13 +2,11 @@
 
 import type { Media, MessageToSend } from '@echo/client';
 import { signal } from '@preact/signals';
-import { echo, has } from './echo.js';
+import { echo, has, thumbnailSize } from './echo.js';
 import { attempt } from './notices.js';
 
 /** Addresses in memory; the one that was used longest ago goes first. */
 const KEPT_FILES_MAX = 200;
-/** Of a picture in a conversation, in pixels. */
-const THUMBNAIL_PX = 480;
 /** Without thumbnails larger files than this are not loaded unasked. */
 const UNASKED_BYTES_MAX = 4_000_000;
 
@@ -44,7 +42,7 @@ export const fileAddress = (id: string): Promise<string> => remembered(id, () =>
 /** A small picture of it. Where the host makes none: the file itself, if it is no large one. */
 export function thumbnailAddress(id: string, bytes: number | null): Promise<string> {
   return remembered(`${id}/thumbnail`, async () => {
-    if (has('GET /api/v1/media/{id}/thumbnail')) return echo.rest.blob('/api/v1/media/{id}/thumbnail', { path: { id }, query: { size: THUMBNAIL_PX } });
+    if (has('GET /api/v1/media/{id}/thumbnail')) return echo.rest.blob('/api/v1/media/{id}/thumbnail', { path: { id }, query: { size: thumbnailSize } });
     if ((bytes ?? 0) > UNASKED_BYTES_MAX) throw new Error('too large to be loaded unasked');
     return echo.rest.blob('/api/v1/media/{id}/content', { path: { id } });
   });

@@ -86,6 +86,12 @@ export async function setContact(user_id: string, on: boolean): Promise<void> {
   await loadContacts();
 }
 
+/** A name of one's own for somebody, seen by nobody else; an empty one takes it away. */
+export async function setAlias(user_id: string, alias: string): Promise<void> {
+  await echo.rest.patch('/api/v1/users/contacts/{user_id}', { path: { user_id }, body: { alias } });
+  await loadContacts();
+}
+
 export function seen(one: Presence): void {
   presence.value = new Map(presence.peek()).set(one.user_id, one);
 }

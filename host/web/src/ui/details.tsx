@@ -4,7 +4,7 @@ import type { Conversation, Participant } from '@echo/client';
 import { useEffect, useState } from 'preact/hooks';
 import { echo, has, me } from '../state/echo.js';
 import { attempt, notify } from '../state/notices.js';
-import { blocked, contacts, nameOf, need, people, setBlocked, setContact } from '../state/people.js';
+import { aliases, blocked, contacts, nameOf, need, people, setAlias, setBlocked, setContact } from '../state/people.js';
 import { go } from '../state/route.js';
 import { isMuted, keep, loadConversation, markUnread, other } from '../state/talk.js';
 import { Icon, type IconName } from './icons.js';
@@ -12,7 +12,7 @@ import { Invites } from './invites.js';
 import { PersonRow, usePeopleSearch } from './new.js';
 import { Button, Confirm, Dialog, Field, Loading, Menu, PersonAvatar, type MenuItem } from './parts.js';
 import { ReportDialog } from './report.js';
-import { ConversationAvatar, titleOf } from './sidebar.js';
+import { ConversationAvatar, FoundMessages, titleOf } from './sidebar.js';
 
 type Settings = { muted_until?: string; archived?: boolean; pinned?: boolean; disappearing_after?: number };
 
@@ -46,11 +46,43 @@ export function Details({ conversation }: { conversation: Conversation }) {
             </p>
           )}
         </div>
+        <SearchHere conversation={conversation} />
         <Switches conversation={conversation} />
         {partner === null && <People conversation={conversation} />}
         <Ends conversation={conversation} partner={partner} />
       </div>
     </aside>
+  );
+}
+
+function SearchHere({ conversation }: { conversation: Conversation }) {
+  const [query, setQuery] = useState('');
+  if (!has('GET /api/v1/messages/search')) return null;
+  return (
+    <section class="search-here">
+      <Field label="Search in this conversation" type="search" inputMode="search" value={query} onInput={setQuery} />
+      {query.trim().length > 1 && <FoundMessages query={query.trim()} within={conversation.id} />}
+    </section>
+  );
+}
+
+function Alias({ person, onClose }: { person: string; onClose: () => void }) {
+  const [alias, setName] = useState(aliases.peek().get(person) ?? '');
+  const save = async () => {
+    if (await attempt(() => setAlias(person, alias.trim()), 'Saved')) onClose();
+  };
+  return (
+    <Dialog title="A name of your own" onClose={onClose}>
+      <form class="form" onSubmit={(event) => (event.preventDefault(), void save())}>
+        <Field label="Name" value={alias} onInput={setName} maxLength={100} hint="Only you see it. Leave it empty to see the name that they chose." autofocus />
+        <div class="dialog-acts">
+          <Button onClick={onClose}>Cancel</Button>
+          <Button kind="primary" type="submit">
+            Save
+          </Button>
+        </div>
+      </form>
+    </Dialog>
   );
 }
 
@@ -228,7 +260,7 @@ function Rename({ conversation, onClose }: { conversation: Conversation; onClose
 }
 
 function Ends({ conversation, partner }: { conversation: Conversation; partner: string | null }) {
-  const [asking, setAsking] = useState<'block' | 'leave' | 'report' | null>(null);
+  const [asking, setAsking] = useState<'block' | 'leave' | 'report' | 'alias' | null>(null);
   const { id } = conversation;
   const isBlocked = partner !== null && blocked.value.has(partner);
   const block = () => attempt(() => setBlocked(partner!, !isBlocked), isBlocked ? 'Unblocked' : 'Blocked');
@@ -243,6 +275,12 @@ function Ends({ conversation, partner }: { conversation: Conversation; partner: 
         <button class="setting" type="button" onClick={() => void attempt(() => setContact(partner, !contacts.value.has(partner)), contacts.value.has(partner) ? 'Removed from your contacts' : 'Added to your contacts')}>
           <Icon name="person" />
           <span>{contacts.value.has(partner) ? 'Remove from contacts' : 'Add to contacts'}</span>
+        </button>
+      )}
+      {partner !== null && contacts.value.has(partner) && (
+        <button class="setting" type="button" onClick={() => setAsking('alias')}>
+          <Icon name="edit" />
+          <span>Name them yourself</span>
         </button>
       )}
       {partner !== null && partner !== me() && (
@@ -272,6 +310,7 @@ function Ends({ conversation, partner }: { conversation: Conversation; partner: 
           onClose={() => setAsking(null)}
         />
       )}
+      {asking === 'alias' && <Alias person={partner!} onClose={() => setAsking(null)} />}
       {asking === 'report' && <ReportDialog about={{ user_id: partner! }} who={nameOf(partner!)} onClose={() => setAsking(null)} />}
       {asking === 'leave' && (
         <Confirm title={`Leave the ${conversation.type}?`} text="You get nothing more from it. Only somebody who is in it can add you again." act="Leave" onAct={leave} onClose={() => setAsking(null)} />

@@ -107,13 +107,13 @@ export function ConversationAvatar({ conversation, size }: { conversation: Conve
   return partner !== null ? <PersonAvatar id={partner} {...given} /> : <Avatar id={conversation.id} name={titleOf(conversation)} group {...given} />;
 }
 
-/** Messages with these words, of all conversations. */
-function FoundMessages({ query }: { query: string }) {
+/** Messages with these words, of all conversations or of one. */
+export function FoundMessages({ query, within }: { query: string; within?: string }) {
   const [found, setFound] = useState<Message[] | null>(null);
   useEffect(() => {
     let on = true;
     const timer = setTimeout(() => {
-      searchMessages(query).then(
+      searchMessages(query, within).then(
         (items) => on && setFound(items),
         () => on && setFound([]),
       );
@@ -122,11 +122,12 @@ function FoundMessages({ query }: { query: string }) {
       on = false;
       clearTimeout(timer);
     };
-  }, [query]);
-  if (found === null || found.length === 0) return null;
+  }, [query, within]);
+  if (found === null || (found.length === 0 && !within)) return null;
+  if (found.length === 0) return <p class="hint">Nothing found here.</p>;
   return (
     <>
-      <h2 class="section">Messages</h2>
+      {!within && <h2 class="section">Messages</h2>}
       <ul>
         {found.map((message) => {
           const conversation = conversations.value.get(message.conversation_id);
@@ -136,14 +137,15 @@ function FoundMessages({ query }: { query: string }) {
                 <span class="row-text">
                   <span class="row-line">
                     <span class="row-title" dir="auto">
-                      {conversation ? titleOf(conversation) : nameOf(message.sender_id)}
+                      {conversation && !within ? titleOf(conversation) : nameOf(message.sender_id)}
                     </span>
                     <time class="row-time" dateTime={message.created_at}>
                       {short(message.created_at)}
                     </time>
                   </span>
                   <span class="row-preview" dir="auto">
-                    {nameOf(message.sender_id)}: {excerpt(message.content, message.type)}
+                    {within ? '' : `${nameOf(message.sender_id)}: `}
+                    {excerpt(message.content, message.type)}
                   </span>
                 </span>
               </a>
