@@ -86,7 +86,7 @@ export function NewConversation() {
       <div class="pane-body narrow">
         <div class="tabs" role="group" aria-label="Kind">
           <button type="button" class="tab" aria-pressed={!group} onClick={() => setKind('direct')}>
-            <Icon name="person" /> One person
+            <Icon name="person" /> Person
           </button>
           <button type="button" class="tab" aria-pressed={kind === 'group'} onClick={() => setKind('group')}>
             <Icon name="people" /> Group
