@@ -27,7 +27,7 @@ use crate::telemetry;
 use crate::watch::{self, SourceTree};
 use echo_base::limits;
 use echo_base::private_file;
-use echo_capabilities::blob::{Blobs, ObjectStoreBlobs};
+use echo_capabilities::blob::Blobs;
 use echo_capabilities::cache::Cache;
 use echo_capabilities::cache::fallback::FallbackCache;
 use echo_capabilities::cache::memory::MemoryCache;
@@ -121,7 +121,7 @@ impl Host {
         let tokens = stores.tokens(&config, bus.clone()).await.context("the tokens")?;
         let cache = open_cache(&config)?;
         let queue = stores.queue();
-        let blobs: Arc<dyn Blobs> = Arc::new(ObjectStoreBlobs::in_folder(&data.join("blobs")).context("the blobs")?);
+        let blobs = stores::blobs(&config).await?;
         let announcer = Announcer::new(feed.clone(), queue.clone());
         let hosts = hosts::open(&config, &stores, bus, queue.clone()).await?;
         let registry = hosts.as_ref().map_or_else(
@@ -175,7 +175,7 @@ impl Host {
         };
         let hub = Hub::new(hub_settings, registry.clone(), hosts.clone(), tokens.clone(), feed.clone(), runtime.clone(), rates.clone());
         let readiness = Arc::new(Readiness::default());
-        register_checks(&readiness, &cache, &feed, &queue);
+        register_checks(&readiness, &cache, &feed, &queue, &blobs);
 
         let upkeep_stop = CancellationToken::new();
         let upkeep = TaskTracker::new();
@@ -450,7 +450,7 @@ fn permissions(config: &Config) -> anyhow::Result<Permissions> {
     Ok(permissions)
 }
 
-fn register_checks(readiness: &Readiness, cache: &Arc<dyn Cache>, feed: &Arc<dyn Feed>, queue: &Arc<dyn Queue>) {
+fn register_checks(readiness: &Readiness, cache: &Arc<dyn Cache>, feed: &Arc<dyn Feed>, queue: &Arc<dyn Queue>, blobs: &Arc<dyn Blobs>) {
     let feed = feed.clone();
     readiness.register(
         "database",
@@ -480,6 +480,16 @@ fn register_checks(readiness: &Readiness, cache: &Arc<dyn Cache>, feed: &Arc<dyn
         Arc::new(move || {
             let queue = queue.clone();
             Box::pin(async move { queue.ping().await.map(|()| CheckState::Up).map_err(|error| error.to_string()) })
+        }),
+    );
+    let blobs = blobs.clone();
+    readiness.register(
+        // Messages go on without files.
+        "blobs",
+        Need::Helpful,
+        Arc::new(move || {
+            let blobs = blobs.clone();
+            Box::pin(async move { blobs.ping().await.map(|()| CheckState::Up).map_err(|error| error.to_string()) })
         }),
     );
 }

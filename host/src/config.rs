@@ -15,6 +15,7 @@ use toml::{Table, Value};
 use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_base::private_file;
+use echo_capabilities::blob::BucketSettings;
 use echo_capabilities::config::ServiceSettings;
 use echo_capabilities::tokens::MasterKey;
 use echo_runtime::manifest::duration;
@@ -47,6 +48,7 @@ pub struct Config {
     pub feed: FeedConfig,
     pub queue: QueueConfig,
     pub events: EventsConfig,
+    pub blob: BlobConfig,
     pub plugins: PluginsConfig,
     pub log: LogConfig,
     /// By service: its settings as text.
@@ -189,6 +191,29 @@ pub struct EventsConfig {
     pub old_servers: bool,
 }
 
+/// Where uploaded files are. See `Config::blobs`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlobConfig {
+    /// Empty: below `data.dir`.
+    pub url: String,
+    /// Of a server of the S3 protocol; empty: Amazon's.
+    pub endpoint: String,
+    pub region: String,
+    pub access_key_id: Secret,
+    pub secret_access_key: Secret,
+    pub path_style: bool,
+}
+
+/// Where uploaded files are.
+#[derive(Clone)]
+pub enum BlobStore {
+    /// This host's own.
+    Embedded,
+    /// A folder that hosts share.
+    Folder(PathBuf),
+    Bucket(BucketSettings),
+}
+
 /// How versions of services are deployed and kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PluginsConfig {
@@ -300,6 +325,14 @@ impl Config {
                 bytes_max: limits::JETSTREAM_BYTES_MAX,
                 old_servers: false,
             },
+            blob: BlobConfig {
+                url: String::new(),
+                endpoint: String::new(),
+                region: "us-east-1".to_owned(),
+                access_key_id: Secret::default(),
+                secret_access_key: Secret::default(),
+                path_style: true,
+            },
             plugins: PluginsConfig {
                 migration_timeout: Duration::from_millis(limits::SQL_MIGRATION_LIVE_TIMEOUT_MS),
                 versions_kept: limits::VERSIONS_KEPT,
@@ -329,6 +362,48 @@ impl Config {
     pub fn postgres(&self) -> Option<String> {
         let url = self.sql.url.text()?;
         Some(self.sql.password.text().map_or_else(|| url.to_owned(), |password| with_password(url, password)))
+    }
+
+    /// Where uploaded files are. Errors: what is wrong with `blob.url`.
+    pub fn blobs(&self) -> Result<BlobStore, String> {
+        let BlobConfig { url, endpoint, region, access_key_id, secret_access_key, path_style } = &self.blob;
+        if url.is_empty() {
+            return Ok(BlobStore::Embedded);
+        }
+        if let Some(folder) = url.strip_prefix("file:") {
+            let folder = Path::new(folder.strip_prefix("//").unwrap_or(folder));
+            let is_good = folder.is_absolute() && folder.components().all(|part| part != std::path::Component::ParentDir);
+            return if is_good {
+                Ok(BlobStore::Folder(folder.to_owned()))
+            } else {
+                Err("blob.url: \"file:\" wants a whole path, such as \"file:/srv/echo-files\"".to_owned())
+            };
+        }
+        let wrong = || "blob.url must be such as \"s3://bucket/prefix\" or \"file:/srv/echo-files\"".to_owned();
+        let (bucket, prefix) = url.strip_prefix("s3://").map(|rest| rest.split_once('/').unwrap_or((rest, ""))).ok_or_else(wrong)?;
+        // Amazon's rules for names of buckets; those of others are no wider where it matters here.
+        let is_bucket =
+            (3..=63).contains(&bucket.len()) && bucket.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+        let prefix = prefix.trim_end_matches('/');
+        let is_prefix = prefix.is_empty()
+            || prefix
+                .split('/')
+                .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
+        if !is_bucket || !is_prefix {
+            return Err(wrong());
+        }
+        let (Some(access_key_id), Some(secret_access_key)) = (access_key_id.text(), secret_access_key.text()) else {
+            return Err("blob.access_key_id, blob.secret_access_key: a bucket wants both".to_owned());
+        };
+        Ok(BlobStore::Bucket(BucketSettings {
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+            endpoint: endpoint.clone(),
+            region: region.clone(),
+            access_key_id: access_key_id.to_owned(),
+            secret_access_key: secret_access_key.to_owned(),
+            is_path_style: *path_style,
+        }))
     }
 
     /// The operator's `[services.<name>]` over the manifest's defaults.
@@ -485,6 +560,17 @@ impl Config {
                 "events.url needs sql.url: events are kept in PostgreSQL until all subscribers are done with them, as NATS may lose them",
             );
         }
+        let blobs = self.blobs();
+        must(blobs.is_ok(), blobs.as_ref().err().map_or("", String::as_str));
+        let is_bucket = self.blob.url.starts_with("s3:");
+        let has_key = self.blob.access_key_id.text().is_some() || self.blob.secret_access_key.text().is_some();
+        must(is_bucket || !has_key, "blob.access_key_id and blob.secret_access_key are for a blob.url such as \"s3://bucket\"");
+        must(is_bucket || self.blob.endpoint.is_empty(), "blob.endpoint is for a blob.url such as \"s3://bucket\"");
+        must(
+            self.blob.endpoint.is_empty() || has_host(&self.blob.endpoint, &["http", "https"]),
+            "blob.endpoint must be such as \"https://s3.example.org\"",
+        );
+        must(!self.blob.region.is_empty(), "blob.region must not be empty: servers other than Amazon's mostly take \"us-east-1\"");
         must(is_prefix(&self.events.prefix), "events.prefix must be letters, digits and hyphens, 1 to 32 of them");
         must([1, 3, 5].contains(&self.events.replicas), "events.replicas must be 1, 3 or 5");
         must(self.events.bytes_max >= 16 * limits::MIB_BYTES, "events.bytes_max must be at least 16777216");
@@ -627,7 +713,7 @@ struct Reading {
 }
 
 const SERVICES: &str = "services";
-const SECRETS: [(&str, &str); 7] = [
+const SECRETS: [(&str, &str); 9] = [
     ("server", "admin_token"),
     ("server", "cursor_key"),
     ("server", "metrics_token"),
@@ -635,6 +721,8 @@ const SECRETS: [(&str, &str); 7] = [
     ("tokens", "master_key"),
     ("sql", "url"),
     ("sql", "password"),
+    ("blob", "access_key_id"),
+    ("blob", "secret_access_key"),
 ];
 
 /// Addresses, which may have a password in them: then they are secrets.
@@ -1064,6 +1152,36 @@ mod tests {
         refused("[events]\nreplicas = 2\n", &[], &["events.replicas"]);
         refused("[events]\nprefix = \"a.b\"\n", &[], &["events.prefix"]);
         refused("[events]\nbytes_max = 1\n", &[], &["events.bytes_max"]);
+    }
+
+    #[test]
+    fn files_are_in_the_data_folder_in_a_shared_one_or_in_a_bucket() {
+        assert!(matches!(read(Mode::Serve, "", &[]).unwrap().blobs(), Ok(BlobStore::Embedded)));
+        for (url, path) in [("file:/srv/files", "/srv/files"), ("file:///srv/files", "/srv/files")] {
+            let config = read(Mode::Serve, &format!("[blob]\nurl = \"{url}\"\n"), &[]).unwrap();
+            assert!(matches!(config.blobs(), Ok(BlobStore::Folder(folder)) if folder == Path::new(path)), "{url}");
+        }
+        let keys = "access_key_id = \"env:PATH\"\nsecret_access_key = \"env:PATH\"\n";
+        let config = read(Mode::Serve, &format!("[blob]\nurl = \"s3://files.example/echo/a/\"\n{keys}"), &[]).unwrap();
+        let Ok(BlobStore::Bucket(settings)) = config.blobs() else { panic!("no bucket") };
+        assert_eq!(
+            (settings.bucket.as_str(), settings.prefix.as_str(), settings.region.as_str()),
+            ("files.example", "echo/a", "us-east-1")
+        );
+        for url in ["s3://", "s3://a", "s3://bucket//a", "s3://bucket/a b", "http://bucket", "files"] {
+            refused(
+                &format!("[blob]\nurl = \"{url}\"\n{}", if url.starts_with("s3:") { keys } else { "" }),
+                &[],
+                &["blob.url must be such as"],
+            );
+        }
+        refused("[blob]\nurl = \"file:files\"\n", &[], &["wants a whole path"]);
+        refused("[blob]\nurl = \"file:/srv/../files\"\n", &[], &["wants a whole path"]);
+        refused("[blob]\nurl = \"s3://bucket\"\n", &[], &["a bucket wants both"]);
+        refused(&format!("[blob]\n{keys}"), &[], &["are for a blob.url such as"]);
+        refused("[blob]\nendpoint = \"https://s3.example.org\"\n", &[], &["blob.endpoint is for"]);
+        refused(&format!("[blob]\nurl = \"s3://bucket\"\nendpoint = \"s3.example.org\"\n{keys}"), &[], &["blob.endpoint must be such as"]);
+        refused("[blob]\nsecret_access_key = \"in the open\"\n", &[], &["env:NAME"]);
     }
 
     #[test]

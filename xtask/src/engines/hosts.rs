@@ -26,8 +26,11 @@ struct Host {
 }
 
 /// What all hosts have in common, as environment variables.
-pub fn settings(postgres: &str, redis: &str, nats: &str) -> Vec<(String, String)> {
+/// `files`: a folder for uploaded files.
+pub fn settings(postgres: &str, redis: &str, nats: &str, files: &Path) -> Vec<(String, String)> {
+    let files = format!("file:{}", files.display());
     let settings = [
+        ("ECHO_BLOB__URL", files.as_str()),
         // With a password in it, so it is not written as such.
         ("ECHO_SQL__URL", "env:ECHO_ENGINES_POSTGRES"),
         ("ECHO_ENGINES_POSTGRES", postgres),

@@ -529,6 +529,14 @@ pub const BLOB_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 pub const BLOB_CALL_BYTES_MAX: usize = 1024 * 1024;
 /// Handed to the store at once while an upload comes in; two of them are in memory.
 pub const BLOB_CHUNK_BYTES: usize = 256 * 1024;
+/// ... and where the store is a bucket: the parts that an upload is kept in there.
+pub const BLOB_PART_BYTES: usize = 1024 * 1024;
+/// How long a bucket's server may take for the head of an answer and for each piece of it, in milliseconds, and how long a request that failed is repeated.
+pub const BUCKET_TIMEOUT_MS: u64 = 8_000;
+pub const BUCKET_RETRY_MS: u64 = 2_000;
+pub const BUCKET_RETRIES_MAX: usize = 3;
+/// Requests for one file at one time, where it has many parts or pieces.
+pub const BUCKET_CONCURRENCY: usize = 8;
 /// A client that sends nothing of a file for so long is given up, in milliseconds; how long the whole takes is open.
 pub const STREAM_IDLE_MS: u64 = 30_000;
 /// A form around a file, beside it, in bytes.

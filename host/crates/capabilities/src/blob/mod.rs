@@ -10,11 +10,13 @@ use futures_util::Stream;
 
 use echo_base::names::ServiceName;
 
+pub mod bucket;
 pub mod host;
 pub mod object_store;
 #[cfg(test)]
 mod suite;
 
+pub use self::bucket::BucketBlobs;
 pub use self::object_store::ObjectStoreBlobs;
 
 /// What a client sends or is sent, piece by piece.
@@ -26,6 +28,21 @@ pub struct Object {
     pub key: String,
     /// In bytes.
     pub size: u64,
+}
+
+/// Where a bucket is, and who asks.
+#[derive(Clone)]
+pub struct BucketSettings {
+    pub bucket: String,
+    /// Stands before every name, with `/` between its parts; may be empty.
+    pub prefix: String,
+    /// Empty: that of Amazon's region. `http://…` is not encrypted.
+    pub endpoint: String,
+    pub region: String,
+    pub access_key_id: String,
+    pub secret_access_key: String,
+    /// `endpoint/bucket/name`; else `bucket.endpoint/name`.
+    pub is_path_style: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +68,10 @@ pub enum BlobError {
 /// All methods: `Unavailable` when the store cannot be reached. What is answered outlives the loss of power.
 #[async_trait]
 pub trait Blobs: Send + Sync {
+    /// What one `append` holds in memory at most, in bytes.
+    fn append_bytes(&self) -> usize;
+    /// Whether the store can be reached.
+    async fn ping(&self) -> Result<(), BlobError>;
     /// Adds what comes to an upload that has `offset` bytes (0: a new one); the new size. Of several at one offset one succeeds.
     /// Errors: `Conflict` for another offset, or where it is an object already; `TooManyPieces` beyond `BLOB_PIECES_MAX`; `TooLarge` where the upload would have more than `size_max` bytes, nothing of this is kept then;
     /// `BrokeOff` with the new size where `body` ended with an error, what had arrived is kept.

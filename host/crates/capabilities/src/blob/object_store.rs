@@ -1,8 +1,9 @@
-//! Blobs in a folder of this machine, through the crate `object_store`, which reaches S3 by the same calls.
+//! Blobs in a folder, of this machine or of hosts that share it, through the crate `object_store`, which reaches S3 by the same calls.
 //!
 //! `<service>/objects/<last two characters>/<key>` are objects. `<service>/uploads/<upload>/<offset>` are the pieces of an upload, each as it
 //! arrived, the offset with leading zeros: a piece appears whole under its name or not at all, and one name is taken once. So of two clients
-//! that send the same piece one is refused, on one host or on many. `<service>/arriving/<id>` are pieces on their way.
+//! that send the same piece one is refused, on one host or on many. `<service>/arriving/<id>` are pieces on their way; where hosts share the folder,
+//! `<service>/arriving-<host>/<id>`, so that one that starts removes its own alone.
 
 use std::io;
 use std::ops::Range;
@@ -22,10 +23,13 @@ use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_base::private_file;
 
+const ARRIVING: &str = "arriving";
+
 pub struct ObjectStoreBlobs {
     store: Arc<dyn ObjectStore>,
     /// Where there are folders to remove.
     folder: Option<PathBuf>,
+    arriving: String,
     /// Handed to the store at once, in bytes.
     chunk_bytes: usize,
     /// Of one upload.
@@ -42,13 +46,23 @@ struct Piece {
 impl ObjectStoreBlobs {
     /// In a folder, which is made. What is stored is flushed to the disk before it is answered.
     pub fn in_folder(folder: &FilePath) -> io::Result<Self> {
+        Self::open(folder, ARRIVING.to_owned())
+    }
+
+    /// `host`: its name among those that share the folder.
+    pub fn in_shared_folder(folder: &FilePath, host: &str) -> io::Result<Self> {
+        Self::open(folder, format!("{ARRIVING}-{host}"))
+    }
+
+    fn open(folder: &FilePath, arriving: String) -> io::Result<Self> {
         private_file::create_folder(folder)?;
-        remove_arriving(folder)?;
+        remove_arriving(folder, &arriving)?;
         // The store's own clean-up removes a folder that has just become empty while another upload is about to write there.
         let store = LocalFileSystem::new_with_prefix(folder).map_err(io::Error::other)?.with_fsync(true);
         Ok(Self {
             store: Arc::new(store),
             folder: Some(folder.to_owned()),
+            arriving,
             chunk_bytes: limits::BLOB_CHUNK_BYTES,
             pieces_max: limits::BLOB_PIECES_MAX,
         })
@@ -56,13 +70,17 @@ impl ObjectStoreBlobs {
 
     /// For tests: gone with the process.
     pub fn in_memory() -> Self {
-        let store = Arc::new(object_store::memory::InMemory::new());
-        Self { store, folder: None, chunk_bytes: limits::BLOB_CHUNK_BYTES, pieces_max: limits::BLOB_PIECES_MAX }
+        let (store, arriving) = (Arc::new(object_store::memory::InMemory::new()), ARRIVING.to_owned());
+        Self { store, folder: None, arriving, chunk_bytes: limits::BLOB_CHUNK_BYTES, pieces_max: limits::BLOB_PIECES_MAX }
     }
 
     #[cfg(test)]
     pub(super) fn with_pieces_max(self, pieces_max: usize) -> Self {
         Self { pieces_max, ..self }
+    }
+
+    fn arriving_path(&self, service: &ServiceName) -> Path {
+        Path::from_iter([service.as_str(), &self.arriving, &Uuid::now_v7().to_string()])
     }
 
     /// In their order. Errors: `NotFound` where there is none.
@@ -123,6 +141,15 @@ impl ObjectStoreBlobs {
 
 #[async_trait]
 impl Blobs for ObjectStoreBlobs {
+    fn append_bytes(&self) -> usize {
+        2 * self.chunk_bytes
+    }
+
+    async fn ping(&self) -> Result<(), BlobError> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        tokio::fs::metadata(folder).await.map(|_| ()).map_err(|error| BlobError::Unavailable(error.to_string()))
+    }
+
     async fn append(
         &self,
         service: &ServiceName,
@@ -140,7 +167,7 @@ impl Blobs for ObjectStoreBlobs {
         if size != offset {
             return Err(BlobError::Conflict { size });
         }
-        let arriving = arriving_path(service);
+        let arriving = self.arriving_path(service);
         let (added, is_whole) = self.store(&arriving, size_max.saturating_sub(offset), &mut body).await?;
         // An empty piece would keep its place from the next one; an upload without a byte is one empty piece.
         if added > 0 || (offset == 0 && is_whole) {
@@ -148,7 +175,14 @@ impl Blobs for ObjectStoreBlobs {
             if let Err(error) = self.store.rename_if_not_exists(&arriving, &piece).await {
                 let _ = self.store.delete(&arriving).await;
                 return match error {
-                    Error::AlreadyExists { .. } => Err(BlobError::Conflict { size: self.upload_size(service, upload).await? }),
+                    Error::AlreadyExists { .. } => {
+                        let size = match self.upload_size(service, upload).await {
+                            // The other's piece made it whole.
+                            Err(BlobError::NotFound) => self.size(service, upload).await?,
+                            size => size?,
+                        };
+                        Err(BlobError::Conflict { size })
+                    }
                     other => Err(unavailable(other)),
                 };
             }
@@ -206,7 +240,7 @@ impl Blobs for ObjectStoreBlobs {
             async move { store.get(&path).await.map(|found| found.into_stream().map_err(io::Error::other)).map_err(io::Error::other) }
         });
         let mut whole: ByteStream = opened.try_flatten().boxed();
-        let arriving = arriving_path(service);
+        let arriving = self.arriving_path(service);
         if self.store(&arriving, size, &mut whole).await? != (size, true) {
             let _ = self.store.delete(&arriving).await;
             return Err(BlobError::Unavailable("the pieces of an upload cannot be read".to_owned()));
@@ -252,9 +286,9 @@ impl Blobs for ObjectStoreBlobs {
 }
 
 /// What was on its way when the host ended belongs to nobody.
-fn remove_arriving(folder: &FilePath) -> io::Result<()> {
+fn remove_arriving(folder: &FilePath, arriving: &str) -> io::Result<()> {
     for service in std::fs::read_dir(folder)? {
-        match std::fs::remove_dir_all(service?.path().join("arriving")) {
+        match std::fs::remove_dir_all(service?.path().join(arriving)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -269,10 +303,6 @@ fn end_of(pieces: &[Piece]) -> u64 {
 
 fn none_yet(error: BlobError) -> Result<u64, BlobError> {
     if error == BlobError::NotFound { Ok(0) } else { Err(error) }
-}
-
-fn arriving_path(service: &ServiceName) -> Path {
-    Path::from_iter([service.as_str(), "arriving", &Uuid::now_v7().to_string()])
 }
 
 fn upload_folder(service: &ServiceName, upload: &str) -> Result<Path, BlobError> {

@@ -177,6 +177,22 @@ macro_rules! suite {
     )* };
 }
 
+/// All of the suite on one backend, opened anew for each of its tests.
+macro_rules! passes {
+    ($backend:ident) => {
+        suite!($backend:
+            an_upload_becomes_an_object_of_its_name,
+            an_upload_goes_on_where_it_broke_off,
+            what_is_too_large_is_not_kept,
+            of_many_at_one_offset_one_succeeds,
+            a_late_piece_of_what_is_an_object_is_refused,
+            an_upload_has_a_bounded_count_of_pieces,
+            no_service_reaches_what_is_anothers,
+            what_is_discarded_is_gone,
+        );
+    };
+}
+
 mod in_a_folder {
     use super::*;
 
@@ -184,16 +200,112 @@ mod in_a_folder {
         Arc::new(ObjectStoreBlobs::in_folder(&folder.join("blobs")).unwrap().with_pieces_max(PIECES_MAX))
     }
 
-    suite!(open:
-        an_upload_becomes_an_object_of_its_name,
-        an_upload_goes_on_where_it_broke_off,
-        what_is_too_large_is_not_kept,
-        of_many_at_one_offset_one_succeeds,
-        a_late_piece_of_what_is_an_object_is_refused,
-        an_upload_has_a_bounded_count_of_pieces,
-        no_service_reaches_what_is_anothers,
-        what_is_discarded_is_gone,
-    );
+    passes!(open);
+}
+
+mod in_a_shared_folder {
+    use super::*;
+
+    fn open(folder: &std::path::Path) -> Arc<dyn Blobs> {
+        Arc::new(ObjectStoreBlobs::in_shared_folder(&folder.join("blobs"), "host-1").unwrap().with_pieces_max(PIECES_MAX))
+    }
+
+    passes!(open);
+}
+
+/// So small that each file of the suite has several.
+const PART_BYTES: usize = 4;
+
+mod in_a_bucket_in_memory {
+    use super::*;
+
+    fn open(_: &std::path::Path) -> Arc<dyn Blobs> {
+        Arc::new(BucketBlobs::in_memory().with_bounds(PART_BYTES, PIECES_MAX))
+    }
+
+    passes!(open);
+}
+
+mod on_s3 {
+    use super::*;
+
+    fn open(folder: &std::path::Path) -> Arc<dyn Blobs> {
+        let prefix = folder.file_name().unwrap().to_str().unwrap().replace('.', "-");
+        let open = async move { BucketBlobs::on_s3(&settings(&prefix)).await.unwrap().with_bounds(PART_BYTES, PIECES_MAX) };
+        Arc::new(tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(open)))
+    }
+
+    passes!(open);
+}
+
+/// Of the server of this process.
+fn settings(prefix: &str) -> BucketSettings {
+    BucketSettings {
+        bucket: echo_engines::s3::BUCKET.to_owned(),
+        prefix: prefix.to_owned(),
+        endpoint: echo_engines::s3::of_this_process().unwrap_or_else(|error| panic!("{error}")),
+        region: "us-east-1".to_owned(),
+        access_key_id: echo_engines::s3::ACCESS_KEY_ID.to_owned(),
+        secret_access_key: echo_engines::s3::SECRET_ACCESS_KEY.to_owned(),
+        is_path_style: true,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_not_there_is_said_at_once() {
+    let none = tokio::task::block_in_place(|| BucketSettings { bucket: "nowhere".to_owned(), ..settings("") });
+    assert!(matches!(BucketBlobs::on_s3(&none).await, Err(bucket::OpenError::NoBucket(bucket)) if bucket == "nowhere"));
+}
+
+/// As where a host died between the bytes of a piece and its claim.
+#[tokio::test]
+async fn a_piece_without_a_claim_is_nobodys_and_goes_with_its_upload() {
+    let folder = tempfile::tempdir().unwrap();
+    for finished in [false, true] {
+        let store: Arc<dyn ::object_store::ObjectStore> = Arc::new(::object_store::memory::InMemory::new());
+        let blobs = BucketBlobs::over(store.clone()).with_bounds(PART_BYTES, PIECES_MAX);
+        blobs.append(&media(), "u", 0, 100, pieces(&[b"hello"])).await.unwrap();
+        for (offset, bytes) in [("00000000000000000000", "other!"), ("00000000000000000005", "later")] {
+            let path = format!("media/data/u/{offset}-{}/00000", uuid::Uuid::now_v7());
+            ::object_store::ObjectStoreExt::put(&store, &path.into(), bytes.into()).await.unwrap();
+        }
+        assert_eq!(blobs.upload_size(&media(), "u").await, Ok(5));
+        assert_eq!(blobs.read_upload(&media(), "u", 0..100).await.unwrap(), "hello");
+        if finished {
+            blobs.finish(&media(), "u").await.unwrap();
+            assert_eq!(whole(&blobs, "u", 0..5).await, b"hello");
+            blobs.discard(&media(), "u").await.unwrap();
+            assert_eq!(whole(&blobs, "u", 0..5).await, b"hello", "what is an object is none of an upload's");
+            assert_eq!(blobs.delete(&media(), "u").await, Ok(true));
+        } else {
+            blobs.discard(&media(), "u").await.unwrap();
+            assert_eq!(blobs.append(&media(), "u", 0, 100, pieces(&[b"anew"])).await, Ok(4));
+            blobs.discard(&media(), "u").await.unwrap();
+        }
+        let left: Vec<_> = store.list(None).try_collect().await.unwrap();
+        assert!(left.is_empty(), "{left:?}");
+    }
+    drop(folder);
+}
+
+/// The server hangs, and comes back with what it had.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_whose_server_is_away_is_unavailable_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = tokio::task::block_in_place(|| echo_engines::s3::S3::start(folder.path())).unwrap();
+    let own = tokio::task::block_in_place(|| BucketSettings { endpoint: server.endpoint(), ..settings("a/b") });
+    let blobs = BucketBlobs::on_s3(&own).await.unwrap();
+    blobs.append(&media(), "u", 0, 100, pieces(&[b"hello"])).await.unwrap();
+    assert_eq!(blobs.ping().await, Ok(()));
+    server.signal("STOP").unwrap();
+    let service = media();
+    let (ping, append) = tokio::join!(blobs.ping(), blobs.append(&service, "u", 5, 100, pieces(&[b" world"])));
+    assert!(matches!(ping, Err(BlobError::Unavailable(_))), "{ping:?}");
+    assert!(matches!(append, Err(BlobError::Unavailable(_))), "{append:?}");
+    server.signal("CONT").unwrap();
+    assert_eq!(blobs.append(&media(), "u", 5, 100, pieces(&[b" world"])).await, Ok(11));
+    blobs.finish(&media(), "u").await.unwrap();
+    assert_eq!(whole(&blobs, "u", 0..11).await, b"hello world");
 }
 
 /// Many at a time, each in pieces: none takes the ground from under another.

@@ -228,7 +228,8 @@ impl Stopped {
 fn receive<S: Services>(call: &mut ServiceRequest<S>, body: Body) -> Result<(ByteStream, Stopped), Problem> {
     let user = call.caller.as_ref().map(|caller| Subject::User(caller.user_id));
     let held = call.held.insert(call.gateway.in_flight.hold(Subject::of_address(call.info.client_address), user));
-    held.take(2 * limits::BLOB_CHUNK_BYTES)?;
+    let declared = declared_length(&call.request.headers).map_or(usize::MAX, |length| usize::try_from(length).unwrap_or(usize::MAX));
+    held.take(call.gateway.blobs.append_bytes().min(declared))?;
     call.info.streams();
     let stopped = Stopped::default();
     let noting = stopped.clone();

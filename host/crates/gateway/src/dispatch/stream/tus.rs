@@ -156,12 +156,18 @@ pub(super) async fn append<S: Services>(mut call: Box<ServiceRequest<S>>, body: 
     let may = call.run(None).await?;
     let upload: Upload = super::read(&call, may.body.as_ref())?;
     let Some(length) = upload.upload_length else {
-        return Err(Problem::new(StatusCode::CONFLICT, "upload_whole", "this upload is whole already"));
+        return Err(upload_whole());
     };
     let service = call.route.target.service.clone();
     let (bytes, stopped) = super::receive(&mut call, body)?;
     let size = match call.gateway.blobs.append(&service, &upload.id, offset, length, bytes).await {
         Ok(size) => size,
+        // Of two at one offset the other was taken, and the file is whole by now, or it was given up: the service knows.
+        Err(BlobError::NotFound) => {
+            let now = call.run(None).await?;
+            let upload: Upload = super::read(&call, now.body.as_ref())?;
+            return Err(if upload.upload_length.is_none() { upload_whole() } else { Problem::not_found() });
+        }
         Err(error) => return Err(stopped.of_blob(error, call.request.version)),
     };
     (call.since, call.held) = (Instant::now(), None);
@@ -171,6 +177,10 @@ pub(super) async fn append<S: Services>(mut call: Box<ServiceRequest<S>>, body: 
     response.headers_mut().insert(UPLOAD_OFFSET, size.into());
     response.headers_mut().insert(TUS_RESUMABLE, VERSION);
     Ok(response)
+}
+
+fn upload_whole() -> Problem {
+    Problem::new(StatusCode::CONFLICT, "upload_whole", "this upload is whole already")
 }
 
 /// Errors: 412 for another version, with the one that is spoken.
