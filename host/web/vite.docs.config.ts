@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { defineConfig, type Plugin } from 'vite';
 
-const licence = readFileSync(new URL('node_modules/swagger-ui-dist/NOTICE', import.meta.url), 'utf8').trim();
+// The viewer has libraries in it, whose licences ask for their notices: they are comments already.
+const text = (name: string) => readFileSync(new URL(`node_modules/swagger-ui-dist/${name}`, import.meta.url), 'utf8').trim();
+const notice = `/*! Swagger UI, Apache-2.0. ${text('NOTICE').replaceAll('\n', ' ')} */\n${text('swagger-ui-bundle.js.LICENSE.txt')}`;
 
 /** The page's policy allows no data addresses: pictures within the viewer's sheet are taken out, and style.css makes up for them. */
 const withoutPictures: Plugin = {
@@ -29,7 +31,7 @@ export default defineConfig({
     rollupOptions: {
       input: 'docs.html',
       output: {
-        postBanner: (chunk: { name: string }) => (chunk.name === 'viewer' ? `/*! Swagger UI, Apache-2.0. ${licence.replaceAll('\n', ' ')} */` : ''),
+        postBanner: (chunk: { name: string }) => (chunk.name === 'viewer' ? notice : ''),
         entryFileNames: 'docs.js',
         chunkFileNames: 'docs-[name].js',
         assetFileNames: (asset) => (asset.names[0]?.endsWith('.css') ? 'docs.css' : '[name][extname]'),
