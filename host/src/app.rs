@@ -52,6 +52,9 @@ mod backends;
 pub mod backup;
 pub mod check;
 mod hosts;
+pub mod migrate;
+pub mod migrations;
+mod moved;
 mod nodes;
 mod stores;
 
@@ -119,6 +122,9 @@ impl Host {
         let leases = stores.leases(&config.node_name()?).await.context("the leases")?;
         let bus = hosts::bus(&config).await?;
         let tokens = stores.tokens(&config, bus.clone()).await.context("the tokens")?;
+        if let Some(url) = config.cache.url.text() {
+            RedisCache::check_certificate(url).await.map_err(|reason| anyhow::anyhow!("cache.url: {reason}"))?;
+        }
         let cache = open_cache(&config)?;
         let queue = stores.queue();
         let blobs = stores::blobs(&config).await?;
@@ -373,7 +379,7 @@ impl Host {
     fn admin_state(&self, admin_token: &str, ready: ReadyAnswer, shutdown: CancellationToken) -> AdminState {
         let (registry, breakers) = (self.registry.clone(), self.breakers.clone());
         let (config, stores) = (self.config.clone(), self.backends.stores.clone());
-        let back_up: admin::BackUp = Box::new(move |to| {
+        let back_up: admin::BackUp = Box::new(move |to, with_blobs| {
             let (config, stores) = (config.clone(), stores.clone());
             Box::pin(async move {
                 let Stores::Embedded { sql, feed, queue } = stores.as_ref() else {
@@ -383,7 +389,7 @@ impl Host {
                 let mut databases = vec![(PathBuf::from("feed.sqlite"), feed.file()), (PathBuf::from("queue.sqlite"), queue.file())];
                 let services = sql.files().await.into_iter();
                 databases.extend(services.map(|(service, file)| (PathBuf::from(format!("services/{service}.sqlite")), file)));
-                let report = backup::write(&config.data.dir, databases, Path::new("tokens.sqlite"), &to).await;
+                let report = backup::write(&config.data.dir, databases, Path::new("tokens.sqlite"), with_blobs, &to).await;
                 report.map_err(admin::BackupRefusal::from).map(|report| serde_json::json!(report))
             })
         });
@@ -435,7 +441,7 @@ fn ready_of(router: impl Answering) -> ReadyAnswer {
 /// Whether a name in the data folder is the host's; see the table in `docs/ARCHITECTURE.md`.
 fn is_own(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or(name);
-    ["blobs", "code", "feed", "keys", "node", "plugins", "queue", "run", "secrets", "services", "tokens"].contains(&stem)
+    ["blobs", "code", "feed", "keys", "moved", "node", "plugins", "queue", "run", "secrets", "services", "tokens"].contains(&stem)
 }
 
 /// In development the source tree's own map, so that a new world needs no new host.

@@ -35,6 +35,9 @@ pub enum Command {
     },
     /// Check a backup and put it back as the data folder, on which no host runs. Devices load their state again
     Restore(Restore),
+    /// Move a host's data from SQLite files to PostgreSQL; show and apply services' migrations without serving
+    #[command(after_help = MIGRATE_EXAMPLES, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+    Migrate(Migrate),
     /// Pack, look at, deploy and roll back services
     #[command(after_help = PLUGIN_EXAMPLES)]
     Plugin {
@@ -90,7 +93,7 @@ pub struct Host {
 impl Host {
     /// The settings' file to read, if any.
     pub fn config_file(&self) -> Option<PathBuf> {
-        self.config.clone().or_else(|| Some(PathBuf::from("echo.toml")).filter(|file| file.is_file()))
+        config_file(self.config.as_ref())
     }
 
     pub fn overrides(&self) -> Overrides {
@@ -99,7 +102,7 @@ impl Host {
             plugins: self.plugins.clone(),
             listen: self.listen,
             admin_listen: self.admin_listen,
-            expose_dev: false,
+            ..Overrides::default()
         }
     }
 }
@@ -110,7 +113,7 @@ impl Command {
         match self {
             Command::Serve(serve) => Some((Mode::Serve, &serve.host)),
             Command::Dev(dev) => Some((Mode::Dev, &dev.host)),
-            Command::Ready(_) | Command::Backup { .. } | Command::Restore(_) | Command::Plugin { .. } => None,
+            Command::Ready(_) | Command::Backup { .. } | Command::Restore(_) | Command::Migrate(_) | Command::Plugin { .. } => None,
         }
     }
 }
@@ -126,6 +129,54 @@ pub struct Restore {
     /// Where there is data already, put that aside: it is kept beside, as <DATA>.before-<time>
     #[arg(long)]
     pub replace: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Migrate {
+    #[command(subcommand)]
+    pub command: Option<MigrateCommand>,
+    /// sqlite:DIR, the data folder of one host, which may be running: it is ended when most is copied
+    #[arg(long, value_name = "URL", required = true, value_parser = data_folder)]
+    pub from: Option<PathBuf>,
+    /// An empty PostgreSQL database: postgres://user@host/name; with a password in it env:NAME or file:PATH [default: sql.url of the settings]
+    #[arg(long, value_name = "URL")]
+    pub to: Option<String>,
+    /// The settings of the hosts that will run on the database [default: echo.toml in this folder, if there is one]
+    #[arg(long, value_name = "FILE", env = "ECHO_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MigrateCommand {
+    /// Which migrations of each service are applied, and which are outstanding. Changes nothing
+    Status(Host),
+    /// Apply those that are outstanding, without serving; running hosts on PostgreSQL go on meanwhile
+    Up(Host),
+    /// After a move: serve from the SQLite files again, as they were then
+    Back {
+        /// The data folder whose data was moved
+        #[arg(long, value_name = "DIR", default_value = "./data")]
+        data: PathBuf,
+    },
+}
+
+impl Migrate {
+    pub fn config_file(&self) -> Option<PathBuf> {
+        config_file(self.config.as_ref())
+    }
+
+    pub fn overrides(&self) -> Overrides {
+        Overrides { data: self.from.clone(), sql_url: self.to.clone(), ..Overrides::default() }
+    }
+}
+
+fn data_folder(url: &str) -> Result<PathBuf, String> {
+    let folder = url.strip_prefix("sqlite:").filter(|folder| !folder.is_empty());
+    folder.map(PathBuf::from).ok_or_else(|| "sqlite:DIR is wanted, such as sqlite:/var/lib/echo".to_owned())
+}
+
+fn config_file(given: Option<&PathBuf>) -> Option<PathBuf> {
+    given.cloned().or_else(|| Some(PathBuf::from("echo.toml")).filter(|file| file.is_file()))
 }
 
 /// For what starts and watches a host: a unit, a container.
@@ -264,6 +315,7 @@ Examples:
   echod plugin deploy target/plugins/message.wasm    replace a service while people talk
   echod backup /backups/monday                       copy what a running host keeps
   echod restore /backups/monday --data /var/lib/echo put it back, with the host ended
+  echod migrate --from sqlite:/var/lib/echo --to postgres://echo@db.example/echo
 
 echo.toml explains every setting.";
 
@@ -280,6 +332,17 @@ Examples:
   echod dev                                          http://127.0.0.1:8080, data in ./data
   echod dev --data /tmp/echo --listen 127.0.0.1:0    a second one beside it
   curl http://127.0.0.1:8080/dev/outbox              the codes and messages that would have been sent";
+
+const MIGRATE_EXAMPLES: &str = "\
+A move copies the running host, ends it, brings over what was written meanwhile, compares both sides row by row, and puts the files aside. Until
+then the database refuses hosts, and afterwards the files do; cut off at any point, it begins anew when it is run again.
+
+Examples:
+  echod migrate --from sqlite:/var/lib/echo --to postgres://echo@db.example/echo --config /etc/echo/new.toml
+  echod migrate --from sqlite:./data --to env:DATABASE_URL
+  echod migrate back --data /var/lib/echo            to the files as they were when the data was moved
+  echod migrate status --config /etc/echo/echo.toml --plugins /opt/echo/plugins
+  echod migrate up --config /etc/echo/echo.toml --plugins /opt/echo/plugins";
 
 const PLUGIN_EXAMPLES: &str = "\
 A host on this machine is found by its data folder (--data, ./data); any other one by --admin and --token, or by ECHO_ADMIN_URL and
@@ -352,8 +415,30 @@ mod tests {
     }
 
     #[test]
+    fn a_move_names_a_folder_and_a_database() {
+        let Command::Migrate(migrate) = parsed("echod migrate --from sqlite:/var/lib/echo --to postgres://echo@db/echo --config c.toml")
+        else {
+            panic!("no migrate")
+        };
+        let overrides = migrate.overrides();
+        assert_eq!(overrides.data, Some("/var/lib/echo".into()));
+        assert_eq!((overrides.sql_url.as_deref(), migrate.config_file()), (Some("postgres://echo@db/echo"), Some("c.toml".into())));
+        for (line, expect) in
+            [("echod migrate status --plugins p", "Status"), ("echod migrate up", "Up"), ("echod migrate back --data d", "Back")]
+        {
+            let Command::Migrate(Migrate { command: Some(command), .. }) = parsed(line) else { panic!("{line}") };
+            assert!(format!("{command:?}").starts_with(expect), "{line}");
+        }
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for line in [
+            "echod migrate",
+            "echod migrate --to postgres://echo@db/echo",
+            "echod migrate --from /var/lib/echo",
+            "echod migrate --from postgres://echo@db/echo",
+            "echod migrate back --from sqlite:d",
             "echod",
             "echod serve --listen here",
             "echod dev --check",

@@ -244,6 +244,8 @@ pub struct Overrides {
     pub listen: Option<SocketAddr>,
     pub admin_listen: Option<SocketAddr>,
     pub expose_dev: bool,
+    /// As it stands in the settings: with a password in it, `env:NAME` or `file:PATH`.
+    pub sql_url: Option<String>,
 }
 
 /// Everything that is wrong, not only the first.
@@ -259,7 +261,9 @@ impl Config {
         };
         let name = file.map(|path| path.display().to_string()).unwrap_or_default();
         let file = text.as_deref().map(|text| (name.as_str(), text));
-        Self::from_sources(mode, file, environment(), overrides)
+        let mut variables = environment();
+        variables.extend(overrides.sql_url.clone().map(|url| ("ECHO_SQL__URL".to_owned(), url)));
+        Self::from_sources(mode, file, variables, overrides)
     }
 
     /// What holds without any file or variable.

@@ -12,8 +12,8 @@ use echo_runtime::artifact::{Artifact, pack_directory};
 use echo_runtime::manifest::Manifest;
 use echo_runtime::manifest_reference;
 use echod::admin::client::{self, AdminClient, read_packed};
-use echod::app::{backup, check};
-use echod::cli::{Admin, Cli, Command, Host, Plugin};
+use echod::app::{backup, check, migrate, migrations};
+use echod::cli::{Admin, Cli, Command, Host, Migrate, MigrateCommand, Plugin};
 use echod::config::{Config, Mode, Overrides};
 use echod::{app, new_plugin, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -60,6 +60,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             println!("{} files, {} bytes are back in {}", report.files, report.bytes, report.folder.display());
             Ok(())
         }
+        Command::Migrate(migrate) => run_migrate(migrate),
         Command::Plugin { command } => run_plugin(command),
     }
 }
@@ -108,6 +109,21 @@ async fn end_on_signal(shutdown: CancellationToken) {
         }
         shutdown.cancel();
     }
+}
+
+fn run_migrate(command: Migrate) -> anyhow::Result<()> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let said = match &command.command {
+        Some(MigrateCommand::Status(host)) => wait_for(migrations::status(&load(Mode::Serve, host, host.overrides())?))??,
+        Some(MigrateCommand::Up(host)) => wait_for(migrations::up(&load(Mode::Serve, host, host.overrides())?))??,
+        Some(MigrateCommand::Back { data }) => wait_for(migrate::back(data))??,
+        None => {
+            let config = Config::load(Mode::Serve, command.config_file().as_deref(), command.overrides())?;
+            return wait_for(migrate::migrate(&config, |said| println!("{said}")))?;
+        }
+    };
+    println!("{said}");
+    Ok(())
 }
 
 fn run_plugin(command: Plugin) -> anyhow::Result<()> {

@@ -29,7 +29,7 @@ impl Addresses {
         data.join("run/addresses.json")
     }
 
-    fn read(data: &Path) -> Result<Self, ClientError> {
+    pub fn read(data: &Path) -> Result<Self, ClientError> {
         let path = Self::path(data);
         let text = std::fs::read(&path).map_err(|_| ClientError::NoHost(path.clone()))?;
         serde_json::from_slice(&text).map_err(|_| ClientError::NoHost(path))
@@ -175,11 +175,25 @@ impl AdminClient {
 
     /// The host writes it, into a folder on its own machine that is new or empty.
     pub async fn back_up(&self, folder: &Path) -> Result<String, ClientError> {
-        // Gigabytes may take longer than an answer otherwise does.
-        let request = self.request(Method::POST, "backup").timeout(Duration::from_secs(limits::BACKUP_FILE_S_MAX));
-        let report = self.send(request.json(&json!({ "folder": folder }))).await?;
+        let report = self.back_up_with(&json!({ "folder": folder })).await?;
         let number = |key: &str| report[key].as_u64().unwrap_or_default();
         Ok(format!("{} files, {} bytes in {}", number("files"), number("bytes"), folder.display()))
+    }
+
+    /// The databases alone, for a move to another engine.
+    pub async fn back_up_databases(&self, folder: &Path) -> Result<(), ClientError> {
+        self.back_up_with(&json!({ "folder": folder, "blobs": false })).await.map(drop)
+    }
+
+    async fn back_up_with(&self, request: &Value) -> Result<Value, ClientError> {
+        // Gigabytes may take longer than an answer otherwise does.
+        let time = Duration::from_secs(limits::BACKUP_FILE_S_MAX);
+        self.send(self.request(Method::POST, "backup").timeout(time).json(request)).await
+    }
+
+    /// Begins the host's end.
+    pub async fn drain(&self) -> Result<(), ClientError> {
+        self.send(self.request(Method::POST, "drain")).await.map(drop)
     }
 
     pub async fn list(&self) -> Result<String, ClientError> {

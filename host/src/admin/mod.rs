@@ -57,8 +57,8 @@ pub struct Connections {
     pub items: Vec<serde_json::Value>,
 }
 
-/// What was copied, as it is answered.
-pub type BackUp = Box<dyn Fn(PathBuf) -> BoxFuture<'static, Result<serde_json::Value, BackupRefusal>> + Send + Sync>;
+/// What was copied, as it is answered; with the blobs or without.
+pub type BackUp = Box<dyn Fn(PathBuf, bool) -> BoxFuture<'static, Result<serde_json::Value, BackupRefusal>> + Send + Sync>;
 
 /// Why there is no backup, each with the reason in words.
 #[derive(Debug)]
@@ -372,10 +372,17 @@ async fn connections(State(state): State<Arc<AdminState>>) -> Result<Response, A
 struct BackupRequest {
     /// On the host's machine, from its root.
     folder: PathBuf,
+    /// False: the databases, for a move to another engine.
+    #[serde(default = "yes")]
+    blobs: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 async fn back_up(State(state): State<Arc<AdminState>>, Json(request): Json<BackupRequest>) -> Result<Response, AdminError> {
-    let report = (state.back_up)(request.folder).await.map_err(|refusal| {
+    let report = (state.back_up)(request.folder, request.blobs).await.map_err(|refusal| {
         let (status, code, detail) = match refusal {
             BackupRefusal::FolderNotEmpty(detail) => (StatusCode::CONFLICT, "folder_not_empty", detail),
             BackupRefusal::FolderInvalid(detail) => (StatusCode::UNPROCESSABLE_ENTITY, "folder_invalid", detail),

@@ -96,8 +96,14 @@ pub struct Report {
 }
 
 /// Copies these databases, by their paths below the data folder, as they were at one moment, and what lies beside them, into a folder that is new or
-/// empty. It is there whole or not at all.
-pub async fn write(data: &Path, databases: Vec<(PathBuf, Arc<File>)>, tokens: &Path, to: &Path) -> Result<Report, BackupError> {
+/// empty. It is there whole or not at all. Without the blobs it is for a move to another engine, and no backup.
+pub async fn write(
+    data: &Path,
+    databases: Vec<(PathBuf, Arc<File>)>,
+    tokens: &Path,
+    with_blobs: bool,
+    to: &Path,
+) -> Result<Report, BackupError> {
     if !to.is_absolute() {
         return Err(BackupError::Path(to.display().to_string()));
     }
@@ -121,7 +127,9 @@ pub async fn write(data: &Path, databases: Vec<(PathBuf, Arc<File>)>, tokens: &P
         }
         let copied = snapshot::copy_file(&data.join(&tokens), &unfinished.0.join(&tokens));
         copied.map_err(|source| BackupError::Database { path: tokens, source })?;
-        copy_blobs(&data.join(BLOBS), &unfinished.0.join(BLOBS))?;
+        if with_blobs {
+            copy_blobs(&data.join(BLOBS), &unfinished.0.join(BLOBS))?;
+        }
         finish(&unfinished.0, &to)
     };
     tokio::task::spawn_blocking(work).await.map_err(|broken| BackupError::Broken(broken.to_string()))?

@@ -17,6 +17,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
     {
         problems.push(format!("server.tls_cert, server.tls_key: {error}"));
     }
+    problems.extend(super::moved::refusal(&config.data.dir, config.postgres().is_some()));
     if let Err(error) = super::permissions(config) {
         problems.push(format!("{error:#}"));
     }

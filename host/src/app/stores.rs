@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{BlobStore, Config, EventsConfig, QueueConfig};
@@ -30,6 +31,9 @@ use echo_capabilities::versions::VersionStore;
 use echo_capabilities::versions::files::FileVersions;
 use echo_capabilities::versions::postgres::PostgresVersions;
 
+/// Keys that are derived from secrets of the host: those of the host before have to be those of the hosts that follow it.
+pub(super) const SHARED_KEYS: [(&str, &str); 2] = [("passwords.fingerprint_key", "fingerprint.key"), ("server.cursor_key", "cursor.key")];
+
 pub(super) enum Stores {
     Embedded { sql: SqliteBackend, feed: Arc<EmbeddedFeed>, queue: Arc<EmbeddedQueue> },
     Postgres { sql: PostgresBackend, feed: Arc<PostgresFeed>, queue: Arc<dyn Queue> },
@@ -38,14 +42,12 @@ pub(super) enum Stores {
 impl Stores {
     pub(super) async fn open(config: &Config, durability: Durability) -> anyhow::Result<Self> {
         let data = &config.data.dir;
+        if let Some(reason) = super::moved::refusal(data, config.postgres().is_some()) {
+            anyhow::bail!("{reason}");
+        }
         if let Some(url) = config.postgres() {
-            let settings = PoolSettings {
-                open_max: config.sql.max_open,
-                idle_max: config.sql.max_idle,
-                lifetime: config.sql.max_lifetime,
-                idle_time: config.sql.max_idle_time,
-            };
-            let sql = PostgresBackend::connect(&url, &config.node_name()?, settings).await.context("sql.url")?;
+            let sql = PostgresBackend::connect(&url, &config.node_name()?, pool_settings(config)).await.context("sql.url")?;
+            agree(config, &sql).await?;
             let feed = Arc::new(PostgresFeed::open(&sql).await.context("the feeds")?);
             let queue: Arc<dyn Queue> = match config.events.url.text() {
                 Some(urls) => Arc::new(JetStreamQueue::open(jetstream_settings(config, urls), &sql).await.context("events.url")?),
@@ -138,6 +140,15 @@ pub(super) async fn blobs(config: &Config) -> anyhow::Result<Arc<dyn Blobs>> {
     })
 }
 
+pub(super) fn pool_settings(config: &Config) -> PoolSettings {
+    PoolSettings {
+        open_max: config.sql.max_open,
+        idle_max: config.sql.max_idle,
+        lifetime: config.sql.max_lifetime,
+        idle_time: config.sql.max_idle_time,
+    }
+}
+
 fn jetstream_settings(config: &Config, urls: &str) -> JetStreamSettings {
     let EventsConfig { prefix, replicas, bytes_max, old_servers, .. } = config.events.clone();
     let QueueConfig { dead_letters_max, waiting_max, .. } = config.queue;
@@ -148,4 +159,18 @@ fn jetstream_settings(config: &Config, urls: &str) -> JetStreamSettings {
 async fn open_queue(config: &Config, durability: Durability) -> anyhow::Result<Arc<EmbeddedQueue>> {
     let queue = EmbeddedQueue::open_within(&config.data.dir, durability, config.queue.dead_letters_max, config.queue.waiting_max);
     Ok(Arc::new(queue.await.context("the queue")?))
+}
+
+/// Errors: this host's keys are not those of the database's other hosts.
+pub(super) async fn agree(config: &Config, backend: &PostgresBackend) -> anyhow::Result<()> {
+    for ((setting, _), key) in SHARED_KEYS.into_iter().zip([config.fingerprint_key()?, config.cursor_key()?]) {
+        // A digest says nothing of the key.
+        let agrees = backend.agrees(&format!("{setting} sha256"), &hexadecimal(&key)).await?;
+        anyhow::ensure!(agrees, "{setting} is another than that of the hosts before on this database: it is the same on all of them");
+    }
+    Ok(())
+}
+
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -16,12 +16,12 @@ fn chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
 }
 
 /// A picture of this width and height, by its header; `more` stands between the header and the picture.
-fn png(side: u32, more: &[u8]) -> Vec<u8> {
+pub fn png(side: u32, more: &[u8]) -> Vec<u8> {
     let header = chunk(b"IHDR", &[&side.to_be_bytes()[..], &side.to_be_bytes(), &[8, 2, 0, 0, 0]].concat());
     [b"\x89PNG\r\n\x1a\n", &header[..], more, &chunk(b"IDAT", b"x"), &chunk(b"IEND", b"")].concat()
 }
 
-fn form(app: &TestApp, person: &Person, name: &str, declared: &str, bytes: &[u8]) -> Ask {
+pub fn form(app: &TestApp, person: &Person, name: &str, declared: &str, bytes: &[u8]) -> Ask {
     let head = format!("--B\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{name}\"\r\ncontent-type: {declared}\r\n\r\n");
     let body = [head.as_bytes(), bytes, b"\r\n--B--\r\n"].concat();
     app.request(Method::POST, &format!("{MEDIA}/upload")).by(person).header("content-type", "multipart/form-data; boundary=B").bytes(body)

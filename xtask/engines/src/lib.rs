@@ -20,6 +20,28 @@ pub use guarded::{Guarded, signal};
 
 use account::Account;
 
+/// A server's certificate and its key, as PEM.
+pub struct Tls<'a> {
+    pub certificate: &'a str,
+    pub key: &'a str,
+}
+
+impl Tls<'_> {
+    /// As files that the server's account alone reads.
+    fn write(&self, folder: &Path, account: Option<Account>) -> Result<(PathBuf, PathBuf), EngineError> {
+        let [certificate, key] = [("server.crt", self.certificate), ("server.key", self.key)].map(|(name, text)| (folder.join(name), text));
+        for (path, text) in [&certificate, &key] {
+            let failed = |error| EngineError::of(&path.display().to_string(), error);
+            fs::write(path, text).map_err(failed)?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+            if let Some(account) = account {
+                chown(path, Some(account.uid), Some(account.gid)).map_err(failed)?;
+            }
+        }
+        Ok((certificate.0, key.0))
+    }
+}
+
 /// Why a server could not be started, and what to do about it.
 #[derive(Debug)]
 pub struct EngineError(pub String);

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::{EngineError, Guarded, free_ports, own_folder, pip, program};
+use crate::{EngineError, Guarded, Tls, free_ports, own_folder, pip, program};
 
 /// The addresses of servers that are there already, separated by commas: none is started then.
 pub const ADDRESS: &str = "ECHO_TEST_NATS";
@@ -22,6 +22,8 @@ pub struct Nats {
     nodes: Vec<Guarded>,
     ports: Vec<Ports>,
     below: PathBuf,
+    /// Of TLS.
+    arguments: Vec<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -33,9 +35,25 @@ struct Ports {
 
 impl Nats {
     pub fn start(below: &Path, nodes: usize) -> Result<Self, EngineError> {
+        Self::start_with(below, nodes, Vec::new())
+    }
+
+    /// One server, for encrypted connections alone. The certificate is for `localhost`.
+    pub fn start_with_tls(below: &Path, tls: &Tls<'_>) -> Result<Self, EngineError> {
+        let (certificate, key) = tls.write(&own_folder(below, "nats-tls", None)?, None)?;
+        let [certificate, key] = [certificate, key].map(|path| path.display().to_string());
+        Self::start_with(below, 1, ["--tls", "--tlscert", &certificate, "--tlskey", &key].map(str::to_owned).to_vec())
+    }
+
+    /// Of an encrypted server, with the host of this name.
+    pub fn tls_url(&self, host: &str) -> String {
+        format!("tls://{host}:{}", self.ports[0].clients)
+    }
+
+    fn start_with(below: &Path, nodes: usize, arguments: Vec<String>) -> Result<Self, EngineError> {
         let ports = free_ports(3 * nodes)?;
         let ports = ports.chunks(3).map(|ports| Ports { clients: ports[0], cluster: ports[1], monitoring: ports[2] }).collect();
-        let mut nats = Self { nodes: Vec::new(), ports, below: below.to_owned() };
+        let mut nats = Self { nodes: Vec::new(), ports, below: below.to_owned(), arguments };
         nats.start_nodes()?;
         Ok(nats)
     }
@@ -80,6 +98,7 @@ impl Nats {
             let mut command = vec![program.clone()];
             let arguments = ["-a", "127.0.0.1", "-p", &clients, "-m", &monitoring, "-js", "-sd", &store, "-n", &format!("node-{index}")];
             command.extend(arguments.map(str::to_owned));
+            command.extend(self.arguments.iter().cloned());
             if self.ports.len() > 1 {
                 command.extend(["--cluster_name", "echo", "--cluster", &routes[index], "--routes", &routes.join(",")].map(str::to_owned));
             }

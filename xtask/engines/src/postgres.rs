@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::account::{Account, other_than_root};
-use crate::{EngineError, Guarded, free_port, own_folder, program};
+use crate::{EngineError, Guarded, Tls, free_port, own_folder, program};
 
 /// The address of a server that is there already: none is started then. Its user may make databases and roles.
 pub const ADDRESS: &str = "ECHO_TEST_POSTGRES";
@@ -31,6 +31,11 @@ pub struct Postgres {
 impl Postgres {
     /// Below this folder, which has to be there. Its user is no superuser: it may make databases and roles, as an operator would give it.
     pub fn start(below: &Path) -> Result<Self, EngineError> {
+        Self::start_with(below, None)
+    }
+
+    /// Also encrypted. The certificate is for `localhost`.
+    pub fn start_with(below: &Path, tls: Option<&Tls<'_>>) -> Result<Self, EngineError> {
         let programs = installed()?;
         let account = other_than_root(&["postgres", "nobody"]);
         let folder = own_folder(below, "postgres", account)?;
@@ -59,6 +64,14 @@ impl Postgres {
         ];
         let settings = settings.into_iter().filter(|setting| has_statistics(&programs) || !setting.starts_with("shared_preload"));
         command.extend(settings.flat_map(|setting| ["-c".to_owned(), setting]));
+        if let Some(tls) = tls {
+            let (certificate, key) = tls.write(&folder, account)?;
+            for setting in
+                ["ssl=on".to_owned(), format!("ssl_cert_file={}", certificate.display()), format!("ssl_key_file={}", key.display())]
+            {
+                command.extend(["-c".to_owned(), setting]);
+            }
+        }
         // INT: connections are ended, and the server after a checkpoint.
         let server = Guarded::start(&folder, account, "INT", &command)?;
         let postgres = Self { server, port };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::{EngineError, Guarded, free_port, own_folder, program};
+use crate::{EngineError, Guarded, Tls, free_port, own_folder, program};
 
 /// The address of a server that is there already: none is started then. Tests flush their own keys alone.
 pub const ADDRESS: &str = "ECHO_TEST_REDIS";
@@ -46,6 +46,30 @@ impl Redis {
         let redis = Self { server, port };
         redis.wait()?;
         Ok(redis)
+    }
+
+    /// Encrypted alone, and with this password. The certificate is for `localhost`.
+    pub fn start_with_tls(below: &Path, tls: &Tls<'_>, password: &str) -> Result<Self, EngineError> {
+        let (program, port) = (installed()?, free_port()?);
+        let folder = own_folder(below, "redis", None)?;
+        let (certificate, key) = tls.write(&folder, None)?;
+        let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
+        let (port_text, dir) = (port.to_string(), folder.display().to_string());
+        let mut command = vec![program.display().to_string()];
+        let arguments =
+            ["--port", "0", "--tls-port", &port_text, "--tls-cert-file", &certificate, "--tls-key-file", &key, "--tls-auth-clients", "no"];
+        command.extend(arguments.map(str::to_owned));
+        let arguments = ["--tls-ca-cert-file", &certificate, "--requirepass", password, "--bind", "127.0.0.1", "--save", "", "--dir", &dir];
+        command.extend(arguments.map(str::to_owned));
+        let server = Guarded::start(&folder, None, "TERM", &command)?;
+        let until = Instant::now() + START_TIMEOUT;
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if Instant::now() > until {
+                return Err(EngineError(format!("Redis does not start: {}", server.log())));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Self { server, port })
     }
 
     pub fn url(&self) -> String {

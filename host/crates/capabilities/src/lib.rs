@@ -4,6 +4,7 @@
 pub mod blob;
 pub mod bus;
 pub mod cache;
+mod certificates;
 pub mod config;
 pub mod context;
 pub mod events;

@@ -27,6 +27,11 @@ pub struct RedisCache {
 }
 
 impl RedisCache {
+    /// Errors: the server's certificate is not accepted, and what to do about it.
+    pub async fn check_certificate(url: &str) -> Result<(), String> {
+        redis_connection::check_certificate(url).await
+    }
+
     /// `url`: `redis://` or, with TLS, `rediss://`. Connects when it is first asked, and again whenever the connection is lost.
     /// Errors: an address that cannot be read.
     pub fn open(url: &str, prefix: &str) -> Result<Self, String> {

@@ -31,6 +31,7 @@ use echo_base::limits;
 use echo_base::names::ServiceName;
 
 mod assignment;
+pub mod filled;
 mod handling;
 mod progress;
 mod records;

@@ -27,6 +27,7 @@ use echo_base::limits;
 use echo_base::private_file;
 
 mod acknowledging;
+pub mod exported;
 mod numbering;
 mod restored;
 

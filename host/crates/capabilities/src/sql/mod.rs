@@ -18,6 +18,7 @@ pub mod postgres;
 pub mod sqlite;
 #[cfg(test)]
 pub mod suite;
+pub mod transfer;
 mod whitelist;
 
 /// One value as a parameter or in a row.

@@ -24,6 +24,7 @@ use super::migration::Backfill;
 use super::{
     BackfillProgress, Database, Effect, ErrorClass, MigrateError, Migration, Outbox, Row, Rows, SqlBackend, SqlError, Transaction, Value,
 };
+use crate::certificates;
 use echo_base::limits;
 use echo_base::names::ServiceName;
 
@@ -32,6 +33,7 @@ mod backfill;
 mod errors;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod import;
 mod migrate;
 pub(crate) mod outbox;
 pub(crate) mod pool;
@@ -74,12 +76,24 @@ impl PostgresBackend {
     /// it does not do.
     /// `node` names this host among those of the database: no other has it.
     pub async fn connect(url: &str, node: &str, settings: PoolSettings) -> Result<Self, SqlError> {
+        Self::connect_to(url, node, settings, false).await
+    }
+
+    /// For `echod migrate`, which fills it (`import`). No host connects to it meanwhile.
+    pub async fn connect_to_fill(url: &str, settings: PoolSettings) -> Result<Self, SqlError> {
+        Self::connect_to(url, "echod migrate", settings, true).await
+    }
+
+    async fn connect_to(url: &str, node: &str, settings: PoolSettings, fills: bool) -> Result<Self, SqlError> {
         let options = options_of(url)?;
         let database = options.get_database().unwrap_or_default().to_owned();
         let budget = Budget::new(settings);
         let search_path = format!("{HOST_SCHEMA},pg_temp");
         let host = Pool::new(session(options.clone(), "echo", &search_path), &budget, Share::Host);
-        let mut connection = host.take().await?;
+        let mut connection = host.take().await.map_err(|error| match certificates::of_text(&error.message) {
+            Some(refusal) => SqlError { message: refusal, ..error },
+            None => error,
+        })?;
         let version = integer(connection.rows("SELECT current_setting('server_version_num')::int", vec![]).await?)?;
         if version < i64::from(VERSION_MIN) {
             return Err(SqlError::new(ErrorClass::Other, format!("PostgreSQL is {version}; it has to be {VERSION_MIN} (15) or later")));
@@ -106,7 +120,15 @@ impl PostgresBackend {
             return Err(SqlError::new(ErrorClass::Other, message));
         }
         let salt = text(connection.rows("SELECT value FROM setting WHERE name = 'role_salt'", vec![]).await?)?;
+        let unfinished = connection.rows("SELECT value FROM setting WHERE name = $1", vec![import::UNFINISHED.into()]).await?;
         connection.commit().await?;
+        if !fills && !unfinished.is_empty() {
+            let from = text(unfinished)?;
+            let message = format!(
+                "the database is half filled from {from}: run that `echod migrate` again, which begins anew, or name another database"
+            );
+            return Err(SqlError::new(ErrorClass::Other, message));
+        }
         let key = roles::RoleKey::new(&password_of(url), salt.as_bytes());
         let shared = Arc::new(Shared { options, database, node: node.to_owned(), key, budget, host });
         Ok(Self { shared, open: Mutex::default() })

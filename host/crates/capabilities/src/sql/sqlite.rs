@@ -27,6 +27,7 @@ use echo_base::private_file;
 
 mod backfill;
 mod errors;
+pub mod export;
 mod functions;
 mod migrate;
 pub mod outbox;

@@ -23,7 +23,7 @@ use echo_base::limits;
 use keys::Keys;
 use revocations::Revocations;
 
-mod keys;
+pub mod keys;
 mod revocations;
 
 #[derive(Debug, thiserror::Error)]

@@ -112,6 +112,20 @@ impl PostgresTokens {
         Self::open_with(backend, master_key, bus, settings, clock, Some(database_clock)).await
     }
 
+    /// For `echod migrate`: the signing keys of the host whose data comes here, oldest first, each with its seed, when it was made and the longest life of
+    /// its tokens (`embedded::keys::exported`). Tokens that they have signed stay good.
+    pub async fn fill(backend: &PostgresBackend, master_key: &MasterKey, keys: &[([u8; 32], u64, u64)]) -> Result<(), SqlError> {
+        let sealer = Sealer::new(master_key);
+        let mut connection = backend.shared().host.take().await?;
+        connection.begin(READ_COMMITTED).await?;
+        lock(&mut connection).await?;
+        connection.raw(TABLES).await?;
+        for (seed, created_at_us, access_ttl_s) in keys {
+            keys::put(&mut connection, &sealer, seed, *access_ttl_s, *created_at_us, *created_at_us).await?;
+        }
+        connection.commit().await
+    }
+
     async fn open_with(
         backend: &PostgresBackend,
         master_key: &MasterKey,

@@ -18,6 +18,7 @@ use futures_util::{StreamExt, TryStreamExt};
 
 use super::super::QueueError;
 use super::JetStreamSettings;
+use crate::certificates;
 use echo_base::limits;
 
 /// Older servers lost acknowledged records in cases that were repaired since.
@@ -91,6 +92,15 @@ impl Streams {
     /// too old.
     pub async fn connect(settings: &JetStreamSettings) -> Result<Self, QueueError> {
         let addresses: Vec<&str> = settings.urls.split(',').map(str::trim).collect();
+        if settings.urls.contains("tls://") {
+            // While NATS is away a host serves on; where its certificate is not accepted, it never would come.
+            let once = ConnectOptions::new().connection_timeout(Duration::from_millis(limits::JETSTREAM_CONNECT_MS));
+            if let Err(error) = once.connect(addresses.clone()).await
+                && let Some(refusal) = certificates::refusal(&error)
+            {
+                return Err(QueueError::Unavailable(refusal));
+            }
+        }
         let options = ConnectOptions::new()
             .name("echo")
             .retry_on_initial_connect()

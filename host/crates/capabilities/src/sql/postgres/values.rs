@@ -15,6 +15,9 @@ use uuid::Uuid;
 use crate::sql::{ErrorClass, SqlError, Value};
 use echo_base::limits;
 
+mod copied;
+pub use self::copied::{canonical, row_length, write};
+
 /// Types by their numbers in `pg_type`, which never change.
 mod oid {
     pub const BOOL: u32 = 16;

@@ -171,6 +171,17 @@ impl Record {
     }
 }
 
+/// For a move to another engine: the keys of a folder that no host uses, oldest first, each with its seed, when it was made and the longest life of its
+/// tokens. None that has ended.
+pub fn exported(folder: &Path, now_us: u64) -> Result<Vec<([u8; 32], u64, u64)>, OpenError> {
+    let mut records = read_folder(folder)?;
+    records.retain(|record| record.retired_at_us.is_none_or(|retired| now_us <= retired + record.access_ttl_s * 1_000_000));
+    records.sort_by_key(|record| record.created_at_us);
+    let bad = |record: &Record| OpenError::BadKey { path: record.path(folder), reason: "d is not 32 bytes of base64url".to_owned() };
+    let seed = |record: &Record| URL_SAFE_NO_PAD.decode(&record.d).ok().and_then(|seed| seed.try_into().ok());
+    records.iter().map(|record| Ok((seed(record).ok_or_else(|| bad(record))?, record.created_at_us, record.access_ttl_s))).collect()
+}
+
 fn read_folder(folder: &Path) -> Result<Vec<Record>, OpenError> {
     let entries = std::fs::read_dir(folder).map_err(|source| OpenError::file(folder, source))?;
     let mut records = Vec::new();

@@ -157,9 +157,20 @@ async fn insert(
     created_at_us: u64,
     signs_from_us: u64,
 ) -> Result<(), SqlError> {
-    let seed: [u8; 32] = rand::random();
-    let pair = KeyPair::of_seed(&seed).map_err(|_| unreadable())?;
-    let sealed = sealer.seal(&pair.kid, &seed);
+    put(connection, sealer, &rand::random(), access_ttl_s, created_at_us, signs_from_us).await
+}
+
+/// A key whose secret half is given.
+pub async fn put(
+    connection: &mut Pooled,
+    sealer: &Sealer,
+    seed: &[u8; 32],
+    access_ttl_s: u64,
+    created_at_us: u64,
+    signs_from_us: u64,
+) -> Result<(), SqlError> {
+    let pair = KeyPair::of_seed(seed).map_err(|_| unreadable())?;
+    let sealed = sealer.seal(&pair.kid, seed);
     let put = "INSERT INTO token_key (kid, sealed, created_at_us, signs_from_us, access_ttl_s) VALUES ($1, $2, $3, $4, $5)";
     let times = [created_at_us, signs_from_us, access_ttl_s].map(|number| Value::S64(number as i64));
     let values = [Value::Text(pair.kid), Value::Bytes(sealed)].into_iter().chain(times).collect();
