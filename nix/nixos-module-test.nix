@@ -22,6 +22,9 @@ let
       default = [ ];
     };
     networking = open;
+    services.postgresql = open;
+    services.redis = open;
+    services.nats = open;
     systemd.services = open;
     users = open;
   };
@@ -43,6 +46,22 @@ let
     options: builtins.length (builtins.filter (check: !check.assertion) (on options).assertions);
   fails = value: !(builtins.tryEval (builtins.deepSeq value true)).success;
   vm = import ./vm-test.nix { self.nixosModules.default = null; };
+  unitOf = options: (on options).systemd.services.echo;
+  key.ECHO_TOKENS__MASTER_KEY = "/run/keys/echo-master-key";
+  local = {
+    secrets = key;
+    postgresql.createLocally = true;
+    redis.createLocally = true;
+    nats.createLocally = true;
+  };
+  elsewhere = {
+    secrets = key // {
+      ECHO_SQL__PASSWORD = "/run/keys/echo-sql";
+      ECHO_EVENTS__URL = "/run/keys/echo-nats";
+    };
+    settings.sql.url = "postgres://echo@db.example/echo";
+    settings.cache.url = "rediss://cache.example";
+  };
   secret = {
     secrets.ECHO_SERVER__ADMIN_TOKEN = "/run/keys/echo";
   };
@@ -79,6 +98,26 @@ in
   secretInTheStore = complaints { secrets.ECHO_SERVER__ADMIN_TOKEN = "/nix/store/x"; } == 1;
   secretItself = complaints { secrets.ECHO_SERVER__ADMIN_TOKEN = "s3cret"; } == 1;
   secretOfAnother = complaints { secrets.PATH = "/run/keys/echo"; } == 1;
+
+  embedded =
+    !(settings { } ? cache)
+    && (on { }).services.postgresql == { }
+    && (unitOf { }).after == [ "network-online.target" ];
+  servers =
+    (settings local).sql.url == "postgres:///echo?host=/run/postgresql&user=echo"
+    && (settings local).cache.url == "redis://127.0.0.1:6379"
+    && (settings local).events.replicas == 1
+    && (on local).services.postgresql.ensureDatabases == [ "echo" ]
+    && (on local).services.redis.servers.echo.bind == "127.0.0.1"
+    && (on local).services.nats.jetstream;
+  serversFirst = builtins.length (unitOf local).after == 4;
+  serversAccepted = complaints local == 0;
+  masterKeyWanted = complaints (local // { secrets = { }; }) == 1;
+  natsWantsPostgresql = complaints { nats.createLocally = true; } == 1;
+  serversElsewhere =
+    complaints elsewhere == 0
+    && (settings elsewhere).sql.url == "postgres://echo@db.example/echo"
+    && builtins.elem "ECHO_SQL__PASSWORD=file:%d/ECHO_SQL__PASSWORD" (unit elsewhere).Environment;
 
   vmTest = complaints vm.nodes.machine.services.echo == 0;
 

@@ -1,4 +1,4 @@
-# `services.echo`: one host with its services as a systemd unit. It renders settings and hardens the unit; what a setting means is the
+# `services.echo`: one host with its services as a systemd unit, and the servers that it runs on. It renders settings and hardens the unit; what a setting means is the
 # host's business, which checks them while the system is built.
 { self }:
 {
@@ -16,6 +16,20 @@ let
   isSettingsVariable = name: builtins.match "ECHO_[A-Z0-9_]+__[A-Z0-9_]+" name != null;
   isOutsideTheStore =
     path: builtins.match "/.*" path != null && builtins.match "/nix/store/.*" path == null;
+
+  servers =
+    lib.optionals cfg.postgresql.createLocally [ "postgresql.target" ]
+    ++ lib.optionals cfg.redis.createLocally [ "redis-echo.service" ]
+    ++ lib.optionals cfg.nats.createLocally [ "nats.service" ];
+  # What a secret is, only the machine knows: the settings are checked with something of its kind.
+  placeholder =
+    name:
+    {
+      ECHO_SQL__URL = "postgres://echo:secret@localhost/echo";
+      ECHO_CACHE__URL = "redis://localhost";
+      ECHO_EVENTS__URL = "nats://localhost";
+    }
+    .${name} or "a placeholder of more than thirty-two characters";
 
   # One folder, as the host wants it; two packages with a service of the same name fail the build.
   plugins = pkgs.runCommand "echo-plugins" { } ''
@@ -81,8 +95,11 @@ in
       description = "The rendered echo.toml, after `echod serve --check` has found it good.";
     };
 
-    # PostgreSQL, Redis and NATS: an option `createLocally` comes here together with the host's settings for them, and does in `config`
-    # below what is marked there. Until then the host has its embedded backends alone.
+    # One host keeps its data in files of its own. With these it runs on servers of this machine, and their addresses are in `settings`; for
+    # servers elsewhere give their addresses there (sql.url, cache.url, events.url) and passwords by `secrets`.
+    postgresql.createLocally = lib.mkEnableOption "PostgreSQL on this machine, with a database for Echo. Wants tokens.master_key: `secrets.ECHO_TOKENS__MASTER_KEY`";
+    redis.createLocally = lib.mkEnableOption "Redis on this machine, for the cache and rate limits";
+    nats.createLocally = lib.mkEnableOption "NATS with JetStream on this machine, for events. Wants PostgreSQL";
   };
 
   config = lib.mkIf cfg.enable {
@@ -95,6 +112,15 @@ in
         assertion = builtins.all (name: isOutsideTheStore cfg.secrets.${name}) secrets;
         message = "services.echo.secrets: a secret is an absolute path outside the Nix store, which everybody can read";
       }
+      {
+        assertion = cfg.postgresql.createLocally -> cfg.secrets ? ECHO_TOKENS__MASTER_KEY;
+        message = "services.echo.postgresql.createLocally: hosts of a database have a master key: secrets.ECHO_TOKENS__MASTER_KEY";
+      }
+      {
+        assertion =
+          cfg.nats.createLocally -> ((cfg.settings.sql or { }) ? url || cfg.secrets ? ECHO_SQL__URL);
+        message = "services.echo.nats.createLocally: events are kept in PostgreSQL too: postgresql.createLocally, or sql.url in the settings";
+      }
     ];
 
     services.echo = {
@@ -104,19 +130,60 @@ in
           dir = "/var/lib/echo";
           plugins = lib.mkDefault "${plugins}";
         };
+        sql = lib.mkIf cfg.postgresql.createLocally {
+          url = lib.mkDefault "postgres:///echo?host=/run/postgresql&user=echo";
+        };
+        cache = lib.mkIf cfg.redis.createLocally { url = lib.mkDefault "redis://127.0.0.1:6379"; };
+        events = lib.mkIf cfg.nats.createLocally {
+          url = lib.mkDefault "nats://127.0.0.1:4222";
+          replicas = lib.mkDefault 1;
+        };
       };
       configFile =
         let
           rendered = toml.generate "echo.toml" cfg.settings;
         in
         pkgs.runCommand "echo.toml" { } ''
+          ${lib.concatMapStringsSep "
+" (
+            name: "export ${name}=file:${builtins.toFile "placeholder" (placeholder name)}"
+          ) secrets}
           ${echod} serve --check --config ${rendered}
           cp ${rendered} $out
         '';
     };
 
-    # createLocally: services.postgresql (ensureDatabases, ensureUsers), services.redis.servers.echo, services.nats (jetstream), their
-    # addresses as defaults of `settings`, and their units in the unit's `after`.
+    # The host's own role is that of its account; the services' roles have passwords, which the host makes.
+    services.postgresql = lib.mkIf cfg.postgresql.createLocally {
+      enable = true;
+      ensureDatabases = [ "echo" ];
+      ensureUsers = [
+        {
+          name = "echo";
+          ensureDBOwnership = true;
+          ensureClauses.createrole = true;
+        }
+      ];
+      authentication = ''
+        local echo echo peer
+        local echo all scram-sha-256
+      '';
+    };
+    services.redis.servers = lib.mkIf cfg.redis.createLocally {
+      echo = {
+        enable = true;
+        bind = "127.0.0.1";
+        port = 6379;
+        # It keeps what may be lost.
+        save = [ ];
+      };
+    };
+    services.nats = lib.mkIf cfg.nats.createLocally {
+      enable = true;
+      serverName = "echo";
+      jetstream = true;
+      settings.host = "127.0.0.1";
+    };
 
     networking.firewall.allowedTCPPorts = lib.optionals cfg.openFirewall [ cfg.port ];
 
@@ -130,8 +197,8 @@ in
     systemd.services.echo = {
       description = "Echo";
       wantedBy = [ "multi-user.target" ];
-      wants = [ "network-online.target" ];
-      after = [ "network-online.target" ];
+      wants = [ "network-online.target" ] ++ servers;
+      after = [ "network-online.target" ] ++ servers;
       serviceConfig = {
         Type = "exec";
         ExecStart = "${echod} serve --config ${cfg.configFile}";
