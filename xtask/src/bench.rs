@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::{
+    engines,
     plugins::{self, ECHOD, Plugins},
     step::{self, say},
     workspace::Workspace,
@@ -24,6 +25,9 @@ pub struct Bench {
     /// Only these parts, e.g. `a,d`.
     #[arg(long)]
     only: Option<String>,
+    /// Instead: 1, 2 and 3 hosts on PostgreSQL, Redis and NATS servers of their own, and the two buses between hosts. Figures without goals.
+    #[arg(long, conflicts_with = "only")]
+    production: bool,
     /// Further arguments of the harness (see `-- --help`).
     #[arg(last = true)]
     arguments: Vec<OsString>,
@@ -38,6 +42,10 @@ impl Bench {
         Plugins::with_guests_packed_with(echod.clone()).run(workspace)?;
         let mut command = self.harness(workspace, &["--quiet"]);
         command.arg("--").arg("--seconds").arg(self.seconds.to_string());
+        if self.production {
+            engines::install()?;
+            command.arg("--production");
+        }
         if let Some(parts) = &self.only {
             command.arg("--only").arg(parts);
         }

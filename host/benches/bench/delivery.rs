@@ -31,7 +31,7 @@ const GOAL_RATE: u64 = 500;
 const GOAL_P99_US: u64 = 10_000;
 /// What ejabberd 23.01 carries without loss at p99 < 50 ms on this kind of machine.
 const EJABBERD_PER_SECOND: u64 = 1_745;
-const HIGHEST_P99_US: u64 = 50_000;
+pub const HIGHEST_P99_US: u64 = 50_000;
 /// After the last message was sent, this long may pass until the last one is there.
 const GRACE: Duration = Duration::from_secs(10);
 /// Frames that one client has not yet written.
@@ -94,7 +94,7 @@ fn add_latency(rate: u64, run: &Run, plain: &Run, table: &mut Table) {
 
 /// Steps up until it breaks, then closes in on where. A step that was only slow is tried once more: on a shared machine one moment of somebody
 /// else's would decide. A step that lost a message is not.
-async fn highest(room: &Room, duration: Duration) -> Result<u64> {
+pub async fn highest(room: &Room, duration: Duration) -> Result<u64> {
     let (mut holds, mut breaks) = (0_u64, None);
     let (mut rate, mut was_slow) = (1_000, false);
     for _ in 0..20 {
@@ -124,18 +124,18 @@ async fn highest(room: &Room, duration: Duration) -> Result<u64> {
 }
 
 /// What one run at one rate came to.
-struct Run {
-    sent: u64,
+pub struct Run {
+    pub sent: u64,
     delivered: u64,
     doubled: u64,
     refused: u64,
     cpu: Duration,
     /// Microseconds.
-    latency: Histogram<u64>,
+    pub latency: Histogram<u64>,
 }
 
 impl Run {
-    fn is_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         self.delivered == self.sent && self.doubled == 0 && self.refused == 0
     }
 
@@ -152,10 +152,10 @@ impl std::fmt::Display for Run {
 }
 
 /// Connected users, each with somebody to write to.
-struct Room {
+pub struct Room {
     members: Vec<Member>,
     score: Arc<Mutex<Score>>,
-    process: Process,
+    processes: Vec<Process>,
     _tasks: JoinSet<()>,
 }
 
@@ -202,26 +202,32 @@ impl Score {
 
 impl Room {
     async fn of_echo(server: &Server, accounts: &[Account]) -> Result<Self> {
+        Self::over(&[server], accounts).await
+    }
+
+    /// Users on several hosts: the two of a conversation on different ones, where there are several.
+    pub async fn over(servers: &[&Server], accounts: &[Account]) -> Result<Self> {
+        let server = servers[0];
         let opened = accounts.chunks_exact(2).map(|pair| async move {
             let body = json!({"type": "direct", "participant_ids": [pair[1].user_id]});
             let conversation = accounts::post(server, "/api/v1/messages/conversations", Some(&pair[0].access_token), &body).await?;
             conversation["id"].as_str().map(str::to_owned).context("a conversation without an id")
         });
         let conversations: Vec<String> = stream::iter(opened).buffered(8).try_collect().await?;
-        let doors = accounts
-            .iter()
-            .enumerate()
-            .map(|(number, account)| (Door::echo(server, account), conversations[number / 2].clone(), account.user_id.clone()));
-        Self::of(doors.collect(), server.process).await
+        let doors = accounts.iter().enumerate().map(|(number, account)| {
+            let server = servers[(number / 2 + number % 2) % servers.len()];
+            (Door::echo(server, account), conversations[number / 2].clone(), account.user_id.clone())
+        });
+        Self::of(doors.collect(), servers.iter().map(|server| server.process).collect()).await
     }
 
     async fn of_relay(native: &Native, users: usize) -> Result<Self> {
         // A conversation of the relay is named by the other, and it says nothing of who sent.
         let doors = (0..users).map(|number| (Door::relay(native, number), (number ^ 1).to_string(), number.to_string()));
-        Self::of(doors.collect(), native.process).await
+        Self::of(doors.collect(), vec![native.process]).await
     }
 
-    async fn of(doors: Vec<(Door, String, String)>, process: Process) -> Result<Self> {
+    async fn of(doors: Vec<(Door, String, String)>, processes: Vec<Process>) -> Result<Self> {
         let score = Arc::new(Mutex::new(Score::new(0, 1, 0, Instant::now())));
         let opened = doors
             .into_iter()
@@ -235,10 +241,14 @@ impl Room {
             Member { conversation, outgoing }
         });
         let members = members.collect();
-        Ok(Self { members, score, process, _tasks: tasks })
+        Ok(Self { members, score, processes, _tasks: tasks })
     }
 
-    async fn run(&self, rate: u64, duration: Duration) -> Result<Run> {
+    fn cpu(&self) -> Result<Duration> {
+        self.processes.iter().map(Process::cpu).sum()
+    }
+
+    pub async fn run(&self, rate: u64, duration: Duration) -> Result<Run> {
         let begin = Instant::now() + Duration::from_millis(50);
         let count = (rate as f64 * duration.as_secs_f64()) as usize;
         let run = {
@@ -247,7 +257,7 @@ impl Room {
             *score = Score::new(run, rate, count, begin);
             run
         };
-        let cpu = self.process.cpu()?;
+        let cpu = self.cpu()?;
         let members: Vec<_> = self.members.iter().map(|member| (member.conversation.clone(), member.outgoing.clone())).collect();
         let score = self.score.clone();
         let pacer = pace(begin, rate, duration, move |number, _| {
@@ -271,7 +281,7 @@ impl Room {
                 if score.delivered + score.refused >= sent || Instant::now() > deadline {
                     let Score { delivered, doubled, refused, .. } = *score;
                     let latency = std::mem::replace(&mut score.latency, latency_histogram());
-                    return Ok(Run { sent, delivered, doubled, refused, cpu: self.process.cpu()? - cpu, latency });
+                    return Ok(Run { sent, delivered, doubled, refused, cpu: self.cpu()? - cpu, latency });
                 }
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -280,10 +290,10 @@ impl Room {
 
     /// Waits until the server has next to nothing left to do.
     async fn settle(&self) {
-        let mut before = self.process.cpu().unwrap_or_default();
+        let mut before = self.cpu().unwrap_or_default();
         for _ in 0..60 {
             tokio::time::sleep(Duration::from_millis(500)).await;
-            let now = self.process.cpu().unwrap_or_default();
+            let now = self.cpu().unwrap_or_default();
             if now - before < Duration::from_millis(50) {
                 return;
             }

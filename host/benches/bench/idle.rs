@@ -17,7 +17,7 @@ use crate::{
 
 const GOAL_KIB: f64 = 16.0;
 /// Opened before the first look, so that what the first sockets bring along (buffers, tables) is not counted as theirs.
-const WARM_UP: usize = 20;
+pub const WARM_UP: usize = 20;
 
 pub async fn measure(arguments: &Arguments, server: &Server, accounts: &[Account], table: &mut Table) -> Result<()> {
     let mut counts = arguments.sockets.clone();
@@ -40,7 +40,7 @@ pub async fn measure(arguments: &Arguments, server: &Server, accounts: &[Account
 }
 
 /// KiB per socket at each of the counts.
-async fn grow(counts: &[usize], process: Process, door: impl Fn(usize) -> Door) -> Result<Vec<f64>> {
+pub async fn grow(counts: &[usize], process: Process, door: impl Fn(usize) -> Door) -> Result<Vec<f64>> {
     let mut held = JoinSet::new();
     let mut open = async |numbers: std::ops::Range<usize>| {
         let opening = numbers.map(|number| {

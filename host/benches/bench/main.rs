@@ -12,6 +12,7 @@ mod http;
 mod idle;
 mod native;
 mod open_loop;
+mod production;
 mod server;
 mod socket;
 mod swaps;
@@ -50,6 +51,12 @@ struct Arguments {
     /// How many idle sockets (c) opens; one account each.
     #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
     sockets: Vec<usize>,
+    /// Instead of the parts: hosts on PostgreSQL, Redis and NATS that this starts; 1, 2 and 3 of them.
+    #[arg(long)]
+    production: bool,
+    /// How many hosts, with --production, one number after another, rising.
+    #[arg(long, value_delimiter = ',', default_value = "1,2,3")]
+    hosts: Vec<usize>,
     /// `cargo bench` says so of itself.
     #[arg(long, hide = true)]
     bench: bool,
@@ -61,6 +68,9 @@ impl Arguments {
     }
 
     fn accounts(&self) -> usize {
+        if self.production {
+            return self.users;
+        }
         let delivery = if self.wants('b') { self.users } else { 0 };
         let idle = if self.wants('c') { self.sockets.iter().copied().max().unwrap_or(0) } else { 0 };
         delivery.max(idle)
@@ -93,6 +103,9 @@ fn measure() -> Result<bool> {
         bail!("--users must be an even number: they talk in pairs");
     }
     raise_open_files(arguments.accounts() + 512)?;
+    if arguments.production {
+        return run(production::measure(&arguments)).map(|()| true);
+    }
     run(measure_parts(&arguments))
 }
 

@@ -68,8 +68,13 @@ struct Addresses {
 
 impl Server {
     pub async fn start(host: &Host) -> Result<Self> {
-        let data = host.folder.join("data");
-        let log = host.folder.join("echod.log");
+        Self::start_as(host, "data", &[]).await
+    }
+
+    /// With a data folder of this name, and further settings as environment variables.
+    pub async fn start_as(host: &Host, name: &str, settings: &[(String, String)]) -> Result<Self> {
+        let data = host.folder.join(name);
+        let log = host.folder.join(format!("{name}.log"));
         let output = fs::File::create(&log)?;
         let mut command = Command::new(&host.binary);
         command
@@ -87,6 +92,7 @@ impl Server {
             // As operators have it; a developer's text is not for thousands of lines a second.
             .env("ECHO_LOG__FORMAT", "json")
             .env("ECHO_DATA__PERMISSIONS", repository().join(GUEST_PERMISSIONS))
+            .envs(settings.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -178,6 +184,25 @@ impl Process {
         // Linux shows them at 100 per second on every platform that Echo runs on (USER_HZ).
         Ok(Duration::from_millis(ticks * 10))
     }
+}
+
+/// CPU time of a process and of all that it has started, those that have ended too.
+pub fn cpu_of_all(pid: u32) -> Duration {
+    let mut ticks = 0;
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(text) = fs::read_to_string(entry.path().join("stat")) else { continue };
+        let Some((id, rest)) = text.split_once(' ').zip(text.rsplit_once(')').map(|(_, rest)| rest)).map(|((id, _), rest)| (id, rest))
+        else {
+            continue;
+        };
+        let numbers: Vec<u64> = rest.split_whitespace().skip(1).map(|number| number.parse().unwrap_or(0)).collect();
+        // The parent is the first; utime, stime, and those of children that have ended are the eleventh to the fourteenth.
+        let is_own = id.parse() == Ok(pid);
+        if is_own || numbers.first() == Some(&u64::from(pid)) {
+            ticks += numbers.iter().skip(10).take(if is_own { 4 } else { 2 }).sum::<u64>();
+        }
+    }
+    Duration::from_millis(ticks * 10)
 }
 
 fn path_of(variable: &str) -> Result<PathBuf> {
