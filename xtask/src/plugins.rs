@@ -248,6 +248,8 @@ fn pack(echod: &Path, place: &Place, components: &[Component], into: &Path) -> R
 fn pack_one(echod: &Path, place: &Place, component: &Component, packed: &Path) -> Result<()> {
     let mut command = Command::new(echod);
     command.current_dir(place.root).args(["plugin", "pack"]).arg(&component.folder);
+    // Standard output is for what was asked for: `engines up` prints one line of JSON there.
+    command.stdout(std::io::stderr());
     step::run(command.arg("--component").arg(place.component(component)).arg("-o").arg(packed))
 }
 

@@ -24,6 +24,18 @@ pub struct Nats {
     below: PathBuf,
     /// Of TLS.
     arguments: Vec<String>,
+    /// With the certificate and its key.
+    _tls: Option<Removed>,
+}
+
+/// A folder that is removed when this is dropped.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        // Below the folder for temporary files: what stays is swept there.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -35,14 +47,16 @@ struct Ports {
 
 impl Nats {
     pub fn start(below: &Path, nodes: usize) -> Result<Self, EngineError> {
-        Self::start_with(below, nodes, Vec::new())
+        Self::start_with(below, nodes, Vec::new(), None)
     }
 
     /// One server, for encrypted connections alone. The certificate is for `localhost`.
     pub fn start_with_tls(below: &Path, tls: &Tls<'_>) -> Result<Self, EngineError> {
-        let (certificate, key) = tls.write(&own_folder(below, "nats-tls", None)?, None)?;
+        let folder = Removed(own_folder(below, "nats-tls", None)?);
+        let (certificate, key) = tls.write(&folder.0, None)?;
         let [certificate, key] = [certificate, key].map(|path| path.display().to_string());
-        Self::start_with(below, 1, ["--tls", "--tlscert", &certificate, "--tlskey", &key].map(str::to_owned).to_vec())
+        let arguments = ["--tls", "--tlscert", &certificate, "--tlskey", &key].map(str::to_owned).to_vec();
+        Self::start_with(below, 1, arguments, Some(folder))
     }
 
     /// Of an encrypted server, with the host of this name.
@@ -50,10 +64,10 @@ impl Nats {
         format!("tls://{host}:{}", self.ports[0].clients)
     }
 
-    fn start_with(below: &Path, nodes: usize, arguments: Vec<String>) -> Result<Self, EngineError> {
+    fn start_with(below: &Path, nodes: usize, arguments: Vec<String>, tls: Option<Removed>) -> Result<Self, EngineError> {
         let ports = free_ports(3 * nodes)?;
         let ports = ports.chunks(3).map(|ports| Ports { clients: ports[0], cluster: ports[1], monitoring: ports[2] }).collect();
-        let mut nats = Self { nodes: Vec::new(), ports, below: below.to_owned(), arguments };
+        let mut nats = Self { nodes: Vec::new(), ports, below: below.to_owned(), arguments, _tls: tls };
         nats.start_nodes()?;
         Ok(nats)
     }
