@@ -35,6 +35,7 @@ async fn the_engines_are_reached_by_tls_and_nobody_elses_certificate_is_taken() 
     let redis_at = |name: &str| format!("rediss://:s3cret@{name}:{}", redis.port());
     let redis_url = format!("file:{}", file("redis", &redis_at("localhost")));
     let nats_url = nats.tls_url("localhost");
+    let blobs = format!("file:{}", folder.path().join("blobs").display());
     let master_key = format!("file:{}", file("master-key", MASTER_KEY));
     let database_url = |roots: &str| {
         let url = postgres.url("postgres").replace("127.0.0.1", "localhost");
@@ -52,6 +53,7 @@ async fn the_engines_are_reached_by_tls_and_nobody_elses_certificate_is_taken() 
         ("ECHO_CACHE__URL", redis_url.as_str()),
         ("ECHO_EVENTS__URL", nats_url.as_str()),
         ("ECHO_EVENTS__REPLICAS", "1"),
+        ("ECHO_BLOB__URL", blobs.as_str()),
         ("ECHO_EVENTS__BYTES_MAX", crate::backing::EVENTS_BYTES_MAX),
         ("ECHO_TOKENS__MASTER_KEY", master_key.as_str()),
         // What the operating system trusts.

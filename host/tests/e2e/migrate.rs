@@ -115,6 +115,8 @@ async fn a_host_at_work_moves_to_postgresql_and_everybody_goes_on_where_they_wer
     let stop = CancellationToken::new();
     let writing = tokio::spawn(write(app.url.clone(), ada.clone(), talk.clone(), stop.clone()));
     settings.extend(tokio::task::spawn_blocking(shared_by_hosts).await.expect("no panic"));
+    // The files stay in the data folder.
+    settings.retain(|(key, _)| !key.starts_with("ECHO_BLOB__"));
     let moving = tokio::task::spawn_blocking({
         let (data, settings) = (data.clone(), settings.clone());
         move || migrate(&data, &settings).output().expect("echod runs")
