@@ -13,7 +13,7 @@ use echo_runtime::manifest::Manifest;
 use echo_runtime::manifest_reference;
 use echod::admin::client::{self, AdminClient, read_packed};
 use echod::app::{backup, check};
-use echod::cli::{Admin, Cli, Command, Host, Plugin};
+use echod::cli::{Admin, Cli, Command, Host, Plugin, Token};
 use echod::config::{Config, Mode, Overrides};
 use echod::{app, new_plugin, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -60,6 +60,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             println!("{} files, {} bytes are back in {}", report.files, report.bytes, report.folder.display());
             Ok(())
         }
+        Command::Token { command } => run_token(command),
         Command::Plugin { command } => run_plugin(command),
     }
 }
@@ -107,6 +108,15 @@ async fn end_on_signal(shutdown: CancellationToken) {
             std::process::exit(1);
         }
         shutdown.cancel();
+    }
+}
+
+fn run_token(command: Token) -> anyhow::Result<()> {
+    match command {
+        Token::New { name, scope, days, admin } => ask(&admin, async |client| Ok(client.new_token(&name, &scope, days).await?)),
+        Token::List { admin } => ask(&admin, async |client| Ok(client.tokens().await?)),
+        Token::End { name, admin } => ask(&admin, async |client| Ok(client.end_token(&name).await?)),
+        Token::Audit { admin } => ask(&admin, async |client| Ok(client.audit().await?)),
     }
 }
 
