@@ -20,7 +20,7 @@ use self::backends::Backends;
 use self::nodes::Heartbeat;
 use self::stores::Stores;
 use crate::admin::client::Addresses;
-use crate::admin::{self, AdminState};
+use crate::admin::{self, Access, AdminState};
 use crate::config::{CacheConfig, Config, Mode, PasswordCost, Synchronous};
 use crate::descriptors;
 use crate::telemetry;
@@ -35,6 +35,7 @@ use echo_capabilities::cache::redis::RedisCache;
 use echo_capabilities::events::Queue;
 use echo_capabilities::hub::{Feed, Sockets};
 use echo_capabilities::nodes::NodeState;
+use echo_capabilities::operators::Operators;
 use echo_capabilities::passwords::native::{Cost, NativePasswords};
 use echo_capabilities::rates::redis::RedisRates;
 use echo_capabilities::senders::Senders;
@@ -91,6 +92,9 @@ struct Host {
     blobs: Arc<dyn Blobs>,
     cache: Arc<dyn Cache>,
     queue: Arc<dyn Queue>,
+    operators: Arc<dyn Operators>,
+    /// This host's name.
+    node: String,
     backends: Arc<Backends>,
     /// Ends schedules, upkeep and watching.
     upkeep_stop: CancellationToken,
@@ -119,7 +123,9 @@ impl Host {
         // And a second host of this one's name.
         let nodes = nodes::open(&config, &stores, listens).await?;
         let feed = stores.feed();
-        let leases = stores.leases(&config.node_name()?).await.context("the leases")?;
+        let node = config.node_name()?;
+        let operators = stores.operators(&config).await.context("the operators' tokens")?;
+        let leases = stores.leases(&node).await.context("the leases")?;
         let bus = hosts::bus(&config).await?;
         let tokens = stores.tokens(&config, bus.clone()).await.context("the tokens")?;
         if let Some(url) = config.cache.url.text() {
@@ -160,7 +166,7 @@ impl Host {
         backends.relay_feed().await?;
         let engine = Engine::start(&data.join("code"))?;
         let settings = RuntimeSettings {
-            node: config.node_name()?,
+            node: node.clone(),
             versions: stores.versions(&config).await?,
             versions_kept: config.plugins.versions_kept,
             permissions: permissions(&config)?,
@@ -230,6 +236,8 @@ impl Host {
             blobs,
             cache,
             queue,
+            operators,
+            node,
             backends,
             upkeep_stop,
             upkeep,
@@ -397,8 +405,13 @@ impl Host {
             back_up,
             runtime: self.runtime.clone(),
             queue: self.queue.clone(),
-            token_sha256: admin::token_sha256(admin_token),
-            metrics_token_sha256: self.config.server.metrics_token.text().map(admin::token_sha256),
+            access: Access::new(
+                self.operators.clone(),
+                self.node.clone(),
+                admin_token,
+                self.config.server.metrics_token.text(),
+                &self.config.server.admin_names,
+            ),
             is_breaker_open: Box::new(move |service| breakers.is_open(service)),
             connections: Box::new(move || connections_view(&registry)),
             nodes: self.heartbeat.nodes(),
@@ -551,6 +564,7 @@ fn announce(config: &Config, addresses: &Addresses) {
         println!("Echo serves on      {scheme}://{}", addresses.public);
         println!("  API to read       {scheme}://{}/docs", addresses.public);
         println!("  outgoing texts    {scheme}://{}/dev/outbox", addresses.public);
+        println!("  console           http://{}/console", addresses.admin);
         if config.expose_dev {
             // Whoever else sees this terminal, or its log, is not the operator.
             println!("  operator          http://{}  token in {}", addresses.admin, Addresses::path(&config.data.dir).display());

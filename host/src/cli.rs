@@ -38,6 +38,12 @@ pub enum Command {
     /// Move a host's data from SQLite files to PostgreSQL; show and apply services' migrations without serving
     #[command(after_help = MIGRATE_EXAMPLES, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
     Migrate(Migrate),
+    /// Make, list and end operators' tokens, and see what was done with them
+    #[command(after_help = TOKEN_EXAMPLES)]
+    Token {
+        #[command(subcommand)]
+        command: Token,
+    },
     /// Pack, look at, deploy and roll back services
     #[command(after_help = PLUGIN_EXAMPLES)]
     Plugin {
@@ -113,7 +119,12 @@ impl Command {
         match self {
             Command::Serve(serve) => Some((Mode::Serve, &serve.host)),
             Command::Dev(dev) => Some((Mode::Dev, &dev.host)),
-            Command::Ready(_) | Command::Backup { .. } | Command::Restore(_) | Command::Migrate(_) | Command::Plugin { .. } => None,
+            Command::Ready(_)
+            | Command::Backup { .. }
+            | Command::Restore(_)
+            | Command::Migrate(_)
+            | Command::Token { .. }
+            | Command::Plugin { .. } => None,
         }
     }
 }
@@ -191,6 +202,41 @@ pub struct Ready {
     /// Ask again for so long before the answer is no
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3_600))]
     pub wait: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Make a token and print it, once: only its hash is kept
+    New {
+        /// Who or what will use it, such as ci or ann@example.org
+        name: String,
+        /// What it opens: metrics (GET /metrics), read (and looking at everything), deploy (and versions of services), admin (and all else).
+        /// Each includes those before it
+        #[arg(long, value_name = "SCOPE", required = true, value_delimiter = ',', value_parser = ["metrics", "read", "deploy", "admin"])]
+        scope: Vec<String>,
+        /// It ends by itself after so many days [default: it does not]
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(1..=3_660))]
+        days: Option<u64>,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// All tokens: their scopes, who made them, when they were used last
+    List {
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// End a token; it opens nothing from then on
+    End {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// What operators changed, newest first: who, when, what, and how it was answered
+    Audit {
+        #[command(flatten)]
+        admin: Admin,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -343,6 +389,15 @@ Examples:
   echod migrate back --data /var/lib/echo            to the files as they were when the data was moved
   echod migrate status --config /etc/echo/echo.toml --plugins /opt/echo/plugins
   echod migrate up --config /etc/echo/echo.toml --plugins /opt/echo/plugins";
+
+const TOKEN_EXAMPLES: &str = "\
+Examples:
+  echod token new ci --scope deploy --days 365       for a pipeline that deploys
+  echod token new scraper --scope metrics            for Prometheus
+  ECHO_ADMIN_TOKEN=echo_op_… echod plugin list --admin http://10.0.0.7:9090
+  echod token list
+  echod token end ci
+  echod token audit                                  who did what";
 
 const PLUGIN_EXAMPLES: &str = "\
 A host on this machine is found by its data folder (--data, ./data); any other one by --admin and --token, or by ECHO_ADMIN_URL and

@@ -68,6 +68,7 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
     pub admin_token: Secret,
+    pub admin_names: Vec<String>,
     /// See `Config::cursor_key`.
     pub cursor_key: Secret,
     pub metrics_token: Secret,
@@ -277,6 +278,7 @@ impl Config {
                 listen: if dev { SocketAddr::from(([127, 0, 0, 1], 8080)) } else { SocketAddr::from(([0, 0, 0, 0], 8080)) },
                 admin_listen: SocketAddr::from(([127, 0, 0, 1], 9090)),
                 admin_token: Secret::default(),
+                admin_names: Vec::new(),
                 cursor_key: Secret::default(),
                 metrics_token: Secret::default(),
                 public_metrics: dev,
@@ -528,6 +530,10 @@ impl Config {
         for origin in &server.allowed_origins {
             let good = origin == "*" || is_origin(origin);
             must(good, &format!("server.allowed_origins: {origin:?} is neither \"*\" nor an origin such as \"https://app.example.org\""));
+        }
+        for name in &server.admin_names {
+            let good = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.');
+            must(good, &format!("server.admin_names: {name:?} is no host name such as \"echo-admin.internal\", without a port"));
         }
         must(self.gateway.rate_scale > 0, "gateway.rate_scale must be above 0");
         must(!tokens.issuer.is_empty() && !tokens.audience.is_empty(), "tokens.issuer and tokens.audience must not be empty");
@@ -1082,6 +1088,7 @@ mod tests {
             ("[tokens]\naccess_ttl = \"1500ms\"\n", "whole seconds"),
             ("[tokens]\nrotate_every = \"1m\"\n", "tokens.rotate_every"),
             ("[server]\nallowed_origins = [\"app.example.org\"]\n", "app.example.org"),
+            ("[server]\nadmin_names = [\"http://admin.example.org\"]\n", "server.admin_names"),
             ("[server]\nallowed_origins = [\"https://app.example.org/path\"]\n", "/path"),
             ("[server]\nrequest_timeout = \"0s\"\n", "server.request_timeout"),
             ("[server]\nadmin_listen = \"0.0.0.0:8080\"\n", "the same address"),

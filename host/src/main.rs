@@ -13,7 +13,7 @@ use echo_runtime::manifest::Manifest;
 use echo_runtime::manifest_reference;
 use echod::admin::client::{self, AdminClient, read_packed};
 use echod::app::{backup, check, migrate, migrations};
-use echod::cli::{Admin, Cli, Command, Host, Migrate, MigrateCommand, Plugin};
+use echod::cli::{Admin, Cli, Command, Host, Migrate, MigrateCommand, Plugin, Token};
 use echod::config::{Config, Mode, Overrides};
 use echod::{app, new_plugin, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -61,6 +61,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Migrate(migrate) => run_migrate(migrate),
+        Command::Token { command } => run_token(command),
         Command::Plugin { command } => run_plugin(command),
     }
 }
@@ -124,6 +125,15 @@ fn run_migrate(command: Migrate) -> anyhow::Result<()> {
     };
     println!("{said}");
     Ok(())
+}
+
+fn run_token(command: Token) -> anyhow::Result<()> {
+    match command {
+        Token::New { name, scope, days, admin } => ask(&admin, async |client| Ok(client.new_token(&name, &scope, days).await?)),
+        Token::List { admin } => ask(&admin, async |client| Ok(client.tokens().await?)),
+        Token::End { name, admin } => ask(&admin, async |client| Ok(client.end_token(&name).await?)),
+        Token::Audit { admin } => ask(&admin, async |client| Ok(client.audit().await?)),
+    }
 }
 
 fn run_plugin(command: Plugin) -> anyhow::Result<()> {

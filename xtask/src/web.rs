@@ -1,5 +1,5 @@
-//! `cargo xtask web`: the web client, from `host/web` to the files that the host has in it (`host/web/dist`). These are committed, so only whoever
-//! changes the client needs Node.
+//! `cargo xtask web`: the web client and the operators' console, from `host/web` to the files that the host has in it (`host/web/dist` and
+//! `host/web/console/dist`). These are committed, so only whoever changes them needs Node.
 
 use std::{
     collections::BTreeMap,
@@ -20,13 +20,16 @@ use crate::{
 const NODE_MIN: (u32, u32) = (20, 19);
 const CHROMIUMS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 
-/// Build the web client into host/web/dist, from the versions in its lock file. Needs Node 20.19 or later; the host's build does not.
+/// What is built: its name, npm's script for it, and where it goes below `host/web`.
+const PAGES: [(&str, &str, &str); 2] = [("web client", "build", "dist"), ("console", "build:console", "console/dist")];
+
+/// Build the web client and the console into host/web/dist and host/web/console/dist, from the versions in its lock file. Needs Node 20.19 or later; the host's build does not.
 #[derive(Args, Default)]
 pub struct Web {
     /// Build beside it and compare: fails where what is committed is not what the sources make.
     #[arg(long)]
     check: bool,
-    /// Check the types, then test the client library and the client against a host, in Chromium (needs `cargo build` and `cargo xtask plugins`).
+    /// Check the types, then test the client library and the client against a host, in Chromium (needs `cargo build` and `cargo xtask plugins --guests`).
     #[arg(long)]
     test: bool,
 }
@@ -36,7 +39,7 @@ impl Web {
         let web = Sources::of(workspace)?;
         web.install()?;
         match (self.check, self.test) {
-            (false, false) => web.build(&web.folder.join("dist")),
+            (false, false) => PAGES.iter().try_for_each(|page| web.build(page, &web.folder.join(page.2))),
             (check, test) => {
                 if check {
                     web.compare(&workspace.target.join("web"))?;
@@ -95,20 +98,27 @@ impl Sources {
         step::run(&mut self.npm(&["ci", "--ignore-scripts", "--no-audit", "--no-fund"]))
     }
 
-    fn build(&self, into: &Path) -> Result<()> {
-        say(format_args!("web client into {}", into.display()));
+    fn build(&self, (name, script, _): &(&str, &str, &str), into: &Path) -> Result<()> {
+        say(format_args!("{name} into {}", into.display()));
         let out = into.to_str().context("a path that is no UTF-8")?;
-        step::run(&mut self.npm(&["run", "--silent", "build", "--", "--logLevel", "warn", "--emptyOutDir", "--outDir", out]))
+        step::run(&mut self.npm(&["run", "--silent", script, "--", "--logLevel", "warn", "--emptyOutDir", "--outDir", out]))
     }
 
+    /// Builds each into a folder of its own below `beside`.
     fn compare(&self, beside: &Path) -> Result<()> {
-        self.build(beside)?;
-        let (committed, built) = (files(&self.folder.join("dist"))?, files(beside)?);
-        let different: Vec<_> = committed.keys().chain(built.keys()).filter(|name| committed.get(*name) != built.get(*name)).collect();
-        if different.is_empty() {
-            return Ok(());
+        for page in &PAGES {
+            let (name, folder) = (page.0, page.2);
+            let built_in = beside.join(folder.replace('/', "-"));
+            self.build(page, &built_in)?;
+            let (committed, built) = (files(&self.folder.join(folder))?, files(&built_in)?);
+            let different: Vec<_> = committed.keys().chain(built.keys()).filter(|name| committed.get(*name) != built.get(*name)).collect();
+            if !different.is_empty() {
+                bail!(
+                    "host/web/{folder} is not what the sources of the {name} make ({different:?} differ): run `cargo xtask web` and commit it"
+                )
+            }
         }
-        bail!("host/web/dist is not what the sources make ({different:?} differ): run `cargo xtask web` and commit it")
+        Ok(())
     }
 
     fn test(&self, workspace: &Workspace, script: &str) -> Result<()> {

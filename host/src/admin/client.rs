@@ -50,6 +50,8 @@ pub enum ClientError {
     NotReady { address: String, status: String },
     #[error("{}: {reason}", path.display())]
     File { path: PathBuf, reason: String },
+    #[error("there is no token named {0}; `echod token list` shows what there is")]
+    NoSuchToken(String),
     #[error("{0}")]
     Name(#[from] echo_base::names::BadServiceName),
     /// A dry run showed what the host would refuse.
@@ -220,6 +222,33 @@ impl AdminClient {
         Ok(report)
     }
 
+    /// The text of the token stands alone on the first line, for whoever reads it with a program.
+    pub async fn new_token(&self, name: &str, scopes: &[String], days: Option<u64>) -> Result<String, ClientError> {
+        let expires_in = days.map(|days| days * 24 * 60 * 60);
+        let new = json!({ "name": name, "scopes": scopes, "expires_in": expires_in });
+        let made = self.send(self.request(Method::POST, "tokens").json(&new)).await?;
+        let until = made["expires_at"].as_str().map_or_else(|| "until it is ended".to_owned(), |at| format!("until {at}"));
+        Ok(format!("{}\nkeep it: it is not shown again. {name} has {}, {until}", line(&made["token"]), cell(&made["scopes"])))
+    }
+
+    pub async fn tokens(&self) -> Result<String, ClientError> {
+        let tokens = self.send(self.request(Method::GET, "tokens")).await?;
+        Ok(table(&TOKEN_COLUMNS, &tokens).unwrap_or_else(|| "no tokens but the host's own".to_owned()))
+    }
+
+    pub async fn end_token(&self, name: &str) -> Result<String, ClientError> {
+        let tokens = self.send(self.request(Method::GET, "tokens")).await?;
+        let found = tokens["items"].as_array().into_iter().flatten().find(|token| token["name"] == name);
+        let id = found.and_then(|token| token["id"].as_str()).ok_or_else(|| ClientError::NoSuchToken(name.to_owned()))?;
+        self.send(self.request(Method::DELETE, &format!("tokens/{id}"))).await?;
+        Ok(format!("{name} is ended"))
+    }
+
+    pub async fn audit(&self) -> Result<String, ClientError> {
+        let entries = self.send(self.request(Method::GET, "audit?limit=200")).await?;
+        Ok(table(&AUDIT_COLUMNS, &entries).unwrap_or_else(|| "nothing yet".to_owned()))
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.http.request(method, format!("{}/admin/v1/{path}", self.base)).bearer_auth(&self.token)
     }
@@ -335,9 +364,22 @@ const LIST_COLUMNS: [Column; 13] = [
     ("LAST_CHANGE", "/last_change/action"),
 ];
 
-const HISTORY_COLUMNS: [Column; 8] = [
+const TOKEN_COLUMNS: [Column; 6] = [
+    ("NAME", "/name"),
+    ("SCOPES", "/scopes"),
+    ("CREATED_BY", "/created_by"),
+    ("CREATED_AT", "/created_at"),
+    ("EXPIRES_AT", "/expires_at"),
+    ("USED_AT", "/used_at"),
+];
+
+const AUDIT_COLUMNS: [Column; 6] =
+    [("AT", "/at"), ("OPERATOR", "/operator"), ("NODE", "/node"), ("REQUEST", "/request"), ("STATUS", "/status"), ("DETAIL", "/detail")];
+
+const HISTORY_COLUMNS: [Column; 9] = [
     ("AT", "/at"),
     ("ACTION", "/action"),
+    ("OPERATOR", "/operator"),
     ("NODE", "/node"),
     ("VERSION", "/version"),
     ("SHA256", "/sha256"),

@@ -10,11 +10,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -22,21 +21,25 @@ use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::events::{Queue, QueueError};
 use echo_capabilities::nodes::{Node, NodeReport, NodeState, Nodes, NodesError};
+use echo_capabilities::operators::{OperatorsError, Scope};
 use echo_edge::problem::{self, Problem};
 use echo_runtime::Runtime;
 use echo_runtime::permissions::Grant;
 use echo_runtime::swap::{Decisions, ServiceView, SwapError};
 use echo_runtime::versions::HistoryEntry;
 
+pub use access::Access;
+use access::{Detail, Operator};
+
+mod access;
 pub mod client;
+mod console;
+mod tokens;
 
 pub struct AdminState {
     pub runtime: Arc<Runtime>,
     pub queue: Arc<dyn Queue>,
-    /// SHA-256 of the operator's token, so that comparing takes the same time for every guess.
-    pub token_sha256: [u8; 32],
-    /// Of the token that opens `/metrics` alone, where there is one.
-    pub metrics_token_sha256: Option<[u8; 32]>,
+    pub access: Access,
     /// Whether the service's circuit breaker is open.
     pub is_breaker_open: Box<dyn Fn(&ServiceName) -> bool + Send + Sync>,
     pub connections: Box<dyn Fn() -> Connections + Send + Sync>,
@@ -68,33 +71,41 @@ pub enum BackupRefusal {
     Failed(String),
 }
 
-pub fn token_sha256(token: &str) -> [u8; 32] {
-    Sha256::digest(token.as_bytes()).into()
-}
-
 pub fn router(state: AdminState) -> Router {
     let state = Arc::new(state);
-    let guarded = Router::new()
+    let metrics_only = Router::new().route("/metrics", get(metrics)).route("/admin/v1/tokens/current", get(tokens::current));
+    let read = Router::new()
         .route("/admin/v1/plugins", get(list_plugins))
         .route("/admin/v1/plugins/{name}", get(show_plugin))
-        .route("/admin/v1/plugins/{name}/versions", post(add_version).layer(DefaultBodyLimit::max(limits::PLUGIN_BYTES_MAX)))
-        .route("/admin/v1/plugins/{name}/versions/{version}", delete(remove_version))
-        .route("/admin/v1/plugins/{name}/active", put(activate))
-        .route("/admin/v1/plugins/{name}/rollback", post(roll_back))
         .route("/admin/v1/plugins/{name}/history", get(history))
         .route("/admin/v1/queue", get(queue_state))
         .route("/admin/v1/queue/dead-letters", get(dead_letters))
+        .route("/admin/v1/nodes", get(list_nodes))
+        .route("/admin/v1/connections", get(connections))
+        .route("/admin/v1/audit", get(tokens::audit));
+    let deploy = Router::new()
+        .route("/admin/v1/plugins/{name}/versions", post(add_version).layer(DefaultBodyLimit::max(limits::PLUGIN_BYTES_MAX)))
+        .route("/admin/v1/plugins/{name}/versions/{version}", delete(remove_version))
+        .route("/admin/v1/plugins/{name}/active", put(activate))
+        .route("/admin/v1/plugins/{name}/rollback", post(roll_back));
+    let admin = Router::new()
         .route("/admin/v1/queue/dead-letters/{id}", delete(drop_dead_letter))
         .route("/admin/v1/queue/dead-letters/{id}/replay", post(replay_letter))
         .route("/admin/v1/backup", post(back_up))
-        .route("/admin/v1/nodes", get(list_nodes))
-        .route("/admin/v1/connections", get(connections))
         .route("/admin/v1/drain", post(drain))
-        .route_layer(middleware::from_fn_with_state(state.clone(), only_operators))
-        .route("/metrics", get(metrics).route_layer(middleware::from_fn_with_state(state.clone(), only_who_may_see_metrics)))
+        .route("/admin/v1/tokens", get(tokens::list).post(tokens::create))
+        .route("/admin/v1/tokens/{id}", delete(tokens::end));
+    let of_scope = [(Scope::Metrics, metrics_only), (Scope::Read, read), (Scope::Deploy, deploy), (Scope::Admin, admin)];
+    let guarded = of_scope.into_iter().fold(Router::new(), |all, (scope, routes)| {
+        all.merge(routes.route_layer(middleware::from_fn_with_state((state.clone(), scope), access::admit)))
+    });
+    guarded
         .route("/ready", get(ready))
-        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "The operator API has no such path.") });
-    guarded.layer(middleware::from_fn(finish)).with_state(state)
+        .merge(console::routes())
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "The operator API has no such path.") })
+        .layer(middleware::from_fn_with_state(state.clone(), access::own_site_only))
+        .layer(middleware::from_fn(finish))
+        .with_state(state)
 }
 
 /// Every failure is a problem with the request's id.
@@ -102,51 +113,9 @@ async fn finish(request: Request, next: Next) -> Response {
     let request_id = Uuid::now_v7().to_string();
     let mut response = problem::finish(next.run(request).await, Some(&request_id));
     response.headers_mut().insert("x-request-id", HeaderValue::from_str(&request_id).expect("hexadecimal and hyphens"));
+    // A browser keeps nothing of it: tokens, users' ids, contents of events.
+    response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
-}
-
-/// What a token opens. A greater scope includes the lesser ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Scope {
-    Metrics,
-    Admin,
-}
-
-async fn only_operators(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Response {
-    admit(&state, Scope::Admin, request, next).await
-}
-
-async fn only_who_may_see_metrics(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Response {
-    admit(&state, Scope::Metrics, request, next).await
-}
-
-async fn admit(state: &AdminState, wanted: Scope, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    match given.map(|token| state.scope_of(token)) {
-        Some(Some(scope)) if scope >= wanted => next.run(request).await,
-        Some(Some(_)) => {
-            Problem::new(StatusCode::FORBIDDEN, "scope_missing", "This token opens GET /metrics and nothing else.").into_response()
-        }
-        Some(None) => Problem::unauthenticated("token_invalid", "This is not the operator's token.").into_response(),
-        None => Problem::unauthenticated(
-            "token_missing",
-            "The operator's token is wanted as a bearer token; it is in run/addresses.json of the data folder.",
-        )
-        .into_response(),
-    }
-}
-
-impl AdminState {
-    fn scope_of(&self, token: &str) -> Option<Scope> {
-        let given = token_sha256(token);
-        if given == self.token_sha256 {
-            Some(Scope::Admin)
-        } else if self.metrics_token_sha256 == Some(given) {
-            Some(Scope::Metrics)
-        } else {
-            None
-        }
-    }
 }
 
 /// Needs no token, as on the public listener.
@@ -183,12 +152,15 @@ struct Options {
 
 impl Options {
     /// Errors: an option that does not exist, because ignoring a misspelt `dry_run` would deploy.
-    fn read(query: Vec<(String, String)>) -> Result<Self, AdminError> {
-        let mut options = Self { dry_run: false, decisions: Decisions::default() };
+    /// An import beyond what the permission map grants is granted by whoever may do everything.
+    fn read(query: Vec<(String, String)>, operator: &Operator) -> Result<Self, AdminError> {
+        let decisions = Decisions { operator: Some(operator.name.clone()), ..Decisions::default() };
+        let mut options = Self { dry_run: false, decisions };
         for (name, value) in query {
             match (name.as_str(), value.as_str()) {
                 ("allow", _) => drop(options.decisions.allow.insert(value)),
                 ("grant", _) => {
+                    operator.require(Scope::Admin).map_err(AdminError)?;
                     let grant = Grant::parse(&value)
                         .map_err(|error| AdminError(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "grant_invalid", error.to_string())))?;
                     options.decisions.grants.insert(grant);
@@ -207,11 +179,12 @@ impl Options {
 
 async fn add_version(
     State(state): State<Arc<AdminState>>,
+    Extension(operator): Extension<Operator>,
     Path(name): Path<String>,
     Query(query): Query<Vec<(String, String)>>,
     body: Bytes,
 ) -> Result<Response, AdminError> {
-    let options = Options::read(query)?;
+    let options = Options::read(query, &operator)?;
     let service = service_name(&name)?;
     let found = state.runtime.service_of(body.to_vec()).await?;
     if found != service {
@@ -226,7 +199,8 @@ async fn add_version(
         false => state.runtime.stage(body.to_vec(), &options.decisions).await?,
     };
     let status = if options.dry_run { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, Json(staged)).into_response())
+    let detail = Detail(format!("{} {}", staged.version, staged.sha256));
+    Ok((status, Extension(detail), Json(staged)).into_response())
 }
 
 #[derive(Deserialize)]
@@ -237,6 +211,7 @@ struct Activate {
 
 async fn activate(
     State(state): State<Arc<AdminState>>,
+    Extension(operator): Extension<Operator>,
     Path(name): Path<String>,
     Query(query): Query<Vec<(String, String)>>,
     headers: HeaderMap,
@@ -249,8 +224,9 @@ async fn activate(
     let wanted: Activate = serde_json::from_slice(&body).map_err(|error| {
         AdminError(Problem::new(StatusCode::BAD_REQUEST, "unreadable", format!("The body is {{\"version\": \"…\"}}: {error}.")))
     })?;
-    let activation = state.runtime.activate(&service_name(&name)?, &wanted.version, &Options::read(query)?.decisions).await?;
-    Ok(Json(activation).into_response())
+    let decisions = Options::read(query, &operator)?.decisions;
+    let activation = state.runtime.activate(&service_name(&name)?, &wanted.version, &decisions).await?;
+    Ok((Extension(Detail(activation.version.clone())), Json(activation)).into_response())
 }
 
 fn is_json(content_type: &HeaderValue) -> bool {
@@ -260,10 +236,12 @@ fn is_json(content_type: &HeaderValue) -> bool {
 
 async fn roll_back(
     State(state): State<Arc<AdminState>>,
+    Extension(operator): Extension<Operator>,
     Path(name): Path<String>,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Response, AdminError> {
-    Ok(Json(state.runtime.rollback(&service_name(&name)?, Options::read(query)?.decisions.force).await?).into_response())
+    let activation = state.runtime.rollback(&service_name(&name)?, &Options::read(query, &operator)?.decisions).await?;
+    Ok((Extension(Detail(activation.version.clone())), Json(activation)).into_response())
 }
 
 async fn history(State(state): State<Arc<AdminState>>, Path(name): Path<String>) -> Result<Response, AdminError> {
@@ -277,6 +255,7 @@ fn history_item(entry: &HistoryEntry) -> serde_json::Value {
         "at": shown_at(entry.at_us),
         "action": entry.action,
         "node": entry.node,
+        "operator": entry.operator,
         "version": entry.version,
         "sha256": entry.sha256,
         "replaced": entry.replaced,
@@ -311,9 +290,27 @@ struct DeadLetters {
     limit: Option<usize>,
 }
 
-async fn dead_letters(State(state): State<Arc<AdminState>>, Query(wanted): Query<DeadLetters>) -> Result<Response, AdminError> {
+/// What the events say, texts of messages too, is shown to whoever may do everything; to others without it.
+async fn dead_letters(
+    State(state): State<Arc<AdminState>>,
+    Extension(operator): Extension<Operator>,
+    Query(wanted): Query<DeadLetters>,
+) -> Result<Response, AdminError> {
     let limit = wanted.limit.unwrap_or(limits::PAGE_DEFAULT).min(limits::PAGE_MAX);
-    let items = state.queue.dead_letters(wanted.consumer.as_deref(), limit).await?;
+    let letters = state.queue.dead_letters(wanted.consumer.as_deref(), limit).await?;
+    let may_see = operator.require(Scope::Admin).is_ok();
+    let items: Vec<_> = letters
+        .into_iter()
+        .map(|letter| {
+            let at = shown_at(letter.at_us);
+            let mut item = serde_json::to_value(letter).expect("strings and numbers always serialise");
+            item["at"] = json!(at);
+            if !may_see {
+                item["event"]["payload"] = json!(null);
+            }
+            item
+        })
+        .collect();
     Ok(Json(json!({ "items": items, "next_cursor": null })).into_response())
 }
 
@@ -449,6 +446,18 @@ impl From<SwapError> for AdminError {
 impl From<NodesError> for AdminError {
     fn from(error: NodesError) -> Self {
         Self(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "nodes_unavailable", error.to_string()))
+    }
+}
+
+impl From<OperatorsError> for AdminError {
+    fn from(error: OperatorsError) -> Self {
+        let (status, code) = match error {
+            OperatorsError::NameTaken(_) => (StatusCode::CONFLICT, "name_taken"),
+            OperatorsError::Full(_) => (StatusCode::CONFLICT, "too_many_tokens"),
+            OperatorsError::NoSuchToken(_) => (StatusCode::NOT_FOUND, "no_such_token"),
+            OperatorsError::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "operators_unavailable"),
+        };
+        Self(Problem::new(status, code, error.to_string()))
     }
 }
 

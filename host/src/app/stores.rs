@@ -21,6 +21,9 @@ use echo_capabilities::hub::postgres::PostgresFeed;
 use echo_capabilities::leases::Leases;
 use echo_capabilities::leases::postgres::PostgresLeases;
 use echo_capabilities::leases::process::ProcessLeases;
+use echo_capabilities::operators::Operators;
+use echo_capabilities::operators::files::FileOperators;
+use echo_capabilities::operators::postgres::PostgresOperators;
 use echo_capabilities::sql::SqlBackend;
 use echo_capabilities::sql::postgres::{PoolSettings, PostgresBackend};
 use echo_capabilities::sql::sqlite::{Durability, SqliteBackend};
@@ -98,6 +101,14 @@ impl Stores {
             Self::Embedded { .. } => Ok(Arc::new(ProcessLeases::new(node))),
             Self::Postgres { sql, .. } => Ok(Arc::new(PostgresLeases::open(sql).await?)),
         }
+    }
+
+    /// Operators' tokens, and what was done with them.
+    pub(super) async fn operators(&self, config: &Config) -> anyhow::Result<Arc<dyn Operators>> {
+        Ok(match self {
+            Self::Embedded { .. } => Arc::new(FileOperators::open(&config.data.dir.join("secrets/operators.json"))?),
+            Self::Postgres { sql, .. } => Arc::new(PostgresOperators::open(sql).await?),
+        })
     }
 
     pub(super) fn queue(&self) -> Arc<dyn Queue> {

@@ -6,10 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
 
 use crate::app::{TestApp, until};
 use crate::backing::Backing;
+use crate::candidate::repacked;
 
 const LOOKUP: &str = "/api/v1/location/lookup?phone=%2B14155552671";
 
@@ -121,4 +123,180 @@ async fn development_mode_is_exposed_on_demand_alone_and_shows_no_token_then() {
     process.stdout.take().expect("piped").read_to_string(&mut said).expect("text");
     let token = addresses["admin_token"].as_str().expect("a token");
     assert!(said.contains("operator") && !said.contains(token), "{said}");
+}
+
+/// With a token other than the operator's own.
+async fn ask(app: &TestApp, token: &str, method: &Method, path: &str, body: Option<&Value>) -> (u16, Value) {
+    let request = app.client.request(method.clone(), format!("{}{path}", app.admin_url)).bearer_auth(token);
+    let request = match body {
+        Some(body) => request.json(body),
+        None => request,
+    };
+    let answer = request.send().await.expect("answers");
+    let status = answer.status().as_u16();
+    (status, answer.json().await.unwrap_or_default())
+}
+
+async fn token(app: &TestApp, name: &str, scopes: &[&str]) -> Value {
+    let new = json!({ "name": name, "scopes": scopes });
+    app.admin(Method::POST, "/admin/v1/tokens").json(new).send().await.expect(StatusCode::CREATED)
+}
+
+#[tokio::test]
+async fn a_token_opens_what_its_scope_includes_and_nothing_else() {
+    let app = TestApp::with(&["location"], &[]).await;
+    let scopes = ["metrics", "read", "deploy", "admin"];
+    let mut tokens = Vec::new();
+    for scope in scopes {
+        tokens.push(token(&app, &format!("of-{scope}"), &[scope]).await["token"].as_str().expect("a token").to_owned());
+    }
+    let nobody = "0193e3a6-0b7e-7cc0-8000-000000000000";
+    // The least scope that opens it. What is opened is asked for in a way that changes nothing.
+    let routes = [
+        ("metrics", Method::GET, "/metrics".to_owned()),
+        ("metrics", Method::GET, "/admin/v1/tokens/current".to_owned()),
+        ("read", Method::GET, "/admin/v1/plugins".to_owned()),
+        ("read", Method::GET, "/admin/v1/plugins/location".to_owned()),
+        ("read", Method::GET, "/admin/v1/plugins/location/history".to_owned()),
+        ("read", Method::GET, "/admin/v1/queue".to_owned()),
+        ("read", Method::GET, "/admin/v1/queue/dead-letters".to_owned()),
+        ("read", Method::GET, "/admin/v1/nodes".to_owned()),
+        ("read", Method::GET, "/admin/v1/connections".to_owned()),
+        ("read", Method::GET, "/admin/v1/audit".to_owned()),
+        ("deploy", Method::POST, "/admin/v1/plugins/location/versions?dry_run=true".to_owned()),
+        ("deploy", Method::PUT, "/admin/v1/plugins/location/active".to_owned()),
+        ("deploy", Method::POST, "/admin/v1/plugins/nothing/rollback".to_owned()),
+        ("deploy", Method::DELETE, "/admin/v1/plugins/location/versions/9.9.9".to_owned()),
+        ("admin", Method::GET, "/admin/v1/tokens".to_owned()),
+        ("admin", Method::POST, "/admin/v1/tokens".to_owned()),
+        ("admin", Method::DELETE, format!("/admin/v1/tokens/{nobody}")),
+        ("admin", Method::POST, "/admin/v1/queue/dead-letters/nothing/replay".to_owned()),
+        ("admin", Method::DELETE, "/admin/v1/queue/dead-letters/nothing".to_owned()),
+        ("admin", Method::POST, "/admin/v1/backup".to_owned()),
+        // Last, as it ends the host.
+        ("admin", Method::POST, "/admin/v1/drain".to_owned()),
+    ];
+    for (least, method, path) in &routes {
+        let least = scopes.iter().position(|scope| scope == least).expect("a scope");
+        for (at, token) in tokens.iter().enumerate() {
+            let (status, answer) = ask(&app, token, method, path, Some(&json!({}))).await;
+            let what = format!("{method} {path} with {}: {status} {answer}", scopes[at]);
+            if at < least {
+                assert_eq!((status, answer["code"].as_str()), (403, Some("scope_missing")), "{what}");
+            } else {
+                assert!(status != 401 && status != 403 && status != 404 || answer["code"] != "not_found", "{what}");
+                assert!(![401, 403, 405, 500].contains(&status), "{what}");
+            }
+        }
+        let bare = app.client.request(method.clone(), format!("{}{path}", app.admin_url)).send().await.expect("answers");
+        assert_eq!(bare.status(), StatusCode::UNAUTHORIZED, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_named_token_is_shown_once_works_across_restarts_and_ends() {
+    let mut app = TestApp::with(&["location"], &[]).await;
+    let made = token(&app, "ci", &["read", "deploy"]).await;
+    let (text, id) = (made["token"].as_str().expect("a token").to_owned(), made["id"].as_str().expect("an id").to_owned());
+    let listed = app.admin(Method::GET, "/admin/v1/tokens").send().await.expect(StatusCode::OK);
+    assert_eq!((&listed["items"][0]["name"], &listed["items"][0]["scopes"]), (&json!("ci"), &json!(["read", "deploy"])), "{listed}");
+    assert!(!listed.to_string().contains(&text), "it is shown once");
+    let stored = std::fs::read_to_string(app.data_folder().join("secrets/operators.json")).unwrap_or_default();
+    assert!(!stored.contains(&text), "only its hash is kept");
+    for (wrong, code) in [
+        (json!({ "name": "ci", "scopes": ["read"] }), "name_taken"),
+        (json!({ "name": "operator", "scopes": ["read"] }), "name_taken"),
+        (json!({ "name": "a b", "scopes": ["read"] }), "invalid_name"),
+        (json!({ "name": "a", "scopes": [] }), "required"),
+        (json!({ "name": "a", "scopes": ["root"] }), "unknown_value"),
+        (json!({ "name": "a", "scopes": ["read"], "expires_in": 0 }), "out_of_range"),
+    ] {
+        let refused = app.admin(Method::POST, "/admin/v1/tokens").json(wrong).send().await;
+        assert!(refused.status.is_client_error() && refused.body.to_string().contains(code), "{code}: {}", refused.body);
+    }
+
+    // What it does is in its name: in the service's history, and in the record of operators' requests.
+    let version = repacked("location", &[("version = \"0.1.0\"", "version = \"0.1.1\"")]);
+    let with = |request: reqwest::RequestBuilder| request.bearer_auth(&text);
+    let url = format!("{}/admin/v1/plugins/location", app.admin_url);
+    let staged = with(app.client.post(format!("{url}/versions"))).body(version).send().await.expect("answers");
+    assert_eq!(staged.status(), StatusCode::CREATED);
+    let (status, _) = ask(&app, &text, &Method::PUT, "/admin/v1/plugins/location/active", Some(&json!({ "version": "0.1.1" }))).await;
+    assert_eq!(status, 200);
+    let (status, granted) = ask(&app, &text, &Method::POST, "/admin/v1/plugins/location/versions?grant=echo:sql", None).await;
+    assert_eq!((status, &granted["code"]), (403, &json!("scope_missing")), "grants are the administrator's");
+    app.admin(Method::POST, "/admin/v1/plugins/location/rollback").send().await.expect(StatusCode::OK);
+    let history = app.admin(Method::GET, "/admin/v1/plugins/location/history").send().await.expect(StatusCode::OK);
+    let who: Vec<_> = history["items"].as_array().expect("items").iter().map(|item| (&item["action"], &item["operator"])).collect();
+    assert_eq!(
+        who[..3],
+        [(&json!("rollback"), &json!("operator")), (&json!("activate"), &json!("ci")), (&json!("start"), &Value::Null)],
+        "{history}"
+    );
+    let service = app.admin(Method::GET, "/admin/v1/plugins/location").send().await.expect(StatusCode::OK);
+    let generations = service["generations"].as_array().expect("a list");
+    let versions: Vec<_> = generations.iter().map(|one| one["version"].as_str().expect("a version")).collect();
+    assert_eq!((versions, &generations[0]["state"]), (vec!["0.1.0", "0.1.1", "0.1.0"], &json!("live")), "{service}");
+    let audit = app.admin(Method::GET, "/admin/v1/audit").send().await.expect(StatusCode::OK);
+    let seen: Vec<String> = audit["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .map(|item| format!("{} {} {}", item["operator"], item["request"], item["status"]))
+        .collect();
+    for expect in [
+        "\"operator\" \"POST /admin/v1/tokens\" 201",
+        "\"ci\" \"PUT /admin/v1/plugins/location/active\" 200",
+        "\"ci\" \"POST /admin/v1/plugins/location/versions?grant=echo:sql\" 403",
+    ] {
+        assert!(seen.iter().any(|line| line == expect), "{expect} in {seen:#?}");
+    }
+    assert!(!audit.to_string().contains(&text) && !app.log().contains(&text), "the token is written down nowhere");
+
+    app.terminate().await;
+    app.restart().await;
+    assert_eq!(
+        ask(&app, &text, &Method::GET, "/admin/v1/tokens/current", None).await.1,
+        json!({ "name": "ci", "scopes": ["read", "deploy"] })
+    );
+    app.admin(Method::DELETE, &format!("/admin/v1/tokens/{id}")).send().await.expect(StatusCode::NO_CONTENT);
+    assert_eq!(ask(&app, &text, &Method::GET, "/admin/v1/plugins", None).await.0, 401, "ended");
+    app.admin(Method::DELETE, &format!("/admin/v1/tokens/{id}")).send().await.expect_problem(404, "no_such_token");
+}
+
+#[tokio::test]
+async fn the_operators_side_answers_to_its_own_names_and_pages_alone() {
+    let app = TestApp::with(&["location"], &[("ECHO_SERVER__ADMIN_NAMES", "echo-admin.internal")]).await;
+    let ask = |header: &'static str, value: String| app.admin(Method::GET, "/admin/v1/plugins").header(header, &value).send();
+    ask("host", "evil.example:9090".to_owned()).await.expect_problem(421, "host_not_served");
+    ask("host", "echo-admin.internal:9090".to_owned()).await.expect(StatusCode::OK);
+    ask("origin", "https://evil.example".to_owned()).await.expect_problem(403, "origin_refused");
+    ask("origin", "null".to_owned()).await.expect_problem(403, "origin_refused");
+    ask("origin", app.url.clone()).await.expect_problem(403, "origin_refused");
+    ask("origin", app.admin_url.clone()).await.expect(StatusCode::OK);
+    let kept = app.client.get(format!("{}/admin/v1/plugins", app.admin_url)).bearer_auth(&app.admin_token).send().await.expect("answers");
+    assert_eq!(kept.headers()["cache-control"], "no-store");
+}
+
+#[tokio::test]
+async fn the_console_is_a_page_of_the_operators_side_alone() {
+    let app = TestApp::with(&["location"], &[]).await;
+    let page = app.client.get(format!("{}/console", app.admin_url)).header("accept-encoding", "gzip").send().await.expect("answers");
+    assert_eq!((page.status(), page.headers()["content-type"].to_str().expect("text")), (StatusCode::OK, "text/html; charset=utf-8"));
+    let policy = page.headers()["content-security-policy"].to_str().expect("text").to_owned();
+    assert!(policy.starts_with("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    let tag = page.headers()["etag"].clone();
+    let script = |tag: Option<&reqwest::header::HeaderValue>| {
+        let request = app.client.get(format!("{}/console/console.js", app.admin_url)).header("accept-encoding", "gzip");
+        tag.map_or(request.try_clone().expect("no body"), |tag| request.header("if-none-match", tag)).send()
+    };
+    let whole = script(None).await.expect("answers");
+    assert_eq!(
+        (whole.status(), &whole.headers()["content-encoding"], &whole.headers()["etag"]),
+        (StatusCode::OK, &"gzip".parse().expect("text"), &tag)
+    );
+    assert_eq!(script(Some(&tag)).await.expect("answers").status(), StatusCode::NOT_MODIFIED);
+    let rebound = app.client.get(format!("{}/console", app.admin_url)).header("host", "evil.example").send().await.expect("answers");
+    assert_eq!(rebound.status(), StatusCode::MISDIRECTED_REQUEST);
+    app.get("/console").send().await.expect_problem(404, "not_found");
 }

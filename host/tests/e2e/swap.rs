@@ -610,9 +610,10 @@ async fn the_operators_commands_do_it_all() {
     let (good, text) = run(&["history", "hostile"]);
     assert!(good);
     let lines: Vec<_> = text.lines().map(words).collect();
-    assert_eq!(lines[0], ["AT", "ACTION", "NODE", "VERSION", "SHA256", "GRANTED", "FORCED", "REASON"], "{text}");
-    let said: Vec<_> = lines[1..].iter().map(|line| (line[1].as_str(), line[3].as_str())).collect();
-    assert_eq!(said, [("rollback", "0.1.0"), ("activate", "0.1.1"), ("start", "0.1.0")], "newest first: {text}");
+    assert_eq!(lines[0], ["AT", "ACTION", "OPERATOR", "NODE", "VERSION", "SHA256", "GRANTED", "FORCED", "REASON"], "{text}");
+    let said: Vec<_> = lines[1..].iter().map(|line| (line[1].as_str(), line[2].as_str(), line[4].as_str())).collect();
+    let expect = [("rollback", "operator", "0.1.0"), ("activate", "operator", "0.1.1"), ("start", "-", "0.1.0")];
+    assert_eq!(said, expect, "newest first: {text}");
     assert!(lines[1][0].starts_with("20") && lines[1][0].ends_with('Z'), "a time that people read: {text}");
 
     // What is refused says so and why, and the exit status too.
@@ -636,7 +637,7 @@ async fn the_operators_commands_do_it_all() {
         (&["deploy", "none.wasm"], "none.wasm: No such file"),
         (&["history", "nobody"], "there is no service nobody"),
         (&["rollback", "location"], "location has no earlier version to go back to"),
-        (&["list", "--token", "guessed"], "This is not the operator's token"),
+        (&["list", "--token", "guessed"], "This is no operator's token"),
     ] {
         let (good, text) = run(arguments);
         assert!(!good, "{text}");

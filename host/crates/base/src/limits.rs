@@ -688,6 +688,20 @@ pub const DEVICES_PER_USER_MAX: usize = 20;
 /// Devices that came or went and are not published yet.
 pub const HUB_CHANGES_WAITING_MAX: usize = 2 * CONNECTIONS_MAX;
 
+// --- Operators' tokens ----------------------------------------------------------------------------------------------------------------
+pub const OPERATOR_TOKENS_MAX: usize = 100;
+/// Of a token's name, in bytes.
+pub const OPERATOR_NAME_BYTES_MAX: usize = 64;
+/// The longest time that a token may be asked for, in seconds: ten years.
+pub const OPERATOR_TOKEN_TTL_MAX_S: u64 = 10 * 366 * 24 * 60 * 60;
+/// The use of a token is noted at most this often, in seconds: a scraper asks every few.
+pub const OPERATOR_TOKEN_USE_S: u64 = 60;
+/// Requests of operators that are kept, and of each the bytes of its target and of what was done.
+pub const OPERATOR_AUDIT_MAX: usize = 1_000;
+pub const OPERATOR_AUDIT_BYTES_MAX: usize = 500;
+/// Generations of a service whose traffic is shown, the live one included.
+pub const GENERATIONS_SHOWN: usize = 5;
+
 // --- The operator's command line ------------------------------------------------------------------------------------------------------
 /// Waiting for an answer of the operator API, in milliseconds; a deployment compiles and migrates meanwhile.
 pub const ADMIN_CLIENT_TIMEOUT_MS: u64 = 120_000;

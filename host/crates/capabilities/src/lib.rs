@@ -13,6 +13,7 @@ pub mod hub;
 pub mod leases;
 pub mod log;
 pub mod nodes;
+pub mod operators;
 pub mod pace;
 pub mod passwords;
 pub mod rates;

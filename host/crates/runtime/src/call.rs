@@ -231,6 +231,7 @@ pub struct Stats {
     failed: std::sync::atomic::AtomicU64,
     faults: std::sync::atomic::AtomicU64,
     running: std::sync::atomic::AtomicU32,
+    busy_us: std::sync::atomic::AtomicU64,
     /// Microseconds, up to a minute, two significant digits.
     durations_us: parking_lot::Mutex<Option<hdrhistogram::Histogram<u64>>>,
 }
@@ -246,6 +247,8 @@ pub struct StatsView {
     /// Of them, traps and time-outs of the service itself.
     pub faults: u64,
     pub running: u32,
+    /// All calls' durations together: what it grew by, over the calls that came, is their mean.
+    pub busy_us: u64,
     pub p50_us: u64,
     pub p99_us: u64,
 }
@@ -274,10 +277,12 @@ impl Stats {
             Ok(_) => {}
             Err(_) => drop(self.failed.fetch_add(1, Ordering::Relaxed)),
         }
+        let duration_us = duration.as_micros().max(1) as u64;
+        self.busy_us.fetch_add(duration_us, Ordering::Relaxed);
         let mut durations = self.durations_us.lock();
         let durations =
             durations.get_or_insert_with(|| hdrhistogram::Histogram::new_with_bounds(1, 60_000_000, 2).expect("these bounds are valid"));
-        durations.saturating_record(duration.as_micros().max(1) as u64);
+        durations.saturating_record(duration_us);
     }
 
     pub fn in_flight(&self) -> u32 {
@@ -293,6 +298,7 @@ impl Stats {
             traps: self.failed.load(Ordering::Relaxed),
             faults: self.faults.load(Ordering::Relaxed),
             running: self.running.load(Ordering::Relaxed),
+            busy_us: self.busy_us.load(Ordering::Relaxed),
             p50_us: quantile(0.5),
             p99_us: quantile(0.99),
         }

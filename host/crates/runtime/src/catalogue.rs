@@ -43,7 +43,7 @@ pub struct Generation {
     /// Topics subscribed to.
     pub topics: HashMap<String, Subscription>,
     pub pool: InstancePool,
-    pub stats: Stats,
+    pub stats: Arc<Stats>,
 }
 
 impl Generation {

@@ -10,7 +10,7 @@ use wasmtime::component::Component;
 
 use super::artifact::Artifact;
 use super::bindings::Bindings;
-use super::call::{self, CallFrame, Stats};
+use super::call::{self, CallFrame};
 use super::catalogue::{Generation, Unfit};
 use super::engine::{Engine, EngineError};
 use super::linking::{self, Role, role_of};
@@ -130,6 +130,8 @@ pub struct Decisions {
     pub allow_all: bool,
     /// For a rollback: accept that live dependents do not fit the version.
     pub force: bool,
+    /// Who decided, for the history.
+    pub operator: Option<String>,
 }
 
 impl Decisions {
@@ -314,7 +316,7 @@ impl Runtime {
             sockets: parts.sockets,
             schedules: parts.schedules,
             topics: parts.topics,
-            stats: Stats::default(),
+            stats: Arc::default(),
         });
 
         // Whether the routes, frames and types of all services fit together.

@@ -55,6 +55,7 @@ use long_calls::{LongCalls, Origin};
 use permissions::Permissions;
 use rollout::RolloutState;
 use versions::ServiceVersions;
+use views::RecentGenerations;
 
 /// A success.
 pub struct Reply {
@@ -130,6 +131,7 @@ pub struct Runtime {
     migration_timeout: Duration,
     dev_mode: bool,
     backfills: Backfills,
+    generations: RecentGenerations,
     myself: Weak<Runtime>,
 }
 
@@ -175,6 +177,7 @@ impl Runtime {
             migration_timeout: settings.migration_timeout,
             dev_mode: settings.dev_mode,
             backfills: Backfills::default(),
+            generations: RecentGenerations::default(),
             myself: myself.clone(),
         }))
     }

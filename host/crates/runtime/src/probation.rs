@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Runtime;
 use super::call::StatsView;
 use super::catalogue::Generation;
-use super::gate::SwapError;
+use super::gate::{Decisions, SwapError};
 use echo_base::limits;
 
 impl Runtime {
@@ -39,7 +39,7 @@ impl Runtime {
     async fn take_back(&self, generation: &Generation, reason: &str) {
         let service = &generation.service;
         tracing::error!(%service, version = generation.version, reason, "a new version is taken back");
-        match self.roll_back(service, "automatic-rollback", reason, false, Some(generation.number())).await {
+        match self.roll_back(service, "automatic-rollback", reason, &Decisions::default(), Some(generation.number())).await {
             Ok(_) => {}
             // Another activation was quicker.
             Err(SwapError::Overtaken(_)) => {}

@@ -200,6 +200,7 @@ impl Runtime {
         generation.on_probation.store(self.versions.of(service).is_new() && old.is_some(), Ordering::Relaxed);
         tracing::info!(%service, version = generation.version, generation = number, replaced = old.as_ref().map(|old| &*old.version), "live, as decided");
         self.catalogue.store(Arc::new(catalogue));
+        self.generations.note(generation);
         self.backfills.replaced(old.as_ref());
         Ok(Some(old))
     }
@@ -234,7 +235,7 @@ impl Runtime {
         self.catch_up(service).await?;
         let artifact = known_version(&self.versions.of(service), service, &wanted.version)?;
         let Wanted { version, allow, grants, allow_all } = wanted;
-        let decisions = Decisions { allow, grants, allow_all, force: false };
+        let decisions = Decisions { allow, grants, allow_all, ..Decisions::default() };
         let candidate = self.pass_gate(&artifact, &version, Purpose::Prepare, &decisions).await?;
         self.rollouts.prepared.lock().insert(service.clone(), (Instant::now(), candidate));
         Ok(())

@@ -112,7 +112,8 @@ impl Runtime {
         let artifact = known_version(&versions, service, version)?;
         let basis = self.basis(service, &versions, None);
         if versions.was_live(version) && basis.live.is_some() {
-            return self.activate_earlier(service, artifact, entry(version, "activate", None), None, basis, decisions.force).await;
+            let entry = HistoryEntry { operator: decisions.operator.clone(), ..entry(version, "activate", None) };
+            return self.activate_earlier(service, artifact, entry, None, basis, decisions.force).await;
         }
         let (service, version, decisions) = (service.clone(), version.to_owned(), decisions.clone());
         self.to_completion(|runtime| async move {
@@ -148,12 +149,12 @@ impl Runtime {
     }
 
     /// Activates the last good version: the one that was live last and was not rolled away from itself. The version that is live now is
-    /// marked, so that no rollback leads to it again. `force`: even if live dependents need what it does not have.
-    pub async fn rollback(&self, service: &ServiceName, force: bool) -> Result<Activation, SwapError> {
+    /// marked, so that no rollback leads to it again. Of the decisions, `force` and `operator` count.
+    pub async fn rollback(&self, service: &ServiceName, decisions: &Decisions) -> Result<Activation, SwapError> {
         if self.versions.find(service).is_none() {
             return Err(SwapError::NoSuchService(service.to_string()));
         }
-        self.roll_back(service, "rollback", "an operator rolled it back", force, None).await
+        self.roll_back(service, "rollback", "an operator rolled it back", decisions, None).await
     }
 
     /// `reason`: why the version that is live now is bad. `only`: the generation to roll back from; if another one is live by then, nothing
@@ -163,7 +164,7 @@ impl Runtime {
         service: &ServiceName,
         action: &str,
         reason: &str,
-        force: bool,
+        decisions: &Decisions,
         only: Option<u64>,
     ) -> Result<Activation, SwapError> {
         let live = self.pin().generation(service.as_str()).map(|live| live.number());
@@ -180,7 +181,8 @@ impl Runtime {
         let artifact = known_version(&versions, service, &last_good)?;
         let bad = versions.active().map(str::to_owned);
         let basis = Basis { live, ..self.basis(service, &versions, None) };
-        self.activate_earlier(service, artifact, entry(&last_good, action, Some(reason)), bad, basis, force).await
+        let entry = HistoryEntry { operator: decisions.operator.clone(), ..entry(&last_good, action, Some(reason)) };
+        self.activate_earlier(service, artifact, entry, bad, basis, decisions.force).await
     }
 
     pub fn history(&self, service: &ServiceName) -> Result<Vec<HistoryEntry>, SwapError> {
@@ -321,6 +323,7 @@ impl Runtime {
         let basis = Basis { live: compared_with, ..basis };
         // Before anything of the service changes.
         self.prepare_elsewhere(service, version, basis.rollout, decisions).await?;
+        entry.operator = decisions.operator.clone();
         entry.granted = decisions.grants.clone();
         entry.allowed = plan.changes.into_iter().map(|change| change.name).collect();
         let database = &generation.pool.capabilities().database;
@@ -486,6 +489,7 @@ impl Runtime {
         tracing::info!(%service, version, generation = number, replaced, forced, action, reason, "live");
         // Publish before draining: a caller must always find a generation.
         self.catalogue.store(Arc::new(catalogue));
+        self.generations.note(generation);
         self.backfills.replaced(old.as_ref());
         self.switched().notify_one();
         Ok((activation, old))

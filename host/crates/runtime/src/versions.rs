@@ -67,6 +67,9 @@ pub struct HistoryEntry {
     /// The host where it was asked for, or that rolled back by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// The name of the token with which it was asked for; none where the host did it by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
     /// The version that was live before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced: Option<String>,

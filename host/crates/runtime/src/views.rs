@@ -1,14 +1,18 @@
 //! What the operator is shown of the services, and other hosts of this one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use super::Runtime;
 use super::backfill::BackfillView;
-use super::call::StatsView;
+use super::call::{Stats, StatsView};
 use super::catalogue::Generation;
 use super::probation;
 use super::versions::{HistoryEntry, Versions};
+use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::nodes::LiveVersion;
 
@@ -30,6 +34,8 @@ pub struct ServiceView {
     /// How the live version became live.
     pub last_change: Option<HistoryEntry>,
     pub traffic: StatsView,
+    /// The live one and those before it on this host, newest first; at most `GENERATIONS_SHOWN`.
+    pub generations: Vec<GenerationView>,
     pub instances: u32,
     pub instances_made: u64,
     pub memory_bytes: usize,
@@ -40,6 +46,55 @@ pub struct ServiceView {
     pub backfills: Vec<BackfillView>,
 }
 
+/// One generation's traffic, also after its end.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct GenerationView {
+    pub generation: u64,
+    pub version: String,
+    /// `live`; `draining` while calls that began on it are running; `ended`.
+    pub state: &'static str,
+    /// Since it became live, in milliseconds.
+    pub age_ms: u64,
+    pub traffic: StatsView,
+}
+
+/// The counters of the last generations of each service on this host.
+#[derive(Default)]
+pub(super) struct RecentGenerations(Mutex<BTreeMap<ServiceName, VecDeque<Recent>>>);
+
+struct Recent {
+    number: u64,
+    version: String,
+    since: Instant,
+    stats: Arc<Stats>,
+}
+
+impl RecentGenerations {
+    /// A generation that has become live.
+    pub(super) fn note(&self, live: &Generation) {
+        let recent = Recent { number: live.number(), version: live.version.clone(), since: Instant::now(), stats: live.stats.clone() };
+        let mut services = self.0.lock();
+        let of_service = services.entry(live.service.clone()).or_default();
+        of_service.push_front(recent);
+        of_service.truncate(limits::GENERATIONS_SHOWN);
+    }
+
+    fn views(&self, service: &ServiceName, live: Option<u64>) -> Vec<GenerationView> {
+        let services = self.0.lock();
+        let view = |recent: &Recent| {
+            let traffic = recent.stats.view();
+            let state = match traffic.running {
+                _ if Some(recent.number) == live => "live",
+                0 => "ended",
+                _ => "draining",
+            };
+            let age_ms = recent.since.elapsed().as_millis() as u64;
+            GenerationView { generation: recent.number, version: recent.version.clone(), state, age_ms, traffic }
+        };
+        services.get(service).into_iter().flatten().map(view).collect()
+    }
+}
+
 impl Runtime {
     pub fn views(&self) -> Vec<ServiceView> {
         let catalogue = self.pin();
@@ -47,7 +102,8 @@ impl Runtime {
         let view_of = |(service, versions): &(ServiceName, Arc<Versions>)| {
             let live = catalogue.generation(service.as_str());
             let backfills = live.map_or_else(Vec::new, |live| self.backfills.views(live));
-            ServiceView { backfills, ..view(service, versions, live) }
+            let generations = self.generations.views(service, live.map(|live| live.number()));
+            ServiceView { backfills, generations, ..view(service, versions, live) }
         };
         services.iter().map(view_of).collect()
     }
@@ -79,6 +135,7 @@ fn view(service: &ServiceName, versions: &Versions, live: Option<&Arc<Generation
         bad_versions: versions.bad(),
         last_change: versions.history().last().cloned(),
         traffic: live.map(|live| live.stats.view()).unwrap_or_default(),
+        generations: Vec::new(),
         instances: live.map_or(0, |live| live.pool.live_count()),
         instances_made: live.map_or(0, |live| live.pool.made_count()),
         memory_bytes: live.map_or(0, |live| live.pool.idle_memory_bytes()),

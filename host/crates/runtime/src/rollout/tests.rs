@@ -227,7 +227,7 @@ async fn a_deployment_on_one_host_is_live_on_all() {
     a.deploy(packed_with("1.1.0", &table("things"))).await.expect("both can run it");
     // The one that deploys waits until the others have switched.
     assert_eq!((a.live().as_deref(), b.live().as_deref()), (Some("1.1.0"), Some("1.1.0")));
-    b.runtime.rollback(&listener(), false).await.expect("there is a version before");
+    b.runtime.rollback(&listener(), &Decisions::default()).await.expect("there is a version before");
     assert_eq!(b.live().as_deref(), Some("1.0.0"));
     a.until_live("1.0.0").await;
     let expect = [("start", "1.0.0", "a"), ("activate", "1.1.0", "a"), ("rollback", "1.0.0", "b")];
@@ -343,7 +343,7 @@ async fn files_that_hosts_start_with_are_deployed_for_all_and_never_back_to_an_o
     let older = Host::start(&database, "d", &[packed("1.1.0")]).await;
     assert_eq!((second.live().as_deref(), older.live().as_deref(), first.live().as_deref()), (Some("1.2.0"), Some("1.2.0"), Some("1.2.0")));
     // What was rolled away from does not come back with a start either.
-    older.runtime.rollback(&listener(), false).await.expect("there is a version before");
+    older.runtime.rollback(&listener(), &Decisions::default()).await.expect("there is a version before");
     first.until_live("1.0.0").await;
     let folder = next.kill().await;
     let next = Host::start_on(folder, &database, "c", &[packed("1.2.0")]).await;
