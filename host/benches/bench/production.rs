@@ -4,6 +4,7 @@
 
 use std::{
     env,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -44,14 +45,17 @@ impl Engines {
         Ok(Self { postgres: Postgres::start(&below)?, redis: Redis::start(&below)?, nats: Nats::start(&below, 3)? })
     }
 
-    fn settings(&self) -> Result<Vec<(String, String)>> {
+    /// Of every host; `folder` is for the files that they share.
+    fn settings(&self, folder: &Path) -> Result<Vec<(String, String)>> {
         let database = self.postgres.make_database("echo")?;
         let (redis, nats) = (self.redis.url(), self.nats.urls().join(","));
+        let files = format!("file:{}", folder.join("files").display());
         let settings = [
             ("ECHO_SQL__URL", "env:ECHO_BENCH_POSTGRES"),
             ("ECHO_BENCH_POSTGRES", &database),
             ("ECHO_CACHE__URL", &redis),
             ("ECHO_EVENTS__URL", &nats),
+            ("ECHO_BLOB__URL", &files),
             ("ECHO_TOKENS__MASTER_KEY", "env:ECHO_BENCH_SECRET"),
             ("ECHO_BENCH_SECRET", "a secret of the bench, known to everybody"),
         ];
@@ -92,7 +96,8 @@ pub async fn measure(arguments: &Arguments) -> Result<()> {
     let folder = tempfile::tempdir().context("a temporary folder")?;
     let host = Host::from_environment(folder.path())?;
     let engines = tokio::task::spawn_blocking(Engines::start).await??;
-    let settings = engines.settings()?;
+    std::fs::create_dir(folder.path().join("files"))?;
+    let settings = engines.settings(folder.path())?;
     let mut table = Table::default();
     buses(&engines, &mut table).await?;
     let mut servers: Vec<Server> = Vec::new();

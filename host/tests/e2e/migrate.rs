@@ -143,7 +143,8 @@ async fn a_host_at_work_moves_to_postgresql_and_everybody_goes_on_where_they_wer
     assert_eq!(me["id"], ada.id.as_str());
     let refreshed = app.post("/api/v1/auth/refresh", json!({ "refresh_token": ada.refresh_token })).send().await;
     assert_eq!(refreshed.status, StatusCode::OK, "{:?}", refreshed.body);
-    assert_eq!(unread(&app, &cleo, &talk).await.as_u64(), Some(unread_before + during.len() as u64));
+    // Unread messages are counted up to a thousand.
+    assert_eq!(unread(&app, &cleo, &talk).await.as_u64(), Some((unread_before + during.len() as u64).min(1_000)));
     let listed =
         app.get(&format!("/api/v1/messages?conversation_id={talk}&after_seq=0&limit=100")).by(&bala).send().await.expect(StatusCode::OK);
     let seqs: Vec<u64> = listed["items"].as_array().expect("items").iter().filter_map(|item| item["seq"].as_u64()).collect();
