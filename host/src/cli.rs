@@ -150,7 +150,7 @@ pub struct Migrate {
     #[arg(long, value_name = "URL", required = true, value_parser = data_folder)]
     pub from: Option<PathBuf>,
     /// An empty PostgreSQL database: postgres://user@host/name; with a password in it env:NAME or file:PATH [default: sql.url of the settings]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = without_password)]
     pub to: Option<String>,
     /// The settings of the hosts that will run on the database [default: echo.toml in this folder, if there is one]
     #[arg(long, value_name = "FILE", env = "ECHO_CONFIG")]
@@ -184,6 +184,15 @@ impl Migrate {
 fn data_folder(url: &str) -> Result<PathBuf, String> {
     let folder = url.strip_prefix("sqlite:").filter(|folder| !folder.is_empty());
     folder.map(PathBuf::from).ok_or_else(|| "sqlite:DIR is wanted, such as sqlite:/var/lib/echo".to_owned())
+}
+
+/// Everyone on a machine sees the arguments of its processes.
+fn without_password(url: &str) -> Result<String, String> {
+    let user = url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?']).next()?.rsplit_once('@')).map(|(user, _)| user);
+    if user.is_some_and(|user| user.contains(':')) {
+        return Err("a password is not given on the command line; write env:NAME or file:PATH, where the whole URL stands".to_owned());
+    }
+    Ok(url.to_owned())
 }
 
 fn config_file(given: Option<&PathBuf>) -> Option<PathBuf> {
@@ -420,6 +429,20 @@ mod tests {
 
     fn parsed(line: &str) -> Command {
         Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}")).command
+    }
+
+    #[test]
+    fn a_password_is_not_given_on_the_command_line() {
+        for good in [
+            "postgres://echo@db.example/echo",
+            "postgres:///echo?host=/run",
+            "env:DATABASE_URL",
+            "file:/run/url",
+            "postgres://db:5432/echo",
+        ] {
+            assert_eq!(without_password(good).as_deref(), Ok(good));
+        }
+        assert!(without_password("postgres://echo:secret@db.example/echo").unwrap_err().contains("env:NAME"));
     }
 
     #[test]

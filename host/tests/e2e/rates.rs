@@ -1,4 +1,4 @@
-//! Rate limits as the manifests write them: what a frame and its route share, and what the gate says of a manifest without.
+//! What a frame and the route of the same function share (rate limit, role), rate limits as the manifests write them, and what the gate says of a manifest without.
 
 use std::time::Instant;
 
@@ -6,6 +6,24 @@ use reqwest::StatusCode;
 use serde_json::json;
 
 use crate::app::TestApp;
+use crate::candidate::repacked;
+
+#[tokio::test]
+async fn a_frame_wants_the_role_that_the_route_of_its_function_wants() {
+    let app = TestApp::with(&["auth", "location", "message", "notification", "user"], &[]).await;
+    let (ada, bala) = app.two().await;
+    let talk = app.conversation(&ada, &bala).await;
+    let typing = json!({ "conversation_id": talk, "is_typing": true });
+    let mut socket = app.socket(&ada, None).await;
+    assert_eq!(socket.ask("typing", typing.clone()).await["type"], "reply");
+
+    let route = "call = \"typing\"\naccess = \"user\"";
+    let changed = repacked("message", &[("version = \"0.1.0\"", "version = \"0.1.1\""), (route, &route.replace("user", "role:support"))]);
+    app.deploy_allowing("message", changed, &["route-access:POST /api/v1/messages/typing"]).await.expect(StatusCode::OK);
+    app.post("/api/v1/messages/typing", typing.clone()).by(&ada).send().await.expect_problem(403, "role_required");
+    let answer = socket.ask("typing", typing).await;
+    assert_eq!((&answer["type"], &answer["payload"]["code"]), (&json!("error"), &json!("role_required")), "{answer}");
+}
 
 #[tokio::test]
 async fn frames_and_routes_share_one_limit() {

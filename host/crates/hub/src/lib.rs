@@ -20,7 +20,7 @@ use echo_edge::in_flight::InFlight;
 use echo_edge::problem::Problem;
 use echo_edge::rates::{Limit, RateLimiter};
 use echo_runtime::manifest::{Rate, RateSubject};
-use echo_runtime::{CallError, Input, Reply, Runtime};
+use echo_runtime::{CallError, ErrorKind, Input, Reply, Runtime, ServiceError};
 
 mod acknowledge;
 mod announce;
@@ -119,8 +119,19 @@ impl Calls for Runtime {
 
     async fn call(&self, event: &str, payload: &[u8], context: CallContext) -> Option<Result<Reply, CallError>> {
         let catalogue = self.pin();
-        let target = &catalogue.socket(event)?.target;
-        Some(Runtime::call(self, &catalogue, target, Input::Json(payload), context.into()).await)
+        let entry = catalogue.socket(event)?;
+        if let Some(role) = &entry.role
+            && !context.caller.as_ref().is_some_and(|caller| caller.roles.contains(role))
+        {
+            return Some(Err(CallError::Declined(ServiceError {
+                kind: ErrorKind::Forbidden,
+                code: "role_required".to_owned(),
+                message: format!("this wants the role {role}"),
+                fields: Vec::new(),
+                retry_after: None,
+            })));
+        }
+        Some(Runtime::call(self, &catalogue, &entry.target, Input::Json(payload), context.into()).await)
     }
 }
 

@@ -110,6 +110,8 @@ pub struct SocketEntry {
     pub rate: Rate,
     /// See `manifest::rate_counter`.
     pub rate_counter: u64,
+    /// The role that a route to the same function wants: a frame wants it too.
+    pub role: Option<String>,
 }
 
 /// A snapshot of what is live. A root request pins one and every service it reaches is taken from it.
@@ -185,7 +187,12 @@ impl Catalogue {
             for (socket, binding) in &generation.sockets {
                 let target = CallTarget { service: service.clone(), binding: *binding };
                 let rate = generation.artifact.manifest.rate_of(socket);
-                let entry = SocketEntry { target, rate, rate_counter: rate_counter(service, &socket.call) };
+                let routes = generation.routes.iter().filter(|(route, _)| route.call == socket.call);
+                let role = routes.into_iter().find_map(|(route, _)| match &route.access {
+                    Access::Role(role) => Some(role.clone()),
+                    Access::Public | Access::User => None,
+                });
+                let entry = SocketEntry { target, rate, rate_counter: rate_counter(service, &socket.call), role };
                 if let Some(other) = catalogue.sockets.insert(socket.event.clone(), entry) {
                     reasons.push(format!("frames of type {} are served by {} and by {service}", socket.event, other.target.service));
                 }
