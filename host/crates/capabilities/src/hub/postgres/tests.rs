@@ -265,3 +265,29 @@ async fn a_push_takes_as_many_statements_for_a_thousand_users_as_for_two() {
     assert!(counts[&1_000] == counts[&2] && counts[&2] <= 20, "{counts:?}");
     drop(node.backend);
 }
+
+/// The statements that OPERATE.md gives for after a restore to a moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_the_statements_of_a_restore_feeds_continue_above_what_devices_saw() {
+    let page = include_str!("../../../../../docs/OPERATE.md");
+    let statements = page.split("```sql\n").nth(1).and_then(|rest| rest.split("```").next()).expect("one block of SQL");
+    let server = Server::start().await;
+    let node = Node::start(&server, "restored").await;
+    assert!(node.outbox.lease().await.expect("asks"));
+    let user = Uuid::now_v7();
+    for number in 0..5 {
+        node.database.emit(vec![push(&[user], &number.to_string())]).await.expect("emits");
+    }
+    node.relay_all().await;
+    let phone = |seq| Acknowledgement { user, device: "phone".to_owned(), above: 0, seq };
+    node.feed.acknowledge(&[phone(3)]).await.expect("acknowledges");
+
+    operator(&server, "restored").await.execute(statements).await.expect("PostgreSQL takes them");
+    let read = node.feed.read(user, 5, 500).await.expect("reads");
+    assert!(read.entries.is_empty() && read.oldest == read.head + 1 && read.head > 1_000_000_000_000, "{read:?}");
+    node.database.emit(vec![push(&[user], "new")]).await.expect("emits");
+    node.relay_all().await;
+    let new = node.feed.read(user, read.head, 500).await.expect("reads");
+    assert_eq!(new.entries.iter().map(|entry| (entry.seq, &*entry.payload)).collect::<Vec<_>>(), [(read.head + 1, "new")]);
+    node.feed.acknowledge(&[Acknowledgement { above: read.head, ..phone(read.head + 1) }]).await.expect("acknowledges");
+}
