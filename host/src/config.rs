@@ -385,7 +385,9 @@ impl Config {
                 Err("blob.url: \"file:\" wants a whole path, such as \"file:/srv/echo-files\"".to_owned())
             };
         }
-        let wrong = || "blob.url must be such as \"s3://bucket/prefix\" or \"file:/srv/echo-files\"".to_owned();
+        let wrong = || {
+            "blob.url must be such as \"s3://bucket/prefix\" or \"file:/srv/echo-files\"; a bucket's name has 3 to 63 letters, digits, -, . and _, the prefix letters, digits, - and _".to_owned()
+        };
         let (bucket, prefix) = url.strip_prefix("s3://").map(|rest| rest.split_once('/').unwrap_or((rest, ""))).ok_or_else(wrong)?;
         // Amazon's rules for names of buckets; those of others are no wider where it matters here.
         let is_bucket =

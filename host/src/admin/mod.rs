@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
@@ -30,8 +30,10 @@ use echo_runtime::versions::HistoryEntry;
 
 pub use access::Access;
 use access::{Detail, Operator};
+use body::Body;
 
 mod access;
+mod body;
 pub mod client;
 mod console;
 mod tokens;
@@ -214,24 +216,11 @@ async fn activate(
     Extension(operator): Extension<Operator>,
     Path(name): Path<String>,
     Query(query): Query<Vec<(String, String)>>,
-    headers: HeaderMap,
-    body: Bytes,
+    Body(wanted): Body<Activate>,
 ) -> Result<Response, AdminError> {
-    if !headers.get(header::CONTENT_TYPE).is_some_and(is_json) {
-        let detail = "Send the body as application/json.";
-        return Err(AdminError(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)));
-    }
-    let wanted: Activate = serde_json::from_slice(&body).map_err(|error| {
-        AdminError(Problem::new(StatusCode::BAD_REQUEST, "unreadable", format!("The body is {{\"version\": \"…\"}}: {error}.")))
-    })?;
     let decisions = Options::read(query, &operator)?.decisions;
     let activation = state.runtime.activate(&service_name(&name)?, &wanted.version, &decisions).await?;
     Ok((Extension(Detail(activation.version.clone())), Json(activation)).into_response())
-}
-
-fn is_json(content_type: &HeaderValue) -> bool {
-    let text = content_type.to_str().unwrap_or_default();
-    text.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
 }
 
 async fn roll_back(
@@ -378,7 +367,7 @@ fn yes() -> bool {
     true
 }
 
-async fn back_up(State(state): State<Arc<AdminState>>, Json(request): Json<BackupRequest>) -> Result<Response, AdminError> {
+async fn back_up(State(state): State<Arc<AdminState>>, Body(request): Body<BackupRequest>) -> Result<Response, AdminError> {
     let report = (state.back_up)(request.folder, request.blobs).await.map_err(|refusal| {
         let (status, code, detail) = match refusal {
             BackupRefusal::FolderNotEmpty(detail) => (StatusCode::CONFLICT, "folder_not_empty", detail),

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::access::{Detail, OPERATOR, Operator, SCRAPER};
+use super::body::Body;
 use super::{AdminError, AdminState, shown_at};
 use echo_base::limits;
 use echo_capabilities::operators::{OperatorToken, OperatorsError, Scope, token_sha256};
@@ -33,7 +34,7 @@ pub(super) struct NewToken {
 pub(super) async fn create(
     State(state): State<Arc<AdminState>>,
     Extension(operator): Extension<Operator>,
-    Json(new): Json<NewToken>,
+    Body(new): Body<NewToken>,
 ) -> Result<Response, AdminError> {
     let name = checked_name(&new.name)?;
     let scopes = checked_scopes(&new.scopes)?;

@@ -508,7 +508,11 @@ async fn only_the_operator_may_ask() {
         .send()
         .await
         .expect_problem(404, "no_such_service");
-    app.admin(Method::PUT, "/admin/v1/plugins/location/active").json(json!({ "v": 1 })).send().await.expect_problem(400, "unreadable");
+    // What is wrong with a body is said, wherever the operator sends one.
+    for (method, path) in [(Method::PUT, "plugins/location/active"), (Method::POST, "backup"), (Method::POST, "tokens")] {
+        let problem = app.admin(method, &format!("/admin/v1/{path}")).json(json!({ "v": 1 })).send().await.expect_problem(422, "invalid");
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("field")), "{path}: {problem}");
+    }
     app.admin(Method::POST, "/admin/v1/plugins/location/rollback").send().await.expect_problem(409, "nothing_to_roll_back");
     app.admin(Method::POST, "/admin/v1/plugins/nobody/rollback").send().await.expect_problem(404, "no_such_service");
     let large = vec![0; echo_base::limits::PLUGIN_BYTES_MAX + 1];
