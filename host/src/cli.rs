@@ -150,7 +150,7 @@ pub struct Migrate {
     #[arg(long, value_name = "URL", required = true, value_parser = data_folder)]
     pub from: Option<PathBuf>,
     /// An empty PostgreSQL database: postgres://user@host/name; with a password in it env:NAME or file:PATH [default: sql.url of the settings]
-    #[arg(long, value_name = "URL", value_parser = without_password)]
+    #[arg(long, value_name = "URL", value_parser = database_address)]
     pub to: Option<String>,
     /// The settings of the hosts that will run on the database [default: echo.toml in this folder, if there is one]
     #[arg(long, value_name = "FILE", env = "ECHO_CONFIG")]
@@ -186,8 +186,11 @@ fn data_folder(url: &str) -> Result<PathBuf, String> {
     folder.map(PathBuf::from).ok_or_else(|| "sqlite:DIR is wanted, such as sqlite:/var/lib/echo".to_owned())
 }
 
-/// Everyone on a machine sees the arguments of its processes.
-fn without_password(url: &str) -> Result<String, String> {
+/// Everyone on a machine sees the arguments of its processes, so no password is in it.
+fn database_address(url: &str) -> Result<String, String> {
+    if !["env:", "file:", "postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err("postgres://user@host/name is wanted, or env:NAME or file:PATH where it stands".to_owned());
+    }
     let user = url.split_once("://").and_then(|(_, rest)| rest.split(['/', '?']).next()?.rsplit_once('@')).map(|(user, _)| user);
     if user.is_some_and(|user| user.contains(':')) {
         return Err("a password is not given on the command line; write env:NAME or file:PATH, where the whole URL stands".to_owned());
@@ -440,9 +443,10 @@ mod tests {
             "file:/run/url",
             "postgres://db:5432/echo",
         ] {
-            assert_eq!(without_password(good).as_deref(), Ok(good));
+            assert_eq!(database_address(good).as_deref(), Ok(good));
         }
-        assert!(without_password("postgres://echo:secret@db.example/echo").unwrap_err().contains("env:NAME"));
+        assert!(database_address("mysql://x/y").is_err());
+        assert!(database_address("postgres://echo:secret@db.example/echo").unwrap_err().contains("env:NAME"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `echod`: reads the command line and the settings, starts the logs, and hands over to `app` or to the operator's client.
 
 use std::alloc::GlobalAlloc;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -40,14 +41,14 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(serve) if serve.check => {
             check::check(&load(Mode::Serve, &serve.host, serve.host.overrides())?)?;
-            println!("the settings are good");
+            say(format_args!("the settings are good"));
             Ok(())
         }
         Command::Serve(serve) => run_host(load(Mode::Serve, &serve.host, serve.host.overrides())?),
         Command::Dev(dev) => run_host(load(Mode::Dev, &dev.host, dev.overrides())?),
         Command::Ready(ready) => {
             let wait = Duration::from_secs(ready.wait);
-            println!("{}", wait_for(client::ready(ready.url.as_deref(), &ready.data, wait))??);
+            say(format_args!("{}", wait_for(client::ready(ready.url.as_deref(), &ready.data, wait))??));
             Ok(())
         }
         Command::Backup { folder, admin } => {
@@ -57,7 +58,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Restore(restore) => {
             rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
             let report = wait_for(backup::restore(&restore.folder, &restore.data, restore.replace))??;
-            println!("{} files, {} bytes are back in {}", report.files, report.bytes, report.folder.display());
+            say(format_args!("{} files, {} bytes are back in {}", report.files, report.bytes, report.folder.display()));
             Ok(())
         }
         Command::Migrate(migrate) => run_migrate(migrate),
@@ -120,16 +121,23 @@ fn run_migrate(command: Migrate) -> anyhow::Result<()> {
         Some(MigrateCommand::Back { data }) => wait_for(migrate::back(data))??,
         None => {
             let config = Config::load(Mode::Serve, command.config_file().as_deref(), command.overrides())?;
-            return wait_for(migrate::migrate(&config, |said| println!("{said}")))?;
+            return wait_for(migrate::migrate(&config, say))?;
         }
     };
-    println!("{said}");
+    say(format_args!("{said}"));
     Ok(())
 }
 
 fn run_token(command: Token) -> anyhow::Result<()> {
     match command {
-        Token::New { name, scope, days, admin } => ask(&admin, async |client| Ok(client.new_token(&name, &scope, days).await?)),
+        Token::New { name, scope, days, admin } => {
+            let client = find(&admin)?;
+            let made = wait_for(client.new_token(&name, &scope, days))??;
+            // So that `$(echod token new …)` is the token.
+            say(made.token);
+            eprintln!("{}", made.hint);
+            Ok(())
+        }
         Token::List { admin } => ask(&admin, async |client| Ok(client.tokens().await?)),
         Token::End { name, admin } => ask(&admin, async |client| Ok(client.end_token(&name).await?)),
         Token::Audit { admin } => ask(&admin, async |client| Ok(client.audit().await?)),
@@ -142,9 +150,9 @@ fn run_plugin(command: Plugin) -> anyhow::Result<()> {
             let name = ServiceName::parse(&new.name)?;
             let folder = new.folder();
             for path in new_plugin::create(&name, &folder, &new.sdk)? {
-                println!("{}", folder.join(path).display());
+                say(format_args!("{}", folder.join(path).display()));
             }
-            println!("{name} is written; {} says how to build and deploy it", folder.join("README.md").display());
+            say(format_args!("{name} is written; {} says how to build and deploy it", folder.join("README.md").display()));
             Ok(())
         }
         Plugin::Pack(pack) => {
@@ -154,7 +162,7 @@ fn run_plugin(command: Plugin) -> anyhow::Result<()> {
             let packed = pack_directory(&pack.dir, &component, &contracts_of(&pack.dir)?, &migrations_of(&pack.dir)?)?;
             std::fs::write(&pack.output, &packed).with_context(|| format!("{}", pack.output.display()))?;
             let artifact = Artifact::read(packed)?;
-            println!("{} {}  {}  {}", artifact.manifest.name, artifact.manifest.version, artifact.sha256, pack.output.display());
+            say(format_args!("{} {}  {}  {}", artifact.manifest.name, artifact.manifest.version, artifact.sha256, pack.output.display()));
             Ok(())
         }
         Plugin::Schema { markdown } => {
@@ -210,10 +218,19 @@ fn migrations_of(plugin: &Path) -> anyhow::Result<PathBuf> {
     Ok(contracts.with_file_name("migrations").join(name))
 }
 
+/// To standard output. A reader that has seen enough (`| head`) ends no command half way.
+fn say(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
 fn ask(admin: &Admin, request: impl AsyncFnOnce(AdminClient) -> anyhow::Result<String>) -> anyhow::Result<()> {
-    let client = AdminClient::find(admin.admin.as_deref(), admin.token.as_deref(), &admin.data)?;
-    println!("{}", wait_for(request(client))??);
+    let client = find(admin)?;
+    say(format_args!("{}", wait_for(request(client))??));
     Ok(())
+}
+
+fn find(admin: &Admin) -> anyhow::Result<AdminClient> {
+    Ok(AdminClient::find(admin.admin.as_deref(), admin.token.as_deref(), &admin.data)?)
 }
 
 fn wait_for<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {

@@ -107,6 +107,7 @@ impl Running {
         let redis = Redis::start(&below)?;
         let nats = Nats::start(&below, NATS_NODES)?;
         let files = Files(below.join(format!("echo-files-{}", std::process::id())));
+        fs::create_dir_all(&files.0).with_context(|| files.0.display().to_string())?;
         let settings = hosts::settings(&database, &redis.url(), &nats.urls().join(","), &files.0);
         let hosts = Hosts::start(workspace, &below, hosts, &settings)?;
         Ok(Self { hosts, _files: files, nats, redis, postgres })

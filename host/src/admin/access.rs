@@ -140,7 +140,11 @@ pub(super) async fn own_site_only(State(state): State<Arc<AdminState>>, request:
 
 /// Lets whoever has the scope through, and notes what changes something.
 pub(super) async fn admit(State((state, wanted)): State<(Arc<AdminState>, Scope)>, mut request: Request, next: Next) -> Response {
-    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    // The scheme's letters in any case (RFC 9110, section 11.1).
+    let given = request.headers().get(AUTHORIZATION).and_then(|value| {
+        let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
     let Some(token) = given else {
         return Problem::unauthenticated(
             "token_missing",
@@ -154,13 +158,13 @@ pub(super) async fn admit(State((state, wanted)): State<(Arc<AdminState>, Scope)
     };
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
     let asked = cut(format!("{} {}", request.method(), request.uri().path_and_query().map_or("", |target| target.as_str())));
-    let response = match operator.require(wanted) {
-        Ok(()) => {
-            request.extensions_mut().insert(operator.clone());
-            next.run(request).await
-        }
-        Err(problem) => problem.into_response(),
-    };
+    if let Err(problem) = operator.require(wanted) {
+        // In the log alone: a token that opens nothing must not push what was done out of the record.
+        tracing::warn!(operator = operator.name, request = asked, wanted = wanted.as_str(), "an operator's request was refused");
+        return problem.into_response();
+    }
+    request.extensions_mut().insert(operator.clone());
+    let response = next.run(request).await;
     if changes {
         let detail = response.extensions().get::<Detail>().map(|detail| detail.0.clone()).unwrap_or_default();
         state.access.note(&operator, asked, response.status().as_u16(), detail).await;

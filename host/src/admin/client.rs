@@ -98,6 +98,11 @@ impl std::fmt::Display for Problem {
 }
 
 /// One host's operator API.
+pub struct NewToken {
+    pub token: String,
+    pub hint: String,
+}
+
 pub struct AdminClient {
     base: String,
     token: String,
@@ -227,12 +232,13 @@ impl AdminClient {
     }
 
     /// The text of the token stands alone on the first line, for whoever reads it with a program.
-    pub async fn new_token(&self, name: &str, scopes: &[String], days: Option<u64>) -> Result<String, ClientError> {
+    pub async fn new_token(&self, name: &str, scopes: &[String], days: Option<u64>) -> Result<NewToken, ClientError> {
         let expires_in = days.map(|days| days * 24 * 60 * 60);
         let new = json!({ "name": name, "scopes": scopes, "expires_in": expires_in });
         let made = self.send(self.request(Method::POST, "tokens").json(&new)).await?;
         let until = made["expires_at"].as_str().map_or_else(|| "until it is ended".to_owned(), |at| format!("until {at}"));
-        Ok(format!("{}\nkeep it: it is not shown again. {name} has {}, {until}", line(&made["token"]), cell(&made["scopes"])))
+        let hint = format!("keep it: it is not shown again. {name} has {}, {until}", cell(&made["scopes"]));
+        Ok(NewToken { token: line(&made["token"]), hint })
     }
 
     pub async fn tokens(&self) -> Result<String, ClientError> {

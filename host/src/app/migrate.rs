@@ -14,11 +14,15 @@ use super::moved::{self, Moved};
 use super::stores::{SHARED_KEYS, agree, hexadecimal, pool_settings};
 use crate::admin::client::{Addresses, AdminClient};
 use crate::config::{BlobStore, Config};
+use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::events::Event;
 use echo_capabilities::events::jetstream::filled::{self, Filled, FilledDeadLetter};
 use echo_capabilities::hub::embedded::{EmbeddedFeed, exported};
 use echo_capabilities::hub::postgres::PostgresFeed;
+use echo_capabilities::operators::Operators;
+use echo_capabilities::operators::files::FileOperators;
+use echo_capabilities::operators::postgres::PostgresOperators;
 use echo_capabilities::sql::postgres::PostgresBackend;
 use echo_capabilities::sql::postgres::import::{Before, ForeignKey, Import};
 use echo_capabilities::sql::sqlite::export::{SqliteFile, quoted};
@@ -38,7 +42,18 @@ pub async fn migrate(config: &Config, mut say: impl FnMut(String)) -> anyhow::Re
     let url = config.postgres().context("--to: the address of the PostgreSQL database, or sql.url in the settings")?;
     let to = without_password(&url);
     let moves_queue = config.events.url.text().is_some();
+    ensure!(from.is_dir(), "{} is no data folder of a host: there is no such folder", from.display());
+    let _alone = moved::lock(from)?;
     let before = Moved::read(from);
+    if let Some(moved) = before.as_ref().filter(|moved| moved.is_finished && moved.to != to) {
+        bail!(
+            "the data of {} was moved to {} at {}. To go back to the files as they were then: `echod migrate back --data {}`",
+            from.display(),
+            moved.to,
+            moved.at,
+            from.display()
+        );
+    }
     ensure!(
         before.as_ref().is_some_and(|moved| moved.is_finished) || from.join("feed.sqlite").is_file(),
         "{} is no data folder of a host: there is no feed.sqlite",
@@ -93,6 +108,7 @@ pub async fn migrate(config: &Config, mut say: impl FnMut(String)) -> anyhow::Re
 /// Serves from the files again, as they were when the data was moved. Every device loads its state anew.
 pub async fn back(data: &Path) -> anyhow::Result<String> {
     let moved = Moved::read(data).with_context(|| format!("the data of {} was not moved", data.display()))?;
+    let _alone = moved::lock(data)?;
     let lock = std::fs::OpenOptions::new().read(true).write(true).open(data.join("node.lock"));
     if let Ok(lock) = &lock {
         ensure!(lock.try_lock().is_ok(), "a host runs on {}: end it first", data.display());
@@ -167,6 +183,7 @@ async fn move_all(
     move_effects(config, &backend, from, &files, &services).await?;
     move_keys(config, &backend, from).await?;
     let versions = move_versions(&backend, from).await?;
+    move_operators(&backend, from).await?;
     if config.events.url.text().is_some() {
         let queue = queue_of(from)?;
         say(format!(
@@ -434,6 +451,22 @@ async fn move_keys(config: &Config, backend: &PostgresBackend, data: &Path) -> a
     let now_us = jiff::Timestamp::now().as_microsecond().max(0) as u64;
     let keys = keys::exported(&data.join("keys"), now_us)?;
     Ok(PostgresTokens::fill(backend, &master_key, &keys).await?)
+}
+
+/// Operators' tokens, and what was done with them.
+async fn move_operators(backend: &PostgresBackend, data: &Path) -> anyhow::Result<()> {
+    let path = data.join("secrets/operators.json");
+    if !path.exists() {
+        return Ok(());
+    }
+    let (from, to) = (FileOperators::open(&path)?, PostgresOperators::open(backend).await?);
+    for token in from.list().await? {
+        to.create(token).await?;
+    }
+    for entry in from.audit(limits::OPERATOR_AUDIT_MAX).await?.into_iter().rev() {
+        to.note(entry).await?;
+    }
+    Ok(())
 }
 
 async fn move_versions(backend: &PostgresBackend, data: &Path) -> anyhow::Result<usize> {

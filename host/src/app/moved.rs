@@ -68,19 +68,23 @@ pub fn refusal(data: &Path, has_postgres: bool) -> Option<String> {
     }
 }
 
+/// One move at a time: held until it is dropped. Errors: one that is under way.
+pub fn lock(data: &Path) -> io::Result<fs::File> {
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(data.join("moved.lock"))?;
+    file.try_lock().map_err(|_| io::Error::other(format!("the data of {} is being moved by another `echod migrate`", data.display())))?;
+    Ok(file)
+}
+
 fn aside(data: &Path) -> PathBuf {
     data.join("moved")
 }
 
-/// Puts aside what was moved; what is there already stays. Also after it was cut off.
+/// Puts aside what was moved; what is there already stays. Also after it was cut off. Errors: a file that is at both places, of which nobody knows which
+/// one counts.
 pub fn put_aside(data: &Path, queue_too: bool) -> io::Result<PathBuf> {
     let folder = aside(data);
     private_file::create_folder(&folder)?;
-    for name in FILES.iter().chain(QUEUE.iter().filter(|_| queue_too)) {
-        if data.join(name).exists() {
-            fs::rename(data.join(name), folder.join(name))?;
-        }
-    }
+    rename_all(FILES.iter().chain(QUEUE.iter().filter(|_| queue_too)), data, &folder)?;
     if !queue_too {
         for name in QUEUE.iter().filter(|name| data.join(name).exists() && !folder.join(name).exists()) {
             fs::copy(data.join(name), folder.join(name))?;
@@ -91,20 +95,42 @@ pub fn put_aside(data: &Path, queue_too: bool) -> io::Result<PathBuf> {
     Ok(folder)
 }
 
+/// Renames those that are in `from`. Nothing is overwritten, and nothing done where something would be.
+fn rename_all<'a>(names: impl Iterator<Item = &'a &'a str> + Clone, from: &Path, to: &Path) -> io::Result<()> {
+    let names = names.filter(|name| from.join(name).exists());
+    if let Some(name) = names.clone().find(|name| to.join(name).exists()) {
+        let (one, other) = (from.join(name), to.join(name));
+        return Err(io::Error::other(format!(
+            "{} and {} are both there: look which one counts, and put the other elsewhere",
+            one.display(),
+            other.display()
+        )));
+    }
+    for name in names {
+        fs::rename(from.join(name), to.join(name))?;
+    }
+    Ok(())
+}
+
 /// Puts back what `put_aside` has put aside.
 pub fn put_back(data: &Path) -> io::Result<()> {
     let folder = aside(data);
+    rename_all(FILES.iter(), &folder, data)?;
     if folder.join(QUEUE[0]).exists() {
         // That of the host on PostgreSQL, whose events are of a life that ends here.
         for name in QUEUE.iter().chain(&["queue.sqlite-shm"]).filter(|name| data.join(name).exists()) {
             fs::remove_file(data.join(name))?;
         }
     }
-    for name in FILES.iter().chain(&QUEUE).filter(|name| folder.join(name).exists()) {
-        fs::rename(folder.join(name), data.join(name))?;
+    rename_all(QUEUE.iter(), &folder, data)?;
+    // What whoever looked into the files has left: SQLite makes it anew.
+    for name in ["feed.sqlite-shm", "tokens.sqlite-shm", "queue.sqlite-shm"].iter().filter(|name| folder.join(name).exists()) {
+        fs::remove_file(folder.join(name))?;
     }
     match fs::remove_dir(&folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io::Error::new(error.kind(), format!("{}: {error}; move what is left in it elsewhere", folder.display())))
+        }
         _ => private_file::sync_folder(&folder),
     }
 }
@@ -144,6 +170,13 @@ mod tests {
         assert!(!data.join("feed.sqlite").exists() && !data.join("services").exists());
         fs::write(data.join("queue.sqlite"), "new").unwrap();
         put_aside(data, false).unwrap();
+        // Nothing that was put aside is overwritten, and what comes beside SQLite's files is in nobody's way.
+        fs::write(data.join("feed.sqlite"), "").unwrap();
+        assert!(put_aside(data, false).unwrap_err().to_string().contains("both there"));
+        assert!(put_back(data).unwrap_err().to_string().contains("both there"));
+        fs::remove_file(data.join("feed.sqlite")).unwrap();
+        fs::write(data.join("moved/feed.sqlite-shm"), "").unwrap();
+        assert!(lock(data).is_ok_and(|_held| lock(data).is_err()));
         put_back(data).unwrap();
         for name in ["services/a.sqlite", "feed.sqlite", "queue.sqlite"] {
             assert_eq!(fs::read_to_string(data.join(name)).unwrap(), "old", "{name}");

@@ -35,6 +35,7 @@ async fn the_engines_are_reached_by_tls_and_nobody_elses_certificate_is_taken() 
     let redis_at = |name: &str| format!("rediss://:s3cret@{name}:{}", redis.port());
     let redis_url = format!("file:{}", file("redis", &redis_at("localhost")));
     let nats_url = nats.tls_url("localhost");
+    std::fs::create_dir(folder.path().join("blobs")).expect("a folder");
     let blobs = format!("file:{}", folder.path().join("blobs").display());
     let master_key = format!("file:{}", file("master-key", MASTER_KEY));
     let database_url = |roots: &str| {

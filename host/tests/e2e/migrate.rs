@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use echo_engines::postgres::Database;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -107,6 +107,8 @@ async fn a_host_at_work_moves_to_postgresql_and_everybody_goes_on_where_they_wer
     let page_cursor = page["next_cursor"].clone();
     let unread_before = unread(&app, &cleo, &talk).await.as_u64().expect("a number");
     let cursor = phone.cursor();
+    let named = json!({ "name": "ci", "scopes": ["read"] });
+    let named = app.admin(Method::POST, "/admin/v1/tokens").json(named).send().await.expect(StatusCode::CREATED);
 
     // Keys that are another's are refused before anything is done.
     let without_keys = on_postgres(&database).to_vec();
@@ -135,6 +137,13 @@ async fn a_host_at_work_moves_to_postgresql_and_everybody_goes_on_where_they_wer
     );
     let again = migrate(&data, &settings).output().expect("echod runs");
     assert!(done(again).contains("the data is in postgres://"));
+    // To another database: nothing of the folder is touched, and what was put aside stays.
+    let elsewhere = new_database();
+    let mut wrong = settings.clone();
+    wrong.extend(on_postgres(&elsewhere));
+    let kept = std::fs::metadata(data.join("moved/feed.sqlite")).expect("it is put aside").len();
+    refused(migrate(&data, &wrong).output().expect("echod runs"), "was moved to postgres://");
+    assert!(!data.join("feed.sqlite").exists() && std::fs::metadata(data.join("moved/feed.sqlite")).is_ok_and(|file| file.len() == kept));
     start_with(&mut app, &settings);
     app.restart().await;
 
@@ -191,6 +200,9 @@ async fn a_host_at_work_moves_to_postgresql_and_everybody_goes_on_where_they_wer
     }
     // A person that comes new.
     app.someone().await;
+    // Operators' tokens went along.
+    let request = app.client.get(format!("{}/admin/v1/nodes", app.admin_url)).bearer_auth(named["token"].as_str().expect("a token"));
+    assert_eq!(request.send().await.expect("answers").status(), StatusCode::OK);
 }
 
 /// A connection that holds the lock under which versions are written (`versions::postgres::LOCK`): a move waits there, with all rows copied.

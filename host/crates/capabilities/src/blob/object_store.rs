@@ -24,11 +24,15 @@ use echo_base::names::ServiceName;
 use echo_base::private_file;
 
 const ARRIVING: &str = "arriving";
+/// In a shared folder: without it the folder is another one, as that below a mount that was lost.
+const MARKER: &str = ".echo-files";
 
 pub struct ObjectStoreBlobs {
     store: Arc<dyn ObjectStore>,
     /// Where there are folders to remove.
     folder: Option<PathBuf>,
+    /// Looked for before anything is done, in a folder that may be taken away.
+    marker: Option<PathBuf>,
     arriving: String,
     /// Handed to the store at once, in bytes.
     chunk_bytes: usize,
@@ -46,22 +50,29 @@ struct Piece {
 impl ObjectStoreBlobs {
     /// In a folder, which is made. What is stored is flushed to the disk before it is answered.
     pub fn in_folder(folder: &FilePath) -> io::Result<Self> {
-        Self::open(folder, ARRIVING.to_owned())
-    }
-
-    /// `host`: its name among those that share the folder.
-    pub fn in_shared_folder(folder: &FilePath, host: &str) -> io::Result<Self> {
-        Self::open(folder, format!("{ARRIVING}-{host}"))
-    }
-
-    fn open(folder: &FilePath, arriving: String) -> io::Result<Self> {
         private_file::create_folder(folder)?;
+        Self::open(folder, ARRIVING.to_owned(), None)
+    }
+
+    /// In a folder that is there. `host`: its name among those that share the folder. Errors: a folder that is not there or not writable.
+    pub fn in_shared_folder(folder: &FilePath, host: &str) -> io::Result<Self> {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", folder.display()));
+        if !folder.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, format!("{} is no folder: make it, or mount it", folder.display())));
+        }
+        let marker = folder.join(MARKER);
+        std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&marker).map_err(named)?;
+        Self::open(folder, format!("{ARRIVING}-{host}"), Some(marker)).map_err(named)
+    }
+
+    fn open(folder: &FilePath, arriving: String, marker: Option<PathBuf>) -> io::Result<Self> {
         remove_arriving(folder, &arriving)?;
         // The store's own clean-up removes a folder that has just become empty while another upload is about to write there.
         let store = LocalFileSystem::new_with_prefix(folder).map_err(io::Error::other)?.with_fsync(true);
         Ok(Self {
             store: Arc::new(store),
             folder: Some(folder.to_owned()),
+            marker,
             arriving,
             chunk_bytes: limits::BLOB_CHUNK_BYTES,
             pieces_max: limits::BLOB_PIECES_MAX,
@@ -71,7 +82,7 @@ impl ObjectStoreBlobs {
     /// For tests: gone with the process.
     pub fn in_memory() -> Self {
         let (store, arriving) = (Arc::new(object_store::memory::InMemory::new()), ARRIVING.to_owned());
-        Self { store, folder: None, arriving, chunk_bytes: limits::BLOB_CHUNK_BYTES, pieces_max: limits::BLOB_PIECES_MAX }
+        Self { store, folder: None, marker: None, arriving, chunk_bytes: limits::BLOB_CHUNK_BYTES, pieces_max: limits::BLOB_PIECES_MAX }
     }
 
     #[cfg(test)]
@@ -83,8 +94,15 @@ impl ObjectStoreBlobs {
         Path::from_iter([service.as_str(), &self.arriving, &Uuid::now_v7().to_string()])
     }
 
+    /// Errors: `Unavailable` where the folder is gone; the store would make it anew.
+    async fn check_folder(&self) -> Result<(), BlobError> {
+        let Some(marker) = &self.marker else { return Ok(()) };
+        tokio::fs::metadata(marker).await.map(drop).map_err(|error| BlobError::Unavailable(format!("{}: {error}", marker.display())))
+    }
+
     /// In their order. Errors: `NotFound` where there is none.
     async fn pieces(&self, service: &ServiceName, upload: &str) -> Result<Vec<Piece>, BlobError> {
+        self.check_folder().await?;
         let folder = upload_folder(service, upload)?;
         let listed: Vec<_> = self.store.list(Some(&folder)).try_collect().await.map_err(unavailable)?;
         let mut pieces = Vec::with_capacity(listed.len());
@@ -146,6 +164,7 @@ impl Blobs for ObjectStoreBlobs {
     }
 
     async fn ping(&self) -> Result<(), BlobError> {
+        self.check_folder().await?;
         let Some(folder) = &self.folder else { return Ok(()) };
         tokio::fs::metadata(folder).await.map(|_| ()).map_err(|error| BlobError::Unavailable(error.to_string()))
     }
@@ -262,10 +281,12 @@ impl Blobs for ObjectStoreBlobs {
     }
 
     async fn size(&self, service: &ServiceName, key: &str) -> Result<u64, BlobError> {
+        self.check_folder().await?;
         Ok(self.store.head(&object_path(service, key)?).await.map_err(unavailable)?.size)
     }
 
     async fn read(&self, service: &ServiceName, key: &str, range: Range<u64>) -> Result<ByteStream, BlobError> {
+        self.check_folder().await?;
         let path = object_path(service, key)?;
         if range.is_empty() {
             self.store.head(&path).await.map_err(unavailable)?;
@@ -277,6 +298,7 @@ impl Blobs for ObjectStoreBlobs {
     }
 
     async fn delete(&self, service: &ServiceName, key: &str) -> Result<bool, BlobError> {
+        self.check_folder().await?;
         match self.store.delete(&object_path(service, key)?).await {
             Ok(()) => Ok(true),
             Err(Error::NotFound { .. }) => Ok(false),
@@ -289,7 +311,8 @@ impl Blobs for ObjectStoreBlobs {
 fn remove_arriving(folder: &FilePath, arriving: &str) -> io::Result<()> {
     for service in std::fs::read_dir(folder)? {
         match std::fs::remove_dir_all(service?.path().join(arriving)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            // What else lies there is none of ours.
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Err(error),
             _ => {}
         }
     }

@@ -207,10 +207,34 @@ mod in_a_shared_folder {
     use super::*;
 
     fn open(folder: &std::path::Path) -> Arc<dyn Blobs> {
+        std::fs::create_dir_all(folder.join("blobs")).unwrap();
         Arc::new(ObjectStoreBlobs::in_shared_folder(&folder.join("blobs"), "host-1").unwrap().with_pieces_max(PIECES_MAX))
     }
 
     passes!(open);
+
+    #[tokio::test]
+    async fn a_folder_that_is_taken_away_is_unavailable_and_not_made_anew() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("mounted");
+        assert!(ObjectStoreBlobs::in_shared_folder(&folder, "host-1").is_err_and(|error| error.to_string().contains("mount it")));
+        std::fs::create_dir(&folder).unwrap();
+        let blobs = ObjectStoreBlobs::in_shared_folder(&folder, "host-1").unwrap();
+        let service = ServiceName::parse("media").unwrap();
+        let body = || -> ByteStream { Box::pin(futures_util::stream::once(async { Ok(Bytes::from_static(b"text")) })) };
+        blobs.append(&service, "one", 0, 100, body()).await.expect("appends");
+        blobs.finish(&service, "one").await.expect("finishes");
+
+        std::fs::rename(&folder, parent.path().join("away")).unwrap();
+        let is_away = |error: BlobError| matches!(error, BlobError::Unavailable(_));
+        assert!(blobs.ping().await.is_err_and(is_away));
+        assert!(blobs.append(&service, "two", 0, 100, body()).await.is_err_and(is_away));
+        assert!(blobs.size(&service, "one").await.is_err_and(is_away));
+        assert!(blobs.read(&service, "one", 0..4).await.err().is_some_and(is_away));
+        assert!(!folder.exists(), "nothing is written beside the mount");
+        std::fs::rename(parent.path().join("away"), &folder).unwrap();
+        assert_eq!(blobs.size(&service, "one").await, Ok(4));
+    }
 }
 
 /// So small that each file of the suite has several.
