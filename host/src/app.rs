@@ -135,7 +135,7 @@ impl Host {
         let queue = stores.queue();
         let blobs = stores::blobs(&config).await?;
         let announcer = Announcer::new(feed.clone(), queue.clone());
-        let hosts = hosts::open(&config, &stores, bus, queue.clone()).await?;
+        let hosts = hosts::open(&config, &stores, bus.clone(), queue.clone()).await?;
         let registry = hosts.as_ref().map_or_else(
             || {
                 let noting = announcer.clone();
@@ -167,7 +167,7 @@ impl Host {
         let engine = Engine::start(&data.join("code"))?;
         let settings = RuntimeSettings {
             node: node.clone(),
-            versions: stores.versions(&config).await?,
+            versions: stores.versions(&config, bus.clone()).await?,
             versions_kept: config.plugins.versions_kept,
             permissions: permissions(&config)?,
             cursor_key: config.cursor_key()?,
@@ -209,6 +209,9 @@ impl Host {
         }
         upkeep.spawn(runtime.clone().run_schedules(leases.clone(), upkeep_stop.clone()));
         upkeep.spawn(runtime.clone().run_rollouts(upkeep_stop.clone()));
+        if let Some(bus) = bus {
+            upkeep.spawn(upkeep_stop.clone().run_until_cancelled_owned(hosts::follow_versions(bus, runtime.versions_changed())));
+        }
         upkeep.spawn(runtime.clone().run_probation(upkeep_stop.clone()));
         upkeep.spawn(runtime.clone().run_backfills(leases, upkeep_stop.clone()));
         if let (Mode::Dev, Some(packed)) = (config.mode, config.plugins_folder()) {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use futures_util::StreamExt;
+use tokio::sync::Notify;
 
 use super::stores::Stores;
 use crate::config::Config;
@@ -10,6 +12,7 @@ use echo_capabilities::bus::HubBus;
 use echo_capabilities::bus::nats::NatsBus;
 use echo_capabilities::bus::redis::RedisBus;
 use echo_capabilities::events::Queue;
+use echo_capabilities::versions;
 use echo_hub::Hosts;
 
 /// None: this host is alone, as its data is in files of its own, or as there is no bus.
@@ -32,4 +35,12 @@ pub(super) async fn bus(config: &Config) -> anyhow::Result<Option<Arc<dyn HubBus
     }
     let Some(url) = config.cache.url.text() else { return Ok(None) };
     Ok(Some(Arc::new(RedisBus::open(url, &config.cache.prefix).context("cache.url, for the bus between hosts")?)))
+}
+
+/// Notifies `changed` whenever another host says that there is a version to prepare or to make live, or may have said so.
+pub(super) async fn follow_versions(bus: Arc<dyn HubBus>, changed: Arc<Notify>) {
+    let mut deliveries = bus.subscribe(&[versions::CHANGED]).await;
+    while deliveries.next().await.is_some() {
+        changed.notify_one();
+    }
 }

@@ -119,10 +119,10 @@ impl Stores {
     }
 
     /// The versions of the services.
-    pub(super) async fn versions(&self, config: &Config) -> anyhow::Result<Arc<dyn VersionStore>> {
+    pub(super) async fn versions(&self, config: &Config, bus: Option<Arc<dyn HubBus>>) -> anyhow::Result<Arc<dyn VersionStore>> {
         Ok(match self {
             Self::Embedded { .. } => Arc::new(FileVersions::open(&config.data.dir.join("plugins")).context("the folder of versions")?),
-            Self::Postgres { sql, .. } => Arc::new(PostgresVersions::open(sql).await.context("the versions")?),
+            Self::Postgres { sql, .. } => Arc::new(PostgresVersions::open(sql, bus).await.context("the versions")?),
         })
     }
 

@@ -342,6 +342,8 @@ pub const POSTGRES_DEPLOYMENT_S: u64 = 120;
 pub const POSTGRES_DEPLOYMENT_POLL_MS: u64 = 50;
 /// How often a statement outside a transaction is run that collides with others.
 pub const POSTGRES_STATEMENT_TRIES_MAX: u32 = 10;
+/// A transaction that has collided so often runs alone, of all transactions of its service on all hosts.
+pub const POSTGRES_COLLISIONS_BESIDE_OTHERS: u32 = 2;
 /// Parts of all outboxes, each relayed by one host at a time.
 pub const RELAY_SHARDS: u16 = 16;
 /// How long a host that does not answer keeps others from relaying what it relayed.

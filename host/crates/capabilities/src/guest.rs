@@ -47,6 +47,8 @@ pub struct Guest {
     pub transaction: Option<Box<dyn Transaction>>,
     /// Rises with every transaction, so that a stale handle cannot reach a newer one.
     pub transaction_number: u64,
+    /// Transactions of this call that have collided since the last that was committed.
+    pub collisions: u32,
     pub table: ResourceTable,
     /// Its events and pushes in this call.
     pub made: Made,
@@ -64,6 +66,7 @@ impl Guest {
             feed_share,
             transaction: None,
             transaction_number: 0,
+            collisions: 0,
             table,
             made: Made::default(),
             log_lines_count: 0,
@@ -75,6 +78,7 @@ impl Guest {
         self.context = Some(context);
         self.made = Made::default();
         self.log_lines_count = 0;
+        self.collisions = 0;
     }
 
     /// Clears all that belongs to the call.
@@ -96,7 +100,10 @@ impl Guest {
     pub async fn emit(&mut self, effect: Effect) -> Result<(), SqlError> {
         self.made.add(effect.bytes(), effect.users_count())?;
         match &mut self.transaction {
-            Some(transaction) => transaction.emit(effect).await,
+            Some(transaction) => {
+                let emitted = transaction.emit(effect).await;
+                self.counted(emitted)
+            }
             None => {
                 self.capabilities.database.emit(vec![effect]).await?;
                 self.keep_pace().await;

@@ -350,10 +350,21 @@ impl Runtime {
         let refuse = |error: MigrateError| Gate::Migrations.refuses(vec![error.to_string()]);
         let candidate = self.pass_gate(&artifact, &version, Purpose::Follow, &Decisions::default()).await?;
         let database = &candidate.generation.pool.capabilities().database;
-        // What a host left that ended in the middle: final, if its version was decided; else taken away again.
+        // What this host left when it ended in the middle: final, if its version was decided; else taken away again.
         database.confirm_migrations(&self.migrations_of_live(versions)).await.map_err(refuse)?;
-        let applied = database.apply_migrations(&self.migrations_of(&artifact), self.migration_time(service)).await.map_err(refuse)?;
-        database.confirm_migrations(&applied).await.map_err(refuse)?;
+        database.undo_migrations().await.map_err(refuse)?;
+        let migrations = self.migrations_of(&artifact);
+        // A version that was decided has its tables; but for a database that was put back to an earlier time.
+        if !database.pending(&migrations).await.map_err(refuse)?.is_empty() {
+            let rollout = self.begin_rollout(service).await?;
+            let applied = database.apply_migrations(&migrations, self.migration_time(service)).await;
+            let confirmed = match &applied {
+                Ok(names) => database.confirm_migrations(names).await,
+                Err(_) => Ok(()),
+            };
+            self.end_rollout(service, rollout).await;
+            applied.and(confirmed).map_err(refuse)?;
+        }
         if self.publish_what_was_decided(&candidate.generation).await?.is_some() {
             self.follow_topics(service).await;
         }

@@ -79,7 +79,7 @@ impl wit::HostTransaction for Guest {
         }
         // The call may time out while it waits.
         let (database, deadline) = (self.capabilities.database.clone(), self.context().deadline);
-        let begun = match timeout_at(deadline, database.begin()).await {
+        let begun = match timeout_at(deadline, database.begin_after(self.collisions)).await {
             Ok(begun) => begun,
             Err(_) => Err(SqlError::new(ErrorClass::Timeout, "no time is left to wait for the database")),
         };
@@ -96,7 +96,8 @@ impl wit::HostTransaction for Guest {
 
     async fn query(&mut self, tx: Resource<TransactionHandle>, sql: String, params: Vec<wit::Value>) -> Answer<wit::Rows> {
         let number = self.table.get(&tx)?.number;
-        answer(async { self.inside(number)?.query(&sql, incoming(params)?).await.map(wit::Rows::from) }.await)
+        let outcome = async { self.inside(number)?.query(&sql, incoming(params)?).await.map(wit::Rows::from) }.await;
+        answer(self.counted(outcome))
     }
 
     async fn query_one(
@@ -106,30 +107,32 @@ impl wit::HostTransaction for Guest {
         params: Vec<wit::Value>,
     ) -> Answer<Option<Vec<wit::Value>>> {
         let number = self.table.get(&tx)?.number;
-        answer(async { self.inside(number)?.query_one(&sql, incoming(params)?).await.map(|row| row.map(outgoing)) }.await)
+        let outcome = async { self.inside(number)?.query_one(&sql, incoming(params)?).await.map(|row| row.map(outgoing)) }.await;
+        answer(self.counted(outcome))
     }
 
     async fn execute(&mut self, tx: Resource<TransactionHandle>, sql: String, params: Vec<wit::Value>) -> Answer<u64> {
         let number = self.table.get(&tx)?.number;
-        answer(async { self.inside(number)?.execute(&sql, incoming(params)?).await }.await)
+        let outcome = async { self.inside(number)?.execute(&sql, incoming(params)?).await }.await;
+        answer(self.counted(outcome))
     }
 
     async fn commit(&mut self, tx: Resource<TransactionHandle>) -> Answer<()> {
         let number = self.table.delete(tx)?.number;
-        answer(
-            async {
-                self.inside(number)?;
-                match self.transaction.take() {
-                    Some(transaction) => {
-                        transaction.commit().await?;
-                        self.keep_pace().await;
-                        Ok(())
-                    }
-                    None => Err(stale()),
+        let outcome = async {
+            self.inside(number)?;
+            match self.transaction.take() {
+                Some(transaction) => {
+                    transaction.commit().await?;
+                    self.collisions = 0;
+                    self.keep_pace().await;
+                    Ok(())
                 }
+                None => Err(stale()),
             }
-            .await,
-        )
+        };
+        let outcome = outcome.await;
+        answer(self.counted(outcome))
     }
 
     async fn rollback(&mut self, tx: Resource<TransactionHandle>) -> Answer<()> {
@@ -162,6 +165,14 @@ impl Guest {
             None => Ok(self.capabilities.database.clone()),
             Some(_) => Err(SqlError::new(ErrorClass::Other, "a transaction is open: use its own functions until it ends")),
         }
+    }
+
+    /// A collision is counted: whoever tries again after several has to be let through.
+    pub(crate) fn counted<T>(&mut self, outcome: Result<T, SqlError>) -> Result<T, SqlError> {
+        if outcome.as_ref().is_err_and(|error| error.class == ErrorClass::Serialization) {
+            self.collisions += 1;
+        }
+        outcome
     }
 
     fn inside(&mut self, number: u64) -> Result<&mut dyn super::Transaction, SqlError> {

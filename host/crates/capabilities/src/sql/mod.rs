@@ -112,6 +112,11 @@ pub trait Database: Outbox {
     async fn batch(&self, statements: Vec<(String, Vec<Value>)>) -> Result<Vec<u64>, SqlError>;
     /// Waits at most `SQL_TIMEOUT_MS` for its turn.
     async fn begin(&self) -> Result<Box<dyn Transaction>, SqlError>;
+    /// As `begin`, of a transaction that collided so often with others before (`Serialization`) and is tried again.
+    async fn begin_after(&self, collisions: u32) -> Result<Box<dyn Transaction>, SqlError> {
+        let _ = collisions;
+        self.begin().await
+    }
     /// Effects outside a transaction: written to the outbox at once.
     async fn emit(&self, effects: Vec<Effect>) -> Result<(), SqlError>;
     /// Applies what is missing of these migrations, in order and all in one transaction, and takes at most `time` for it. They are not final:

@@ -311,7 +311,7 @@ impl Core {
         let mut tries = 1;
         loop {
             let mut admitted = self.admission.admit().await?;
-            let outcome = self.once(statements, only_first).await;
+            let outcome = self.once(statements, only_first, turn_after(tries - 1)).await;
             let collided = outcome.as_ref().is_err_and(|error| error.class == ErrorClass::Serialization);
             admitted.note(match &outcome {
                 Ok(_) => Outcome::Committed,
@@ -325,9 +325,14 @@ impl Core {
         }
     }
 
-    async fn once(&self, statements: &[(Arc<CheckedStatement>, Vec<Value>)], only_first: bool) -> Result<Vec<(Rows, u64)>, SqlError> {
+    async fn once(
+        &self,
+        statements: &[(Arc<CheckedStatement>, Vec<Value>)],
+        only_first: bool,
+        turn: &'static str,
+    ) -> Result<Vec<(Rows, u64)>, SqlError> {
         let mut connection = self.pool.take().await?;
-        connection.begin(SERIALIZABLE).await?;
+        connection.begin_with(SERIALIZABLE, turn).await?;
         let mut outcomes = Vec::with_capacity(statements.len());
         for (checked, params) in statements {
             match collect(&mut connection, checked, params.clone(), only_first).await {
@@ -341,6 +346,16 @@ impl Core {
         }
         connection.commit().await?;
         Ok(outcomes)
+    }
+}
+
+/// What a transaction begins with that collided so often before. All that change something of the service, on all hosts, hold a lock beside each other; whoever
+/// collided again and again takes it alone: waits until the others have ended, and keeps those out that come later, so that there is nothing to collide with.
+/// `LOCK` takes no snapshot: the one who waited sees what the others have committed.
+fn turn_after(collisions: u32) -> &'static str {
+    match collisions {
+        0..limits::POSTGRES_COLLISIONS_BESIDE_OTHERS => "LOCK TABLE _echo_turn IN ROW SHARE MODE",
+        _ => "LOCK TABLE _echo_turn IN EXCLUSIVE MODE",
     }
 }
 
@@ -419,9 +434,13 @@ impl Database for PostgresDatabase {
     }
 
     async fn begin(&self) -> Result<Box<dyn Transaction>, SqlError> {
+        self.begin_after(0).await
+    }
+
+    async fn begin_after(&self, collisions: u32) -> Result<Box<dyn Transaction>, SqlError> {
         let admitted = self.0.admission.admit().await?;
         let mut connection = self.0.pool.take().await?;
-        connection.begin(SERIALIZABLE).await?;
+        connection.begin_with(SERIALIZABLE, turn_after(collisions)).await?;
         let transaction =
             PostgresTransaction { core: self.0.clone(), connection, admitted, failed: false, pending: outbox::Pending::default() };
         Ok(Box::new(transaction))

@@ -13,6 +13,9 @@ pub mod postgres;
 #[cfg(test)]
 mod suite;
 
+/// The subject on the bus between hosts under which a host says that others have something to look for here.
+pub const CHANGED: &str = "versions";
+
 /// Packed files, and a state for each service.
 #[async_trait]
 pub trait VersionStore: Send + Sync {

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{Answer, Kept, Order, Rollouts, Said, StoreError, VersionStore};
+use super::{Answer, CHANGED, Kept, Order, Rollouts, Said, StoreError, VersionStore};
+use crate::bus::HubBus;
 use crate::sql::postgres::pool::Pooled;
 use crate::sql::postgres::{PostgresBackend, Shared};
 use crate::sql::{SqlError, Value};
@@ -28,12 +30,13 @@ const TABLES: &str = "
 
 pub struct PostgresVersions {
     shared: Arc<Shared>,
+    bus: Option<Arc<dyn HubBus>>,
 }
 
 impl PostgresVersions {
-    /// Makes the tables where they are missing. `nodes::postgres` has made its own before.
-    pub async fn open(backend: &PostgresBackend) -> Result<Self, StoreError> {
-        let this = Self { shared: backend.shared() };
+    /// Makes the tables where they are missing. `nodes::postgres` has made its own before. `bus`: where there is none, other hosts learn of a change by looking.
+    pub async fn open(backend: &PostgresBackend, bus: Option<Arc<dyn HubBus>>) -> Result<Self, StoreError> {
+        let this = Self { shared: backend.shared(), bus };
         let mut connection = this.locked().await?;
         connection.raw(TABLES).await?;
         connection.commit().await?;
@@ -68,6 +71,14 @@ impl PostgresVersions {
                 Err(_) if Instant::now() > until => return Err(StoreError::Unknown(error.to_string())),
                 Err(_) => tokio::time::sleep(Duration::from_millis(limits::ROLLOUT_POLL_MS)).await,
             }
+        }
+    }
+
+    /// That other hosts have something to look for. Lost, they look by themselves.
+    async fn announce(&self, service: &ServiceName) {
+        let Some(bus) = &self.bus else { return };
+        if let Err(error) = bus.publish(CHANGED, Bytes::copy_from_slice(service.as_str().as_bytes())).await {
+            tracing::debug!(%service, %error, "other hosts are left to find by themselves what has changed");
         }
     }
 
@@ -178,10 +189,12 @@ impl VersionStore for PostgresVersions {
             connection.rollback().await?;
             return Err(StoreError::Overtaken);
         };
-        match connection.commit().await {
+        let decided = match connection.commit().await {
             Ok(()) => Ok(*state_revision),
             Err(error) => self.find_out(service, *state_revision, state, &error).await,
-        }
+        };
+        self.announce(service).await;
+        decided
     }
 
     fn rollouts(&self) -> Option<&dyn Rollouts> {
@@ -215,7 +228,11 @@ impl Rollouts for PostgresVersions {
             limits::ROLLOUT_S
         );
         let asked = self.rows(&sql, vec![service.as_str().into(), Value::Uuid(rollout), order.into()]).await?;
-        if asked.is_empty() { Err(StoreError::Overtaken) } else { Ok(()) }
+        if asked.is_empty() {
+            return Err(StoreError::Overtaken);
+        }
+        self.announce(service).await;
+        Ok(())
     }
 
     async fn renew(&self, service: &ServiceName, rollout: Uuid) -> Result<(), StoreError> {
@@ -332,7 +349,7 @@ mod tests {
             let backend = server.backend_of(name, database, settings(8)).await;
             let identity = NodeIdentity { name: name.to_owned(), advertise: String::new(), version: String::new() };
             let nodes = PostgresNodes::open(&backend, identity, folder.path()).await.expect("opens");
-            let versions = PostgresVersions::open(&backend).await.expect("opens");
+            let versions = PostgresVersions::open(&backend, None).await.expect("opens");
             Self { nodes, versions, _folder: folder }
         }
 

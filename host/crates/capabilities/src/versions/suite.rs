@@ -53,7 +53,7 @@ async fn postgres_passes() {
     let server = Server::start().await;
     let open = || async {
         let backend = server.backend_of("this", "versions", settings(8)).await;
-        Arc::new(postgres::PostgresVersions::open(&backend).await.expect("opens")) as Arc<dyn VersionStore>
+        Arc::new(postgres::PostgresVersions::open(&backend, None).await.expect("opens")) as Arc<dyn VersionStore>
     };
     suite(&open).await;
 

@@ -83,7 +83,7 @@ impl Host {
         let sql = PostgresBackend::connect(database.url(), name, settings).await.expect("connects");
         let identity = NodeIdentity { name: name.to_owned(), advertise: String::new(), version: String::new() };
         let nodes = PostgresNodes::open(&sql, identity, path).await.expect("opens");
-        let versions = Arc::new(PostgresVersions::open(&sql).await.expect("opens"));
+        let versions = Arc::new(PostgresVersions::open(&sql, None).await.expect("opens"));
         // Of no interest here: what a host does not share.
         let own = path.join(Uuid::new_v4().simple().to_string());
         let capabilities = Capabilities {

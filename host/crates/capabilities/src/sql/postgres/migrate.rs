@@ -24,17 +24,20 @@ pub struct Deployer<'a> {
     pub node: &'a str,
 }
 
-/// In the host's schema: which host has applied migrations that are not final yet. After `until` its deployment counts as dead.
-pub const TABLES: &str = "CREATE TABLE IF NOT EXISTS deployment (service TEXT PRIMARY KEY, node TEXT NOT NULL, until TIMESTAMPTZ NOT NULL)";
+/// In the host's schema: which start of which host has applied migrations that are not final yet. After `until` its deployment counts as dead.
+pub const TABLES: &str = "CREATE TABLE IF NOT EXISTS deployment (service TEXT PRIMARY KEY, node TEXT NOT NULL, until TIMESTAMPTZ NOT NULL);
+    ALTER TABLE deployment ADD COLUMN IF NOT EXISTS boot UUID";
 
 /// Applies what is missing, all or none, and gives its names. What a deployment applied that was cut off before is taken away first; while another host's is
-/// under way, this waits for its end, within the time.
+/// under way, this waits for its end, within the time. A host that is away deploys nothing: whoever calls this holds the service's rollout, so that a host
+/// that was only slow decides nothing any more.
 pub async fn apply(deployer: &Deployer<'_>, migrations: &[Migration], time: Duration) -> Result<Vec<String>, MigrateError> {
     let until = Instant::now() + time;
     loop {
         let mut connection = deployer.host.take().await?;
         begin(&mut connection, deployer.service).await?;
-        if !is_another_deploying(&mut connection, deployer).await? {
+        let is_another = is_another_deploying(&mut connection, deployer).await?;
+        if !is_another || !is_deployer_there(&mut connection, deployer).await? {
             return match within_transaction(&mut connection, deployer, migrations, time).await {
                 Ok(names) => connection.commit().await.map(|()| names).map_err(MigrateError::from),
                 Err(error) => roll_back(connection, Err(error)).await,
@@ -52,6 +55,25 @@ async fn is_another_deploying(connection: &mut Pooled, deployer: &Deployer<'_>) 
     let sql = format!("SELECT 1 FROM {HOST_SCHEMA}.deployment WHERE service = $1 AND node <> $2 AND until > now()");
     let others = connection.rows(&sql, vec![deployer.service.as_str().into(), deployer.node.into()]).await?;
     Ok(!others.is_empty())
+}
+
+/// Whether the other host, as it was started then, was seen lately. Where there is no list of hosts, nobody knows.
+async fn is_deployer_there(connection: &mut Pooled, deployer: &Deployer<'_>) -> Result<bool, SqlError> {
+    if !has_hosts(connection).await? {
+        return Ok(true);
+    }
+    let sql = format!(
+        "SELECT 1 FROM {HOST_SCHEMA}.deployment AS other WHERE service = $1 AND (boot IS NULL OR EXISTS (SELECT 1 FROM {HOST_SCHEMA}.node
+            WHERE node.name = other.node AND node.boot = other.boot AND seen_at > clock_timestamp() - interval '{} ms'))",
+        limits::NODE_AWAY_MS
+    );
+    Ok(!connection.rows(&sql, vec![deployer.service.as_str().into()]).await?.is_empty())
+}
+
+/// `nodes` makes the list of hosts.
+async fn has_hosts(connection: &mut Pooled) -> Result<bool, SqlError> {
+    let found = connection.rows("SELECT 1 WHERE to_regclass($1) IS NOT NULL", vec![format!("{HOST_SCHEMA}.node").into()]).await?;
+    Ok(!found.is_empty())
 }
 
 /// As `apply`, on the data that is there, and rolls it back.
@@ -83,7 +105,7 @@ pub async fn confirm(deployer: &Deployer<'_>, names: &[String]) -> Result<(), Mi
     Ok(connection.commit().await?)
 }
 
-/// Takes away what migrations added that are not final; their names.
+/// Takes away what migrations added that are not final; their names. Nothing while another host's deployment is not known to be over.
 pub async fn undo(deployer: &Deployer<'_>) -> Result<Vec<String>, MigrateError> {
     let mut connection = deployer.host.take().await?;
     begin(&mut connection, deployer.service).await?;
@@ -137,9 +159,13 @@ async fn within_transaction(
     }
     roles::grant_tables(connection, deployer.service, deployer.role).await?;
     if !fresh.is_empty() {
+        let boot = match has_hosts(connection).await? {
+            true => format!("(SELECT boot FROM {HOST_SCHEMA}.node WHERE name = $2)"),
+            false => "NULL".to_owned(),
+        };
         let sql = format!(
-            "INSERT INTO {HOST_SCHEMA}.deployment (service, node, until) VALUES ($1, $2, now() + interval '{} seconds')
-                ON CONFLICT (service) DO UPDATE SET node = excluded.node, until = excluded.until",
+            "INSERT INTO {HOST_SCHEMA}.deployment (service, node, boot, until) VALUES ($1, $2, {boot}, now() + interval '{} seconds')
+                ON CONFLICT (service) DO UPDATE SET node = excluded.node, boot = excluded.boot, until = excluded.until",
             limits::POSTGRES_DEPLOYMENT_S
         );
         connection.rows(&sql, vec![deployer.service.as_str().into(), deployer.node.into()]).await?;

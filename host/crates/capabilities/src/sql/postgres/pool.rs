@@ -243,9 +243,14 @@ impl Pooled {
     }
 
     pub async fn begin(&mut self, isolation: &'static str) -> Result<(), SqlError> {
+        self.begin_with(isolation, "").await
+    }
+
+    /// `then`: what follows in the same message, before the transaction has a snapshot.
+    pub async fn begin_with(&mut self, isolation: &'static str, then: &'static str) -> Result<(), SqlError> {
         // From here on, whatever becomes of the statement.
         self.in_transaction = true;
-        self.raw(format!("BEGIN ISOLATION LEVEL {isolation}")).await
+        self.raw(format!("BEGIN ISOLATION LEVEL {isolation}; {then}")).await
     }
 
     /// Errors: `Serialization` where it conflicted with another and changed nothing; `Unavailable` where the outcome is unknown.

@@ -91,12 +91,14 @@ pub async fn make(host: &mut Pooled, service: &ServiceName, role: &str, password
         "CREATE SCHEMA IF NOT EXISTS {schema};
          REVOKE ALL ON SCHEMA {schema} FROM PUBLIC;
          CREATE TABLE IF NOT EXISTS {schema}._echo_outbox (position BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, effect TEXT NOT NULL);
+         CREATE TABLE IF NOT EXISTS {schema}._echo_turn ();
          CREATE TABLE IF NOT EXISTS {schema}._echo_migrations
             (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, applied_at TIMESTAMPTZ NOT NULL DEFAULT now(), undo TEXT);
          CREATE TABLE IF NOT EXISTS {schema}._echo_backfills (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, began_us BIGINT NOT NULL,
             position TEXT, rows BIGINT NOT NULL, done_us BIGINT);
          GRANT USAGE ON SCHEMA {schema} TO {quoted_role};
-         GRANT INSERT (effect) ON {schema}._echo_outbox TO {quoted_role}"
+         GRANT INSERT (effect) ON {schema}._echo_outbox TO {quoted_role};
+         GRANT UPDATE ON {schema}._echo_turn TO {quoted_role}"
     ))
     .await
 }

@@ -45,13 +45,27 @@ fn event() -> Effect {
 
 /// As a service sends: takes the next number of a conversation, writes under it, makes an event.
 async fn send(database: &dyn Database, conversation: Uuid) -> Result<(), SqlError> {
-    let mut transaction = database.begin().await?;
+    send_in(database.begin().await?, conversation).await
+}
+
+async fn send_in(mut transaction: Box<dyn Transaction>, conversation: Uuid) -> Result<(), SqlError> {
     let next = "UPDATE conversation SET last_seq = last_seq + 1 WHERE id = $1 RETURNING last_seq";
     let seq = transaction.query_one(next, vec![Value::Uuid(conversation)]).await?.expect("it is there").remove(0);
     let insert = "INSERT INTO message (conversation, seq, text) VALUES ($1, $2, $3)";
     transaction.execute(insert, vec![Value::Uuid(conversation), seq, Value::Null]).await?;
     transaction.emit(event()).await?;
     transaction.commit().await
+}
+
+/// As the SDK sends: a collision is tried again, a few times.
+async fn send_as_a_guest(database: &dyn Database, conversation: Uuid, tries_max: u32) -> Result<(), SqlError> {
+    for collisions in 0..tries_max {
+        match send_in(database.begin_after(collisions).await?, conversation).await {
+            Err(error) if error.class == ErrorClass::Serialization => {}
+            outcome => return outcome,
+        }
+    }
+    Err(SqlError::new(ErrorClass::Serialization, "it collided every time"))
 }
 
 async fn send_until_it_ends(database: &dyn Database, conversation: Uuid) {
@@ -394,4 +408,24 @@ async fn many_who_want_one_row_all_get_it() {
     });
     let lost = join_all(sends).await.into_iter().filter(|sent| !sent).count();
     assert_eq!(lost, 0, "{lost} of 200 were given up, after {tries:?} tries in all");
+}
+
+/// Each host limits its own transactions only; the SDK tries five times.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_collides_again_and_again_with_other_hosts_is_let_through() {
+    let server = Server::start().await;
+    let mut hosts = Vec::new();
+    for _ in 0..4 {
+        hosts.push(migrated(&server.backend_with("turns", settings(6)).await, "alpha").await);
+    }
+    let conversation = Uuid::now_v7();
+    hosts[0].execute("INSERT INTO conversation (id) VALUES ($1)", vec![Value::Uuid(conversation)]).await.expect("inserts");
+    let sending = hosts.iter().flat_map(|host| [host; 4]).map(async |host| {
+        for _ in 0..25 {
+            send_as_a_guest(host.as_ref(), conversation, 5).await.expect("it is let through");
+        }
+    });
+    join_all(sending).await;
+    let count = hosts[0].query_one("SELECT count(*), max(seq) FROM message", vec![]).await.expect("counts").expect("a row");
+    assert_eq!(count, [Value::S64(400), Value::S64(400)]);
 }
