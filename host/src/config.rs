@@ -585,7 +585,7 @@ impl Config {
         must(!self.blob.region.is_empty(), "blob.region must not be empty: servers other than Amazon's mostly take \"us-east-1\"");
         must(is_prefix(&self.events.prefix), "events.prefix must be letters, digits and hyphens, 1 to 32 of them");
         must([1, 3, 5].contains(&self.events.replicas), "events.replicas must be 1, 3 or 5");
-        must(self.events.bytes_max >= 16 * limits::MIB_BYTES, "events.bytes_max must be at least 16777216");
+        must(self.events.bytes_max >= limits::JETSTREAM_BYTES_MIN, "events.bytes_max must be at least 16777216");
         must(
             self.node.advertise.len() <= 255 && self.node.advertise.bytes().all(|byte| byte.is_ascii_graphic()),
             "node.advertise must be an address such as 10.0.0.7:8080 or echo-1.internal:8080",

@@ -19,7 +19,7 @@ use crate::{
 /// Run everything that must hold: formatting, lints, unit, contract and end-to-end tests, the components' bytes, the web client's files, the Nix flake.
 ///
 /// The contract suites of all backends, embedded and production, are in the stage `tests`, with the services' store tests and the end-to-end tests on the
-/// embedded ones; the stage `postgres` runs these two again on PostgreSQL.
+/// embedded ones; the stage `postgres` runs these two again on PostgreSQL, and some end-to-end tests there on two hosts.
 ///
 /// A failed stage does not stop those that do not depend on it; the summary names every failed stage, and the command fails.
 /// One test alone: `cargo test -p echod NAME` (after `cargo xtask plugins --guests`, where it needs the services).
@@ -68,6 +68,10 @@ fn tests(workspace: &Workspace) -> Result<()> {
     step::run(workspace.cargo().args(["test", "--locked", "--workspace", "--no-fail-fast"]))
 }
 
+/// Run on two hosts on PostgreSQL, Redis and NATS, each request at another one, instead of on one host on PostgreSQL: in these, people do all that people do
+/// to each other. The others are about one host (a protocol, a start, a component that misbehaves, a file), where a second one would cost time and show nothing.
+const ON_TWO_HOSTS: [&str; 1] = ["story::"];
+
 /// Services' store tests and the end-to-end tests, which `tests` has run on SQLite. Servers are started by the tests.
 fn on_postgres(workspace: &Workspace) -> Result<()> {
     engines::install()?;
@@ -75,15 +79,31 @@ fn on_postgres(workspace: &Workspace) -> Result<()> {
     let mut stores = workspace.cargo();
     stores.args(["test", "--locked", "--workspace", "--no-fail-fast", "--lib", "--", "store::"]).env("ECHO_TEST_SQL", "postgres");
     let outcome = step::run(&mut stores);
-    let mut end_to_end = workspace.cargo();
-    end_to_end.args(["test", "--locked", "--workspace", "--test", "e2e", "--"]).env("ECHO_TEST_SQL", "postgres");
+    let end_to_end = || {
+        let mut command = workspace.cargo();
+        command.args(["test", "--locked", "--workspace", "--test", "e2e", "--"]).env("ECHO_TEST_SQL", "postgres");
+        command
+    };
     let rules = workspace.root.join("host/tests/e2e/only.txt");
     let rules = fs::read_to_string(&rules).with_context(|| rules.display().to_string())?;
+    let mut one_host = end_to_end();
     for (test, reason) in only(&rules, &["embedded"]) {
         say(format_args!("not here: {test} ({reason})"));
-        end_to_end.args(["--skip", test]);
+        one_host.args(["--skip", test]);
     }
-    step::run(&mut end_to_end).and(outcome)
+    for test in ON_TWO_HOSTS {
+        one_host.args(["--skip", test]);
+    }
+    let outcome = step::run(&mut one_host).and(outcome);
+    let mut two_hosts = end_to_end();
+    two_hosts.args(ON_TWO_HOSTS).env("ECHO_TEST_HOSTS", "2");
+    for (test, reason) in only(&rules, &["embedded", "postgres"]) {
+        if ON_TWO_HOSTS.iter().any(|module| test.starts_with(module)) {
+            say(format_args!("not on two hosts: {test} ({reason})"));
+            two_hosts.args(["--skip", test]);
+        }
+    }
+    step::run(&mut two_hosts).and(outcome)
 }
 
 /// The tests that run on no more than one of these, with the reasons, as `host/tests/e2e/backing.rs` explains them.

@@ -15,7 +15,7 @@ use crate::config::Config;
 use echo_base::limits;
 use echo_capabilities::nodes::postgres::PostgresNodes;
 use echo_capabilities::nodes::single::SingleNode;
-use echo_capabilities::nodes::{NodeIdentity, NodeReport, NodeState, Nodes, NodesError};
+use echo_capabilities::nodes::{Difference, Engines, NodeIdentity, NodeReport, NodeState, Nodes, NodesError};
 use echo_hub::Registry;
 use echo_runtime::Runtime;
 
@@ -23,14 +23,15 @@ use echo_runtime::Runtime;
 pub(super) async fn open(config: &Config, stores: &Stores, listens: &str) -> anyhow::Result<Arc<dyn Nodes>> {
     let advertise = if config.node.advertise.is_empty() { listens } else { &config.node.advertise };
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    let identity = NodeIdentity { name: config.node_name()?, advertise: advertise.to_owned(), version };
+    let identity = NodeIdentity { name: config.node_name()?, advertise: advertise.to_owned(), version, engines: engines(config) };
     Ok(match stores {
         Stores::Embedded { .. } => Arc::new(SingleNode::new(identity)),
         Stores::Postgres { sql, .. } => {
             let folder: &Path = &config.data.dir;
             let nodes = PostgresNodes::open(sql, identity, folder).await.context("this host among the others")?;
-            if let Some(reason) = alone_because(config) {
-                refuse_company(&nodes, reason).await?;
+            if let Err(reason) = fits(&nodes, config).await {
+                nodes.leave().await.context("the hosts of this database")?;
+                return Err(reason);
             }
             Arc::new(nodes)
         }
@@ -49,11 +50,35 @@ fn alone_because(config: &Config) -> Option<&'static str> {
     }
 }
 
-async fn refuse_company(nodes: &PostgresNodes, reason: &str) -> anyhow::Result<()> {
+/// What all hosts of a database have to have in common, they have.
+async fn fits(nodes: &PostgresNodes, config: &Config) -> anyhow::Result<()> {
     let others = nodes.list().await.context("the hosts of this database")?;
-    let Some(other) = others.iter().find(|node| node.name != nodes.name() && node.state != NodeState::Away) else { return Ok(()) };
-    nodes.leave().await.context("the hosts of this database")?;
-    anyhow::bail!("host {} runs on this database: {reason}", other.name)
+    for other in others.iter().filter(|node| node.name != nodes.name() && node.state != NodeState::Away) {
+        if let Some(reason) = alone_because(config) {
+            anyhow::bail!("host {} runs on this database: {reason}", other.name);
+        }
+        // A host of an earlier version says nothing of it.
+        if other.engines == Engines::default() {
+            continue;
+        }
+        for difference in engines(config).differences_from(&other.name, &other.engines) {
+            match difference {
+                Difference::Wrong(reason) => anyhow::bail!(reason),
+                Difference::Doubtful(reason) => tracing::warn!(reason, "this host and another one may be connected to different servers"),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn engines(config: &Config) -> Engines {
+    let (events, cache) = (config.events.url.text().unwrap_or_default(), config.cache.url.text().unwrap_or_default());
+    Engines {
+        events: Engines::places(events),
+        events_prefix: config.events.prefix.clone(),
+        cache: Engines::places(cache),
+        cache_prefix: config.cache.prefix.clone(),
+    }
 }
 
 /// Says what this host is and runs, every `NODE_BEAT_MS` and after each change of its state or of a version.

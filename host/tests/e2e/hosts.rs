@@ -10,9 +10,14 @@ use tokio::sync::watch;
 
 use crate::app::{Person, Socket, TestApp, new_database, on_postgres};
 use crate::backing::{on_bucket, shared_by_hosts};
-use crate::kill;
+use crate::kill::{self, Scale};
 
-/// Kills in every run; `ECHO_HOST_KILLS` asks for more.
+mod across;
+pub mod network;
+mod rolling;
+mod stopped;
+
+/// Kills in every run. `ECHO_HOST_KILLS` asks for so many, among 300 sockets and about 200 messages in a second.
 const KILLS: usize = 4;
 const BETWEEN_KILLS: Duration = Duration::from_secs(5);
 
@@ -32,6 +37,11 @@ async fn hosts_of(services: &[&str], count: usize, further: &[(&str, &str)]) -> 
         hosts.push(TestApp::with(services, &settings).await);
     }
     (database, hosts)
+}
+
+/// Where all of them are.
+fn urls(hosts: &[TestApp], first: &TestApp) -> Vec<String> {
+    hosts.iter().chain([first]).map(|host| host.url.clone()).collect()
 }
 
 async fn texts(socket: &mut Socket, count: usize) -> Vec<String> {
@@ -137,12 +147,12 @@ async fn a_bucket_that_is_away_costs_files_for_that_time_and_nothing_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_three_hosts_is_killed_again_and_again_and_nothing_is_lost_or_doubled() {
-    let kills = std::env::var("ECHO_HOST_KILLS").map_or(KILLS, |count| count.parse().expect("a number"));
+    let asked = std::env::var("ECHO_HOST_KILLS").ok().map(|count| count.parse().expect("a number"));
+    let (kills, scale) = asked.map_or((KILLS, Scale::default()), |kills| (kills, Scale::LARGE));
     let (_database, mut hosts) = hosts(3, &kill::SETTINGS).await;
-    let urls = |hosts: &[TestApp], first: &TestApp| -> Vec<String> { hosts.iter().chain([first]).map(|host| host.url.clone()).collect() };
     let mut first = hosts.remove(0);
     let (addresses, _) = watch::channel(urls(&hosts, &first));
-    let seen = kill::people_write_while(&mut first, &addresses, async |first, _| {
+    let seen = kill::people_write_while_at(scale, &mut first, &addresses, async |first, _| {
         for kill in 0..kills {
             tokio::time::sleep(BETWEEN_KILLS).await;
             // Each in its turn: also the one that has most of the leases.
@@ -161,8 +171,8 @@ async fn one_of_three_hosts_is_killed_again_and_again_and_nothing_is_lost_or_dou
     })
     .await;
     println!(
-        "{kills} kills: {} messages answered, {} requests repeated, {} connections; the longest silence of a device {:.1?}",
-        seen.answered, seen.retries, seen.connections, seen.longest_silence,
+        "{kills} kills: {} messages answered in {:.0?} by {} devices, {} requests repeated, {} connections; the longest silence of a device {:.1?}",
+        seen.answered, seen.lasted, seen.devices, seen.retries, seen.connections, seen.longest_silence,
     );
     assert!(seen.answered > kills * 20, "only {} messages", seen.answered);
 }

@@ -88,6 +88,14 @@ async fn the_operator_sees_every_host_and_what_it_runs() {
     let says = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && says.contains("several hosts need blob.url"), "{says}");
 
+    // Neither would see what the other keeps there.
+    let mut apart = Command::new(env!("CARGO_BIN_EXE_echod"));
+    apart.args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--data"]).arg(one.data.path().join("apart"));
+    let output = apart.envs(common.settings()).env("ECHO_NODE__NAME", "apart").env("ECHO_EVENTS__PREFIX", "apart").output();
+    let output = output.expect("echod runs");
+    let says = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && says.contains("events.prefix"), "{says}");
+
     two.kill();
     until("the killed one to be away", async || (states(&nodes_of(&one).await) == [("one", "serving"), ("two", "away")]).then_some(()))
         .await;

@@ -468,6 +468,8 @@ pub const JETSTREAM_CHECK_MS: u64 = 500;
 pub const JETSTREAM_PURGE_MS: u64 = 30_000;
 /// Bytes of all events that JetStream keeps (`events.bytes_max`); beyond, it takes none.
 pub const JETSTREAM_BYTES_MAX: u64 = 1024 * MIB_BYTES;
+/// Set aside at once; where the servers have less room, a half of it, a quarter, … but not less than this.
+pub const JETSTREAM_BYTES_MIN: u64 = 16 * MIB_BYTES;
 /// Within it the server knows an event again that is published twice, in seconds.
 pub const JETSTREAM_DUPLICATES_S: u64 = 120;
 /// A host that has not renewed its leases for so long handles no events, and others take its partitions, in milliseconds; it stops so much earlier.
@@ -581,6 +583,8 @@ pub const HEADS_COMPARED_AWAY_MS: u64 = 500;
 pub const HEADS_COMPARED_MS: u64 = 5_000;
 /// Users whose heads are read at once.
 pub const HEADS_READ_AT_ONCE: usize = 1_000;
+/// Between two of these pages, and two of a host's own devices, where nothing hurries, in milliseconds: a host with many sockets asks for little at a time.
+pub const HOSTS_PAGES_PAUSE_MS: u64 = 100;
 /// Devices that a host's going releases in one transaction, and how long they gather for it, in milliseconds.
 pub const DEVICE_HOSTS_RELEASED_AT_ONCE: usize = 500;
 pub const DEVICE_HOSTS_GATHER_MS: u64 = 20;

@@ -271,18 +271,29 @@ impl Hosts {
                 continue;
             }
             compared_at = Instant::now();
-            let mut heads = Vec::new();
-            for users in self.registry.users().chunks(limits::HEADS_READ_AT_ONCE) {
-                match self.store.heads(users).await {
-                    Ok(some) => heads.extend(some),
-                    Err(error) => tracing::debug!(%error, "heads cannot be compared now"),
-                }
-            }
+            let Some(heads) = self.heads_of_all(is_asked).await else { continue };
             for (user, head) in if is_asked { &heads } else { &before } {
                 self.registry.note_head(*user, *head);
             }
             before = heads;
         }
+    }
+
+    /// Of all who are here. None: there is something new to hurry for, and it begins again.
+    async fn heads_of_all(&self, is_asked: bool) -> Option<Vec<(Uuid, u64)>> {
+        let mut heads = Vec::new();
+        for (page, users) in self.registry.users().chunks(limits::HEADS_READ_AT_ONCE).enumerate() {
+            let pause = Duration::from_millis(limits::HOSTS_PAGES_PAUSE_MS);
+            if page > 0 && !is_asked && tokio::time::timeout(pause, self.compare.notified()).await.is_ok() {
+                self.compare.notify_one();
+                return None;
+            }
+            match self.store.heads(users).await {
+                Ok(some) => heads.extend(some),
+                Err(error) => tracing::debug!(%error, "heads cannot be compared now"),
+            }
+        }
+        Some(heads)
     }
 
     // --- Who is where -------------------------------------------------------------------------------------------------------------
@@ -318,10 +329,25 @@ impl Hosts {
 
     /// What this host has and what it has claimed become the same again: after it was taken for lost, and after messages that were.
     async fn mend(&self, announced: Announced) -> Result<(), FeedError> {
-        let here = self.registry.all();
-        let claimed: HashMap<(Uuid, String), u64> =
-            self.store.claimed().await?.into_iter().map(|(user, device, epoch)| ((user, device), epoch)).collect();
-        for connection in &here {
+        // Before it is asked what is claimed: what comes meanwhile is claimed already and no concern of this.
+        let mut here = self.registry.all();
+        here.sort_unstable_by_key(|connection| connection.user);
+        let (mut here, mut after) = (here.as_slice(), Uuid::nil());
+        loop {
+            let page = self.store.claimed(after, limits::HEADS_READ_AT_ONCE).await?;
+            let (of_page, rest) =
+                here.split_at(page.up_to.map_or(here.len(), |up_to| here.partition_point(|connection| connection.user <= up_to)));
+            self.mend_some(of_page, page.devices, announced).await?;
+            let Some(up_to) = page.up_to else { return Ok(()) };
+            (here, after) = (rest, up_to);
+            tokio::time::sleep(Duration::from_millis(limits::HOSTS_PAGES_PAUSE_MS)).await;
+        }
+    }
+
+    /// `claimed`: all of the same users.
+    async fn mend_some(&self, here: &[Arc<Connection>], claimed: Vec<(Uuid, String, u64)>, announced: Announced) -> Result<(), FeedError> {
+        let claimed: HashMap<(Uuid, String), u64> = claimed.into_iter().map(|(user, device, epoch)| ((user, device), epoch)).collect();
+        for connection in here {
             let epoch = connection.epoch.load(Ordering::SeqCst);
             let socket = connection.socket();
             let is_claimed = claimed.contains_key(&(socket.user_id, socket.device_id.clone()));

@@ -19,13 +19,10 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use super::{EVENTUALLY_WITHIN, PEOPLE, SEED};
+use super::{EVENTUALLY_WITHIN, SEED};
 use crate::app::{Person, TestApp};
 
 const GROUP: usize = 5;
-const SECOND_DEVICES: usize = 5;
-/// Between an answer and the next message, in milliseconds.
-const PAUSE_MS: std::ops::Range<u64> = 0..60;
 /// One message in so many is sent again after its answer.
 const REPEAT_EVERY: usize = 10;
 /// Between an answer that the host cannot take a message now and the next try.
@@ -34,6 +31,26 @@ const AGAIN_AFTER: Duration = Duration::from_millis(50);
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 /// How long a device collects before it acknowledges.
 const ACK_EVERY: Duration = Duration::from_millis(40);
+
+/// How much of it there is.
+#[derive(Clone)]
+pub struct Scale {
+    pub people: usize,
+    pub second_devices: usize,
+    /// Between an answer and the next message, in milliseconds.
+    pub pause_ms: std::ops::Range<u64>,
+}
+
+impl Scale {
+    /// 300 devices, and 200 messages in a second where answers come soon.
+    pub const LARGE: Self = Self { people: 200, second_devices: 100, pause_ms: 0..2_000 };
+}
+
+impl Default for Scale {
+    fn default() -> Self {
+        Self { people: 20, second_devices: 5, pause_ms: 0..60 }
+    }
+}
 
 pub struct Workload {
     pub people: Vec<Person>,
@@ -56,6 +73,11 @@ pub struct Workload {
     pub longest_silence: Mutex<Duration>,
     /// Whether a device leaves a host that is taken off the list while the connection stands: it would not notice one that was stopped.
     pub leave_unlisted: AtomicBool,
+    /// Whether hosts end in order, and say so to their sockets.
+    pub expects_goodbyes: AtomicBool,
+    /// After how long sockets were asked to come back.
+    pub goodbyes_ms: Mutex<Vec<u64>>,
+    pause_ms: std::ops::Range<u64>,
 }
 
 pub struct Device {
@@ -161,13 +183,13 @@ pub fn start(workload: &Arc<Workload>) -> Tasks {
 }
 
 /// Signs the users up, opens their conversations, and registers second devices and push tokens for some.
-pub async fn set_up(app: &TestApp, addresses: watch::Receiver<Vec<String>>) -> Workload {
+pub async fn set_up(scale: Scale, app: &TestApp, addresses: watch::Receiver<Vec<String>>) -> Workload {
     let mut people = Vec::new();
-    for _ in 0..PEOPLE {
+    for _ in 0..scale.people {
         people.push(app.someone().await);
     }
     let mut devices: Vec<Device> = people.iter().enumerate().map(|(at, person)| device(at, true, person.clone())).collect();
-    for (at, person) in people.iter().enumerate().take(SECOND_DEVICES) {
+    for (at, person) in people.iter().enumerate().take(scale.second_devices) {
         let login = json!({ "phone": person.phone, "password": person.password, "device": { "id": "tablet" } });
         let tokens = app.post("/api/v1/auth/login", login).send().await.expect(StatusCode::OK);
         devices.push(device(at, false, Person::new(&person.phone, &person.password, "tablet", &tokens)));
@@ -177,12 +199,13 @@ pub async fn set_up(app: &TestApp, addresses: watch::Receiver<Vec<String>>) -> W
         app.post("/api/v1/notifications/devices", token).by(person).send().await.expect(StatusCode::CREATED);
     }
     let mut conversations = Vec::new();
-    for at in (0..PEOPLE).step_by(2) {
+    for at in (0..scale.people).step_by(2) {
         let id = app.conversation(&people[at], &people[at + 1]).await;
         conversations.push(Conversation { id, members: vec![at, at + 1] });
     }
-    for group in 0..PEOPLE / GROUP {
-        let members: Vec<usize> = (0..PEOPLE).filter(|at| at % (PEOPLE / GROUP) == group).collect();
+    let groups = scale.people / GROUP;
+    for group in 0..groups {
+        let members: Vec<usize> = (0..scale.people).filter(|at| at % groups == group).collect();
         let others: Vec<&str> = members[1..].iter().map(|at| people[*at].id.as_str()).collect();
         let request = json!({ "type": "group", "title": format!("group {group}"), "participant_ids": others });
         let opened = app.post("/api/v1/messages/conversations", request).by(&people[members[0]]).send().await.expect(StatusCode::CREATED);
@@ -203,6 +226,9 @@ pub async fn set_up(app: &TestApp, addresses: watch::Receiver<Vec<String>>) -> W
         connections: AtomicU64::new(0),
         longest_silence: Mutex::default(),
         leave_unlisted: AtomicBool::new(false),
+        expects_goodbyes: AtomicBool::new(false),
+        goodbyes_ms: Mutex::default(),
+        pause_ms: scale.pause_ms,
     }
 }
 
@@ -292,8 +318,8 @@ impl MessageWriter {
         Draft { conversation, client_message_id, body }
     }
 
-    fn pause(&mut self) -> Duration {
-        Duration::from_millis(self.random.random_range(PAUSE_MS))
+    fn pause(&mut self, workload: &Workload) -> Duration {
+        Duration::from_millis(self.random.random_range(workload.pause_ms.clone()))
     }
 
     fn answered(&self, workload: &Workload, draft: &Draft, message: &Value) -> Answered {
@@ -321,7 +347,7 @@ async fn write_over_rest(workload: Arc<Workload>, mut writer: MessageWriter) {
             let again = post_until_answered(&workload, writer.person, &draft).await;
             assert_eq!((again["id"].as_str(), again["seq"].as_u64()), (Some(first.id.as_str()), Some(first.seq)), "sent again: {again}");
         }
-        tokio::time::sleep(writer.pause()).await;
+        tokio::time::sleep(writer.pause(&workload)).await;
     }
 }
 
@@ -382,16 +408,22 @@ async fn use_device(workload: Arc<Workload>, at: usize, writer: Option<MessageWr
             () = over(&mut done) => return,
         };
         let since = device.received.lock().feed.len() as u64;
-        if let Ok(socket) = Socket::connect(&url, &device.signed_in, since).await {
+        if let Ok(mut socket) = Socket::connect(&url, &device.signed_in, since).await {
             workload.connections.fetch_add(1, Ordering::SeqCst);
-            let over = tokio::select! {
-                over = stay_connected(&workload, device, socket, &mut writing, &mut silent_since) => over,
+            let is_over = tokio::select! {
+                is_over = stay_connected(&workload, device, &mut socket, &mut writing, &mut silent_since) => is_over,
                 () = workload.unlisted(&url) => false,
             };
-            if over {
+            if is_over {
                 return;
             }
             silent_since.get_or_insert_with(Instant::now);
+            if let Some(delay) = socket.back_after {
+                tokio::select! {
+                    () = tokio::time::sleep(delay) => {}
+                    () = over(&mut done) => return,
+                }
+            }
         } else {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -410,7 +442,7 @@ async fn over(done: &mut watch::Receiver<bool>) {
 async fn stay_connected(
     workload: &Workload,
     device: &Device,
-    mut socket: Socket,
+    socket: &mut Socket,
     writing: &mut Option<InFlight>,
     silent_since: &mut Option<Instant>,
 ) -> bool {
@@ -433,6 +465,12 @@ async fn stay_connected(
                     if let Some(since) = silent_since.take_if(|_| frame["type"] == "caught_up") {
                         let mut longest = workload.longest_silence.lock();
                         *longest = since.elapsed().max(*longest);
+                    }
+                    if frame["type"] == "goodbye" && workload.expects_goodbyes.load(Ordering::Relaxed) {
+                        let delay_ms = frame["payload"]["retry_after_ms"].as_u64().expect("a number");
+                        workload.goodbyes_ms.lock().push(delay_ms);
+                        socket.back_after = Some(Duration::from_millis(delay_ms));
+                        continue;
                     }
                     take(workload, device, &frame, writing);
                 }
@@ -475,7 +513,7 @@ fn take(workload: &Workload, device: &Device, frame: &Value, writing: &mut Optio
             let draft = writing.draft.take().expect("a reply to the message in flight");
             assert_eq!(frame["id"], draft.client_message_id, "{frame}");
             writing.writer.answered(workload, &draft, &frame["payload"]);
-            writing.next = tokio::time::Instant::now() + writing.writer.pause();
+            writing.next = tokio::time::Instant::now() + writing.writer.pause(workload);
         }
         Some("error") if is_away(frame["payload"]["status"].as_u64()) && frame["id"].is_string() => {
             workload.retries.fetch_add(1, Ordering::SeqCst);
@@ -492,25 +530,30 @@ fn is_away(status: Option<u64>) -> bool {
 }
 
 /// A socket that may be cut at any moment.
-struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+struct Socket {
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// The host has said goodbye, and when the device is to come back.
+    back_after: Option<Duration>,
+}
 
 impl Socket {
     async fn connect(url: &str, person: &Person, since: u64) -> Result<Self, SocketError> {
         let mut request = format!("{}/ws?since={since}", url.replacen("http", "ws", 1)).into_client_request()?;
         request.headers_mut().insert("authorization", format!("Bearer {}", person.access_token).parse().expect("a header"));
         let (stream, _) = tokio_tungstenite::connect_async(request).await?;
-        Ok(Self(stream))
+        Ok(Self { stream, back_after: None })
     }
 
     async fn send(&mut self, frame: Value) -> Result<(), SocketError> {
-        self.0.send(Message::text(frame.to_string())).await
+        self.stream.send(Message::text(frame.to_string())).await
     }
 
-    /// None when the connection was cut. A host that is killed closes no socket, so a close is a mistake.
+    /// None when the connection was cut. A host that is killed closes no socket, so a close without a goodbye is a mistake.
     async fn next(&mut self) -> Option<Value> {
         loop {
-            match self.0.next().await? {
+            match self.stream.next().await? {
                 Ok(Message::Text(text)) => return Some(serde_json::from_str(text.as_str()).expect("a frame is JSON")),
+                Ok(Message::Close(Some(close))) if self.back_after.is_some() && u16::from(close.code) == 1012 => return None,
                 Ok(Message::Close(close)) => panic!("a socket was closed: {close:?}"),
                 Ok(_) => {}
                 Err(_) => return None,

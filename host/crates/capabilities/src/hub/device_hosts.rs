@@ -37,6 +37,30 @@ pub struct Claimed {
     pub replaced: Option<String>,
 }
 
+/// Some of what a host has claimed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClaimedPage {
+    /// User, device, epoch.
+    pub devices: Vec<(Uuid, String, u64)>,
+    /// The last user of the page; none where there are no further ones.
+    pub up_to: Option<Uuid>,
+}
+
+impl ClaimedPage {
+    /// `devices`: in the order of the users' ids, at most `limit`. Where there are so many, the last user's may not be all.
+    pub fn of(mut devices: Vec<(Uuid, String, u64)>, limit: usize) -> Self {
+        if devices.len() < limit {
+            return Self { devices, up_to: None };
+        }
+        let last = devices.last().map(|(user, ..)| *user);
+        if devices.first().map(|(user, ..)| *user) != last {
+            devices.retain(|(user, ..)| Some(*user) != last);
+        }
+        let up_to = devices.last().map(|(user, ..)| *user);
+        Self { devices, up_to }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
     #[error("the user has as many devices connected as may be")]
@@ -68,8 +92,8 @@ pub trait DeviceHosts: Send + Sync {
     async fn locate(&self, users: &[Uuid]) -> Result<Vec<(Uuid, String)>, FeedError>;
     /// Which of the users have a device connected, on whichever host.
     async fn online(&self, users: &[Uuid]) -> Result<Vec<Uuid>, FeedError>;
-    /// What this host has claimed: user, device, epoch.
-    async fn claimed(&self) -> Result<Vec<(Uuid, String, u64)>, FeedError>;
+    /// About so many devices that this host has claimed, of the users after this one in the order of their ids, and of each of these users all.
+    async fn claimed(&self, after: Uuid, limit: usize) -> Result<ClaimedPage, FeedError>;
     /// The newest seq of these users' feeds; none for an empty feed.
     async fn heads(&self, users: &[Uuid]) -> Result<Vec<(Uuid, u64)>, FeedError>;
 }

@@ -20,7 +20,7 @@ mod states;
 #[cfg(test)]
 mod suite;
 
-pub use device_hosts::{Announced, CONNECTED, ClaimError, Claimed, DISCONNECTED, DeviceHosts, DeviceSocket};
+pub use device_hosts::{Announced, CONNECTED, ClaimError, Claimed, ClaimedPage, DISCONNECTED, DeviceHosts, DeviceSocket};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

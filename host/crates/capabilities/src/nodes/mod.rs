@@ -1,6 +1,6 @@
 //! Which hosts share the data of this one, and what each of them runs: each host says so of itself every `NODE_BEAT_MS`. No guest calls it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -37,6 +37,7 @@ pub struct Node {
     pub advertise: String,
     /// Of the program.
     pub version: String,
+    pub engines: Engines,
     pub state: NodeState,
     /// Microseconds since 1970, by the clock that all hosts share.
     pub started_at_us: u64,
@@ -107,6 +108,64 @@ pub struct NodeIdentity {
     pub name: String,
     pub advertise: String,
     pub version: String,
+    pub engines: Engines,
+}
+
+/// What a host is connected to besides the database, as its settings say: hosts that are to be one have it in common.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Engines {
+    /// `host:port` of each server that carries events, and what stands before the names there.
+    pub events: BTreeSet<String>,
+    pub events_prefix: String,
+    /// Of each server of the cache; none where it is the host's own.
+    pub cache: BTreeSet<String>,
+    pub cache_prefix: String,
+}
+
+/// What two hosts of one database do not have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// They cannot work together.
+    Wrong(String),
+    /// They may be names of the same servers.
+    Doubtful(String),
+}
+
+impl Engines {
+    /// The places in addresses that are separated by commas, without what is secret in them.
+    pub fn places(addresses: &str) -> BTreeSet<String> {
+        let place = |address: &str| {
+            let place = address.trim().rsplit("//").next().unwrap_or_default();
+            let place = place.rsplit('@').next().unwrap_or_default();
+            place.split(['/', '?']).next().unwrap_or_default().to_owned()
+        };
+        addresses.split(',').map(place).filter(|place| !place.is_empty()).collect()
+    }
+
+    /// `name`: the other host's.
+    pub fn differences_from(&self, name: &str, other: &Self) -> Vec<Difference> {
+        let list = |places: &BTreeSet<String>| match places.is_empty() {
+            true => "none".to_owned(),
+            false => places.iter().cloned().collect::<Vec<_>>().join(", "),
+        };
+        let mut differences = Vec::new();
+        let mut compare = |engine: &str, own: (&BTreeSet<String>, &str), others: (&BTreeSet<String>, &str)| {
+            let (own_list, others_list) = (list(own.0), list(others.0));
+            let said = format!("{engine}.url is {own_list} here and {others_list} on host {name}");
+            if own.0.is_empty() != others.0.is_empty() {
+                differences.push(Difference::Wrong(format!("{said}: all hosts need the same")));
+            } else if own.1 != others.1 {
+                let said = format!("{engine}.prefix is {:?} here and {:?} on host {name}", own.1, others.1);
+                differences.push(Difference::Wrong(format!("{said}: neither would see what the other keeps there")));
+            } else if !own.0.is_empty() && own.0.is_disjoint(others.0) {
+                differences.push(Difference::Doubtful(format!("{said}: these have to be the same servers")));
+            }
+        };
+        compare("events", (&self.events, &self.events_prefix), (&other.events, &other.events_prefix));
+        compare("cache", (&self.cache, &self.cache_prefix), (&other.cache, &other.cache_prefix));
+        differences
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -25,7 +25,8 @@ const READ_COMMITTED: &str = "READ COMMITTED";
 const SETUP_LOCK: i64 = 0x4563_686f_0003;
 const TABLES: &str =
     "CREATE TABLE IF NOT EXISTS node (name TEXT PRIMARY KEY, boot UUID NOT NULL, advertise TEXT NOT NULL, version TEXT NOT NULL,
-    state TEXT NOT NULL, started_at TIMESTAMPTZ NOT NULL, seen_at TIMESTAMPTZ NOT NULL, report TEXT NOT NULL)";
+    state TEXT NOT NULL, started_at TIMESTAMPTZ NOT NULL, seen_at TIMESTAMPTZ NOT NULL, report TEXT NOT NULL);
+    ALTER TABLE node ADD COLUMN IF NOT EXISTS engines TEXT";
 
 pub struct PostgresNodes {
     shared: Arc<Shared>,
@@ -103,11 +104,12 @@ async fn register(mut connection: Pooled, identity: &NodeIdentity, boot: Uuid) -
 }
 
 async fn put(connection: &mut Pooled, identity: &NodeIdentity, boot: Uuid, state: NodeState, report: &NodeReport) -> Result<(), SqlError> {
-    let sql = "INSERT INTO node (name, boot, advertise, version, state, started_at, seen_at, report)
-            VALUES ($1, $2, $3, $4, $5, clock_timestamp(), clock_timestamp(), $6)
+    let sql = "INSERT INTO node (name, boot, advertise, version, state, started_at, seen_at, report, engines)
+            VALUES ($1, $2, $3, $4, $5, clock_timestamp(), clock_timestamp(), $6, $7)
         ON CONFLICT (name) DO UPDATE SET boot = excluded.boot, advertise = excluded.advertise, version = excluded.version, state = excluded.state,
-            started_at = excluded.started_at, seen_at = excluded.seen_at, report = excluded.report";
-    let NodeIdentity { name, advertise, version } = identity;
+            started_at = excluded.started_at, seen_at = excluded.seen_at, report = excluded.report,
+            engines = excluded.engines";
+    let NodeIdentity { name, advertise, version, engines } = identity;
     let values = vec![
         name.as_str().into(),
         Value::Uuid(boot),
@@ -115,6 +117,7 @@ async fn put(connection: &mut Pooled, identity: &NodeIdentity, boot: Uuid, state
         version.as_str().into(),
         state.as_str().into(),
         text_of(report).into(),
+        serde_json::to_string(engines).expect("strings always serialise").into(),
     ];
     connection.rows(sql, values).await.map(drop)
 }
@@ -147,7 +150,7 @@ impl Nodes for PostgresNodes {
     async fn list(&self) -> Result<Vec<Node>, NodesError> {
         let mut connection = self.shared.host.take().await?;
         let sql = "SELECT name, boot, advertise, version, state, (extract(epoch FROM started_at) * 1000000)::bigint,
-                (extract(epoch FROM clock_timestamp() - seen_at) * 1000)::bigint, report FROM node ORDER BY name";
+                (extract(epoch FROM clock_timestamp() - seen_at) * 1000)::bigint, report, coalesce(engines, '{}') FROM node ORDER BY name";
         let mut nodes = Vec::new();
         for row in connection.rows(sql, vec![]).await? {
             let [
@@ -159,6 +162,7 @@ impl Nodes for PostgresNodes {
                 Value::S64(started_at_us),
                 Value::S64(seen_ms_ago),
                 Value::Text(report),
+                Value::Text(engines),
             ] = row.as_slice()
             else {
                 return Err(NodesError::Unavailable("its table holds what was never written there".to_owned()));
@@ -169,6 +173,7 @@ impl Nodes for PostgresNodes {
                 boot: *boot,
                 advertise: advertise.clone(),
                 version: version.clone(),
+                engines: serde_json::from_str(engines).unwrap_or_default(),
                 state: if seen_ms_ago >= limits::NODE_AWAY_MS { NodeState::Away } else { NodeState::parse(state) },
                 started_at_us: u64::try_from(*started_at_us).unwrap_or(0),
                 seen_ms_ago,
@@ -250,11 +255,11 @@ mod tests {
     use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
     use super::*;
-    use crate::nodes::LiveVersion;
+    use crate::nodes::{Engines, LiveVersion};
     use crate::sql::postgres::fixture::{Server, settings};
 
     fn identity(name: &str) -> NodeIdentity {
-        NodeIdentity { name: name.to_owned(), advertise: format!("{name}:8080"), version: "1".to_owned() }
+        NodeIdentity { name: name.to_owned(), advertise: format!("{name}:8080"), version: "1".to_owned(), engines: Engines::default() }
     }
 
     async fn start(server: &Server, name: &str, folder: &Path) -> Result<PostgresNodes, NodesError> {

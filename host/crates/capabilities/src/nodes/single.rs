@@ -39,13 +39,14 @@ impl Nodes for SingleNode {
     }
 
     async fn list(&self) -> Result<Vec<Node>, NodesError> {
-        let NodeIdentity { name, advertise, version } = self.identity.clone();
+        let NodeIdentity { name, advertise, version, engines } = self.identity.clone();
         let said = self.said.lock().clone();
         let node = said.map(|(at, state, report)| Node {
             name,
             boot: self.boot,
             advertise,
             version,
+            engines,
             // Whoever asks asks this host: it is not away, however long ago it said something.
             state,
             started_at_us: self.started_at_us,

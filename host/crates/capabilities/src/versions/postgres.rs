@@ -334,7 +334,7 @@ mod tests {
 
     use super::*;
     use crate::nodes::postgres::PostgresNodes;
-    use crate::nodes::{LiveVersion, NodeIdentity, NodeReport, NodeState, Nodes};
+    use crate::nodes::{Engines, LiveVersion, NodeIdentity, NodeReport, NodeState, Nodes};
     use crate::sql::postgres::fixture::{Server, settings};
 
     struct Host {
@@ -347,7 +347,8 @@ mod tests {
         async fn start(server: &Server, name: &str, database: &str) -> Self {
             let folder = tempfile::tempdir().expect("a folder");
             let backend = server.backend_of(name, database, settings(8)).await;
-            let identity = NodeIdentity { name: name.to_owned(), advertise: String::new(), version: String::new() };
+            let identity =
+                NodeIdentity { name: name.to_owned(), advertise: String::new(), version: String::new(), engines: Engines::default() };
             let nodes = PostgresNodes::open(&backend, identity, folder.path()).await.expect("opens");
             let versions = PostgresVersions::open(&backend, None).await.expect("opens");
             Self { nodes, versions, _folder: folder }
@@ -430,5 +431,39 @@ mod tests {
 
         operate(&server, "away", "UPDATE echo.rollout SET until = clock_timestamp()").await;
         assert!(matches!(b.versions.put_state(&service, 1, "late", Some(next)).await, Err(StoreError::Overtaken)), "it took too long");
+    }
+
+    /// Of all that is published.
+    #[derive(Default)]
+    struct Recorder(parking_lot::Mutex<Vec<String>>);
+
+    #[async_trait]
+    impl HubBus for Recorder {
+        async fn publish(&self, subject: &str, _: Bytes) -> Result<(), crate::bus::BusError> {
+            self.0.lock().push(subject.to_owned());
+            Ok(())
+        }
+        async fn subscribe(&self, _: &[&str]) -> crate::bus::Subscription {
+            Box::pin(futures_util::stream::pending())
+        }
+        async fn ping(&self) -> Result<(), crate::bus::BusError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn other_hosts_hear_of_orders_and_decisions() {
+        let server = Server::start().await;
+        let a = Host::start(&server, "a", "heard").await;
+        let bus = Arc::new(Recorder::default());
+        let versions = PostgresVersions::open(&server.backend_of("a", "heard", settings(8)).await, Some(bus.clone())).await.expect("opens");
+        a.runs("one", 0).await;
+        let service = alpha();
+        let rollout = Rollouts::begin(&versions, &service).await.expect("begins").expect("nobody else does");
+        assert_eq!(bus.0.lock().len(), 0, "there is nothing to look for yet");
+        versions.ask(&service, rollout, "two").await.expect("asks");
+        assert_eq!(*bus.0.lock(), [CHANGED]);
+        versions.put_state(&service, 0, "two", Some(rollout)).await.expect("decides");
+        assert_eq!(*bus.0.lock(), [CHANGED, CHANGED]);
     }
 }

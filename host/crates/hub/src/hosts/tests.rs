@@ -10,8 +10,7 @@ use super::*;
 use crate::registry::Registration;
 use echo_capabilities::bus::{BusError, Subscription};
 use echo_capabilities::events::embedded::EmbeddedQueue;
-use echo_capabilities::hub::Claimed;
-use echo_capabilities::hub::Class;
+use echo_capabilities::hub::{Claimed, ClaimedPage, Class};
 use echo_capabilities::sql::sqlite::Durability;
 
 /// What the hosts share.
@@ -75,10 +74,11 @@ impl DeviceHosts for Store {
         let devices = self.shared.devices.lock();
         Ok(users.iter().copied().filter(|user| devices.keys().any(|(other, _)| other == user)).collect())
     }
-    async fn claimed(&self) -> Result<Vec<(Uuid, String, u64)>, FeedError> {
+    async fn claimed(&self, after: Uuid, _: usize) -> Result<ClaimedPage, FeedError> {
         let devices = self.shared.devices.lock();
-        let own = devices.iter().filter(|(_, (node, _))| node == self.node);
-        Ok(own.map(|((user, device), (_, epoch))| (*user, device.clone(), *epoch)).collect())
+        let own = devices.iter().filter(|((user, _), (node, _))| node == self.node && *user > after);
+        // As small as pages can be.
+        Ok(ClaimedPage::of(own.map(|((user, device), (_, epoch))| (*user, device.clone(), *epoch)).take(2).collect(), 2))
     }
     async fn heads(&self, users: &[Uuid]) -> Result<Vec<(Uuid, u64)>, FeedError> {
         let heads = self.shared.heads.lock();
@@ -333,4 +333,20 @@ async fn a_claim_whose_socket_never_opened_is_released() {
         DeviceSocket { connection_id: Uuid::now_v7(), user_id: Uuid::now_v7(), device_id: "phone".to_owned(), session_id: Uuid::now_v7() };
     pair.one.store.claim(&socket, 10, pair.one.announced().await).await.expect("is claimed");
     until("the sweep releases it", || pair.shared.devices.lock().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_devices_are_compared_page_by_page() {
+    let pair = Pair::new().await;
+    let users: Vec<Uuid> = (0..7).map(|_| Uuid::now_v7()).collect();
+    let mut here = Vec::new();
+    for user in &users {
+        here.push(connect(&pair.one, *user, "phone").await);
+    }
+    // Others have released every second one.
+    for user in users.iter().step_by(2) {
+        pair.shared.devices.lock().remove(&(*user, "phone".to_owned()));
+    }
+    until("all are claimed again", || pair.shared.devices.lock().len() == users.len()).await;
+    assert!(here.iter().all(|socket| socket.connection().close_asked().is_none()));
 }

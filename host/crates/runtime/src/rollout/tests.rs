@@ -20,7 +20,7 @@ use echo_capabilities::guest::Capabilities;
 use echo_capabilities::hub::embedded::EmbeddedFeed;
 use echo_capabilities::hub::{FeedEntry, FeedError, Push, Sockets};
 use echo_capabilities::nodes::postgres::PostgresNodes;
-use echo_capabilities::nodes::{NodeIdentity, NodeReport, NodeState, Nodes};
+use echo_capabilities::nodes::{Engines, NodeIdentity, NodeReport, NodeState, Nodes};
 use echo_capabilities::pace::Pace;
 use echo_capabilities::passwords::native::{Cost, NativePasswords};
 use echo_capabilities::senders::Senders;
@@ -81,7 +81,8 @@ impl Host {
         let path = folder.path();
         let settings = PoolSettings { open_max: 8, idle_max: 8, lifetime: Duration::from_secs(300), idle_time: Duration::from_secs(600) };
         let sql = PostgresBackend::connect(database.url(), name, settings).await.expect("connects");
-        let identity = NodeIdentity { name: name.to_owned(), advertise: String::new(), version: String::new() };
+        let identity =
+            NodeIdentity { name: name.to_owned(), advertise: String::new(), version: String::new(), engines: Engines::default() };
         let nodes = PostgresNodes::open(&sql, identity, path).await.expect("opens");
         let versions = Arc::new(PostgresVersions::open(&sql, None).await.expect("opens"));
         // Of no interest here: what a host does not share.
@@ -302,6 +303,29 @@ async fn a_deployment_whose_host_dies_before_it_is_decided_comes_to_nothing() {
     // And the other host can deploy it.
     b.runtime.activate(&listener(), "1.1.0", &Decisions::default()).await.expect("both can run it");
     assert_eq!((a.live().as_deref(), b.live().as_deref()), (Some("1.1.0"), Some("1.1.0")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_died_with_migrations_that_are_not_final_holds_up_no_other() {
+    let database = Database::new().expect("a server");
+    let [a, b] = two_hosts(&database).await;
+    let staged = a.runtime.stage(packed_with("1.1.0", &table("things")), &Decisions::default()).await.expect("it can be run");
+    let rollout = a.runtime.begin_rollout(&listener()).await.expect("begins");
+    a.runtime.prepare_elsewhere(&listener(), &staged.version, rollout, &Decisions::default()).await.expect("b prepares");
+    let artifact = a.runtime.versions.of(&listener()).artifact("1.1.0").cloned().expect("it is staged");
+    let own = a.runtime.capabilities.capabilities_of(&listener(), &BTreeMap::new()).await.expect("they are good");
+    own.database.apply_migrations(&a.runtime.migrations_of(&artifact), Duration::from_secs(10)).await.expect("applies");
+    drop((own, artifact));
+    let _gone = a.kill().await;
+
+    // A host that starts meanwhile neither waits for that deployment nor undoes it: nobody has said yet that it is over.
+    let c = Host::start(&database, "c", &[packed("1.0.0")]).await;
+    assert_eq!(c.live().as_deref(), Some("1.0.0"));
+    // Another deployment waits until that host is away, not until its time is over.
+    b.runtime.activate(&listener(), "1.1.0", &Decisions::default()).await.expect("all that are left can run it");
+    assert_eq!(b.live().as_deref(), Some("1.1.0"));
+    let own = b.runtime.capabilities.capabilities_of(&listener(), &BTreeMap::new()).await.expect("they are good");
+    own.database.query("SELECT id FROM things", vec![]).await.expect("its tables are there");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -83,6 +83,11 @@ pub struct Page {
     pub further: u64,
 }
 
+/// A single server says the one, a cluster the other.
+fn has_no_room(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::STORAGE_RESOURCES_EXCEEDED | ErrorCode::CLUSTER_NO_PEERS)
+}
+
 pub fn away(error: impl std::fmt::Display) -> QueueError {
     QueueError::Unavailable(error.to_string())
 }
@@ -207,26 +212,34 @@ impl Streams {
     }
 
     async fn make_stream(&self, config: Config) -> Result<(), QueueError> {
-        for replicas in [self.replicas, 1] {
-            let created = self.context.create_stream(Config { num_replicas: replicas, ..config.clone() }).await;
-            let Err(error) = created else { return Ok(()) };
+        let (mut num_replicas, mut max_bytes) = (self.replicas, config.max_bytes);
+        loop {
+            let Err(error) = self.context.create_stream(Config { num_replicas, max_bytes, ..config.clone() }).await else {
+                if max_bytes < config.max_bytes {
+                    let (stream, wanted) = (config.name, config.max_bytes);
+                    tracing::warn!(stream, max_bytes, wanted, "NATS has not the room that events.bytes_max says; this much is set aside");
+                }
+                return Ok(());
+            };
             match error.kind() {
                 CreateStreamErrorKind::JetStream(reason) if reason.error_code() == ErrorCode::STREAM_NAME_EXIST => return Ok(()),
                 CreateStreamErrorKind::JetStream(reason)
-                    if replicas > 1 && reason.error_code() == ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED =>
+                    if num_replicas > 1 && reason.error_code() == ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED =>
                 {
-                    tracing::warn!(stream = config.name, replicas, "NATS is a single server: events are kept once");
+                    tracing::warn!(stream = config.name, num_replicas, "NATS is a single server: events are kept once");
+                    num_replicas = 1;
                 }
-                CreateStreamErrorKind::JetStream(reason) if reason.error_code() == ErrorCode::STORAGE_RESOURCES_EXCEEDED => {
-                    let bytes = self.bytes_max;
-                    return Err(away(format!(
-                        "NATS has no room for {bytes} bytes: lower events.bytes_max, or raise max_file_store there ({error})"
-                    )));
+                CreateStreamErrorKind::JetStream(reason) if has_no_room(reason.error_code()) => {
+                    if max_bytes / 2 < limits::JETSTREAM_BYTES_MIN as i64 {
+                        return Err(away(format!(
+                            "NATS has no room for {max_bytes} bytes of events: raise max_file_store there ({error})"
+                        )));
+                    }
+                    max_bytes /= 2;
                 }
                 _ => return Err(away(error)),
             }
         }
-        Ok(())
     }
 
     /// None where one of both is missing.

@@ -458,3 +458,22 @@ async fn servers_that_have_no_room_for_the_events_are_said_with_what_to_do() {
     assert!(refused.to_string().contains("lower events.bytes_max"), "{refused}");
     host.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_nats_has_less_room_a_part_of_it_is_set_aside() {
+    let server = Server::start().await;
+    for nodes in [1, 3] {
+        let nats =
+            tokio::task::spawn_blocking(move || Nats::start(&std::env::temp_dir(), nodes).expect("servers")).await.expect("no panic");
+        // More than any disk has.
+        let wanted = JetStreamSettings { bytes_max: 1 << 60, ..settings(&nats.urls().join(","), &prefix()) };
+        let host = Host::start(&server, "a", &format!("room{nodes}"), wanted).await;
+        let there = async {
+            while host.queue.ping().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), there).await.expect("the streams are there");
+        host.end().await;
+    }
+}

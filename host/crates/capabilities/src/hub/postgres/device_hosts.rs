@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{PostgresFeed, now_us};
 use crate::events::Event;
 use crate::hub::FeedError;
-use crate::hub::{Announced, CONNECTED, ClaimError, Claimed, DISCONNECTED, DeviceHosts, DeviceSocket};
+use crate::hub::{Announced, CONNECTED, ClaimError, Claimed, ClaimedPage, DISCONNECTED, DeviceHosts, DeviceSocket};
 use crate::sql::SqlError;
 use crate::sql::postgres::rows::{add, identifier, number, signed, string, unreadable, unreadable_because, unsigned};
 use echo_base::limits;
@@ -20,7 +20,7 @@ pub(super) const TABLES: &str = "
     CREATE SEQUENCE IF NOT EXISTS device_host_epoch;
     CREATE TABLE IF NOT EXISTS device_host (user_id UUID NOT NULL, device TEXT NOT NULL, node TEXT NOT NULL, epoch BIGINT NOT NULL, connection UUID NOT NULL,
         session UUID NOT NULL, PRIMARY KEY (user_id, device));
-    CREATE INDEX IF NOT EXISTS device_host_node ON device_host (node)";
+    CREATE INDEX IF NOT EXISTS device_host_of_node ON device_host (node, user_id)";
 
 #[async_trait]
 impl DeviceHosts for PostgresFeed {
@@ -130,12 +130,18 @@ impl DeviceHosts for PostgresFeed {
         Ok(rows.iter().map(|row| identifier(row, 0)).collect::<Result<_, SqlError>>()?)
     }
 
-    async fn claimed(&self) -> Result<Vec<(Uuid, String, u64)>, FeedError> {
+    async fn claimed(&self, after: Uuid, limit: usize) -> Result<ClaimedPage, FeedError> {
+        // More than one user has.
+        let limit = limit.max(limits::DEVICES_PER_USER_MAX + 1);
         let mut given = PgArguments::default();
         add(&mut given, self.shared.node.clone())?;
-        let sql = "SELECT user_id::text, device, epoch FROM device_host WHERE node = $1";
+        add(&mut given, after.to_string())?;
+        add(&mut given, limit as i64)?;
+        let sql =
+            "SELECT user_id::text, device, epoch FROM device_host WHERE node = $1 AND user_id > $2::text::uuid ORDER BY user_id LIMIT $3";
         let rows = self.shared.host.take().await?.rows_with(sql, given).await?;
-        Ok(rows.iter().map(|row| Ok((identifier(row, 0)?, string(row, 1)?, unsigned(row, 2)?))).collect::<Result<_, SqlError>>()?)
+        let devices = rows.iter().map(|row| Ok((identifier(row, 0)?, string(row, 1)?, unsigned(row, 2)?)));
+        Ok(ClaimedPage::of(devices.collect::<Result<_, SqlError>>()?, limit))
     }
 
     async fn heads(&self, users: &[Uuid]) -> Result<Vec<(Uuid, u64)>, FeedError> {

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::hub::Feed;
-use crate::nodes::NodeIdentity;
 use crate::nodes::postgres::PostgresNodes;
+use crate::nodes::{Engines, NodeIdentity};
 use crate::sql::postgres::fixture::{Server, settings};
 use crate::sql::{Effect, Outbox};
 
@@ -59,8 +59,8 @@ async fn a_device_is_on_one_host_and_only_its_first_coming_and_last_going_is_an_
     let moved = pair.other.claim(&phone, 5, ALL).await.expect("claims");
     assert!(moved.replaced.as_deref() == Some("one") && moved.epoch > again.epoch, "{moved:?}");
     assert_eq!(pair.one.online(&[stranger, user]).await.expect("answers"), [user]);
-    assert_eq!(pair.one.claimed().await.expect("answers"), []);
-    assert_eq!(pair.other.claimed().await.expect("answers"), [(user, "phone".to_owned(), moved.epoch)]);
+    assert_eq!(pair.one.claimed(Uuid::nil(), 100).await.expect("answers").devices, []);
+    assert_eq!(pair.other.claimed(Uuid::nil(), 100).await.expect("answers").devices, [(user, "phone".to_owned(), moved.epoch)]);
 
     // What is no longer theirs nobody releases: not the old host, not under an old epoch.
     pair.one.release_devices(&[(phone.clone(), again.epoch)], ALL).await.expect("releases");
@@ -107,7 +107,7 @@ async fn what_a_host_had_that_is_gone_is_released_by_another() {
     let folder = tempfile::tempdir().expect("a folder");
     let backend = server.backend_of("one", "gone", settings(4)).await;
     // The one is there, the other is not.
-    let identity = NodeIdentity { name: "one".to_owned(), advertise: String::new(), version: "1".to_owned() };
+    let identity = NodeIdentity { name: "one".to_owned(), advertise: String::new(), version: "1".to_owned(), engines: Engines::default() };
     let _nodes = PostgresNodes::open(&backend, identity, folder.path()).await.expect("opens");
     let (user, neighbour) = (Uuid::now_v7(), Uuid::now_v7());
     pair.one.claim(&socket(user, "phone"), 5, NONE).await.expect("claims");
