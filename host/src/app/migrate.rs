@@ -470,7 +470,7 @@ async fn move_operators(backend: &PostgresBackend, data: &Path) -> anyhow::Resul
 }
 
 async fn move_versions(backend: &PostgresBackend, data: &Path) -> anyhow::Result<usize> {
-    let (from, to) = (FileVersions::open(&data.join("plugins"))?, PostgresVersions::open(backend).await?);
+    let (from, to) = (FileVersions::open(&data.join("plugins"))?, PostgresVersions::open(backend, None).await?);
     let mut count = 0;
     for service in from.services().await?.into_keys() {
         let kept = from.read(&service).await?;

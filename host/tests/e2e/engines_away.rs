@@ -163,11 +163,13 @@ async fn a_host_that_is_cut_off_from_one_engine_says_so_and_costs_no_message() {
     let (redis, nats) = (engines.redis.url(), engines.nats.urls().join(","));
     let networks = [Network::to(&database).await, Network::to(&redis).await, Network::to(&nats).await];
     let of_second = [networks[0].through(&database), networks[1].through(&redis), networks[2].through(&nats)];
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = format!("file:{}", folder.path().display());
     let mut hosts = Vec::new();
     for [database, redis, nats] in [[&database, &redis, &nats], [&of_second[0], &of_second[1], &of_second[2]]] {
         let on_database = on_database(database);
         let mut settings: Vec<(&str, &str)> = on_database.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        settings.extend([("ECHO_CACHE__URL", redis.as_str()), ("ECHO_EVENTS__URL", nats.as_str())]);
+        settings.extend([("ECHO_CACHE__URL", redis.as_str()), ("ECHO_EVENTS__URL", nats.as_str()), ("ECHO_BLOB__URL", files.as_str())]);
         settings.extend(kill::SETTINGS);
         hosts.push(TestApp::with(&kill::SERVICES, &settings).await);
     }

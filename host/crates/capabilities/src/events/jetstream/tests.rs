@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use async_nats::jetstream;
+use async_nats::jetstream::stream::Config;
 use echo_engines::nats::Nats;
 use parking_lot::Mutex;
 use tokio::time::timeout;
@@ -452,10 +453,21 @@ async fn dead_letters_outlive_the_loss_of_jetstream_also_while_they_are_replayed
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_that_have_no_room_for_the_events_are_said_with_what_to_do() {
     let server = Server::start().await;
-    let settings = JetStreamSettings { bytes_max: 1 << 50, ..settings(&nats(), &prefix()) };
-    let host = Host::start(&server, "one", "room", settings).await;
+    let nats = tokio::task::spawn_blocking(|| Nats::start(&std::env::temp_dir(), 1).expect("a server")).await.expect("no panic");
+    let urls = nats.urls().join(",");
+    let operator = jetstream::new(async_nats::connect(&urls).await.expect("connects"));
+    // Somebody else has set aside all that there is.
+    let mut bytes = 1_i64 << 60;
+    while bytes >= 1 << 20 {
+        let other =
+            Config { name: format!("other-{bytes}"), subjects: vec![format!("other.{bytes}")], max_bytes: bytes, ..Config::default() };
+        if operator.create_stream(other).await.is_err() {
+            bytes /= 2;
+        }
+    }
+    let host = Host::start(&server, "one", "room", settings(&urls, &prefix())).await;
     let refused = host.queue.ping().await.expect_err("there is no room");
-    assert!(refused.to_string().contains("lower events.bytes_max"), "{refused}");
+    assert!(refused.to_string().contains("raise max_file_store"), "{refused}");
     host.end().await;
 }
 

@@ -57,7 +57,7 @@ async fn is_another_deploying(connection: &mut Pooled, deployer: &Deployer<'_>) 
     Ok(!others.is_empty())
 }
 
-/// Whether the other host, as it was started then, was seen lately. Where there is no list of hosts, nobody knows.
+/// Whether the other host, as it was started then, still says that it is there. Where there is no list of hosts, nobody knows.
 async fn is_deployer_there(connection: &mut Pooled, deployer: &Deployer<'_>) -> Result<bool, SqlError> {
     if !has_hosts(connection).await? {
         return Ok(true);
