@@ -18,6 +18,8 @@ use tokio_util::task::TaskTracker;
 
 use self::backends::Backends;
 use self::nodes::Heartbeat;
+use self::reload::Reload;
+pub use self::reload::SettingsSource;
 use self::stores::Stores;
 use crate::admin::client::Addresses;
 use crate::admin::{self, Access, AdminState};
@@ -57,18 +59,21 @@ pub mod migrate;
 pub mod migrations;
 mod moved;
 mod nodes;
+mod reload;
 mod stores;
 
 /// Runs a host until `shutdown`, and ends it in order: no new connections, then the open ones, the queue, the stores.
 /// Errors: what keeps it from starting, in words for the operator.
-pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(config: Config, settings: SettingsSource, shutdown: CancellationToken) -> anyhow::Result<()> {
     let descriptors = descriptors::raise();
     let tls = config.tls().map(|(certificate, key)| Tls::open(certificate, key)).transpose().context("server.tls_cert")?;
     let listener = bind(config.server.listen, "server.listen").await?;
     let admin_listener = bind(config.server.admin_listen, "server.admin_listen").await?;
     let host = Host::open(config, &listener.local_addr()?.to_string(), shutdown.clone()).await?;
-    let settings = host.server_settings(descriptors, tls);
-    host.serve(listener, admin_listener, settings, shutdown).await
+    let reload = Reload::new(settings.read, host.config.clone(), host.runtime.clone());
+    host.upkeep.spawn(host.upkeep_stop.clone().run_until_cancelled_owned(reload.clone().run(settings.asked)));
+    let server_settings = host.server_settings(descriptors, tls);
+    host.serve(listener, admin_listener, server_settings, reload, shutdown).await
 }
 
 async fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
@@ -173,6 +178,7 @@ impl Host {
             cursor_key: config.cursor_key()?,
             migration_timeout: config.plugins.migration_timeout,
             dev_mode: config.mode == Mode::Dev,
+            routes: config.routes(),
         };
         let runtime = Runtime::new(engine, backends.clone(), queue.clone(), settings).await.context("the versions")?;
         let heartbeat = Heartbeat::start(nodes, runtime.clone(), registry.clone(), shutdown.clone());
@@ -206,6 +212,9 @@ impl Host {
 
         for (what, error) in runtime.start_services(config.plugins_folder().unwrap_or(&PathBuf::new())).await? {
             tracing::error!(file = %what.display(), %error, "this service is left out");
+        }
+        for problem in runtime.pin().settings_problems() {
+            tracing::error!(problem, "a setting of a route does not fit the services and has no effect");
         }
         upkeep.spawn(runtime.clone().run_schedules(leases.clone(), upkeep_stop.clone()));
         upkeep.spawn(runtime.clone().run_rollouts(upkeep_stop.clone()));
@@ -277,6 +286,7 @@ impl Host {
         listener: TcpListener,
         admin_listener: TcpListener,
         settings: ServerSettings,
+        reload: Arc<Reload>,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
         let (public, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
@@ -284,7 +294,7 @@ impl Host {
         let background = TaskTracker::new();
         let router = echo_gateway::router(self.gateway_state(background.clone()), echo_hub::routes(self.hub.clone()));
         let ready = ready_of(router.clone());
-        let admin_router = admin::router(self.admin_state(&admin_token, ready, shutdown.clone()));
+        let admin_router = admin::router(self.admin_state(&admin_token, ready, reload, shutdown.clone()));
         let admin_router = admin_router.layer(axum::middleware::from_fn(echo_gateway::check_host));
 
         let addresses = Addresses {
@@ -387,7 +397,7 @@ impl Host {
         }
     }
 
-    fn admin_state(&self, admin_token: &str, ready: ReadyAnswer, shutdown: CancellationToken) -> AdminState {
+    fn admin_state(&self, admin_token: &str, ready: ReadyAnswer, reload: Arc<Reload>, shutdown: CancellationToken) -> AdminState {
         let (registry, breakers) = (self.registry.clone(), self.breakers.clone());
         let (config, stores) = (self.config.clone(), self.backends.stores.clone());
         let back_up: admin::BackUp = Box::new(move |to, with_blobs| {
@@ -404,8 +414,13 @@ impl Host {
                 report.map_err(admin::BackupRefusal::from).map(|report| serde_json::json!(report))
             })
         });
+        let reload: admin::ReloadSettings = Box::new(move || {
+            let reload = reload.clone();
+            Box::pin(async move { reload.now().await })
+        });
         AdminState {
             back_up,
+            reload,
             runtime: self.runtime.clone(),
             queue: self.queue.clone(),
             access: Access::new(

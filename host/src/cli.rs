@@ -44,6 +44,11 @@ pub enum Command {
         #[command(subcommand)]
         command: Token,
     },
+    /// Have a running host read its settings again and take over those of routes (SIGHUP does the same in `serve`). Settings that are wrong change nothing
+    Reload {
+        #[command(flatten)]
+        admin: Admin,
+    },
     /// Pack, look at, deploy and roll back services
     #[command(after_help = PLUGIN_EXAMPLES)]
     Plugin {
@@ -122,6 +127,7 @@ impl Command {
             Command::Ready(_)
             | Command::Backup { .. }
             | Command::Restore(_)
+            | Command::Reload { .. }
             | Command::Migrate(_)
             | Command::Token { .. }
             | Command::Plugin { .. } => None,
@@ -371,6 +377,7 @@ Examples:
   echod dev                                          run everything on this machine; addresses are printed
   echod serve --config /etc/echo/echo.toml           run in production
   echod plugin deploy target/plugins/message.wasm    replace a service while people talk
+  echod reload                                       take over what was changed of [[gateway.routes]] in echo.toml
   echod backup /backups/monday                       copy what a running host keeps
   echod restore /backups/monday --data /var/lib/echo put it back, with the host ended
   echod migrate --from sqlite:/var/lib/echo --to postgres://echo@db.example/echo
@@ -489,9 +496,14 @@ mod tests {
         assert_eq!((new.folder(), new.sdk), ("polls".into(), "s".into()));
         let Command::Ready(ready) = parsed("echod ready --data d --wait 60") else { panic!("no ready") };
         assert_eq!((ready.url, ready.data, ready.wait), (None, "d".into(), 60));
-        for line in
-            ["echod ready", "echod plugin list", "echod plugin inspect a.wasm", "echod plugin history auth", "echod plugin rollback auth"]
-        {
+        for line in [
+            "echod ready",
+            "echod reload",
+            "echod plugin list",
+            "echod plugin inspect a.wasm",
+            "echod plugin history auth",
+            "echod plugin rollback auth",
+        ] {
             assert!(parsed(line).host().is_none());
         }
     }

@@ -19,6 +19,9 @@ use echo_capabilities::blob::BucketSettings;
 use echo_capabilities::config::ServiceSettings;
 use echo_capabilities::tokens::MasterKey;
 use echo_runtime::manifest::duration;
+use echo_runtime::route_settings::{AddedPrefix, RouteOverride, RouteSettings};
+
+mod routes;
 
 /// For whom the host runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,6 +103,9 @@ pub struct DataConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GatewayConfig {
     pub rate_scale: u32,
+    /// See `Config::routes`.
+    routes: Vec<RouteOverride>,
+    prefixes: Vec<AddedPrefix>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -298,7 +304,7 @@ impl Config {
                 plugins: if dev { PathBuf::from("target/plugins") } else { PathBuf::new() },
                 permissions: PathBuf::new(),
             },
-            gateway: GatewayConfig { rate_scale: if dev { 1_000 } else { 1 } },
+            gateway: GatewayConfig { rate_scale: if dev { 1_000 } else { 1 }, routes: Vec::new(), prefixes: Vec::new() },
             tokens: TokensConfig {
                 issuer: "echo".to_owned(),
                 audience: "echo".to_owned(),
@@ -412,6 +418,30 @@ impl Config {
             secret_access_key: secret_access_key.to_owned(),
             is_path_style: *path_style,
         }))
+    }
+
+    /// What the operator changes of the services' routes.
+    pub fn routes(&self) -> RouteSettings {
+        RouteSettings { overrides: self.gateway.routes.clone(), prefixes: self.gateway.prefixes.clone() }
+    }
+
+    /// The settings other than those of routes whose values differ, as `section.key`. Of secrets nothing is said.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let table = |config: &Self| {
+            let mut others = config.clone();
+            (others.gateway.routes, others.gateway.prefixes) = (Vec::new(), Vec::new());
+            Table::try_from(others).expect("settings are a table")
+        };
+        let (own, others) = (table(self), table(other));
+        let mut differences = Vec::new();
+        for (section, keys) in &own {
+            for (key, value) in keys.as_table().into_iter().flatten() {
+                if others.get(section).and_then(|keys| keys.get(key)) != Some(value) {
+                    differences.push(format!("{section}.{key}"));
+                }
+            }
+        }
+        differences
     }
 
     /// The operator's `[services.<name>]` over the manifest's defaults.
@@ -538,6 +568,7 @@ impl Config {
             must(good, &format!("server.admin_names: {name:?} is no host name such as \"echo-admin.internal\", without a port"));
         }
         must(self.gateway.rate_scale > 0, "gateway.rate_scale must be above 0");
+        self.routes().problems(server.request_timeout).iter().for_each(|problem| must(false, problem));
         must(!tokens.issuer.is_empty() && !tokens.audience.is_empty(), "tokens.issuer and tokens.audience must not be empty");
         must(
             tokens.access_ttl.subsec_nanos() == 0 && seconds(1, limits::ACCESS_TOKEN_TTL_MAX_S).contains(&tokens.access_ttl),
@@ -721,10 +752,12 @@ struct Reading {
     known: Table,
     table: Table,
     environment: BTreeMap<String, String>,
+    routes: RouteSettings,
     problems: Vec<String>,
 }
 
 const SERVICES: &str = "services";
+const GATEWAY: &str = "gateway";
 const SECRETS: [(&str, &str); 9] = [
     ("server", "admin_token"),
     ("server", "cursor_key"),
@@ -743,7 +776,7 @@ const ADDRESSES: [(&str, &str); 2] = [("cache", "url"), ("events", "url")];
 impl Reading {
     fn new(mode: Mode, environment: BTreeMap<String, String>) -> Self {
         let known = Table::try_from(Config::defaults(mode)).expect("settings are a table");
-        Self { table: known.clone(), known, environment, problems: Vec::new() }
+        Self { table: known.clone(), known, environment, routes: RouteSettings::default(), problems: Vec::new() }
     }
 
     fn file(&mut self, name: &str, text: &str) {
@@ -751,6 +784,10 @@ impl Reading {
             Ok(sections) => sections,
             Err(error) => return self.problems.push(format!("{name}: {error}")),
         };
+        match routes::read(name, text) {
+            Ok(routes) => self.routes = routes,
+            Err(problems) => self.problems.extend(problems),
+        }
         for (section, content) in sections {
             if !self.known.contains_key(&section) {
                 self.unknown(name, &section);
@@ -766,6 +803,8 @@ impl Reading {
                         settings.into_iter().for_each(|(setting, value)| self.set_service(name, &key, setting, &value));
                     }
                     _ if section == SERVICES => self.problems.push(format!("{name}: write [services.{key}] and the settings below it")),
+                    // Read above.
+                    _ if section == GATEWAY && routes::KEYS.contains(&key.as_str()) => {}
                     value => self.set(name, &section, &key, value),
                 }
             }
@@ -894,7 +933,8 @@ impl Reading {
             return Err(ConfigError(self.problems));
         }
         let config = self.table.try_into::<Config>().map_err(|error| ConfigError(vec![error.message().to_owned()]))?;
-        Ok(Config { mode, ..config })
+        let RouteSettings { overrides: routes, prefixes } = self.routes;
+        Ok(Config { mode, gateway: GatewayConfig { routes, prefixes, ..config.gateway }, ..config })
     }
 }
 

@@ -4,6 +4,7 @@ use std::alloc::GlobalAlloc;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,11 +14,12 @@ use echo_runtime::artifact::{Artifact, pack_directory};
 use echo_runtime::manifest::Manifest;
 use echo_runtime::manifest_reference;
 use echod::admin::client::{self, AdminClient, read_packed};
-use echod::app::{backup, check, migrate, migrations};
+use echod::app::{SettingsSource, backup, check, migrate, migrations};
 use echod::cli::{Admin, Cli, Command, Host, Migrate, MigrateCommand, Plugin, Token};
 use echod::config::{Config, Mode, Overrides};
 use echod::{app, new_plugin, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 // A request makes some hundred small allocations on several threads. mimalloc stands here as `malloc` (its feature `override`), for Rust as for
@@ -44,8 +46,8 @@ fn run(command: Command) -> anyhow::Result<()> {
             say(format_args!("the settings are good"));
             Ok(())
         }
-        Command::Serve(serve) => run_host(load(Mode::Serve, &serve.host, serve.host.overrides())?),
-        Command::Dev(dev) => run_host(load(Mode::Dev, &dev.host, dev.overrides())?),
+        Command::Serve(serve) => run_host(Mode::Serve, &serve.host, serve.host.overrides()),
+        Command::Dev(dev) => run_host(Mode::Dev, &dev.host, dev.overrides()),
         Command::Ready(ready) => {
             let wait = Duration::from_secs(ready.wait);
             say(format_args!("{}", wait_for(client::ready(ready.url.as_deref(), &ready.data, wait))??));
@@ -63,6 +65,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Migrate(migrate) => run_migrate(migrate),
         Command::Token { command } => run_token(command),
+        Command::Reload { admin } => ask(&admin, async |client| Ok(client.reload().await?)),
         Command::Plugin { command } => run_plugin(command),
     }
 }
@@ -71,7 +74,10 @@ fn load(mode: Mode, host: &Host, overrides: Overrides) -> anyhow::Result<Config>
     Ok(Config::load(mode, host.config_file().as_deref(), overrides)?)
 }
 
-fn run_host(config: Config) -> anyhow::Result<()> {
+fn run_host(mode: Mode, host: &Host, overrides: Overrides) -> anyhow::Result<()> {
+    let config = load(mode, host, overrides.clone())?;
+    // As found at the start, in whatever folder the process is later.
+    let file = host.config_file().map(|file| std::path::absolute(&file).unwrap_or(file));
     // Whatever makes a file from here on, a database's log too, makes it for this account alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let _logs = telemetry::init_logs(&config.log)?;
@@ -82,7 +88,12 @@ fn run_host(config: Config) -> anyhow::Result<()> {
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
         tokio::spawn(end_on_signal(shutdown.clone()));
-        app::run(config, shutdown).await
+        let asked = Arc::new(Notify::new());
+        if mode == Mode::Serve {
+            tokio::spawn(reload_on_signal(asked.clone()));
+        }
+        let read = move || Config::load(mode, file.as_deref(), overrides.clone());
+        app::run(config, SettingsSource { read: Box::new(read), asked }, shutdown).await
     })
 }
 
@@ -141,6 +152,16 @@ fn run_token(command: Token) -> anyhow::Result<()> {
         Token::List { admin } => ask(&admin, async |client| Ok(client.tokens().await?)),
         Token::End { name, admin } => ask(&admin, async |client| Ok(client.end_token(&name).await?)),
         Token::Audit { admin } => ask(&admin, async |client| Ok(client.audit().await?)),
+    }
+}
+
+/// SIGHUP has the settings read again. Not in development, where the end of a terminal is the end of its host.
+async fn reload_on_signal(asked: Arc<Notify>) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        return tracing::error!("SIGHUP cannot be listened to; use `echod reload`");
+    };
+    while hangup.recv().await.is_some() {
+        asked.notify_one();
     }
 }
 

@@ -207,6 +207,17 @@ impl AdminClient {
         self.send(self.request(Method::POST, "drain")).await.map(drop)
     }
 
+    /// The host reads its settings again and takes over those of routes.
+    pub async fn reload(&self) -> Result<String, ClientError> {
+        let reloaded = self.send(self.request(Method::POST, "reload")).await?;
+        let number = |key: &str| reloaded[key].as_u64().unwrap_or_default();
+        let mut report = format!("{} routes changed, {} prefixes added", number("overrides"), number("prefixes"));
+        for setting in reloaded["after_restart"].as_array().into_iter().flatten() {
+            write!(report, "\n  used after a restart: {}", line(setting)).expect("a string takes all");
+        }
+        Ok(report)
+    }
+
     pub async fn list(&self) -> Result<String, ClientError> {
         let services = self.send(self.request(Method::GET, "plugins")).await?;
         Ok(table(&LIST_COLUMNS, &services).unwrap_or_else(|| "no services".to_owned()))

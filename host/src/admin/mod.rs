@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Json, Router};
 use futures_util::future::BoxFuture;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -49,6 +49,8 @@ pub struct AdminState {
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Copies all that the host keeps into this folder.
     pub back_up: BackUp,
+    /// Reads the settings again and takes over those of routes.
+    pub reload: ReloadSettings,
     /// The answer of the public listener to GET /ready.
     pub ready: Box<dyn Fn() -> BoxFuture<'static, Response> + Send + Sync>,
     /// Cancelled to begin the drain.
@@ -73,6 +75,18 @@ pub enum BackupRefusal {
     Failed(String),
 }
 
+/// Errors: all that is wrong with the settings, a sentence each; then nothing is changed.
+pub type ReloadSettings = Box<dyn Fn() -> BoxFuture<'static, Result<Reloaded, Vec<String>>> + Send + Sync>;
+
+/// What was taken over.
+#[derive(Debug, Serialize)]
+pub struct Reloaded {
+    pub overrides: usize,
+    pub prefixes: usize,
+    /// Settings that differ from those that the host was started with, and are used after a restart.
+    pub after_restart: Vec<String>,
+}
+
 pub fn router(state: AdminState) -> Router {
     let state = Arc::new(state);
     let metrics_only = Router::new().route("/metrics", get(metrics)).route("/admin/v1/tokens/current", get(tokens::current));
@@ -94,6 +108,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/v1/queue/dead-letters/{id}", delete(drop_dead_letter))
         .route("/admin/v1/queue/dead-letters/{id}/replay", post(replay_letter))
         .route("/admin/v1/backup", post(back_up))
+        .route("/admin/v1/reload", post(reload))
         .route("/admin/v1/drain", post(drain))
         .route("/admin/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/admin/v1/tokens/{id}", delete(tokens::end));
@@ -377,6 +392,17 @@ async fn back_up(State(state): State<Arc<AdminState>>, Body(request): Body<Backu
         AdminError(Problem::new(status, code, detail))
     })?;
     Ok((StatusCode::CREATED, Json(report)).into_response())
+}
+
+async fn reload(State(state): State<Arc<AdminState>>) -> Result<Response, AdminError> {
+    let reloaded = (state.reload)().await.map_err(|problems| {
+        let detail = "The settings are not taken over, and nothing has changed.";
+        let mut problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "settings_refused", detail);
+        let refused = |detail| echo_contract::FieldError { field: "settings".to_owned(), code: "refused".to_owned(), detail };
+        problem.errors = problems.into_iter().map(refused).collect();
+        AdminError(problem)
+    })?;
+    Ok(Json(reloaded).into_response())
 }
 
 async fn drain(State(state): State<Arc<AdminState>>) -> Response {

@@ -36,15 +36,29 @@ fn check_services(config: &Config, folder: &Path, problems: &mut Vec<String>) {
     let mut paths: Vec<_> =
         files.flatten().map(|file| file.path()).filter(|path| path.extension().is_some_and(|end| end == "wasm")).collect();
     paths.sort_unstable();
+    let mut manifests = Vec::new();
     for path in paths {
         let artifact = std::fs::read(&path)
             .map_err(|error| error.to_string())
             .and_then(|bytes| Artifact::read(bytes).map_err(|error| error.to_string()));
         match artifact {
-            Ok(artifact) => problems.extend(unknown_settings(config, &artifact.manifest.service(), &artifact.manifest.config)),
+            Ok(artifact) => {
+                problems.extend(unknown_settings(config, &artifact.manifest.service(), &artifact.manifest.config));
+                manifests.push(artifact.manifest.clone());
+            }
             Err(error) => problems.push(format!("data.plugins: {}: {error}", path.display())),
         }
     }
+    let (routes, known) = (config.routes(), manifests.iter().collect::<Vec<_>>());
+    // A route that none of these has may be one of a service that was deployed.
+    let others = config.sql.url.text().is_some() || deployed(config).iter().any(|name| !manifests.iter().any(|known| known.name == *name));
+    problems.extend(if others { routes.impossible(&known) } else { routes.problems_with(&known) });
+}
+
+/// Services that the data folder keeps versions of.
+fn deployed(config: &Config) -> Vec<String> {
+    let folders = std::fs::read_dir(config.data.dir.join("plugins")).into_iter().flatten().flatten();
+    folders.filter_map(|folder| folder.file_name().into_string().ok()).collect()
 }
 
 /// Settings of the operator's that the service's manifest does not have, each with the nearest that it has.

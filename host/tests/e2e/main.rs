@@ -19,6 +19,7 @@ mod events;
 mod feeds;
 mod foreign;
 mod gate;
+mod gateway_routes;
 mod hostile;
 mod hosts;
 mod invites;

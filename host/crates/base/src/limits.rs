@@ -708,6 +708,14 @@ pub const OPERATOR_AUDIT_BYTES_MAX: usize = 500;
 /// Generations of a service whose traffic is shown, the live one included.
 pub const GENERATIONS_SHOWN: usize = 5;
 
+// --- The operator's settings of routes -------------------------------------------------------------------------------------------------
+/// How long the operator may have answers kept, in seconds: where the manifest has a cache, and where it has none. In a minute nothing that was deleted is
+/// readable any more.
+pub const ROUTE_CACHE_TTL_S_MAX: u64 = 24 * 60 * 60;
+pub const ROUTE_UNDECLARED_CACHE_TTL_S_MAX: u64 = 30;
+/// Overrides of routes and added prefixes, each.
+pub const ROUTE_SETTINGS_MAX: usize = 1_000;
+
 // --- The operator's command line ------------------------------------------------------------------------------------------------------
 /// Waiting for an answer of the operator API, in milliseconds; a deployment compiles and migrates meanwhile.
 pub const ADMIN_CLIENT_TIMEOUT_MS: u64 = 120_000;

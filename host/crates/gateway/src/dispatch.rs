@@ -10,6 +10,7 @@ use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::header::{CONTENT_TYPE, USER_AGENT, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
 use tokio_util::task::TaskTracker;
@@ -24,6 +25,7 @@ use super::request::{RequestInfo, Served};
 use super::response_cache::{self, RequestKey, ResponseCache, StoredResponse};
 use super::routes::{CompiledRoute, Found, Live, Values, percent_decode};
 use super::services::{Services, Snapshot as _};
+use super::shared_calls::SharedCalls;
 use super::{GatewayState, host_name, identity};
 use echo_base::deadline::{Elapsed, timeout_at};
 use echo_base::limits;
@@ -50,6 +52,7 @@ pub(super) struct Gateway<S> {
     rates: Arc<RateLimiter>,
     idempotency: Idempotency,
     responses: ResponseCache,
+    calls: SharedCalls<Result<StoredResponse, Problem>>,
     in_flight: Arc<InFlight>,
     background: TaskTracker,
     hasher: RandomState,
@@ -66,6 +69,7 @@ impl<S: Services> Gateway<S> {
             rates: state.rates.clone(),
             idempotency: Idempotency::new(state.idempotency_cache.clone(), state.settings.request_timeout),
             responses: ResponseCache::new(state.response_cache.clone()),
+            calls: SharedCalls::default(),
             in_flight: state.settings.in_flight.clone(),
             background: state.background.clone(),
             hasher: RandomState::new(),
@@ -217,7 +221,11 @@ impl<S: Services> ServiceRequest<S> {
             return on_its_own(&self.gateway.background.clone(), self.answer_once(key, fingerprint)).await;
         }
         if self.route.route.etag || self.route.route.cache.is_some() {
-            return self.answer_tagged().await;
+            return Arc::<Self>::from(self).answer_tagged().await;
+        }
+        if self.route.deduplicates {
+            let called = Arc::<Self>::from(self).called(None).await?;
+            return Ok(respond(StatusCode::from_u16(called.status).unwrap_or_default(), called.body, APPLICATION_JSON));
         }
         let done = self.run(None).await?;
         Ok(done.into_response())
@@ -257,7 +265,7 @@ impl<S: Services> ServiceRequest<S> {
     }
 
     /// GET with an ETag.
-    async fn answer_tagged(&self) -> Result<Response, Problem> {
+    async fn answer_tagged(self: Arc<Self>) -> Result<Response, Problem> {
         let kept = self.cached_or_called().await?;
         let etag = response_cache::etag_of(&kept.body);
         let mut response = if response_cache::matches(&self.request.headers, &etag) {
@@ -270,7 +278,7 @@ impl<S: Services> ServiceRequest<S> {
     }
 
     /// The cached response, where the manifest allows a cache; else the service's, which is then cached from the second request on.
-    async fn cached_or_called(&self) -> Result<StoredResponse, Problem> {
+    async fn cached_or_called(self: &Arc<Self>) -> Result<StoredResponse, Problem> {
         let responses = &self.gateway.responses;
         let place = self.route.route.cache.as_ref().and_then(|cache| {
             let request = RequestKey {
@@ -287,11 +295,45 @@ impl<S: Services> ServiceRequest<S> {
         {
             return Ok(kept);
         }
-        let kept = self.run(None).await?.into_stored();
-        if let Some((key, ttl)) = &place {
-            responses.put(key, &kept, *ttl).await;
+        self.called(place).await
+    }
+
+    /// The service's response, of a call that identical requests may share; cached where there is a place.
+    async fn called(self: &Arc<Self>, place: Option<(String, Duration)>) -> Result<StoredResponse, Problem> {
+        let this = self.clone();
+        let call = async move {
+            let kept = this.run(None).await?.into_stored();
+            if let Some((key, ttl)) = place {
+                this.gateway.responses.put(&key, &kept, ttl).await;
+            }
+            Ok(kept)
+        };
+        match self.shared_key() {
+            Some(key) => self.gateway.calls.join(key, || call.boxed()).await,
+            None => call.await,
         }
-        Ok(kept)
+    }
+
+    /// What the answer depends on. None where each request has a call of its own.
+    fn shared_key(&self) -> Option<String> {
+        if !self.route.deduplicates {
+            return None;
+        }
+        let is_public = self.route.route.cache.as_ref().is_some_and(|cache| cache.per == CacheScope::Public);
+        let caller = self.caller.as_ref().filter(|_| !is_public);
+        // Nobody knows whether two requests without a token are one person's.
+        if caller.is_none() && !is_public {
+            return None;
+        }
+        let request = RequestKey {
+            snapshot: self.snapshot.number(),
+            route: &self.route.key,
+            path: self.request.uri.path(),
+            query: self.request.uri.query(),
+            user: caller.map(|caller| caller.user_id),
+        };
+        let session = caller.map(|caller| format!("{}:{}:", caller.session_id.simple(), caller.device_id)).unwrap_or_default();
+        Some(session + &request.key())
     }
 
     /// The breaker, then the service.
@@ -315,7 +357,7 @@ impl<S: Services> ServiceRequest<S> {
             trace_parent: client_text(headers, &TRACEPARENT),
             idempotency_key,
             event_id: None,
-            deadline: self.since + gateway.live.settings.request_timeout,
+            deadline: self.since + route.timeout.unwrap_or(gateway.live.settings.request_timeout),
         });
         let result = gateway.live.services.call(&self.snapshot, &route.target, input, context).await;
         let outcome = outcome(&result);

@@ -47,7 +47,7 @@ pub fn route(service: &str, http: &str, access: &str, more: &str) -> RouteEntry 
     );
     let route = Manifest::parse(&text).unwrap().routes.remove(0);
     let target = CallTarget { service: ServiceName::parse(service).unwrap(), binding: 0 };
-    RouteEntry { target, path: route.full_path(""), route: Arc::new(route) }
+    RouteEntry::new(target, route.full_path(""), Arc::new(route))
 }
 
 pub struct FakeSnapshot {

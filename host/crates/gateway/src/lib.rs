@@ -60,6 +60,7 @@ mod response_cache;
 mod routes;
 pub mod server;
 pub mod services;
+mod shared_calls;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -108,7 +108,7 @@ pub struct RequestKey<'a> {
 }
 
 impl RequestKey<'_> {
-    fn key(&self) -> String {
+    pub fn key(&self) -> String {
         let Self { snapshot, route, path, query, user } = *self;
         let query = query.unwrap_or("");
         let mut key = String::with_capacity(96 + route.len() + path.len() + query.len());

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -34,6 +35,10 @@ pub struct CompiledRoute {
     /// Under which it is counted.
     pub rate_counter: u64,
     pub sharing: Sharing,
+    /// Of the call, where the operator gave it one.
+    pub timeout: Option<Duration>,
+    /// Identical requests of one session at one time are served by one call.
+    pub deduplicates: bool,
     pub breaker: Arc<Breaker>,
     /// The route's circuit in its service's breaker.
     pub breaker_index: usize,
@@ -127,8 +132,9 @@ impl RouteTable {
         let mut services: HashMap<ServiceName, ServiceRoutes> = HashMap::new();
         for name in entries.iter().map(|entry| &entry.target.service) {
             services.entry(name.clone()).or_insert_with(|| {
-                let of_service = entries.iter().filter(|entry| entry.target.service == *name);
-                let manifest_routes: Vec<_> = of_service.map(|entry| entry.route.clone()).collect();
+                let of_service = entries.iter().filter(|entry| entry.target.service == *name && !entry.is_alias);
+                // As declared: an override is no new version.
+                let manifest_routes: Vec<_> = of_service.map(|entry| entry.declared.clone()).collect();
                 let kept = before.and_then(|before| before.services.get(name)).filter(|kept| {
                     kept.manifest_routes.len() == manifest_routes.len()
                         && kept.manifest_routes.iter().zip(&manifest_routes).all(|(a, b)| Arc::ptr_eq(a, b))
@@ -139,11 +145,10 @@ impl RouteTable {
         }
 
         let mut by_path: HashMap<String, [Option<Arc<CompiledRoute>>; METHODS.len()]> = HashMap::new();
-        let mut breaker_indexes: HashMap<&ServiceName, usize> = HashMap::new();
         for entry in &entries {
-            let index = breaker_indexes.entry(&entry.target.service).or_default();
-            let breaker_index = *index;
-            *index += 1;
+            let declared = &services[&entry.target.service].manifest_routes;
+            // That of the route which an alias stands for.
+            let Some(breaker_index) = declared.iter().position(|route| Arc::ptr_eq(route, &entry.declared)) else { continue };
             let Some(method) = METHODS.iter().position(|method| *method == entry.route.method()) else { continue };
             let slot = &mut by_path.entry(positional(&entry.path)).or_default()[method];
             if slot.is_some() {
@@ -219,6 +224,8 @@ impl CompiledRoute {
             rate: Rule::new(&entry.route.rate(), settings.rate_scale),
             rate_counter: rate_counter(&entry.target.service, &entry.route.call),
             sharing: Sharing::of(&entry.route),
+            timeout: entry.timeout,
+            deduplicates: entry.deduplicates,
             breaker,
             breaker_index,
             duration: metrics::histogram!("echo_http_request_duration_seconds", &labels),
@@ -344,7 +351,7 @@ mod tests {
     fn a_swap_renews_the_breaker_of_the_swapped_service_alone() {
         let settings = GatewaySettings::default();
         let stays = route("stays", "GET /stays", "public", "");
-        let again = || RouteEntry { target: stays.target.clone(), path: stays.path.clone(), route: stays.route.clone() };
+        let again = || stays.clone();
         let before = FakeSnapshot::new(1, vec![again(), route("swapped", "GET /swapped", "public", "")]);
         let after = FakeSnapshot::new(2, vec![again(), route("swapped", "GET /swapped", "public", "")]);
         let old = RouteTable::compile(&before, &settings, None);

@@ -7,11 +7,12 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody};
 use axum::routing::get;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use futures_util::stream;
 use http::HeaderMap;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::fakes::{FakeCache, FakeSnapshot, TestGateway, reply, route};
 use super::{CheckState, GatewaySettings, Need, Problem};
@@ -882,4 +883,33 @@ async fn a_client_that_goes_away_ends_its_request() {
     begun.notified().await;
     client.abort();
     assert_eventually("the call is dropped", || dropped.load(Ordering::Relaxed)).await;
+}
+
+#[tokio::test]
+async fn identical_gets_of_one_person_at_one_time_are_one_call_where_the_route_says_so() {
+    let go = Arc::new(Semaphore::new(0));
+    let gate = go.clone();
+    let kept = "cache = { ttl = \"1m\", per = \"user\" }";
+    let routes = vec![route("test", "GET /kept", "user", kept), route("test", "GET /plain", "user", "")];
+    let gateway = TestGateway::new(routes, move |seen| {
+        let gate = gate.clone();
+        async move {
+            gate.acquire().await.expect("it stays open").forget();
+            reply(json!({ "device": seen.context.caller.as_ref().expect("a caller").device_id }))
+        }
+    });
+    let alice = join_all((0..20).map(|_| gateway.send("GET /kept?a=1", &["authorization: Bearer alice"], "")));
+    let bob = join_all((0..2).map(|_| gateway.send("GET /kept?a=1", &["authorization: Bearer bob"], "")));
+    let other = gateway.send("GET /kept?a=2", &["authorization: Bearer alice"], "");
+    let plain = join_all((0..3).map(|_| gateway.send("GET /plain", &["authorization: Bearer alice"], "")));
+    let opening = async {
+        assert_eventually("each has begun", || gateway.calls_count() >= 6).await;
+        go.add_permits(100);
+    };
+    let (alice, bob, other, plain, ()) = tokio::join!(alice, bob, other, plain, opening);
+    assert_eq!(gateway.calls_count(), 6, "one for alice, one for bob, one for another query, and three where the route does not say so");
+    for (status, _, body) in alice.iter().chain([&other]).chain(&plain) {
+        assert_eq!((*status, &body["device"]), (200, &json!("alice-phone")));
+    }
+    assert!(bob.iter().all(|(status, _, body)| (*status, &body["device"]) == (200, &json!("bob-phone"))));
 }

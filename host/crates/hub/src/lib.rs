@@ -117,7 +117,7 @@ impl Calls for Runtime {
         Some(FrameRate { rate: entry.rate, counter: entry.rate_counter })
     }
 
-    async fn call(&self, event: &str, payload: &[u8], context: CallContext) -> Option<Result<Reply, CallError>> {
+    async fn call(&self, event: &str, payload: &[u8], mut context: CallContext) -> Option<Result<Reply, CallError>> {
         let catalogue = self.pin();
         let entry = catalogue.socket(event)?;
         if let Some(role) = &entry.role
@@ -130,6 +130,9 @@ impl Calls for Runtime {
                 fields: Vec::new(),
                 retry_after: None,
             })));
+        }
+        if let Some(timeout) = entry.timeout {
+            context.deadline = context.deadline.min(Instant::now() + timeout);
         }
         Some(Runtime::call(self, &catalogue, &entry.target, Input::Json(payload), context.into()).await)
     }

@@ -14,6 +14,7 @@ use super::linking::{Role, role_of};
 use super::long_calls::Predictor;
 use super::manifest::{self, Access, PushFrame, Rate, Schedule, rate_counter};
 use super::pool::InstancePool;
+use super::route_settings::{Effective, RouteSettings, shape_of};
 use echo_base::names::ServiceName;
 use echo_contract::adapt::Adapter;
 use echo_contract::codec::{EventCodec, ParamBounds, ReplyCodec, RequestCodec};
@@ -97,11 +98,29 @@ pub struct CallTarget {
 }
 
 /// A route of a live service.
+#[derive(Clone)]
 pub struct RouteEntry {
     pub target: CallTarget,
     /// The whole path with `{variables}`, without a trailing slash.
     pub path: String,
+    /// As the manifest has it.
+    pub declared: Arc<manifest::Route>,
+    /// As it is served: with the operator's override.
     pub route: Arc<manifest::Route>,
+    /// Of the call, where the operator gave it one.
+    pub timeout: Option<Duration>,
+    /// Identical requests of one session at one time are served by one call.
+    pub deduplicates: bool,
+    /// Under a prefix that the operator added.
+    pub is_alias: bool,
+}
+
+impl RouteEntry {
+    /// Without an override.
+    pub fn new(target: CallTarget, path: String, route: Arc<manifest::Route>) -> Self {
+        let deduplicates = route.cache.is_some();
+        Self { target, path, declared: route.clone(), route, timeout: None, deduplicates, is_alias: false }
+    }
 }
 
 /// A type of frames that a live service takes.
@@ -110,8 +129,10 @@ pub struct SocketEntry {
     pub rate: Rate,
     /// See `manifest::rate_counter`.
     pub rate_counter: u64,
-    /// The role that a route to the same function wants: a frame wants it too.
+    /// The role that the routes to the same function want: a frame wants it too.
     pub role: Option<String>,
+    /// Of the call, where the operator gave one to a route to the same function.
+    pub timeout: Option<Duration>,
 }
 
 /// A snapshot of what is live. A root request pins one and every service it reaches is taken from it.
@@ -120,6 +141,9 @@ pub struct Catalogue {
     /// Rises with every swap.
     pub number: u64,
     generations: BTreeMap<ServiceName, Arc<Generation>>,
+    settings: Arc<RouteSettings>,
+    /// What of the settings does not fit these services, a sentence each.
+    settings_problems: Vec<String>,
     routes: Vec<RouteEntry>,
     sockets: HashMap<String, SocketEntry>,
     /// How one service's calls are made to fit another's types; only where they differ.
@@ -156,29 +180,45 @@ impl Catalogue {
         let service = generation.service.clone();
         let mut generations = self.generations.clone();
         generations.insert(service.clone(), generation);
-        let (catalogue, mut unfit) = Self::of(self.number + 1, generations)?;
+        let (catalogue, mut unfit) = Self::of(self.number + 1, generations, self.settings.clone())?;
         // Other pairs that do not fit each other are not reported.
         unfit.retain(|unfit| unfit.importer == service || unfit.exporter == service);
         Ok((catalogue, unfit))
     }
 
-    fn of(number: u64, generations: BTreeMap<ServiceName, Arc<Generation>>) -> Result<(Self, Vec<Unfit>), Vec<String>> {
+    /// The next catalogue: the same services, with other settings of their routes.
+    pub fn with_settings(&self, settings: Arc<RouteSettings>) -> Result<Self, Vec<String>> {
+        Self::of(self.number + 1, self.generations.clone(), settings).map(|(catalogue, _)| catalogue)
+    }
+
+    fn of(
+        number: u64,
+        generations: BTreeMap<ServiceName, Arc<Generation>>,
+        settings: Arc<RouteSettings>,
+    ) -> Result<(Self, Vec<Unfit>), Vec<String>> {
         let mut unfit = Vec::new();
         let mut reasons = Vec::new();
-        let mut catalogue = Self { number, ..Self::default() };
+        let manifests: Vec<_> = generations.values().map(|generation| &generation.artifact.manifest).collect();
+        let settings_problems = settings.problems_with(&manifests);
+        let mut catalogue = Self { number, settings, settings_problems, ..Self::default() };
         let mut taken: HashMap<(String, String), ServiceName> = HashMap::new();
         let mut pushed: HashMap<String, &ServiceName> = HashMap::new();
+        let settings = catalogue.settings.clone();
         for (service, generation) in &generations {
-            for (route, binding) in &generation.routes {
-                let path = route.full_path(&generation.artifact.manifest.prefix);
-                let shape = (route.method().to_owned(), shape_of(&path));
+            let manifest = &generation.artifact.manifest;
+            let decided = settings.decide(manifest);
+            let first = catalogue.routes.len();
+            for (declared, binding) in &generation.routes {
+                let path = declared.full_path(&manifest.prefix);
+                let shape = (declared.method().to_owned(), shape_of(&path));
                 if let Some(other) = taken.insert(shape, service.clone()) {
-                    reasons.push(format!("{} {path} is served by {other} and by {service}", route.method()));
+                    reasons.push(format!("{} {path} is served by {other} and by {service}", declared.method()));
                 }
                 let target = CallTarget { service: service.clone(), binding: *binding };
-                catalogue.routes.push(RouteEntry { target, path, route: route.clone() });
+                let Effective { route, timeout, deduplicates } = decided.route(declared);
+                let declared = declared.clone();
+                catalogue.routes.push(RouteEntry { target, path, declared, route, timeout, deduplicates, is_alias: false });
             }
-            let manifest = &generation.artifact.manifest;
             for event in manifest.frames.iter().filter_map(PushFrame::event) {
                 if let Some(other) = pushed.insert(event.clone(), service).filter(|other| *other != service) {
                     reasons.push(format!("frames of type {event} are pushed by {other} and by {service}"));
@@ -186,13 +226,15 @@ impl Catalogue {
             }
             for (socket, binding) in &generation.sockets {
                 let target = CallTarget { service: service.clone(), binding: *binding };
-                let rate = generation.artifact.manifest.rate_of(socket);
-                let routes = generation.routes.iter().filter(|(route, _)| route.call == socket.call);
-                let role = routes.into_iter().find_map(|(route, _)| match &route.access {
+                let rate = decided.rate(&socket.call).unwrap_or_else(|| manifest.rate_of(socket));
+                let same: Vec<_> = catalogue.routes[first..].iter().filter(|entry| entry.route.call == socket.call).collect();
+                // A frame is no way around what its routes want of a caller.
+                let role = same.iter().find_map(|entry| match &entry.route.access {
                     Access::Role(role) => Some(role.clone()),
                     Access::Public | Access::User => None,
                 });
-                let entry = SocketEntry { target, rate, rate_counter: rate_counter(service, &socket.call), role };
+                let timeout = same.iter().filter_map(|entry| entry.timeout).min();
+                let entry = SocketEntry { target, rate, rate_counter: rate_counter(service, &socket.call), role, timeout };
                 if let Some(other) = catalogue.sockets.insert(socket.event.clone(), entry) {
                     reasons.push(format!("frames of type {} are served by {} and by {service}", socket.event, other.target.service));
                 }
@@ -202,8 +244,28 @@ impl Catalogue {
         if !reasons.is_empty() {
             return Err(reasons);
         }
+        catalogue.add_prefixes(&generations, taken);
         catalogue.generations = generations;
         Ok((catalogue, unfit))
+    }
+
+    /// After all routes of the manifests, which go first where two have one path.
+    fn add_prefixes(&mut self, generations: &BTreeMap<ServiceName, Arc<Generation>>, mut taken: HashMap<(String, String), ServiceName>) {
+        for added in &self.settings.clone().prefixes {
+            let Some((service, generation)) = generations.get_key_value(added.service.as_str()) else { continue };
+            let own: Vec<_> = self.routes.iter().filter(|entry| entry.target.service == *service && !entry.is_alias).cloned().collect();
+            for entry in own {
+                let Some((path, route, problem)) = added.alias(&entry.path, &entry.route, &generation.artifact.manifest.prefix) else {
+                    continue;
+                };
+                self.settings_problems.extend(problem);
+                if taken.insert((route.method().to_owned(), shape_of(&path)), service.clone()).is_some() {
+                    self.settings_problems.push(added.taken(route.method(), &path));
+                    continue;
+                }
+                self.routes.push(RouteEntry { path, route, is_alias: true, ..entry });
+            }
+        }
     }
 
     /// Checks one importer against the exporters that are live, and keeps the adapters that are needed.
@@ -247,6 +309,11 @@ impl Catalogue {
 
     pub fn routes(&self) -> &[RouteEntry] {
         &self.routes
+    }
+
+    /// What of the operator's settings of routes does not fit the live services, a sentence each. The manifests' values hold there.
+    pub fn settings_problems(&self) -> &[String] {
+        &self.settings_problems
     }
 
     /// What is bound to a frame's type.
@@ -324,9 +391,4 @@ impl Catalogue {
         }
         openapi::document("Echo", env!("CARGO_PKG_VERSION"), &operations)
     }
-}
-
-/// Two paths collide when they differ only in the names of their variables.
-fn shape_of(path: &str) -> String {
-    path.split('/').map(|part| if part.starts_with('{') { "{}" } else { part }).collect::<Vec<_>>().join("/")
 }

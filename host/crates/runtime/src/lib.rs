@@ -39,6 +39,7 @@ pub mod permissions;
 mod pool;
 mod probation;
 mod rollout;
+pub mod route_settings;
 mod schedules;
 mod stdout;
 mod subscriber;
@@ -54,6 +55,7 @@ use gate::Gates;
 use long_calls::{LongCalls, Origin};
 use permissions::Permissions;
 use rollout::RolloutState;
+use route_settings::RouteSettings;
 use versions::ServiceVersions;
 use views::RecentGenerations;
 
@@ -148,6 +150,8 @@ pub struct RuntimeSettings {
     /// How long the migrations of a deployment may keep a live service from writing.
     pub migration_timeout: Duration,
     pub dev_mode: bool,
+    /// What the operator changes of the services' routes. What does not fit them is left out and said when they are there: see `route_problems`.
+    pub routes: RouteSettings,
 }
 
 impl Runtime {
@@ -166,7 +170,9 @@ impl Runtime {
             permissions: settings.permissions,
             capabilities,
             queue,
-            catalogue: ArcSwap::default(),
+            catalogue: ArcSwap::from_pointee(
+                Catalogue::default().with_settings(settings.routes.into()).expect("no services, so none that have one path"),
+            ),
             versions,
             gates: Gates::default(),
             rollouts: RolloutState::default(),
@@ -185,6 +191,28 @@ impl Runtime {
     /// The newest snapshot; hold it for the whole root request.
     pub fn pin(&self) -> Arc<Catalogue> {
         self.catalogue.load_full()
+    }
+
+    /// The next snapshot: the same services with other settings of their routes. Returns its number.
+    /// Errors: all that does not fit the live services, a sentence each; then nothing is changed.
+    pub async fn set_routes(&self, routes: RouteSettings) -> Result<u64, Vec<String>> {
+        let _publishing = self.publishing.lock().await;
+        let next = self.pin().with_settings(routes.into())?;
+        if !next.settings_problems().is_empty() {
+            return Err(next.settings_problems().to_vec());
+        }
+        let number = next.number;
+        self.catalogue.store(Arc::new(next));
+        Ok(number)
+    }
+
+    /// Stores the pointer, and says which of the operator's settings of routes no longer fit. They are kept: a later version may have the route again.
+    fn publish_catalogue(&self, next: Catalogue) {
+        let before = self.catalogue.swap(Arc::new(next));
+        let now = self.pin();
+        for problem in now.settings_problems().iter().filter(|problem| !before.settings_problems().contains(problem)) {
+            tracing::warn!(problem, "a setting of a route fits the services no longer; it is kept, and has no effect");
+        }
     }
 
     /// Calls a function in the pinned snapshot. `context.deadline` and the service's own `wall` bound it.

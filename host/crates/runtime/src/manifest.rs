@@ -200,7 +200,7 @@ pub enum RateStrategy {
     TokenBucket,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResponseCache {
     /// How long an answer is kept, e.g. `1h`.
@@ -431,7 +431,7 @@ impl Rate {
         Self { per, strategy: RateStrategy::TokenBucket, limit, window: Duration::from_secs(60) }
     }
 
-    fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         if self.limit == 0 || self.window.is_zero() {
             return Err("rate needs a limit and a window above 0".to_owned());
         }
@@ -442,6 +442,16 @@ impl Rate {
 impl Route {
     pub fn rate(&self) -> Rate {
         self.rate.expect("checked by parse")
+    }
+
+    /// For the operator's override; see `route_settings`.
+    pub(super) fn set_rate(&mut self, rate: Rate) {
+        self.rate = Some(rate);
+    }
+
+    /// `METHOD /whole/path/{variable}`.
+    pub fn name(&self, prefix: &str) -> String {
+        format!("{} {}", self.method(), self.full_path(prefix))
     }
 
     pub fn method(&self) -> &str {

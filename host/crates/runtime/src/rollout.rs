@@ -199,7 +199,7 @@ impl Runtime {
         let _ = generation.live_since.set(Instant::now());
         generation.on_probation.store(self.versions.of(service).is_new() && old.is_some(), Ordering::Relaxed);
         tracing::info!(%service, version = generation.version, generation = number, replaced = old.as_ref().map(|old| &*old.version), "live, as decided");
-        self.catalogue.store(Arc::new(catalogue));
+        self.publish_catalogue(catalogue);
         self.generations.note(generation);
         self.backfills.replaced(old.as_ref());
         Ok(Some(old))

@@ -314,6 +314,7 @@ mod tests {
             cursor_key: [0; 32],
             migration_timeout: Duration::from_secs(1),
             dev_mode: false,
+            routes: Default::default(),
         };
         let engine = Engine::start(&folder.join("code")).expect("starts");
         Runtime::new(engine, Arc::new(Backends(Arc::new(capabilities))), queue, settings).await.expect("opens")

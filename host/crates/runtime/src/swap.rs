@@ -488,7 +488,7 @@ impl Runtime {
         }
         tracing::info!(%service, version, generation = number, replaced, forced, action, reason, "live");
         // Publish before draining: a caller must always find a generation.
-        self.catalogue.store(Arc::new(catalogue));
+        self.publish_catalogue(catalogue);
         self.generations.note(generation);
         self.backfills.replaced(old.as_ref());
         self.switched().notify_one();

@@ -110,6 +110,7 @@ impl Host {
             cursor_key: [0; 32],
             migration_timeout: Duration::from_secs(10),
             dev_mode: false,
+            routes: Default::default(),
         };
         let engine = Engine::start(&path.join("code")).expect("starts");
         let runtime = Runtime::new(engine, backends, queue, settings).await.expect("opens");

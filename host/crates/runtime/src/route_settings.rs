@@ -1,0 +1,334 @@
+//! What the operator changes of the services' routes, and the prefixes that the operator adds: `[[gateway.routes]]` and `[[gateway.prefixes]]` of the
+//! settings, held against the manifests. Knows neither files nor an HTTP server.
+//!
+//! An override never gives more than the service was made for: it makes access no looser, and it lets no answer be kept for others than the person who
+//! asked. Where a version of a service leaves no room for an override, the manifest's value holds and the log says so.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::manifest::{Access, CacheScope, METHODS, Manifest, Rate, ResponseCache, Route, duration};
+use echo_base::limits;
+
+/// All of it. Each entry knows where it was written (`origin`, such as `echo.toml, line 12`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RouteSettings {
+    pub overrides: Vec<RouteOverride>,
+    pub prefixes: Vec<AddedPrefix>,
+}
+
+/// Changes one route of a service, and what else calls its function where that is counted together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteOverride {
+    #[serde(skip)]
+    pub origin: String,
+    /// `METHOD /whole/path/{variable}`; the variables' names do not matter.
+    #[serde(rename = "match")]
+    pub route: String,
+    #[serde(default)]
+    pub access: Option<Access>,
+    /// Of all routes and frames that call the same function.
+    #[serde(default)]
+    pub rate: Option<Rate>,
+    /// Of the call, from the request's arrival on.
+    #[serde(default)]
+    pub timeout: Option<Span>,
+    /// `ttl = "0s"` takes the manifest's away.
+    #[serde(default)]
+    pub cache: Option<ResponseCache>,
+    /// Identical GETs of one session at one time are served by one call. Without it: where there is a cache.
+    #[serde(default)]
+    pub deduplicate: Option<bool>,
+}
+
+/// A prefix under which a service's routes are found too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddedPrefix {
+    #[serde(skip)]
+    pub origin: String,
+    /// `/first/second`, without a slash at its end.
+    pub prefix: String,
+    /// The service whose own prefix this one stands for.
+    pub service: String,
+    /// Stricter than the routes' own.
+    #[serde(default)]
+    pub access: Option<Access>,
+}
+
+/// A duration in an option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Span(#[serde(with = "duration")] pub Duration);
+
+/// A route as it is served.
+pub(super) struct Effective {
+    pub route: Arc<Route>,
+    pub timeout: Option<Duration>,
+    pub deduplicates: bool,
+}
+
+impl RouteSettings {
+    /// What is wrong whatever the services are. `request_timeout`: the longest that any request may take.
+    pub fn problems(&self, request_timeout: Duration) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut seen = HashSet::new();
+        for own in &self.overrides {
+            let mut wrong = |reason: String| problems.push(own.problem(&reason));
+            match own.key() {
+                Err(reason) => wrong(reason),
+                Ok(key) => {
+                    if !seen.insert(key) {
+                        wrong("another entry changes this route already".to_owned());
+                    }
+                }
+            }
+            if own.access.is_none() && own.rate.is_none() && own.timeout.is_none() && own.cache.is_none() && own.deduplicate.is_none() {
+                wrong("it changes nothing: give access, rate, timeout, cache or deduplicate".to_owned());
+            }
+            if let Some(Err(reason)) = own.rate.map(|rate| rate.check()) {
+                wrong(reason);
+            }
+            if own.timeout.is_some_and(|Span(timeout)| timeout.is_zero() || timeout > request_timeout) {
+                wrong(format!("timeout must be above 0 and at most server.request_timeout, {} ms", request_timeout.as_millis()));
+            }
+        }
+        let mut seen = HashSet::new();
+        for own in &self.prefixes {
+            if let Err(reason) = own.check() {
+                problems.push(own.problem(&reason));
+            }
+            if !seen.insert(&own.prefix) {
+                problems.push(own.problem("another entry adds this prefix already"));
+            }
+        }
+        problems
+    }
+
+    /// What does not fit these services: routes and services that are not there, each with the nearest, and what would be looser than is possible.
+    pub fn problems_with(&self, manifests: &[&Manifest]) -> Vec<String> {
+        let mut problems = self.unmatched(manifests);
+        problems.extend(self.impossible(manifests));
+        problems
+    }
+
+    /// What would be looser than is possible for these services. There may be others.
+    pub fn impossible(&self, manifests: &[&Manifest]) -> Vec<String> {
+        manifests.iter().flat_map(|manifest| self.decide(manifest).problems).collect()
+    }
+
+    fn unmatched(&self, manifests: &[&Manifest]) -> Vec<String> {
+        let routes = manifests.iter().flat_map(|manifest| manifest.routes.iter().map(move |route| route.name(&manifest.prefix)));
+        let routes: Vec<(RouteKey, String)> = routes.filter_map(|name| Some((key_of(&name).ok()?, name))).collect();
+        let known: HashSet<&RouteKey> = routes.iter().map(|(key, _)| key).collect();
+        let mut problems = Vec::new();
+        for own in &self.overrides {
+            if own.key().is_ok_and(|key| !known.contains(&key)) {
+                let nearest = nearest(routes.iter().map(|(_, name)| name.as_str()), &own.route);
+                problems.push(own.problem(&format!("no service has this route{nearest}")));
+            }
+        }
+        for own in &self.prefixes {
+            if !manifests.iter().any(|manifest| manifest.name == own.service) {
+                let nearest = nearest(manifests.iter().map(|manifest| manifest.name.as_str()), &own.service);
+                problems.push(own.problem(&format!("there is no service {}{nearest}", own.service)));
+            }
+        }
+        problems
+    }
+
+    /// What of it holds for one version of a service.
+    pub(super) fn decide<'a>(&'a self, manifest: &'a Manifest) -> Decided<'a> {
+        let mut decided = Decided { manifest, overrides: HashMap::new(), rates: BTreeMap::new(), problems: Vec::new() };
+        if self.overrides.is_empty() {
+            return decided;
+        }
+        let by_key: HashMap<RouteKey, &RouteOverride> = self.overrides.iter().filter_map(|own| Some((own.key().ok()?, own))).collect();
+        for route in &manifest.routes {
+            let Some(own) = key_of(&route.name(&manifest.prefix)).ok().and_then(|key| by_key.get(&key).copied()) else { continue };
+            decided.problems.extend(own.impossible(route, manifest).iter().map(|reason| own.problem(reason)));
+            decided.overrides.insert(&route.http, own);
+            let Some(rate) = own.rate else { continue };
+            if decided.rates.insert(&route.call, rate).is_some_and(|other| other != rate) {
+                let reason = format!("the routes that call {} are counted together: give them the same rate", route.call);
+                decided.problems.push(own.problem(&reason));
+            }
+        }
+        decided
+    }
+}
+
+/// The overrides of one service's routes.
+pub(super) struct Decided<'a> {
+    manifest: &'a Manifest,
+    /// By the route as its manifest writes it.
+    overrides: HashMap<&'a str, &'a RouteOverride>,
+    /// By function.
+    rates: BTreeMap<&'a str, Rate>,
+    pub problems: Vec<String>,
+}
+
+impl Decided<'_> {
+    pub fn route(&self, declared: &Arc<Route>) -> Effective {
+        let (own, rate) = (self.overrides.get(declared.http.as_str()), self.rates.get(declared.call.as_str()));
+        if own.is_none() && rate.is_none() {
+            return Effective { route: declared.clone(), timeout: None, deduplicates: declared.cache.is_some() };
+        }
+        let mut route = (**declared).clone();
+        if let Some(rate) = rate {
+            route.set_rate(*rate);
+        }
+        let deduplicates = route.cache.is_some();
+        let Some(own) = own else { return Effective { route: Arc::new(route), timeout: None, deduplicates } };
+        if let Some(access) = own.access.as_ref().filter(|access| !is_looser(&declared.access, access)) {
+            route.access = access.clone();
+        }
+        if let Some(cache) = own.cache.as_ref().filter(|cache| cache_problem(cache, declared).is_none()) {
+            route.cache = (!cache.ttl.is_zero()).then(|| cache.clone());
+        }
+        let timeout = own.timeout.map(|Span(timeout)| timeout.min(self.manifest.limits.wall));
+        let deduplicates = own.deduplicate.unwrap_or(route.cache.is_some()) && may_be_shared(&route);
+        Effective { route: Arc::new(route), timeout, deduplicates }
+    }
+
+    /// What a frame that calls this function counts against.
+    pub fn rate(&self, function: &str) -> Option<Rate> {
+        self.rates.get(function).copied()
+    }
+}
+
+impl RouteOverride {
+    fn key(&self) -> Result<RouteKey, String> {
+        key_of(&self.route)
+    }
+
+    fn problem(&self, reason: &str) -> String {
+        format!("{}: gateway.routes {:?}: {reason}", self.origin, self.route)
+    }
+
+    /// What it wants and this version of the service has no room for.
+    fn impossible(&self, route: &Route, manifest: &Manifest) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if let Some(access) = self.access.as_ref().filter(|access| is_looser(&route.access, access)) {
+            reasons.push(format!("access {access} is looser than the service allows: its manifest says {}", route.access));
+        }
+        if let Some(Span(timeout)) = self.timeout.filter(|Span(timeout)| *timeout > manifest.limits.wall) {
+            let (wanted, wall) = (timeout.as_millis(), manifest.limits.wall.as_millis());
+            reasons.push(format!("a timeout of {wanted} ms is longer than the service's calls may take: its limits.wall is {wall} ms"));
+        }
+        reasons.extend(self.cache.as_ref().and_then(|cache| cache_problem(cache, route)));
+        if self.deduplicate == Some(true) && !may_be_shared(route) {
+            reasons.push("deduplicate is for GET of JSON".to_owned());
+        }
+        reasons
+    }
+}
+
+impl AddedPrefix {
+    fn check(&self) -> Result<(), String> {
+        let parts = self.prefix.strip_prefix('/').map(|parts| parts.split('/').collect::<Vec<_>>()).unwrap_or_default();
+        let is_part = |part: &&str| {
+            !matches!(*part, "" | "." | "..") && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+        };
+        if parts.is_empty() || !parts.iter().all(is_part) {
+            return Err("a prefix is a path such as /v2/people: letters, digits, - . _ ~, without a slash at its end".to_owned());
+        }
+        Ok(())
+    }
+
+    fn problem(&self, reason: &str) -> String {
+        format!("{}: gateway.prefixes {:?}: {reason}", self.origin, self.prefix)
+    }
+
+    /// A service's route as it is found under this prefix: its path, and the route with the access of both. None for a route outside the service's prefix.
+    /// The problem, if any, is that the access would be looser.
+    pub(super) fn alias(&self, path: &str, route: &Arc<Route>, service_prefix: &str) -> Option<(String, Arc<Route>, Option<String>)> {
+        let below = path.strip_prefix(service_prefix).filter(|below| below.is_empty() || below.starts_with('/'))?;
+        let path = format!("{}{below}", self.prefix);
+        Some(match &self.access {
+            None => (path, route.clone(), None),
+            Some(access) if is_looser(&route.access, access) => {
+                let reason = format!("access {access} is looser than {} allows, which is {}", route.http, route.access);
+                (path, route.clone(), Some(self.problem(&reason)))
+            }
+            Some(access) => {
+                let mut stricter = (**route).clone();
+                stricter.access = access.clone();
+                (path, Arc::new(stricter), None)
+            }
+        })
+    }
+
+    pub(super) fn taken(&self, method: &str, path: &str) -> String {
+        self.problem(&format!("{method} {path} is there already"))
+    }
+}
+
+/// A function that is made for known callers gets no others; which role a caller has may be another one.
+fn is_looser(declared: &Access, wanted: &Access) -> bool {
+    match (declared, wanted) {
+        (Access::Public, _) | (Access::User, Access::User | Access::Role(_)) | (Access::Role(_), Access::Role(_)) => false,
+        (Access::User, Access::Public) | (Access::Role(_), Access::Public | Access::User) => true,
+    }
+}
+
+fn may_be_shared(route: &Route) -> bool {
+    route.method() == "GET" && route.stream.is_none()
+}
+
+fn cache_problem(cache: &ResponseCache, route: &Route) -> Option<String> {
+    if cache.ttl.is_zero() {
+        return None;
+    }
+    if !may_be_shared(route) {
+        return Some("a cache is for GET of JSON".to_owned());
+    }
+    if route.has_secret_answer() {
+        return Some("its answer is a secret, which is kept in no cache".to_owned());
+    }
+    let declared = route.cache.as_ref();
+    if cache.per == CacheScope::Public && declared.is_none_or(|declared| declared.per != CacheScope::Public) {
+        return Some("cache.per = \"public\" would give one person's answer to another: write \"user\"".to_owned());
+    }
+    let ttl_max =
+        Duration::from_secs(if declared.is_some() { limits::ROUTE_CACHE_TTL_S_MAX } else { limits::ROUTE_UNDECLARED_CACHE_TTL_S_MAX });
+    (cache.ttl > ttl_max).then(|| match declared {
+        Some(_) => format!("cache.ttl is at most {}s", ttl_max.as_secs()),
+        None => format!(
+            "cache.ttl is at most {}s where the manifest has no cache: what was deleted must not be readable for longer",
+            ttl_max.as_secs()
+        ),
+    })
+}
+
+/// A method and a path with its variables' names taken away.
+type RouteKey = (String, String);
+
+fn key_of(route: &str) -> Result<RouteKey, String> {
+    let wanted = || format!("write match as \"METHOD /path\", the method one of {}", METHODS.join(", "));
+    let (method, path) = route.split_once(' ').ok_or_else(wanted)?;
+    if !METHODS.contains(&method) || !path.starts_with('/') {
+        return Err(wanted());
+    }
+    let trimmed = path.trim_end_matches('/');
+    Ok((method.to_owned(), shape_of(if trimmed.is_empty() { "/" } else { trimmed })))
+}
+
+/// Two paths collide when they differ only in the names of their variables.
+pub(super) fn shape_of(path: &str) -> String {
+    path.split('/').map(|part| if part.starts_with('{') { "{}" } else { part }).collect::<Vec<_>>().join("/")
+}
+
+/// `; did you mean …?`, where one of the names is near.
+fn nearest<'a>(known: impl Iterator<Item = &'a str>, wanted: &str) -> String {
+    let likeness = |known: &str| strsim::normalized_damerau_levenshtein(known, wanted);
+    let best = known.map(|known| (likeness(known), known)).max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness > 0.5);
+    best.map(|(_, known)| format!("; did you mean {known}?")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;
