@@ -54,6 +54,7 @@ use echo_runtime::{Runtime, RuntimeSettings};
 mod backends;
 pub mod backup;
 pub mod check;
+pub mod doctor;
 mod hosts;
 pub mod migrate;
 pub mod migrations;

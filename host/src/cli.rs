@@ -1,11 +1,19 @@
-//! The command line: its commands and options, parsed. Does nothing itself.
+//! The command line: its commands and options, parsed; completions for shells and man pages, which are made of them. Does nothing else.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+use self::examples::{
+    BACKUP_EXAMPLES, COMPLETIONS_EXAMPLES, DEPLOY_EXAMPLES, DEV_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, MAN_EXAMPLES, MIGRATE_EXAMPLES,
+    PACK_EXAMPLES, PLUGIN_EXAMPLES, READY_EXAMPLES, RELOAD_EXAMPLES, RESTORE_EXAMPLES, SERVE_EXAMPLES, TOKEN_EXAMPLES, TOKEN_NEW_EXAMPLES,
+};
 use crate::config::{Mode, Overrides};
+
+mod examples;
+#[cfg(test)]
+mod tests;
 
 /// Echo: a messaging platform whose services are WebAssembly components, swapped while traffic flows.
 #[derive(Debug, Parser)]
@@ -24,8 +32,10 @@ pub enum Command {
     #[command(after_help = DEV_EXAMPLES)]
     Dev(Dev),
     /// Ask a host on this machine whether it is ready; the exit status says so too
+    #[command(after_help = READY_EXAMPLES)]
     Ready(Ready),
     /// Copy all that a running host keeps, as it is at one moment, into a folder that is new or empty
+    #[command(after_help = BACKUP_EXAMPLES)]
     Backup {
         /// On the host's machine
         #[arg(value_name = "DIR")]
@@ -34,10 +44,23 @@ pub enum Command {
         admin: Admin,
     },
     /// Check a backup and put it back as the data folder, on which no host runs. Devices load their state again
+    #[command(after_help = RESTORE_EXAMPLES)]
     Restore(Restore),
     /// Move a host's data from SQLite files to PostgreSQL; show and apply services' migrations without serving
     #[command(after_help = MIGRATE_EXAMPLES, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
     Migrate(Migrate),
+    /// Look for what would keep a host from running well here (ports, files, engines, clock, disk, permissions), and say what to do. Changes nothing
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(Doctor),
+    /// Print what makes a shell complete the commands and options of echod
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions { shell: clap_complete::Shell },
+    /// Write the manual's pages, one for each command, into a folder
+    #[command(after_help = MAN_EXAMPLES)]
+    Man {
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
     /// Make, list and end operators' tokens, and see what was done with them
     #[command(after_help = TOKEN_EXAMPLES)]
     Token {
@@ -45,6 +68,7 @@ pub enum Command {
         command: Token,
     },
     /// Have a running host read its settings again and take over those of routes (SIGHUP does the same in `serve`). Settings that are wrong change nothing
+    #[command(after_help = RELOAD_EXAMPLES)]
     Reload {
         #[command(flatten)]
         admin: Admin,
@@ -129,10 +153,38 @@ impl Command {
             | Command::Restore(_)
             | Command::Reload { .. }
             | Command::Migrate(_)
+            | Command::Doctor(_)
+            | Command::Completions { .. }
+            | Command::Man { .. }
             | Command::Token { .. }
             | Command::Plugin { .. } => None,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    #[command(flatten)]
+    pub host: Host,
+    /// With the defaults of `echod dev`
+    #[arg(long)]
+    pub dev: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Writes a page for each command. Errors: the folder cannot be made or written to.
+pub fn write_man_pages(folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    clap_mangen::generate_to(<Cli as clap::CommandFactory>::command(), folder)
+}
+
+/// The script that makes this shell complete the command line.
+pub fn completions(shell: clap_complete::Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut <Cli as clap::CommandFactory>::command(), "echod", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 #[derive(Debug, Args)]
@@ -166,15 +218,24 @@ pub struct Migrate {
 #[derive(Debug, Subcommand)]
 pub enum MigrateCommand {
     /// Which migrations of each service are applied, and which are outstanding. Changes nothing
-    Status(Host),
+    Status(Migrations),
     /// Apply those that are outstanding, without serving; running hosts on PostgreSQL go on meanwhile
-    Up(Host),
+    Up(Migrations),
     /// After a move: serve from the SQLite files again, as they were then
     Back {
         /// The data folder whose data was moved
         #[arg(long, value_name = "DIR", default_value = "./data")]
         data: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct Migrations {
+    #[command(flatten)]
+    pub host: Host,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 impl Migrate {
@@ -225,6 +286,7 @@ pub struct Ready {
 #[derive(Debug, Subcommand)]
 pub enum Token {
     /// Make a token and print it, once: only its hash is kept
+    #[command(after_help = TOKEN_NEW_EXAMPLES)]
     New {
         /// Who or what will use it, such as ci or ann@example.org
         name: String,
@@ -262,11 +324,15 @@ pub enum Plugin {
     /// Write a folder with a whole small service in it: contract, manifest, tables, code. Builds as it is
     New(New),
     /// Make one self-describing file: the component with its manifest, its contracts and its migrations
+    #[command(after_help = PACK_EXAMPLES)]
     Pack(Pack),
     /// Say what is in a packed file: routes, sockets, events, imports, limits, migrations
     Inspect {
         /// A packed file
         file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Print the JSON schema of plugin.toml, for editors
     Schema {
@@ -275,6 +341,7 @@ pub enum Plugin {
         markdown: bool,
     },
     /// Send a packed file to a running host and make it the live version. Traffic goes on meanwhile; a version that cannot work is refused
+    #[command(after_help = DEPLOY_EXAMPLES)]
     Deploy {
         /// A packed file
         file: PathBuf,
@@ -370,179 +437,7 @@ pub struct Admin {
     /// The data folder of the host on this machine
     #[arg(long, value_name = "DIR", default_value = "./data")]
     pub data: PathBuf,
-}
-
-const EXAMPLES: &str = "\
-Examples:
-  echod dev                                          run everything on this machine; addresses are printed
-  echod serve --config /etc/echo/echo.toml           run in production
-  echod plugin deploy target/plugins/message.wasm    replace a service while people talk
-  echod reload                                       take over what was changed of [[gateway.routes]] in echo.toml
-  echod backup /backups/monday                       copy what a running host keeps
-  echod restore /backups/monday --data /var/lib/echo put it back, with the host ended
-  echod migrate --from sqlite:/var/lib/echo --to postgres://echo@db.example/echo
-
-echo.toml explains every setting.";
-
-const SERVE_EXAMPLES: &str = "\
-Settings come from echo.toml, then from variables named ECHO_SECTION__KEY, then from the flags here.
-
-Examples:
-  echod serve --config /etc/echo/echo.toml --check   are the settings good?
-  ECHO_LOG__LEVEL=debug echod serve --data /var/lib/echo
-  echod serve --listen 127.0.0.1:0                   any free port; see run/addresses.json in the data folder";
-
-const DEV_EXAMPLES: &str = "\
-Examples:
-  echod dev                                          http://127.0.0.1:8080, data in ./data
-  echod dev --data /tmp/echo --listen 127.0.0.1:0    a second one beside it
-  curl http://127.0.0.1:8080/dev/outbox              the codes and messages that would have been sent";
-
-const MIGRATE_EXAMPLES: &str = "\
-A move copies the running host, ends it, brings over what was written meanwhile, compares both sides row by row, and puts the files aside. Until
-then the database refuses hosts, and afterwards the files do; cut off at any point, it begins anew when it is run again.
-
-Examples:
-  echod migrate --from sqlite:/var/lib/echo --to postgres://echo@db.example/echo --config /etc/echo/new.toml
-  echod migrate --from sqlite:./data --to env:DATABASE_URL
-  echod migrate back --data /var/lib/echo            to the files as they were when the data was moved
-  echod migrate status --config /etc/echo/echo.toml --plugins /opt/echo/plugins
-  echod migrate up --config /etc/echo/echo.toml --plugins /opt/echo/plugins";
-
-const TOKEN_EXAMPLES: &str = "\
-Examples:
-  echod token new ci --scope deploy --days 365       for a pipeline that deploys
-  echod token new scraper --scope metrics            for Prometheus
-  ECHO_ADMIN_TOKEN=echo_op_… echod plugin list --admin http://10.0.0.7:9090
-  echod token list
-  echod token end ci
-  echod token audit                                  who did what";
-
-const PLUGIN_EXAMPLES: &str = "\
-A host on this machine is found by its data folder (--data, ./data); any other one by --admin and --token, or by ECHO_ADMIN_URL and
-ECHO_ADMIN_TOKEN.
-
-Examples:
-  echod plugin new polls --sdk ../echo/plugins/sdk   a service of one's own, to begin with
-  echod plugin pack plugins/message -o message.wasm  one file with everything in it
-  echod plugin inspect message.wasm                  what it offers and what it wants
-  echod plugin deploy message.wasm --dry-run         would it be accepted?
-  echod plugin deploy message.wasm                   make it live
-  echod plugin deploy message.wasm --allow 'route-removed:GET /api/v1/messages/drafts'
-  echod plugin history message
-  echod plugin rollback message                      back to the last good version; again: to the one before that";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    fn parsed(line: &str) -> Command {
-        Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}")).command
-    }
-
-    #[test]
-    fn a_password_is_not_given_on_the_command_line() {
-        for good in [
-            "postgres://echo@db.example/echo",
-            "postgres:///echo?host=/run",
-            "env:DATABASE_URL",
-            "file:/run/url",
-            "postgres://db:5432/echo",
-        ] {
-            assert_eq!(database_address(good).as_deref(), Ok(good));
-        }
-        assert!(database_address("mysql://x/y").is_err());
-        assert!(database_address("postgres://echo:secret@db.example/echo").unwrap_err().contains("env:NAME"));
-    }
-
-    #[test]
-    fn the_definitions_hold_together() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn the_commands_of_the_interface_are_understood() {
-        let Command::Serve(serve) =
-            parsed("echod serve --config echo.toml --data d --listen 127.0.0.1:0 --admin-listen 127.0.0.1:1 --plugins p --check")
-        else {
-            panic!("no serve")
-        };
-        assert!(serve.check);
-        let overrides = serve.host.overrides();
-        assert_eq!((overrides.data, overrides.plugins), (Some("d".into()), Some("p".into())));
-        assert_eq!((overrides.listen.unwrap().port(), overrides.admin_listen.unwrap().port()), (0, 1));
-        assert_eq!(serve.host.config_file(), Some("echo.toml".into()));
-        assert_eq!(parsed("echod dev").host().map(|(mode, _)| mode), Some(Mode::Dev));
-        let Command::Dev(dev) = parsed("echod dev --expose-dev --listen 0.0.0.0:1") else { panic!("no dev") };
-        assert!(dev.overrides().expose_dev && dev.overrides().listen.is_some());
-
-        let Command::Plugin { command: Plugin::Deploy { file, dry_run, allow, grant, admin } } = parsed(
-            "echod plugin deploy a.wasm --dry-run --allow a --allow b --grant echo:sql,echo:log --admin http://h:1 --token t --data d",
-        ) else {
-            panic!("no deploy")
-        };
-        assert_eq!((allow, grant), (vec!["a".into(), "b".into()], vec!["echo:sql".to_owned(), "echo:log".to_owned()]));
-        assert_eq!((file, dry_run, admin.admin.as_deref(), admin.token.as_deref()), ("a.wasm".into(), true, Some("http://h:1"), Some("t")));
-        let Command::Plugin { command: Plugin::Pack(pack) } = parsed("echod plugin pack plugins/auth --component c.wasm -o a.wasm") else {
-            panic!("no pack")
-        };
-        assert_eq!((pack.component("auth"), pack.output), ("c.wasm".into(), "a.wasm".into()));
-        let Command::Plugin { command: Plugin::Pack(pack) } = parsed("echod plugin pack plugins/auth/ -o a.wasm") else {
-            panic!("no pack")
-        };
-        assert!(pack.component("auth").ends_with("plugin/auth.wasm"));
-        let Command::Plugin { command: Plugin::New(new) } = parsed("echod plugin new polls --sdk s") else { panic!("no new") };
-        assert_eq!((new.folder(), new.sdk), ("polls".into(), "s".into()));
-        let Command::Ready(ready) = parsed("echod ready --data d --wait 60") else { panic!("no ready") };
-        assert_eq!((ready.url, ready.data, ready.wait), (None, "d".into(), 60));
-        for line in [
-            "echod ready",
-            "echod reload",
-            "echod plugin list",
-            "echod plugin inspect a.wasm",
-            "echod plugin history auth",
-            "echod plugin rollback auth",
-        ] {
-            assert!(parsed(line).host().is_none());
-        }
-    }
-
-    #[test]
-    fn a_move_names_a_folder_and_a_database() {
-        let Command::Migrate(migrate) = parsed("echod migrate --from sqlite:/var/lib/echo --to postgres://echo@db/echo --config c.toml")
-        else {
-            panic!("no migrate")
-        };
-        let overrides = migrate.overrides();
-        assert_eq!(overrides.data, Some("/var/lib/echo".into()));
-        assert_eq!((overrides.sql_url.as_deref(), migrate.config_file()), (Some("postgres://echo@db/echo"), Some("c.toml".into())));
-        for (line, expect) in
-            [("echod migrate status --plugins p", "Status"), ("echod migrate up", "Up"), ("echod migrate back --data d", "Back")]
-        {
-            let Command::Migrate(Migrate { command: Some(command), .. }) = parsed(line) else { panic!("{line}") };
-            assert!(format!("{command:?}").starts_with(expect), "{line}");
-        }
-    }
-
-    #[test]
-    fn nonsense_is_refused() {
-        for line in [
-            "echod migrate",
-            "echod migrate --to postgres://echo@db/echo",
-            "echod migrate --from /var/lib/echo",
-            "echod migrate --from postgres://echo@db/echo",
-            "echod migrate back --from sqlite:d",
-            "echod",
-            "echod serve --listen here",
-            "echod dev --check",
-            "echod serve --expose-dev",
-            "echod ready --wait long",
-            "echod plugin",
-            "echod plugin pack plugins/auth",
-            "echod fly",
-        ] {
-            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
-        }
-    }
+    /// Print the host's answer as JSON
+    #[arg(long)]
+    pub json: bool,
 }

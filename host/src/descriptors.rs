@@ -20,6 +20,11 @@ pub fn raise() -> Option<u64> {
     }
 }
 
+/// How many files the process may have open once it has raised its limit; none for no limit.
+pub fn hard_limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).maximum
+}
+
 /// How many of the wanted connections fit beside the files that the host itself has open.
 pub fn connections_within(limit: Option<u64>, wanted: usize) -> usize {
     let Some(limit) = limit else { return wanted };

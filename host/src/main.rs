@@ -1,22 +1,25 @@
 //! `echod`: reads the command line and the settings, starts the logs, and hands over to `app` or to the operator's client.
 
 use std::alloc::GlobalAlloc;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anstyle::AnsiColor;
 use anyhow::Context;
 use clap::Parser;
-use echo_base::names::ServiceName;
+use echo_base::names::{BadServiceName, ServiceName};
 use echo_runtime::artifact::{Artifact, pack_directory};
+use echo_runtime::inspect;
 use echo_runtime::manifest::Manifest;
 use echo_runtime::manifest_reference;
-use echod::admin::client::{self, AdminClient, read_packed};
+use echod::admin::client::{self, AdminClient, ClientError, read_packed};
+use echod::app::doctor::{self, Finding, Verdict};
 use echod::app::{SettingsSource, backup, check, migrate, migrations};
-use echod::cli::{Admin, Cli, Command, Host, Migrate, MigrateCommand, Plugin, Token};
-use echod::config::{Config, Mode, Overrides};
+use echod::cli::{self, Admin, Cli, Command, Doctor, Host, Migrate, MigrateCommand, Plugin, Token};
+use echod::config::{Config, ConfigError, Mode, Overrides};
 use echod::{app, new_plugin, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -34,9 +37,17 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("echod: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(exit_status(&error))
         }
     }
+}
+
+/// As `echod --help` lists them.
+fn exit_status(error: &anyhow::Error) -> u8 {
+    if error.is::<ConfigError>() || error.is::<BadServiceName>() {
+        return 2;
+    }
+    error.downcast_ref::<ClientError>().map_or(1, ClientError::exit_status)
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
@@ -64,6 +75,16 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Migrate(migrate) => run_migrate(migrate),
+        Command::Doctor(doctor) => run_doctor(&doctor),
+        Command::Completions { shell } => {
+            say(cli::completions(shell));
+            Ok(())
+        }
+        Command::Man { folder } => {
+            cli::write_man_pages(&folder).with_context(|| format!("{}", folder.display()))?;
+            say(format_args!("the pages are written; `man -l {}` shows the first", folder.join("echod.1").display()));
+            Ok(())
+        }
         Command::Token { command } => run_token(command),
         Command::Reload { admin } => ask(&admin, async |client| Ok(client.reload().await?)),
         Command::Plugin { command } => run_plugin(command),
@@ -127,16 +148,51 @@ async fn end_on_signal(shutdown: CancellationToken) {
 fn run_migrate(command: Migrate) -> anyhow::Result<()> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let said = match &command.command {
-        Some(MigrateCommand::Status(host)) => wait_for(migrations::status(&load(Mode::Serve, host, host.overrides())?))??,
-        Some(MigrateCommand::Up(host)) => wait_for(migrations::up(&load(Mode::Serve, host, host.overrides())?))??,
+        Some(MigrateCommand::Status(on)) => {
+            let status = wait_for(migrations::status(&load(Mode::Serve, &on.host, on.host.overrides())?))??;
+            if on.json { format!("{status:#}") } else { migrations::status_table(&status) }
+        }
+        Some(MigrateCommand::Up(on)) => {
+            let applied = wait_for(migrations::up(&load(Mode::Serve, &on.host, on.host.overrides())?))??;
+            if on.json { format!("{applied:#}") } else { migrations::applied_lines(&applied) }
+        }
         Some(MigrateCommand::Back { data }) => wait_for(migrate::back(data))??,
         None => {
             let config = Config::load(Mode::Serve, command.config_file().as_deref(), command.overrides())?;
             return wait_for(migrate::migrate(&config, say))?;
         }
     };
-    say(format_args!("{said}"));
+    say(said);
     Ok(())
+}
+
+fn run_doctor(doctor: &Doctor) -> anyhow::Result<()> {
+    let mode = if doctor.dev { Mode::Dev } else { Mode::Serve };
+    let findings = match Config::load(mode, doctor.host.config_file().as_deref(), doctor.host.overrides()) {
+        Ok(config) => wait_for(doctor::examine(&config))?,
+        // With settings that say nothing there is nothing to look at.
+        Err(error) => doctor::of_settings(error),
+    };
+    if doctor.json {
+        say(format_args!("{:#}", serde_json::json!({ "items": findings })));
+    } else {
+        findings.iter().for_each(show);
+    }
+    let failures = findings.iter().filter(|finding| finding.verdict == Verdict::Failure).count();
+    anyhow::ensure!(failures == 0, "{failures} of {} would keep a host from running well", findings.len());
+    Ok(())
+}
+
+fn show(finding: &Finding) {
+    let (style, word) = match finding.verdict {
+        Verdict::Good => (AnsiColor::Green.on_default(), "good"),
+        Verdict::Warning => (AnsiColor::Yellow.on_default(), "warning"),
+        Verdict::Failure => (AnsiColor::Red.on_default(), "FAILURE"),
+    };
+    say(format_args!("{style}{word:8}{style:#} {}: {}", finding.what, finding.says));
+    if !finding.advice.is_empty() {
+        say(format_args!("         {}", finding.advice));
+    }
 }
 
 fn run_token(command: Token) -> anyhow::Result<()> {
@@ -144,8 +200,7 @@ fn run_token(command: Token) -> anyhow::Result<()> {
         Token::New { name, scope, days, admin } => {
             let client = find(&admin)?;
             let made = wait_for(client.new_token(&name, &scope, days))??;
-            // So that `$(echod token new …)` is the token.
-            say(made.token);
+            say(made.shown);
             eprintln!("{}", made.hint);
             Ok(())
         }
@@ -187,18 +242,25 @@ fn run_plugin(command: Plugin) -> anyhow::Result<()> {
             Ok(())
         }
         Plugin::Schema { markdown } => {
-            let text = if markdown { manifest_reference::page() } else { format!("{:#}\n", manifest_reference::schema()) };
-            print!("{text}");
+            let text = if markdown { manifest_reference::page() } else { format!("{:#}", manifest_reference::schema()) };
+            say(text.trim_end());
             Ok(())
         }
-        Plugin::Inspect { file } => {
-            let artifact = Artifact::read(read_packed(&file)?)?;
-            print!("{}", echo_runtime::inspect::describe(&artifact)?);
+        Plugin::Inspect { file, json } => {
+            let described = inspect::describe(&Artifact::read(read_packed(&file)?)?)?;
+            if json {
+                say(format_args!("{described:#}"))
+            } else {
+                say(inspect::text(&described).trim_end())
+            }
             Ok(())
         }
         Plugin::Deploy { file, dry_run, allow, grant, admin } => {
             let file = read_packed(&file)?;
             let service = Artifact::read(file.clone())?.manifest.service();
+            if std::io::stderr().is_terminal() {
+                eprintln!("the host checks {service}, compiles it and tries its migrations; that may take some seconds");
+            }
             ask(&admin, async |client| Ok(client.deploy(&service, file, dry_run, &allow, &grant).await?))
         }
         Plugin::List { admin } => ask(&admin, async |client| Ok(client.list().await?)),
@@ -239,19 +301,19 @@ fn migrations_of(plugin: &Path) -> anyhow::Result<PathBuf> {
     Ok(contracts.with_file_name("migrations").join(name))
 }
 
-/// To standard output. A reader that has seen enough (`| head`) ends no command half way.
+/// To standard output, with colours where that is a terminal. A reader that has seen enough (`| head`) ends no command half way.
 fn say(text: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let _ = writeln!(anstream::stdout(), "{text}");
 }
 
 fn ask(admin: &Admin, request: impl AsyncFnOnce(AdminClient) -> anyhow::Result<String>) -> anyhow::Result<()> {
     let client = find(admin)?;
-    say(format_args!("{}", wait_for(request(client))??));
+    say(wait_for(request(client))??);
     Ok(())
 }
 
 fn find(admin: &Admin) -> anyhow::Result<AdminClient> {
-    Ok(AdminClient::find(admin.admin.as_deref(), admin.token.as_deref(), &admin.data)?)
+    Ok(AdminClient::find(admin.admin.as_deref(), admin.token.as_deref(), &admin.data)?.with_json(admin.json))
 }
 
 fn wait_for<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {

@@ -58,7 +58,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("percent_encoding", &["gateway/routes.rs", "gateway/dispatch/stream/"]),
     ("memchr", &["capabilities/sql/sqlite/", "gateway/framing.rs"]),
     ("libc", &["priority.rs"]),
-    ("rustix", &["runtime/", "capabilities/sql/sqlite/", "main.rs", "descriptors.rs"]),
+    ("rustix", &["runtime/", "capabilities/sql/sqlite/", "main.rs", "descriptors.rs", "app/doctor.rs"]),
     ("tokio_rustls", &["gateway/connection.rs", "gateway/tls.rs"]),
     ("jsonwebtoken", &["capabilities/tokens/"]),
     ("ed25519_dalek", &["capabilities/tokens/"]),

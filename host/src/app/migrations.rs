@@ -5,10 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use serde_json::{Value as Json, json};
 
 use super::migrate::file_of;
 use super::moved;
 use super::stores::pool_settings;
+use crate::admin::client::{Column, table};
 use crate::config::Config;
 use echo_base::limits;
 use echo_base::names::ServiceName;
@@ -21,10 +23,12 @@ use echo_capabilities::versions::VersionStore;
 use echo_capabilities::versions::files::FileVersions;
 use echo_runtime::artifact::Artifact;
 
-/// Each service's migrations on the engine of the settings, and whether they are applied. Changes nothing.
-pub async fn status(config: &Config) -> anyhow::Result<String> {
+const STATUS_COLUMNS: [Column; 4] = [("SERVICE", "/service"), ("ENGINE", "/engine"), ("MIGRATION", "/migration"), ("STATE", "/state")];
+
+/// Each service's migrations on the engine of the settings, and whether they are applied, as `items`. Changes nothing.
+pub async fn status(config: &Config) -> anyhow::Result<Json> {
     let (engine, migrations) = known_migrations(config).await?;
-    let mut lines = vec![format!("{:<16} {:<9} {:<40} STATE", "SERVICE", "ENGINE", "MIGRATION")];
+    let mut items = Vec::new();
     for (service, known) in migrations {
         let applied: BTreeSet<String> = match config.postgres() {
             Some(url) => import::applied(&url, &service).await.context("sql.url")?.into_iter().collect(),
@@ -34,10 +38,23 @@ pub async fn status(config: &Config) -> anyhow::Result<String> {
             known.iter().filter(|one| !one.is_backfill()).map(|one| one.name.clone()).chain(applied.iter().cloned()).collect();
         for name in names {
             let state = if applied.contains(&name) { "applied" } else { "outstanding" };
-            lines.push(format!("{:<16} {engine:<9} {name:<40} {state}", service.as_str()));
+            items.push(json!({ "service": service.as_str(), "engine": engine, "migration": name, "state": state }));
         }
     }
-    Ok(lines.join("\n"))
+    Ok(json!({ "items": items }))
+}
+
+/// For people.
+pub fn status_table(status: &Json) -> String {
+    table(&STATUS_COLUMNS, status).unwrap_or_else(|| "no service has migrations".to_owned())
+}
+
+/// For people: what `up` answered.
+pub fn applied_lines(applied: &Json) -> String {
+    let items = applied["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
+    let lines = items.iter().map(|item| format!("{}: {} is applied\n", text(&item["service"]), text(&item["migration"])));
+    format!("{}{} migrations were outstanding", lines.collect::<String>(), items.len())
 }
 
 fn applied_in_file(data: &Path, service: &ServiceName) -> anyhow::Result<BTreeSet<String>> {
@@ -64,10 +81,10 @@ fn applied_in_file(data: &Path, service: &ServiceName) -> anyhow::Result<BTreeSe
         .collect())
 }
 
-/// Applies those that are outstanding, without serving. Running hosts go on: migrations only add.
-pub async fn up(config: &Config) -> anyhow::Result<String> {
+/// Applies those that are outstanding, without serving; they are the `items`. Running hosts go on: migrations only add.
+pub async fn up(config: &Config) -> anyhow::Result<Json> {
     let (_, migrations) = known_migrations(config).await?;
-    let (mut lines, mut count) = (Vec::new(), 0);
+    let mut items = Vec::new();
     let backend: Box<dyn SqlBackend> = match config.postgres() {
         Some(url) => Box::new(PostgresBackend::connect(&url, "echod migrate", pool_settings(config)).await.context("sql.url")?),
         None => {
@@ -81,12 +98,10 @@ pub async fn up(config: &Config) -> anyhow::Result<String> {
         let applied = database.apply_migrations(&known, Duration::from_millis(limits::SQL_MIGRATION_TIMEOUT_MS)).await;
         let applied = applied.with_context(|| format!("{service}"))?;
         database.confirm_migrations(&applied).await?;
-        count += applied.len();
-        lines.extend(applied.into_iter().map(|name| format!("{service}: {name} is applied")));
+        items.extend(applied.into_iter().map(|name| json!({ "service": service.as_str(), "migration": name })));
     }
     backend.close().await;
-    lines.push(format!("{count} migrations were outstanding"));
-    Ok(lines.join("\n"))
+    Ok(json!({ "items": items }))
 }
 
 /// Of the packed files that hosts are started with, and of the live versions of all other services; with the engine's name.

@@ -719,6 +719,18 @@ pub const ROUTE_SETTINGS_MAX: usize = 1_000;
 // --- The operator's command line ------------------------------------------------------------------------------------------------------
 /// Waiting for an answer of the operator API, in milliseconds; a deployment compiles and migrates meanwhile.
 pub const ADMIN_CLIENT_TIMEOUT_MS: u64 = 120_000;
+/// Waiting for one engine's answer to `echod doctor`, in milliseconds.
+pub const DOCTOR_ANSWER_MS: u64 = 5_000;
+/// The same of a bucket, which is asked several times.
+pub const DOCTOR_BUCKET_MS: u64 = BUCKET_TIMEOUT_MS + BUCKET_RETRY_MS;
+/// How many files of the data folder are looked at.
+pub const DOCTOR_FILES_MAX: usize = 10_000;
+/// Below it a disk counts as full, in bytes.
+pub const DOCTOR_DISK_BYTES_MIN: u64 = 100 * 1024 * 1024;
+/// How far this machine's clock may be from the database's, in milliseconds.
+pub const DOCTOR_CLOCK_MS_MAX: u64 = 1_000;
+/// 2025-01-01, in seconds since 1970: no clock that is set shows an earlier time.
+pub const DOCTOR_CLOCK_S_MIN: u64 = 1_735_689_600;
 /// Waiting for one answer to `echod ready`, in milliseconds, and the pause before it asks again.
 pub const READY_ANSWER_MS: u64 = 5_000;
 pub const READY_PAUSE_MS: u64 = 100;

@@ -1,9 +1,10 @@
 //! Lists of the operator API as tables of text. Knows which members of a list are shown, and no more of the API.
 
+use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
 /// A column's heading and the member it shows (a JSON pointer, RFC 6901).
-pub(super) type Column = (&'static str, &'static str);
+pub type Column = (&'static str, &'static str);
 
 pub(super) const LIST_COLUMNS: [Column; 13] = [
     ("SERVICE", "/name"),
@@ -46,7 +47,7 @@ pub(super) const HISTORY_COLUMNS: [Column; 9] = [
 ];
 
 /// The list's items, one line each, with the columns that any of them has; none for an empty list.
-pub(super) fn table(columns: &[Column], list: &Value) -> Option<String> {
+pub fn table(columns: &[Column], list: &Value) -> Option<String> {
     let items = list["items"].as_array().or(list.as_array())?;
     if items.is_empty() {
         return None;
@@ -57,11 +58,23 @@ pub(super) fn table(columns: &[Column], list: &Value) -> Option<String> {
     let rows: Vec<Vec<String>> = std::iter::once(heading).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let widths: Vec<usize> = (0..columns.len()).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+    let line = |(number, row): (usize, &Vec<String>)| {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| painted(number == 0, cell, *width)).collect();
         cells.join("  ").trim_end().to_owned()
     };
-    Some(rows.iter().map(line).collect::<Vec<_>>().join("\n"))
+    Some(rows.iter().enumerate().map(line).collect::<Vec<_>>().join("\n"))
+}
+
+/// Headings, and states that are good or bad, in colours. Whoever prints it leaves them out where it is no terminal.
+fn painted(is_heading: bool, cell: &str, width: usize) -> String {
+    let style = match cell {
+        _ if is_heading => Style::new().bold(),
+        "live" => AnsiColor::Green.on_default(),
+        "failing" | "open" | "off" => AnsiColor::Red.on_default(),
+        _ => return format!("{cell:width$}"),
+    };
+    let padding = " ".repeat(width.saturating_sub(cell.chars().count()));
+    format!("{style}{cell}{style:#}{padding}")
 }
 
 fn member_of<'a>(item: &'a Value, pointer: &str) -> &'a Value {

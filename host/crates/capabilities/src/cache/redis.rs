@@ -11,12 +11,44 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Cache, CacheError};
-use crate::redis_connection;
+use crate::{certificates, redis_connection};
 use echo_base::limits;
 
 /// Beyond it a time to live is no end: Redis counts milliseconds since 1970 in 63 bits.
 const TTL_MS_MAX: u128 = 1 << 60;
 const BYTES: u8 = b'b';
+
+/// What a Redis server says of itself, for an operator who sets a host up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    pub version: String,
+    pub major: u32,
+    /// Bytes; 0 for no bound.
+    pub memory_max: u64,
+    /// What it does when they are full.
+    pub policy: String,
+}
+
+/// Errors: it does not answer within `DOCTOR_ANSWER_MS`, in words for the operator.
+pub async fn inspect(url: &str) -> Result<Inspection, String> {
+    let (_, mut connection) = redis_connection::open(url).map_err(|error| error.to_string())?;
+    let info = cmd("INFO");
+    let answer = tokio::time::timeout(Duration::from_millis(limits::DOCTOR_ANSWER_MS), info.query_async::<String>(&mut connection));
+    let answer = answer.await.map_err(|_| format!("no answer within {} ms", limits::DOCTOR_ANSWER_MS))?;
+    let text = answer.map_err(|error| certificates::refusal(&error).unwrap_or_else(|| error.to_string()))?;
+    Ok(read_info(&text))
+}
+
+fn read_info(text: &str) -> Inspection {
+    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim().to_owned();
+    let version = value("redis_version");
+    Inspection {
+        major: version.split('.').next().and_then(|major| major.parse().ok()).unwrap_or(0),
+        version,
+        memory_max: value("maxmemory").parse().unwrap_or(0),
+        policy: value("maxmemory_policy"),
+    }
+}
 
 pub struct RedisCache {
     connection: ConnectionManager,
@@ -269,6 +301,14 @@ mod tests {
 
     use super::*;
     use crate::cache::suite;
+
+    #[test]
+    fn what_a_server_says_of_itself_is_read() {
+        let text = "# Server\r\nredis_version:7.2.4\r\nmaxmemory:1048576\r\nmaxmemory_human:1.00M\r\nmaxmemory_policy:noeviction\r\n";
+        let expect = Inspection { version: "7.2.4".to_owned(), major: 7, memory_max: 1_048_576, policy: "noeviction".to_owned() };
+        assert_eq!(read_info(text), expect);
+        assert_eq!(read_info("").major, 0);
+    }
 
     fn opened() -> RedisCache {
         let url = echo_engines::redis::of_this_process().unwrap_or_else(|error| panic!("{error}"));

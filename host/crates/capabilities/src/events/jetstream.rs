@@ -22,6 +22,7 @@ use self::assignment::Assignment;
 use self::progress::{Progress, position_key, progress_key};
 use self::records::{Records, Subscription};
 use self::source::{Published, Source, waves};
+pub use self::streams::{Inspection, inspect};
 use self::streams::{Life, Outgoing, Streams, Woken, away};
 use super::backlog::publisher_of;
 use super::delivery::{hash_of, partition_of};

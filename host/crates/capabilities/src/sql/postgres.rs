@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
 use self::admission::{Admission, Outcome};
+pub use self::inspection::{Inspection, inspect};
 pub use self::pool::PoolSettings;
 use self::pool::{Budget, Pool, Pooled, Share, Visit};
 use self::statement_check::{CheckedStatement, StatementCache};
@@ -35,6 +36,7 @@ mod errors;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod import;
+mod inspection;
 mod migrate;
 pub(crate) mod outbox;
 pub(crate) mod pool;

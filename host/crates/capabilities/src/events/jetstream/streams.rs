@@ -92,6 +92,37 @@ pub fn away(error: impl std::fmt::Display) -> QueueError {
     QueueError::Unavailable(error.to_string())
 }
 
+/// What a NATS server says of itself, for an operator who sets a host up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    pub version: String,
+    /// It keeps what it has acknowledged.
+    pub is_new_enough: bool,
+    pub has_jetstream: bool,
+    /// One of several: an event can be kept on more than one.
+    pub is_clustered: bool,
+}
+
+/// Errors: none of them can be reached within `DOCTOR_ANSWER_MS`, in words for the operator.
+pub async fn inspect(urls: &str) -> Result<Inspection, String> {
+    let addresses: Vec<&str> = urls.split(',').map(str::trim).collect();
+    let wait = Duration::from_millis(limits::DOCTOR_ANSWER_MS);
+    let failed = |error: async_nats::ConnectError| certificates::refusal(&error).unwrap_or_else(|| error.to_string());
+    let work = async {
+        let options = ConnectOptions::new().name("echo-doctor").connection_timeout(wait).request_timeout(Some(wait / 2));
+        let client = options.connect(addresses).await.map_err(failed)?;
+        let (major, minor, patch) = SERVER_MIN;
+        let server = client.server_info();
+        Ok(Inspection {
+            is_new_enough: client.is_server_compatible(major, minor, patch),
+            is_clustered: server.cluster.is_some() || !server.connect_urls.is_empty(),
+            version: server.version,
+            has_jetstream: jetstream::new(client).query_account().await.is_ok(),
+        })
+    };
+    tokio::time::timeout(wait, work).await.unwrap_or_else(|_| Err(format!("no answer within {} ms", limits::DOCTOR_ANSWER_MS)))
+}
+
 impl Streams {
     /// Connects in the background where nobody answers now, and again whenever the connection is lost. Errors: addresses that cannot be read; a server that is
     /// too old.
