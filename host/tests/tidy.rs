@@ -43,9 +43,9 @@ const FOR_TESTS: &str = "fixture";
 const LIBRARIES: &[(&str, &[&str])] = &[
     // `contract` knows a component's types and values and nothing that runs; `host.rs` is where a capability meets its guests.
     ("wasmtime", &["runtime/", "contract/", "capabilities/guest.rs", "*/host.rs"]),
-    ("axum", &["gateway/", "hub/", "admin/", "edge/problem.rs", "app.rs"]),
+    ("axum", &["gateway/", "hub/", "admin/", "edge/problem.rs", "edge/error_pages.rs", "app.rs"]),
     // `config` reads an origin with it.
-    ("http", &["gateway/", "hub/", "admin/", "edge/problem.rs", "app.rs", "config.rs"]),
+    ("http", &["gateway/", "hub/", "admin/", "edge/problem.rs", "edge/error_pages.rs", "app.rs", "config.rs"]),
     ("object_store", &["capabilities/blob/object_store.rs", "capabilities/blob/bucket.rs", "capabilities/blob/bucket/"]),
     ("hyper_rustls", &["capabilities/blob/bucket/http_client.rs"]),
     ("rusqlite", &["capabilities/sql/sqlite/"]),
@@ -95,7 +95,7 @@ const WORDS: &[(&str, &[&str], &str)] = &[
         &["config.rs", "app.rs", "watch.rs"],
         "settings are read by config.rs alone; the others ask for the folder and the cargo they run in",
     ),
-    ("StatusCode::", &["edge/problem.rs", "gateway/", "hub/", "admin/"], "a status code is the edges' word"),
+    ("StatusCode::", &["edge/problem.rs", "edge/error_pages.rs", "gateway/", "hub/", "admin/"], "a status code is the edges' word"),
     ("wasmtime::Store", &["runtime/"], "only the runtime runs guests"),
     ("wasmtime::Engine", &["runtime/", "contract/"], "only the runtime runs guests; the contract reads types with an engine"),
     ("thread::sleep", &["runtime/engine.rs", "telemetry/lines.rs"], "only a thread of its own may sleep: the epoch's and the log's"),

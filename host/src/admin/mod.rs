@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
@@ -22,7 +22,8 @@ use echo_base::names::ServiceName;
 use echo_capabilities::events::{Queue, QueueError};
 use echo_capabilities::nodes::{Node, NodeReport, NodeState, Nodes, NodesError};
 use echo_capabilities::operators::{OperatorsError, Scope};
-use echo_edge::problem::{self, Problem};
+use echo_edge::error_pages;
+use echo_edge::problem::{self, ERROR_PAGES, Problem};
 use echo_runtime::Runtime;
 use echo_runtime::permissions::Grant;
 use echo_runtime::swap::{Decisions, ServiceView, SwapError};
@@ -118,6 +119,10 @@ pub fn router(state: AdminState) -> Router {
     });
     guarded
         .route("/ready", get(ready))
+        // Where the `type` of this side's failures leads to; it says nothing of the host.
+        .route(ERROR_PAGES, get(error_page))
+        .route(&format!("{ERROR_PAGES}/{{code}}"), get(error_page))
+        .route(error_pages::STYLE, get(error_page))
         .merge(console::routes())
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "not_found", "The operator API has no such path.") })
         .layer(middleware::from_fn_with_state(state.clone(), access::own_site_only))
@@ -133,6 +138,10 @@ async fn finish(request: Request, next: Next) -> Response {
     // A browser keeps nothing of it: tokens, users' ids, contents of events.
     response.headers_mut().entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+async fn error_page(uri: Uri) -> Response {
+    error_pages::answer(uri.path())
 }
 
 /// Needs no token, as on the public listener.

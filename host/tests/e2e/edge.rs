@@ -14,7 +14,7 @@ use crate::app::{ALL, PATIENCE, TestApp, until, unused_phone};
 
 const LOOKUP: &str = "/api/v1/location/lookup?phone=%2B14155552671";
 
-/// The API page's routes of services, as far as they are built.
+/// The API page's routes of services, as far as they are built; and those of the host that answer everybody.
 const ROUTES: &str = "
     POST /api/v1/auth/register
     POST /api/v1/auth/verify-otp
@@ -120,7 +120,11 @@ const ROUTES: &str = "
     POST /api/v1/notifications/read
     GET /api/v1/notifications/trace/{message_id}
     GET /dev/outbox
+    GET /docs/errors
+    GET /docs/errors/{code}
 ";
+/// Those that the host answers by itself: they are no service's contract.
+const OF_THE_HOST: [&str; 3] = ["GET /dev/outbox", "GET /docs/errors", "GET /docs/errors/{code}"];
 /// Those that want the role `admin`.
 const OF_ADMINS: [&str; 3] = ["GET /api/v1/analytics/summary", "GET /api/v1/analytics/timeseries", "GET /api/v1/analytics/top"];
 /// Those that want no token.
@@ -188,6 +192,43 @@ async fn the_host_says_how_it_is() {
 }
 
 #[tokio::test]
+async fn every_error_code_has_a_page_and_the_type_of_a_refusal_leads_there() {
+    let app = TestApp::shared().await;
+    let list = app.get("/docs/errors").send().await;
+    assert_eq!((list.status, list.header("content-type")), (StatusCode::OK, "text/html; charset=utf-8"));
+    let list = list.body.as_str().expect("text").to_owned();
+    let table = include_str!("../../docs/ERRORS.md").lines().filter(|line| line.starts_with('|'));
+    let codes: BTreeSet<&str> = table.flat_map(|row| row.split('|').nth(2).unwrap_or_default().split('`').skip(1).step_by(2)).collect();
+    assert!(codes.len() > 150, "{codes:?}");
+    for code in &codes {
+        let page = app.get(&format!("/docs/errors/{code}")).send().await;
+        let policy = page.header("content-security-policy").to_owned();
+        assert!(policy.starts_with("default-src 'none'; style-src 'self'; base-uri 'none'"), "{policy}");
+        let text = page.expect(StatusCode::OK);
+        assert!(text.as_str().is_some_and(|text| text.contains(&format!("<h1><code>{code}</code></h1>"))), "{code}: {text}");
+        assert!(list.contains(&format!("\"/docs/errors/{code}\"")), "{code} is not in the list");
+    }
+    let unknown = app.get("/docs/errors/no_such_code").send().await;
+    assert_eq!((unknown.status, unknown.header("content-type")), (StatusCode::NOT_FOUND, "text/html; charset=utf-8"));
+    assert!(unknown.body.as_str().is_some_and(|text| text.contains("/docs/errors/phone_taken")), "{}", unknown.body);
+
+    // As a client follows it, on the listener that answered.
+    let refused = [
+        (app.get("/api/v1/users/me").send().await, &app.url),
+        (app.post("/api/v1/auth/register", json!({ "phone": "1", "password": "correct horse 7" })).send().await, &app.url),
+        (app.admin(Method::POST, "/admin/v1/plugins/nothing/rollback").send().await, &app.admin_url),
+    ];
+    for (reply, base) in refused {
+        let (problem, code) = (reply.body.clone(), reply["code"].as_str().expect("a code").to_owned());
+        let url = reqwest::Url::parse(base).and_then(|base| base.join(problem["type"].as_str().expect("a type"))).expect("a reference");
+        assert_eq!(url.path(), format!("/docs/errors/{code}"), "{problem}");
+        let page = app.client.get(url).send().await.expect("answers");
+        assert_eq!(page.status(), StatusCode::OK, "{problem}");
+        assert!(page.text().await.expect("text").contains(&format!("<h1><code>{code}</code></h1>")), "{problem}");
+    }
+}
+
+#[tokio::test]
 async fn the_openapi_document_is_whole_and_has_every_route_of_the_page() {
     let app = TestApp::shared().await;
     let answer = app.get("/openapi.json").send().await;
@@ -225,8 +266,7 @@ async fn the_openapi_document_is_whole_and_has_every_route_of_the_page() {
         let pointer = reference.strip_prefix('#').unwrap_or_else(|| panic!("{reference} leads out of the document"));
         assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
     });
-    // What is there for development alone is nobody's contract.
-    let routes: BTreeSet<&str> = routes().filter(|route| *route != "GET /dev/outbox").collect();
+    let routes: BTreeSet<&str> = routes().filter(|route| !OF_THE_HOST.contains(route)).collect();
     assert_eq!(found.keys().map(String::as_str).collect::<BTreeSet<_>>(), routes);
     for (name, security) in &found {
         let expect = match name.as_str() {
@@ -264,7 +304,9 @@ async fn every_route_is_served_and_only_the_public_ones_to_anybody() {
             .replace("{emoji}", "x")
             .replace("{code}", "x");
         let reply = app.request(method, &path).send().await;
-        if route == "GET /dev/outbox" {
+        if route == "GET /docs/errors/{code}" {
+            assert_eq!(reply.status, StatusCode::NOT_FOUND, "there is no code x");
+        } else if OF_THE_HOST.contains(&route) {
             reply.expect(StatusCode::OK);
         } else if route == SIGNED {
             reply.expect_problem(401, "unauthenticated");

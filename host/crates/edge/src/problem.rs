@@ -17,6 +17,9 @@ use echo_base::limits;
 use echo_capabilities::tokens::TokenError;
 use echo_runtime::{CallError, ErrorKind, FieldError};
 
+/// Where each code is explained. The `type` of a problem is a reference with the whole path, as RFC 9457 (section 3.1.1) wants of one without a host: a host does
+/// not know by which name its clients reach it.
+pub const ERROR_PAGES: &str = "/docs/errors";
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const WRONG_FIELDS: &str = "the request has wrong fields";
 
@@ -107,7 +110,7 @@ impl Problem {
 
     fn document<'a>(&'a self, request_id: Option<&'a str>) -> Document<'a> {
         Document {
-            r#type: format!("urn:echo:problem:{}", self.code),
+            r#type: format!("{ERROR_PAGES}/{}", self.code),
             title: self.status.canonical_reason().unwrap_or("Failure"),
             status: self.status.as_u16(),
             code: &self.code,
@@ -236,6 +239,10 @@ impl From<TokenError> for Problem {
     }
 }
 
+/// In the extensions of a failure that has a body for people, which it keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct OwnPage;
+
 /// Gives a failure its body: the handler's own problem, or, for a layer's or a library's bare answer, the plain one of its status.
 pub fn finish(mut response: Response, request_id: Option<&str>) -> Response {
     let status = response.status();
@@ -244,7 +251,7 @@ pub fn finish(mut response: Response, request_id: Option<&str>) -> Response {
     }
     let problem = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => problem,
-        None if is_json(response.headers()) => return response,
+        None if is_json(response.headers()) || response.extensions().get::<OwnPage>().is_some() => return response,
         None => {
             let problem = Problem::new(status, default_code(status), "");
             problem.write_headers(response.headers_mut());
@@ -391,7 +398,7 @@ mod tests {
         assert_eq!(
             body,
             serde_json::json!({
-                "type": "urn:echo:problem:broken", "title": "Internal Server Error", "status": 500, "code": "broken", "request_id": "r-1"
+                "type": "/docs/errors/broken", "title": "Internal Server Error", "status": 500, "code": "broken", "request_id": "r-1"
             })
         );
         let trap = Problem::from(CallError::Failed("wasm trap: unreachable".to_owned())).render(None);

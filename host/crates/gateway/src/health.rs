@@ -1,4 +1,4 @@
-//! The state of the host: `/health`, `/ready`, `/metrics`; and its documents: `/openapi.json`, `/asyncapi.json`, `/docs`, `/.well-known/jwks.json`.
+//! The state of the host: `/health`, `/ready`, `/metrics`; and its documents: `/openapi.json`, `/asyncapi.json`, `/docs`, `/docs/errors`, `/.well-known/jwks.json`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +23,8 @@ use super::{GatewayState, Problem, response_cache, web};
 use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::tokens::Tokens;
+use echo_edge::error_pages;
+use echo_edge::problem::ERROR_PAGES;
 use echo_runtime::manifest::{Rate, RateSubject, rate_counter};
 
 /// What a check found; an error is "down", with the reason for the log.
@@ -136,7 +138,9 @@ pub(super) fn add_routes<S: Services>(routes: &mut HostRoutes, state: &GatewaySt
         Some((rate, rate_counter(&host, path)))
     };
     web::PAGES.into_iter().for_each(|path| routes.add_tree(path, rate_of("/"), web::index()));
+    routes.add_tree(ERROR_PAGES, rate_of(ERROR_PAGES), web::error_page());
     let mut add = |path, handlers| routes.add(path, rate_of(path), handlers);
+    add(error_pages::STYLE, web::error_page());
     add("/", web::index());
     web::files().for_each(|(path, handlers)| add(path, handlers));
     add("/health", get(async || ([(CONTENT_TYPE, "application/json")], "{\"status\":\"up\"}")));

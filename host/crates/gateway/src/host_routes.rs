@@ -16,7 +16,7 @@ use super::rate_limit::Rule;
 pub(super) struct HostRoutes {
     /// Beside the router, because they are looked for on every request, and a router's way there costs more.
     paths: BTreeMap<&'static str, HostRoute>,
-    /// By the first segment, with what is below it.
+    /// By the first segment, with what is below the route's path.
     trees: BTreeMap<&'static str, HostRoute>,
     router: Router,
 }
@@ -36,22 +36,27 @@ impl HostRoutes {
         self.router = std::mem::take(&mut self.router).route(path, handlers);
     }
 
-    /// GET of the path and of everything below it; other methods are the services'. Panics where `path` has more than one segment.
+    /// GET of the path and of everything below it; other methods are the services'. Panics where another tree begins with the same segment.
     pub fn add_tree(&mut self, path: &'static str, rate: Option<(Rule, u64)>, handlers: MethodRouter) {
-        assert_eq!(first_segment(path), path, "a tree begins at the root");
-        self.trees.insert(path, HostRoute { path, rate });
+        let before = self.trees.insert(first_segment(path), HostRoute { path, rate });
+        assert!(before.is_none(), "{path}: two trees begin with the same segment");
         let router = std::mem::take(&mut self.router);
         self.router = router.route(path, handlers.clone()).route(&format!("{path}/{{*below}}"), handlers);
     }
 
     pub fn find(&self, method: &Method, path: &str) -> Option<&HostRoute> {
-        self.paths.get(path).or_else(|| self.trees.get(first_segment(path)).filter(|_| method == Method::GET))
+        let tree = || self.trees.get(first_segment(path)).filter(|tree| method == Method::GET && is_in(tree.path, path));
+        self.paths.get(path).or_else(tree)
     }
 
     pub async fn answer(&self, request: Request) -> Response {
         let Ok(response) = self.router.clone().call(request).await;
         response
     }
+}
+
+fn is_in(tree: &str, path: &str) -> bool {
+    path.strip_prefix(tree).is_some_and(|below| below.is_empty() || below.starts_with('/'))
 }
 
 /// `/c` of `/c/1/details`.
@@ -73,12 +78,19 @@ mod tests {
         let mut routes = HostRoutes::default();
         routes.add("/", None, get(async || "root"));
         routes.add_tree("/c", None, get(async || "tree"));
+        routes.add("/d", None, get(async || "above a tree"));
+        routes.add_tree("/d/e", None, get(async || "deeper tree"));
         for (path, found) in [
             ("/", Some("/")),
             ("/c", Some("/c")),
             ("/c/", Some("/c")),
             ("/c/1", Some("/c")),
             ("/c/1/details", Some("/c")),
+            ("/d", Some("/d")),
+            ("/d/e", Some("/d/e")),
+            ("/d/e/1/2", Some("/d/e")),
+            ("/d/e.css", None),
+            ("/d/1", None),
             ("/cc", None),
             ("/c1/c", None),
             ("/api/v1/c", None),

@@ -40,7 +40,7 @@ fn assert_problem(answer: &(u16, HeaderMap, Value), status: u16, code: &str) {
     let (found, headers, body) = answer;
     assert_eq!((*found, body["code"].as_str(), body["status"].as_u64()), (status, Some(code), Some(status.into())), "{body}");
     assert_eq!(text(headers, "content-type"), "application/problem+json");
-    assert_eq!(body["type"], format!("urn:echo:problem:{code}"));
+    assert_eq!(body["type"], format!("/docs/errors/{code}"));
     assert_eq!(body["request_id"], text(headers, "x-request-id"));
     assert!(!body["title"].as_str().unwrap().is_empty());
     assert_eq!(text(headers, "cache-control"), "no-store");
@@ -814,6 +814,25 @@ async fn the_host_describes_itself() {
     assert!(text(&headers, "content-type").starts_with("text/plain; version=0.0.4"));
     let private = with_settings(GatewaySettings { public_metrics: false, ..GatewaySettings::default() }, &[]);
     assert_problem(&private.send("GET /metrics", &[], "").await, 404, "not_found");
+}
+
+#[tokio::test]
+async fn every_error_code_has_a_page_whatever_else_is_switched_off() {
+    let bare = with_settings(GatewaySettings { docs: false, ..GatewaySettings::default() }, &[]);
+    for path in ["/docs/errors", "/docs/errors/", "/docs/errors/phone_taken", "/docs/errors/phone_taken/"] {
+        let (status, headers, page) = bare.send(&format!("GET {path}"), &[], "").await;
+        assert_eq!((status, text(&headers, "content-type")), (200, "text/html; charset=utf-8"), "{path}");
+        assert!(text(&headers, "content-security-policy").starts_with("default-src 'none'; style-src 'self';"));
+        assert!(page.as_str().unwrap().contains("phone_taken"), "{path}: {page}");
+    }
+    assert_eq!(text(&bare.send("GET /docs/errors.css", &[], "").await.1, "content-type"), "text/css; charset=utf-8");
+    let (status, headers, page) = bare.send("GET /docs/errors/no_such_code", &[], "").await;
+    assert_eq!((status, text(&headers, "content-type")), (404, "text/html; charset=utf-8"));
+    assert!(page.as_str().unwrap().contains("href=\"/docs/errors/phone_taken\""), "{page}");
+    assert_eq!(bare.send("HEAD /docs/errors/phone_taken", &[], "").await.0, 200);
+    for path in ["/docs", "/docs/other", "/docs/errorsx"] {
+        assert_problem(&bare.send(&format!("GET {path}"), &[], "").await, 404, "not_found");
+    }
 }
 
 #[tokio::test]

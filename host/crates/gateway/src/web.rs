@@ -10,10 +10,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use sha2::{Digest, Sha256};
 
 use super::response_cache;
+use echo_edge::error_pages;
 
 /// Scripts, styles and requests of this origin alone, nothing inline. `blob:` is for pictures and sounds that the client holds in memory.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; \
@@ -83,6 +84,11 @@ pub(super) fn files() -> impl Iterator<Item = (&'static str, MethodRouter)> {
 /// The document at `/docs`.
 pub(super) fn docs() -> MethodRouter {
     serve(&DOCS)
+}
+
+/// What explains the codes of errors, at whichever of its paths.
+pub(super) fn error_page() -> MethodRouter {
+    get(async |uri: Uri| error_pages::answer(uri.path()))
 }
 
 /// The files that it names, with their paths.
