@@ -10,6 +10,7 @@ use self::examples::{
     PACK_EXAMPLES, PLUGIN_EXAMPLES, READY_EXAMPLES, RELOAD_EXAMPLES, RESTORE_EXAMPLES, SERVE_EXAMPLES, TOKEN_EXAMPLES, TOKEN_NEW_EXAMPLES,
 };
 use crate::config::{Mode, Overrides};
+use echo_base::limits;
 
 mod examples;
 #[cfg(test)]
@@ -288,7 +289,7 @@ pub enum Token {
     /// Make a token and print it, once: only its hash is kept
     #[command(after_help = TOKEN_NEW_EXAMPLES)]
     New {
-        /// Who or what will use it, such as ci or ann@example.org
+        /// Who or what will use it, such as ci or ann: letters, digits, -, _ and ., first a letter or a digit
         name: String,
         /// What it opens: metrics (GET /metrics), read (and looking at everything), deploy (and versions of services), admin (and all else).
         /// Each includes those before it
@@ -314,6 +315,9 @@ pub enum Token {
     },
     /// What operators changed, newest first: who, when, what, and how it was answered
     Audit {
+        /// So many of them
+        #[arg(long, value_name = "COUNT", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=limits::OPERATOR_AUDIT_MAX as u64))]
+        limit: u64,
         #[command(flatten)]
         admin: Admin,
     },

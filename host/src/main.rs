@@ -206,7 +206,7 @@ fn run_token(command: Token) -> anyhow::Result<()> {
         }
         Token::List { admin } => ask(&admin, async |client| Ok(client.tokens().await?)),
         Token::End { name, admin } => ask(&admin, async |client| Ok(client.end_token(&name).await?)),
-        Token::Audit { admin } => ask(&admin, async |client| Ok(client.audit().await?)),
+        Token::Audit { limit, admin } => ask(&admin, async |client| Ok(client.audit(usize::try_from(limit)?).await?)),
     }
 }
 

@@ -112,6 +112,7 @@ impl Access {
     async fn note(&self, operator: &Operator, request: String, status: u16, detail: String) {
         tracing::info!(operator = operator.name, request, status, detail, "an operator's request");
         let entry = AuditEntry {
+            id: 0,
             at_us: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64),
             operator: operator.name.clone(),
             node: self.node.clone(),

@@ -295,8 +295,20 @@ impl AdminClient {
         Ok(self.shown(&json!({ "ended": name }), || format!("{name} is ended")))
     }
 
-    pub async fn audit(&self) -> Result<String, ClientError> {
-        let entries = self.send(self.request(Method::GET, "audit?limit=200")).await?;
+    /// The newest `wanted` entries, page by page.
+    pub async fn audit(&self, wanted: usize) -> Result<String, ClientError> {
+        let (mut items, mut next) = (Vec::new(), Value::Null);
+        while items.len() < wanted {
+            let limit = (wanted - items.len()).min(limits::OPERATOR_PAGE_MAX);
+            let before = next.as_str().map(|before| format!("&before={before}")).unwrap_or_default();
+            let mut page = self.send(self.request(Method::GET, &format!("audit?limit={limit}{before}"))).await?;
+            items.extend(page["items"].as_array_mut().map(std::mem::take).unwrap_or_default());
+            next = page["next_cursor"].take();
+            if next.is_null() {
+                break;
+            }
+        }
+        let entries = json!({ "items": items, "next_cursor": next });
         Ok(self.shown(&entries, || table(&AUDIT_COLUMNS, &entries).unwrap_or_else(|| "nothing yet".to_owned())))
     }
 

@@ -32,11 +32,13 @@ use echo_runtime::versions::HistoryEntry;
 pub use access::Access;
 use access::{Detail, Operator};
 use body::Body;
+use page::Page;
 
 mod access;
 mod body;
 pub mod client;
 mod console;
+mod page;
 mod tokens;
 
 pub struct AdminState {
@@ -297,20 +299,14 @@ async fn queue_state(State(state): State<Arc<AdminState>>) -> Result<Response, A
     Ok(Json(json!({ "consumers": state.queue.state().await? })).into_response())
 }
 
-#[derive(Deserialize)]
-struct DeadLetters {
-    consumer: Option<String>,
-    limit: Option<usize>,
-}
-
 /// What the events say, texts of messages too, is shown to whoever may do everything; to others without it.
 async fn dead_letters(
     State(state): State<Arc<AdminState>>,
     Extension(operator): Extension<Operator>,
-    Query(wanted): Query<DeadLetters>,
+    Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Response, AdminError> {
-    let limit = wanted.limit.unwrap_or(limits::PAGE_DEFAULT).min(limits::PAGE_MAX);
-    let letters = state.queue.dead_letters(wanted.consumer.as_deref(), limit).await?;
+    let page = Page::read(&query, &["consumer"])?;
+    let letters = state.queue.dead_letters(page.others.get("consumer").copied(), page.limit).await?;
     let may_see = operator.require(Scope::Admin).is_ok();
     let items: Vec<_> = letters
         .into_iter()

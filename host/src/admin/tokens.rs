@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::access::{Detail, OPERATOR, Operator, SCRAPER};
 use super::body::Body;
+use super::page::Page;
 use super::{AdminError, AdminState, shown_at};
 use echo_base::limits;
 use echo_capabilities::operators::{OperatorToken, OperatorsError, Scope, token_sha256};
@@ -77,13 +78,18 @@ pub(super) async fn end(State(state): State<Arc<AdminState>>, Path(id): Path<Str
     Ok((StatusCode::NO_CONTENT, Extension(Detail(format!("ended {}", ended.name)))).into_response())
 }
 
-#[derive(Deserialize)]
-pub(super) struct Page {
-    limit: Option<usize>,
-}
-
-pub(super) async fn audit(State(state): State<Arc<AdminState>>, Query(page): Query<Page>) -> Result<Response, AdminError> {
-    let entries = state.access.operators.audit(page.limit.unwrap_or(limits::PAGE_DEFAULT).min(limits::PAGE_MAX)).await?;
+/// Newest first. `next_cursor` is the `before` of the next page.
+pub(super) async fn audit(
+    State(state): State<Arc<AdminState>>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Result<Response, AdminError> {
+    let page = Page::read(&query, &["before"])?;
+    let before = page.others.get("before").map(|text| text.parse::<u64>().map_err(|_| cursor_invalid())).transpose()?;
+    // One more says whether there is a further page.
+    let mut entries = state.access.operators.audit(before, page.limit + 1).await?;
+    let has_more = entries.len() > page.limit;
+    entries.truncate(page.limit);
+    let next_cursor = entries.last().filter(|_| has_more).map(|entry| entry.id.to_string());
     let items = entries.iter().map(|entry| {
         json!({
             "at": shown_at(entry.at_us),
@@ -94,7 +100,11 @@ pub(super) async fn audit(State(state): State<Arc<AdminState>>, Query(page): Que
             "detail": entry.detail,
         })
     });
-    Ok(Json(json!({ "items": items.collect::<Vec<_>>(), "next_cursor": null })).into_response())
+    Ok(Json(json!({ "items": items.collect::<Vec<_>>(), "next_cursor": next_cursor })).into_response())
+}
+
+fn cursor_invalid() -> AdminError {
+    AdminError(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "cursor_invalid", "before is the next_cursor of the page before."))
 }
 
 fn item(token: &OperatorToken) -> Value {
@@ -110,12 +120,15 @@ fn item(token: &OperatorToken) -> Value {
 }
 
 fn checked_name(name: &str) -> Result<&str, AdminError> {
-    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
-    if name.is_empty() || name.len() > limits::OPERATOR_NAME_BYTES_MAX || !name.bytes().all(is_good) {
-        let detail = format!("1 to {} of A-Z, a-z, 0-9, -, _, . and @", limits::OPERATOR_NAME_BYTES_MAX);
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let begins_well = name.starts_with(|first: char| first.is_ascii_alphanumeric());
+    if !begins_well || name.len() > limits::OPERATOR_NAME_BYTES_MAX || !name.bytes().all(is_good) {
+        let detail =
+            format!("1 to {} letters, digits, hyphens, dots and underscores, first a letter or a digit", limits::OPERATOR_NAME_BYTES_MAX);
         return Err(AdminError(Problem::invalid("name", "invalid_name", detail)));
     }
-    if [OPERATOR, SCRAPER].contains(&name) {
+    // Whoever reads the record takes `Operator` for the host's own.
+    if [OPERATOR, SCRAPER].iter().any(|own| own.eq_ignore_ascii_case(name)) {
         return Err(OperatorsError::NameTaken(name.to_owned()).into());
     }
     Ok(name)

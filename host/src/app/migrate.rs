@@ -463,7 +463,7 @@ async fn move_operators(backend: &PostgresBackend, data: &Path) -> anyhow::Resul
     for token in from.list().await? {
         to.create(token).await?;
     }
-    for entry in from.audit(limits::OPERATOR_AUDIT_MAX).await?.into_iter().rev() {
+    for entry in from.audit(None, limits::OPERATOR_AUDIT_MAX).await?.into_iter().rev() {
         to.note(entry).await?;
     }
     Ok(())

@@ -106,7 +106,8 @@ Examples:
   ECHO_ADMIN_TOKEN=echo_op_… echod plugin list --admin http://10.0.0.7:9090
   echod token list
   echod token end ci
-  echod token audit                                  who did what";
+  echod token audit                                  who did what
+  echod token audit --limit 1000 --json | jq '.items[] | select(.operator == \"ci\")'";
 
 pub(super) const PLUGIN_EXAMPLES: &str = "\
 A host on this machine is found by its data folder (--data, ./data); any other one by --admin and --token, or by ECHO_ADMIN_URL and

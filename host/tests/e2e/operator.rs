@@ -271,6 +271,72 @@ async fn a_named_token_is_shown_once_works_across_restarts_and_ends() {
 }
 
 #[tokio::test]
+async fn the_record_of_what_was_done_is_paged() {
+    let app = TestApp::with(&["location"], &[]).await;
+    for name in ["a", "b", "c", "d", "e"] {
+        token(&app, name, &["read"]).await;
+    }
+    let page = async |query: &str| {
+        let page = app.admin(Method::GET, &format!("/admin/v1/audit{query}")).send().await.expect(StatusCode::OK);
+        let detail = |item: &Value| item["detail"].as_str().expect("text").split(' ').nth(1).expect("a name").to_owned();
+        let details: Vec<_> = page["items"].as_array().expect("items").iter().map(detail).collect();
+        (details.concat(), page["next_cursor"].clone())
+    };
+    let (newest, next) = page("?limit=2").await;
+    assert_eq!(newest, "ed", "newest first");
+    // What is noted meanwhile moves nothing.
+    token(&app, "f", &["read"]).await;
+    let (before, next) = page(&format!("?limit=2&before={}", next.as_str().expect("a cursor"))).await;
+    assert_eq!(before, "cb");
+    let (last, next) = page(&format!("?limit=2&before={}", next.as_str().expect("a cursor"))).await;
+    assert_eq!((last.as_str(), next), ("a", Value::Null));
+    assert_eq!(page("").await, ("fedcba".to_owned(), Value::Null));
+    let (exact, next) = page("?limit=6").await;
+    assert_eq!((exact.as_str(), next), ("fedcba", Value::Null), "no page follows the last");
+
+    for list in ["audit", "queue/dead-letters"] {
+        for limit in ["0", "-1", "201", "many", ""] {
+            let reply = app.admin(Method::GET, &format!("/admin/v1/{list}?limit={limit}")).send().await;
+            let problem = reply.expect_problem(422, "invalid");
+            assert_eq!(
+                (&problem["errors"][0]["field"], &problem["errors"][0]["code"]),
+                (&json!("limit"), &json!("out_of_range")),
+                "{problem}"
+            );
+        }
+        app.admin(Method::GET, &format!("/admin/v1/{list}?limit=200")).send().await.expect(StatusCode::OK);
+        app.admin(Method::GET, &format!("/admin/v1/{list}?curser=1")).send().await.expect_problem(400, "unknown_option");
+    }
+    app.admin(Method::GET, "/admin/v1/audit?before=here").send().await.expect_problem(422, "cursor_invalid");
+}
+
+#[tokio::test]
+async fn names_of_tokens_are_plain_and_an_expired_one_is_free_again() {
+    let app = TestApp::with(&["location"], &[]).await;
+    let make = |new: Value| app.admin(Method::POST, "/admin/v1/tokens").json(new).send();
+    for name in ["", ".", "..", ".hidden", "-rf", "_x", "a/b", "a b", "a@b", "é", "a\n", &"a".repeat(65)] {
+        let problem = make(json!({ "name": name, "scopes": ["read"] })).await.expect_problem(422, "invalid");
+        assert_eq!(problem["errors"][0]["code"], "invalid_name", "{name:?}: {problem}");
+    }
+    for name in ["operator", "Operator", "METRICS"] {
+        make(json!({ "name": name, "scopes": ["read"] })).await.expect_problem(409, "name_taken");
+    }
+    for name in ["7", "ann.b_c-d", &"a".repeat(64)] {
+        make(json!({ "name": name, "scopes": ["read"] })).await.expect(StatusCode::CREATED);
+    }
+    let short = json!({ "name": "ci", "scopes": ["read"], "expires_in": 1 });
+    let first = make(short.clone()).await.expect(StatusCode::CREATED);
+    let again = until("the name is free", async || {
+        let reply = make(short.clone()).await;
+        (reply.status == StatusCode::CREATED).then_some(reply)
+    })
+    .await;
+    assert_ne!(again.body["id"], first["id"]);
+    let tokens = app.admin(Method::GET, "/admin/v1/tokens").send().await.expect(StatusCode::OK);
+    assert_eq!(tokens["items"].as_array().expect("items").iter().filter(|token| token["name"] == "ci").count(), 1, "{tokens}");
+}
+
+#[tokio::test]
 async fn the_operators_side_answers_to_its_own_names_and_pages_alone() {
     let app = TestApp::with(&["location"], &[("ECHO_SERVER__ADMIN_NAMES", "echo-admin.internal")]).await;
     let ask = |header: &'static str, value: String| app.admin(Method::GET, "/admin/v1/plugins").header(header, &value).send();

@@ -139,6 +139,18 @@ async fn with_json_the_answer_is_the_hosts_document() {
     assert!(asked[3].starts_with("DELETE /admin/v1/tokens/1 "), "{asked:?}");
 }
 
+#[tokio::test]
+async fn the_record_is_read_page_by_page() {
+    let entry = |at: &str| json!({ "at": at, "operator": "ci" });
+    let page = |at: &str, next: Value| (200, json!({ "items": [entry(at)], "next_cursor": next }));
+    let host = host(vec![page("c", json!("7")), page("b", json!("5")), page("a", Value::Null)]).await;
+    let text = client(&host).audit(1_000).await.unwrap();
+    let plain = anstream::adapter::strip_str(&text).to_string();
+    assert_eq!(plain, "AT  OPERATOR\nc   ci\nb   ci\na   ci");
+    let asked: Vec<_> = host.asked.lock().iter().map(|asked| asked.split(' ').nth(1).unwrap().to_owned()).collect();
+    assert_eq!(asked, ["/admin/v1/audit?limit=200", "/admin/v1/audit?limit=200&before=7", "/admin/v1/audit?limit=200&before=5"]);
+}
+
 #[test]
 fn the_exit_status_says_who_failed() {
     let refused = ClientError::Refused(Problem::default());

@@ -136,6 +136,8 @@ export interface AuditItem {
 
 export interface List<T> {
   items: T[];
+  /** Where the next page begins; null after the last. */
+  next_cursor: string | null;
 }
 
 /** RFC 9457, as the host answers it. */

@@ -27,11 +27,17 @@ struct Kept {
 impl FileOperators {
     /// Errors: a file that is there and cannot be read, because with an empty list in its place ended tokens could not be told from lost ones.
     pub fn open(path: &Path) -> Result<Self, OperatorsError> {
-        let kept = match std::fs::read(path) {
+        let mut kept: Kept = match std::fs::read(path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|error| unavailable(path, error))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Kept::default(),
             Err(error) => return Err(unavailable(path, error)),
         };
+        // Those of an earlier version have no ids.
+        let mut before = 0;
+        for entry in &mut kept.audit {
+            entry.id = entry.id.max(before + 1);
+            before = entry.id;
+        }
         Ok(Self { path: path.to_owned(), kept: Mutex::new(kept) })
     }
 
@@ -67,7 +73,12 @@ fn now_us() -> u64 {
 #[async_trait]
 impl Operators for FileOperators {
     async fn create(&self, token: OperatorToken) -> Result<(), OperatorsError> {
+        let now_us = now_us();
         self.change(|kept| {
+            kept.tokens.retain(|other| other.name != token.name || other.is_good_at(now_us));
+            if kept.tokens.len() >= limits::OPERATOR_TOKENS_MAX {
+                kept.tokens.retain(|other| other.is_good_at(now_us));
+            }
             if kept.tokens.iter().any(|other| other.name == token.name) {
                 return Err(OperatorsError::NameTaken(token.name));
             }
@@ -108,14 +119,17 @@ impl Operators for FileOperators {
 
     async fn note(&self, entry: AuditEntry) -> Result<(), OperatorsError> {
         self.change(|kept| {
-            kept.audit.push(entry);
+            let id = kept.audit.last().map_or(0, |last| last.id) + 1;
+            kept.audit.push(AuditEntry { id, ..entry });
             let surplus = kept.audit.len().saturating_sub(limits::OPERATOR_AUDIT_MAX);
             kept.audit.drain(..surplus);
             Ok(())
         })
     }
 
-    async fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, OperatorsError> {
-        Ok(self.kept.lock().audit.iter().rev().take(limit).cloned().collect())
+    async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditEntry>, OperatorsError> {
+        let kept = self.kept.lock();
+        let wanted = kept.audit.iter().rev().filter(|entry| before.is_none_or(|before| entry.id < before));
+        Ok(wanted.take(limit).cloned().collect())
     }
 }

@@ -79,6 +79,9 @@ pub fn token_sha256(token: &str) -> String {
 /// A request of an operator that changes something.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {
+    /// Given when it is noted, greater than those before; 0 until then.
+    #[serde(default)]
+    pub id: u64,
     pub at_us: u64,
     /// The token's name.
     pub operator: String,
@@ -106,7 +109,7 @@ pub enum OperatorsError {
 
 #[async_trait]
 pub trait Operators: Send + Sync {
-    /// Errors: `NameTaken`; `Full` where there are `OPERATOR_TOKENS_MAX`.
+    /// An expired token of the same name makes room for it, and all of them do where there are `OPERATOR_TOKENS_MAX`. Errors: `NameTaken`; `Full`.
     async fn create(&self, token: OperatorToken) -> Result<(), OperatorsError>;
     /// From then on it opens nothing, on any host. The token that it was.
     async fn end(&self, id: Uuid) -> Result<OperatorToken, OperatorsError>;
@@ -116,6 +119,6 @@ pub trait Operators: Send + Sync {
     async fn find(&self, sha256: &str) -> Result<Option<OperatorToken>, OperatorsError>;
     /// The newest `OPERATOR_AUDIT_MAX` entries are kept.
     async fn note(&self, entry: AuditEntry) -> Result<(), OperatorsError>;
-    /// Newest first.
-    async fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, OperatorsError>;
+    /// Newest first; of those whose id is below `before`.
+    async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditEntry>, OperatorsError>;
 }

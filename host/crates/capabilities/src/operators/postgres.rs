@@ -84,6 +84,12 @@ impl Operators for PostgresOperators {
         let mut connection = self.shared.host.take().await?;
         connection.begin(READ_COMMITTED).await?;
         connection.rows("SELECT pg_advisory_xact_lock($1)::text", vec![LOCK.into()]).await?;
+        // Expired ones of this name, and all of them where there is no room.
+        let expired = format!(
+            "DELETE FROM operator_token WHERE expires_at_us > 0 AND expires_at_us <= {NOW_US}
+                AND (name = $1 OR (SELECT count(*) FROM operator_token) >= $2)"
+        );
+        connection.rows(&expired, vec![token.name.as_str().into(), Value::S64(limits::OPERATOR_TOKENS_MAX as i64)]).await?;
         let count = connection.rows("SELECT count(*) FROM operator_token", vec![]).await?;
         if let Some([Value::S64(count)]) = count.first().map(Vec::as_slice)
             && unsigned(*count) >= limits::OPERATOR_TOKENS_MAX as u64
@@ -131,7 +137,7 @@ impl Operators for PostgresOperators {
 
     async fn note(&self, entry: AuditEntry) -> Result<(), OperatorsError> {
         let sql = "INSERT INTO operator_audit (at_us, operator, node, request, status, detail) VALUES ($1, $2, $3, $4, $5, $6)";
-        let AuditEntry { at_us, operator, node, request, status, detail } = entry;
+        let AuditEntry { id: _, at_us, operator, node, request, status, detail } = entry;
         let values = vec![time(Some(at_us)), operator.into(), node.into(), request.into(), Value::S64(i64::from(status)), detail.into()];
         self.rows(sql, values).await?;
         let surplus = "DELETE FROM operator_audit WHERE id <= (SELECT max(id) FROM operator_audit) - $1";
@@ -139,11 +145,13 @@ impl Operators for PostgresOperators {
         Ok(())
     }
 
-    async fn audit(&self, limit: usize) -> Result<Vec<AuditEntry>, OperatorsError> {
-        let sql = "SELECT at_us, operator, node, request, status, detail FROM operator_audit ORDER BY id DESC LIMIT $1";
-        let rows = self.rows(sql, vec![Value::S64(i64::try_from(limit).unwrap_or(i64::MAX))]).await?;
+    async fn audit(&self, before: Option<u64>, limit: usize) -> Result<Vec<AuditEntry>, OperatorsError> {
+        let sql = "SELECT id, at_us, operator, node, request, status, detail FROM operator_audit WHERE id < $1 ORDER BY id DESC LIMIT $2";
+        let signed = |number: u64| Value::S64(i64::try_from(number).unwrap_or(i64::MAX));
+        let rows = self.rows(sql, vec![signed(before.unwrap_or(u64::MAX)), signed(limit as u64)]).await?;
         let entry = |row: &Vec<Value>| match row.as_slice() {
             [
+                Value::S64(id),
                 Value::S64(at_us),
                 Value::Text(operator),
                 Value::Text(node),
@@ -151,6 +159,7 @@ impl Operators for PostgresOperators {
                 Value::S64(status),
                 Value::Text(detail),
             ] => Ok(AuditEntry {
+                id: unsigned(*id),
                 at_us: unsigned(*at_us),
                 operator: operator.clone(),
                 node: node.clone(),

@@ -41,6 +41,11 @@ async fn passes(operators: &dyn Operators) {
     expired.expires_at_us = Some(1_700_000_000_000_000);
     operators.create(expired.clone()).await.expect("made");
     assert!(operators.find(&expired.sha256).await.expect("answers").is_none());
+    let mut again = token("expired", "the next of this name", &[Scope::Admin]);
+    again.expires_at_us = expired.expires_at_us;
+    operators.create(again.clone()).await.expect("an expired token has freed its name");
+    let of_name = operators.list().await.expect("lists").into_iter().filter(|token| token.name == "expired");
+    assert_eq!(of_name.map(|token| token.id).collect::<Vec<_>>(), [again.id]);
     let mut later = token("later", "text of later", &[Scope::Admin]);
     later.expires_at_us = Some(9_000_000_000_000_000);
     operators.create(later.clone()).await.expect("made");
@@ -52,6 +57,7 @@ async fn passes(operators: &dyn Operators) {
     operators.create(token("ci", "the next one", &[Scope::Deploy])).await.expect("the name is free again");
 
     let entry = |number: u64| AuditEntry {
+        id: 0,
         at_us: number,
         operator: "ci".to_owned(),
         node: "one".to_owned(),
@@ -62,11 +68,20 @@ async fn passes(operators: &dyn Operators) {
     for number in 1..=3 {
         operators.note(entry(number)).await.expect("noted");
     }
-    assert_eq!(operators.audit(2).await.expect("lists"), [entry(3), entry(2)], "newest first");
+    let newest = operators.audit(None, 2).await.expect("lists");
+    assert!(newest[0].id > newest[1].id && newest[1].id > 0, "{newest:?}");
+    let times = |entries: &[AuditEntry]| entries.iter().map(|entry| entry.at_us).collect::<Vec<_>>();
+    assert_eq!(AuditEntry { id: 0, ..newest[0].clone() }, entry(3));
+    assert_eq!(times(&newest), [3, 2], "newest first");
+    assert_eq!(times(&operators.audit(Some(newest[1].id), 2).await.expect("lists")), [1], "those before");
+    assert_eq!(times(&operators.audit(Some(newest[0].id), 1).await.expect("lists")), [2]);
+    assert!(operators.audit(Some(0), 2).await.expect("lists").is_empty());
 
-    for number in operators.list().await.expect("lists").len()..limits::OPERATOR_TOKENS_MAX {
+    // The expired one gives its place to the last of them.
+    for number in operators.list().await.expect("lists").len()..=limits::OPERATOR_TOKENS_MAX {
         operators.create(token(&format!("n{number}"), &format!("text {number}"), &[Scope::Read])).await.expect("made");
     }
+    assert!(operators.list().await.expect("lists").iter().all(|token| token.name != "expired"));
     let full = operators.create(token("one-more", "one more", &[Scope::Read])).await.expect_err("refused");
     assert!(matches!(full, OperatorsError::Full(limits::OPERATOR_TOKENS_MAX)), "{full}");
 }
@@ -78,7 +93,7 @@ async fn those_in_a_file_pass_and_are_there_after_a_restart() {
     passes(&FileOperators::open(&path).expect("opens")).await;
     let again = FileOperators::open(&path).expect("opens");
     assert_eq!(again.list().await.expect("lists").len(), limits::OPERATOR_TOKENS_MAX);
-    assert_eq!(again.audit(10).await.expect("lists").len(), 3);
+    assert_eq!(again.audit(None, 10).await.expect("lists").len(), 3);
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.contains(&token_sha256("text of later")) && !text.contains("text of later"), "only hashes are kept");
     std::fs::write(&path, "torn").unwrap();
@@ -86,10 +101,26 @@ async fn those_in_a_file_pass_and_are_there_after_a_restart() {
 }
 
 #[tokio::test]
+async fn entries_of_before_they_had_ids_are_paged_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("operators.json");
+    let old = r#"{"at_us":AT,"operator":"ci","node":"one","request":"POST /","status":201,"detail":""}"#;
+    let entries: Vec<String> = (1..=3).map(|at| old.replace("AT", &at.to_string())).collect();
+    std::fs::write(&path, format!("{{\"tokens\":[],\"audit\":[{}]}}", entries.join(","))).unwrap();
+    let operators = FileOperators::open(&path).expect("opens");
+    let newest = operators.audit(None, 1).await.expect("lists");
+    assert_eq!((newest[0].at_us, newest[0].id), (3, 3));
+    operators.note(AuditEntry { id: 0, at_us: 4, ..newest[0].clone() }).await.expect("noted");
+    let before: Vec<_> = operators.audit(Some(4), 5).await.expect("lists").into_iter().map(|entry| entry.at_us).collect();
+    assert_eq!(before, [3, 2, 1]);
+}
+
+#[tokio::test]
 async fn the_oldest_audit_entries_are_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let operators = FileOperators::open(&folder.path().join("operators.json")).expect("opens");
     let entry = |at_us| AuditEntry {
+        id: at_us + 1,
         at_us,
         operator: String::new(),
         node: String::new(),
@@ -99,7 +130,7 @@ async fn the_oldest_audit_entries_are_dropped() {
     };
     operators.kept_for_test(limits::OPERATOR_AUDIT_MAX, entry);
     operators.note(entry(9_999)).await.expect("noted");
-    let kept = operators.audit(usize::MAX).await.expect("lists");
+    let kept = operators.audit(None, usize::MAX).await.expect("lists");
     assert_eq!((kept.len(), kept[0].at_us, kept.last().map(|entry| entry.at_us)), (limits::OPERATOR_AUDIT_MAX, 9_999, Some(1)));
 }
 

@@ -17,7 +17,14 @@ const COLUMNS: Column<AuditItem>[] = [
 
 export function Audit() {
   const [items, setItems] = useState<AuditItem[] | null>(null);
-  const read = () => call<List<AuditItem>>('GET', 'audit?limit=500').then(({ items }) => setItems(items), () => setItems([]));
+  const [next, setNext] = useState<string | null>(null);
+  const show = (before: AuditItem[], page: List<AuditItem>) => {
+    setItems([...before, ...page.items]);
+    setNext(page.next_cursor);
+  };
+  const read = () => call<List<AuditItem>>('GET', 'audit?limit=200').then((page) => show([], page), () => setItems([]));
+  // What is shown stays where the older ones cannot be read; the call has said why.
+  const older = () => call<List<AuditItem>>('GET', `audit?limit=200&before=${next}`).then((page) => show(items ?? [], page), () => undefined);
   useEffect(() => void read(), []);
   return (
     <>
@@ -26,6 +33,7 @@ export function Audit() {
         <Button onClick={() => void read()}>Read again</Button>
       </div>
       {items ? <Table title="History" columns={COLUMNS} items={items} keyOf={(one) => `${one.at} ${one.request}`} none="Nobody has changed anything yet." /> : <Loading what="Reading" />}
+      {next && <Button onClick={() => void older()}>Older ones</Button>}
     </>
   );
 }
