@@ -9,7 +9,7 @@ use crate::app::{TestApp, in_seconds, until, unused_phone};
 use crate::stored::holding;
 
 const ACCOUNT: &str = "/api/v1/auth/account";
-const SERVICES: &[&str] = &["analytics", "auth", "location", "message", "notification", "presence", "user"];
+const SERVICES: &[&str] = &["analytics", "auth", "location", "media", "message", "notification", "presence", "user"];
 
 /// How long something may be found in a file afterwards.
 const A_MINUTE: Duration = Duration::from_secs(60);
@@ -112,8 +112,12 @@ async fn of_an_erased_person_nothing_is_left() {
     let of_bala = app.say(&bala, &group, "balaremains").await;
     let path = format!("/api/v1/messages/conversations/{group}/draft");
     app.put(&path, json!({ "content": draft })).by(&ada).send().await.expect(StatusCode::OK);
+    let file = "adafilec0ffee";
+    let form = format!("--B\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.txt\"\r\n\r\n{file}\r\n--B--\r\n");
+    let upload = app.request(Method::POST, "/api/v1/media/upload").by(&ada).header("content-type", "multipart/form-data; boundary=B");
+    upload.bytes(form).send().await.expect(StatusCode::CREATED);
     // It is in the files, in the other's feed and about to be pushed: else the search below would say nothing.
-    for text in [&phone[1..], &name, &said, &reworded, &in_group, &draft, &alias] {
+    for text in [&phone[1..], &name, &said, &reworded, &in_group, &draft, &alias, file] {
         until("it is in a file", async || (!holding(&app, text).is_empty()).then_some(())).await;
     }
 
@@ -135,7 +139,7 @@ async fn of_an_erased_person_nothing_is_left() {
     let contacts = app.get("/api/v1/users/contacts").by(&bala).send().await.expect(StatusCode::OK);
     assert_eq!(contacts["items"], json!([]));
 
-    for text in [&phone[1..], &name, &bio, &said, &reworded, &in_group, &draft, &alias, "adatokenc0ffee"] {
+    for text in [&phone[1..], &name, &bio, &said, &reworded, &in_group, &draft, &alias, "adatokenc0ffee", file] {
         loop {
             let found = holding(&app, text);
             if found.is_empty() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::app::{ALL, Ask, Person, TestApp};
+use crate::app::{ALL, Ask, Person, TestApp, until};
 
 const MEDIA: &str = "/api/v1/media";
 const SECRET: &[u8] = b"52.5200N 13.4050E";
@@ -156,6 +156,7 @@ async fn hostile_files_are_refused_or_harmless() {
     refused(&png(0, b""), 422, "unreadable_image").await;
     refused(b"\xff\xd8\xff\xe0", 422, "unreadable_image").await;
     refused(&vec![b'x'; 1_000_001], 413, "quota_exceeded").await;
+    refused(b"", 422, "empty").await;
 
     // What a browser could run is saved, whatever it is called.
     for page in [&b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>"[..], b"<!DOCTYPE html><script>alert(1)</script>"] {
@@ -178,4 +179,147 @@ async fn hostile_files_are_refused_or_harmless() {
     let usage = app.get(&format!("{MEDIA}/usage")).by(&ada).send().await.expect(StatusCode::OK);
     assert_eq!(usage["files"], 4);
     assert!(!app.log().contains("panicked"), "{}", app.log());
+}
+
+/// A picture that can be decoded, 400 by 300 and grey.
+fn real_png() -> Vec<u8> {
+    let row = [&[0][..], &[0x80; 400]].concat();
+    let raw = row.repeat(300);
+    // zlib without compression (RFC 1950, RFC 1951): blocks of at most 65,535 bytes.
+    let mut data = vec![0x78, 0x01];
+    let blocks: Vec<_> = raw.chunks(60_000).collect();
+    for (at, block) in blocks.iter().enumerate() {
+        let length = block.len() as u16;
+        data.push(u8::from(at + 1 == blocks.len()));
+        data.extend([length.to_le_bytes(), (!length).to_le_bytes()].concat());
+        data.extend_from_slice(block);
+    }
+    let (mut a, mut b) = (1_u32, 0_u32);
+    for byte in &raw {
+        a = (a + u32::from(*byte)) % 65_521;
+        b = (b + a) % 65_521;
+    }
+    data.extend((b << 16 | a).to_be_bytes());
+    let checked = |kind: &[u8; 4], body: &[u8]| {
+        let mut crc = u32::MAX;
+        for byte in kind.iter().chain(body) {
+            crc ^= u32::from(*byte);
+            for _ in 0..8 {
+                crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+            }
+        }
+        [&(body.len() as u32).to_be_bytes(), &kind[..], body, &(!crc).to_be_bytes()].concat()
+    };
+    let header = [&400_u32.to_be_bytes()[..], &300_u32.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();
+    [b"\x89PNG\r\n\x1a\n".to_vec(), checked(b"IHDR", &header), checked(b"IDAT", &data), checked(b"IEND", b"")].concat()
+}
+
+fn file_message(app: &TestApp, sender: &Person, conversation: &str, client_message_id: &str, media: &Value) -> Ask {
+    let body = json!({ "conversation_id": conversation, "client_message_id": client_message_id, "type": "image", "media_id": media["id"] });
+    app.post("/api/v1/messages", body).by(sender)
+}
+
+async fn reads(app: &TestApp, person: &Person, media: &Value) -> StatusCode {
+    bytes_of(app, Some(person), &content(media)).await.0
+}
+
+#[tokio::test]
+async fn a_file_is_read_by_who_sees_a_message_with_it_and_by_nobody_else() {
+    let app = TestApp::start().await;
+    let (ada, bala) = app.two().await;
+    let (chen, dana) = app.two().await;
+    let talk = app.group(&ada, &[&bala, &chen]).await;
+    let media = form(&app, &ada, "a.png", "image/png", &png(7, b"")).send().await.expect(StatusCode::CREATED);
+    assert_eq!(reads(&app, &bala, &media).await, StatusCode::NOT_FOUND, "it is in no message yet");
+    // Not another's file, not one that is not whole, not one that never was.
+    let with_dana = app.conversation(&dana, &bala).await;
+    file_message(&app, &dana, &with_dana, "1", &media).send().await.expect_problem(422, "unknown_media");
+    let begun = app.request(Method::POST, MEDIA).by(&ada).header("tus-resumable", "1.0.0").header("upload-length", "9").send().await;
+    file_message(&app, &ada, &talk, "1", &begun.expect(StatusCode::CREATED)).send().await.expect_problem(422, "unknown_media");
+    let nothing = json!({ "id": "01890000-0000-7000-8000-000000000000" });
+    file_message(&app, &ada, &talk, "1", &nothing).send().await.expect_problem(422, "unknown_media");
+
+    let message = file_message(&app, &ada, &talk, "1", &media).send().await.expect(StatusCode::CREATED);
+    for (person, expect) in [(&ada, 200), (&bala, 200), (&chen, 200), (&dana, 404)] {
+        assert_eq!(reads(&app, person, &media).await.as_u16(), expect);
+        let path = format!("{MEDIA}/{}", media["id"].as_str().expect("id"));
+        assert_eq!(app.get(&path).by(person).send().await.status.as_u16(), expect);
+        assert_eq!(app.get(&format!("{path}/thumbnail")).by(person).send().await.status.as_u16() == 404, expect == 404);
+    }
+    let path = format!("{MEDIA}/{}", media["id"].as_str().expect("id"));
+    app.delete(&path).by(&bala).send().await.expect_problem(404, "not_found");
+
+    // Who has left reads it no more; who sees it passes it on.
+    let participant = format!("/api/v1/messages/conversations/{talk}/participants/{}", chen.id);
+    assert!(app.delete(&participant).by(&chen).send().await.status.is_success());
+    assert_eq!(reads(&app, &chen, &media).await, StatusCode::NOT_FOUND);
+    let passed_on = file_message(&app, &bala, &with_dana, "1", &media).send().await.expect(StatusCode::CREATED);
+    assert_eq!(reads(&app, &dana, &media).await, StatusCode::OK);
+
+    // What somebody sends to whoever blocks them is not there to be read.
+    let with_chen = app.conversation(&ada, &chen).await;
+    app.put(&format!("/api/v1/users/blocked/{}", ada.id), json!({})).by(&chen).send().await.expect(StatusCode::NO_CONTENT);
+    let other = form(&app, &ada, "b.png", "image/png", &png(9, b"")).send().await.expect(StatusCode::CREATED);
+    until("the block is known", async || {
+        let fresh = form(&app, &ada, "c.png", "image/png", &png(8, b"")).send().await.expect(StatusCode::CREATED);
+        let key = fresh["id"].as_str().expect("id");
+        let sent = file_message(&app, &ada, &with_chen, key, &fresh).send().await;
+        (!sent.status.is_success() || reads(&app, &chen, &fresh).await == StatusCode::NOT_FOUND).then_some(())
+    })
+    .await;
+    file_message(&app, &ada, &with_chen, "last", &other).send().await;
+    assert_eq!(reads(&app, &chen, &other).await, StatusCode::NOT_FOUND);
+
+    // The file goes with the last message that has it.
+    let delete = |message: &Value| format!("/api/v1/messages/{}?for=everyone", message["id"].as_str().expect("id"));
+    app.delete(&delete(&message)).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+    assert_eq!(reads(&app, &dana, &media).await, StatusCode::OK);
+    app.delete(&delete(&passed_on)).by(&bala).send().await.expect(StatusCode::NO_CONTENT);
+    assert_eq!(reads(&app, &dana, &media).await, StatusCode::NOT_FOUND);
+    until("it is gone for its owner too", async || (reads(&app, &ada, &media).await == StatusCode::NOT_FOUND).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_picture_has_thumbnails_and_what_cannot_be_decoded_costs_its_own_call_alone() {
+    let app = TestApp::start().await;
+    let ada = app.someone().await;
+    let media = form(&app, &ada, "a.png", "image/png", &real_png()).send().await.expect(StatusCode::CREATED);
+    let path = |media: &Value| format!("{MEDIA}/{}/thumbnail", media["id"].as_str().expect("id"));
+    for (size, width) in [("", 320_u16), ("?size=100", 128), ("?size=128", 128), ("?size=2000", 400)] {
+        let (status, headers, bytes) = bytes_of(&app, Some(&ada), &format!("{}{size}", path(&media))).await;
+        assert_eq!((status, headers["content-type"].to_str().expect("text")), (StatusCode::OK, "image/jpeg"), "{size}");
+        assert_eq!(headers["content-security-policy"], "default-src 'none'; sandbox");
+        // Of the start of frame: height and width.
+        let frame = bytes.windows(2).position(|marker| marker == [0xff, 0xc0]).expect("a frame");
+        let number = |at: usize| u16::from_be_bytes([bytes[frame + at], bytes[frame + at + 1]]);
+        assert_eq!((number(7), number(5)), (width, width * 3 / 4), "{size}");
+    }
+    let signed = media["content_url"].as_str().expect("an address").replace("/content?", "/thumbnail?");
+    assert_eq!(bytes_of(&app, None, &signed).await.0, StatusCode::OK);
+    app.get(&path(&media)).send().await.expect_problem(401, "unauthenticated");
+
+    // Claims of 8,000 by 5,000 and of a picture that is none; and no picture at all.
+    let bomb = form(&app, &ada, "b.png", "image/png", &png(6_000, b"")).send().await.expect(StatusCode::CREATED);
+    let text = form(&app, &ada, "c.txt", "text/plain", b"text").send().await.expect(StatusCode::CREATED);
+    for media in [&bomb, &text] {
+        app.get(&path(media)).by(&ada).send().await.expect_problem(422, "no_thumbnail");
+    }
+    assert_eq!(bytes_of(&app, Some(&ada), &path(&media)).await.0, StatusCode::OK);
+
+    let deleted = format!("{MEDIA}/{}", media["id"].as_str().expect("id"));
+    app.delete(&deleted).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+    app.get(&path(&media)).by(&ada).send().await.expect_problem(404, "not_found");
+    assert!(!holds(&app.data_folder().join("blobs"), b"JFIF"), "its thumbnails are gone too");
+}
+
+#[tokio::test]
+async fn a_recording_says_how_long_it_is() {
+    let app = TestApp::start().await;
+    let ada = app.someone().await;
+    // 8,000 samples a second of two bytes, for a second and a half.
+    let rate = [&8_000_u32.to_le_bytes()[..], &16_000_u32.to_le_bytes(), &[2, 0, 16, 0]].concat();
+    let head = [&b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0"[..], &rate, b"data", &24_000_u32.to_le_bytes()].concat();
+    let recording = [head, vec![0; 24_000]].concat();
+    let media = form(&app, &ada, "a.wav", "audio/wav", &recording).send().await.expect(StatusCode::CREATED);
+    assert_eq!((&media["kind"], &media["duration_ms"]), (&json!("audio"), &json!(1_500)));
 }

@@ -2,11 +2,14 @@
 //! SQL in `store.rs`. Knows no HTTP and no messages.
 
 mod bounds;
+mod deletion;
+mod probe;
 mod reading;
 mod signed;
 mod sniff;
 mod store;
 mod strip;
+mod thumbnails;
 mod uploads;
 
 #[allow(clippy::all)]
@@ -29,6 +32,8 @@ mod bindings {
 }
 
 use bindings::exports::echo::media::api;
+use bindings::exports::echo::message::events as message_events;
+use bindings::exports::echo::user::events as user_events;
 use echo_sdk::Error;
 
 struct Service;
@@ -50,12 +55,20 @@ impl api::Guest for Service {
         uploads::append(&request)
     }
 
+    fn check_own(request: api::OwnRequest) -> Result<api::Media, Error> {
+        reading::whole_of(&request.id, &request.owner_id)
+    }
+
     fn get_media(request: api::MediaRequest) -> Result<api::Media, Error> {
         reading::get(&request.id)
     }
 
     fn open_content(request: api::ContentRequest) -> Result<api::Content, Error> {
         reading::content(&request)
+    }
+
+    fn open_thumbnail(request: api::ThumbnailRequest) -> Result<api::Content, Error> {
+        thumbnails::open(&request)
     }
 
     fn delete_media(request: api::MediaRequest) -> Result<(), Error> {
@@ -68,5 +81,52 @@ impl api::Guest for Service {
 
     fn sweep() -> Result<(), Error> {
         uploads::sweep()
+    }
+}
+
+impl message_events::Guest for Service {
+    fn deleted(_key: String, event: message_events::ChangedMessages) -> Result<(), Error> {
+        deletion::of_messages(event.items.iter().filter_map(|message| message.media_id.as_deref()))
+    }
+
+    /// Not subscribed to.
+    fn sent(_key: String, _event: message_events::SentMessages) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Not subscribed to.
+    fn edited(_key: String, _event: message_events::ChangedMessages) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl user_events::Guest for Service {
+    fn deleted(_key: String, event: user_events::Deletion) -> Result<(), Error> {
+        deletion::of_person(&event.user_id)
+    }
+
+    /// Not subscribed to.
+    fn registered(_key: String, _event: user_events::Registration) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Not subscribed to.
+    fn blocked(_key: String, _event: user_events::BlockChange) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Not subscribed to.
+    fn unblocked(_key: String, _event: user_events::BlockChange) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Not subscribed to.
+    fn state_changed(_key: String, _event: user_events::StateChange) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Not subscribed to.
+    fn audience_changed(_key: String, _event: user_events::AudienceChange) -> Result<(), Error> {
+        Ok(())
     }
 }

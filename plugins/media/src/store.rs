@@ -17,16 +17,22 @@ pub struct Row {
     pub uploaded: Option<u64>,
     pub width: Option<u32>,
     pub height: Option<u32>,
+    pub duration_ms: Option<u64>,
     pub created_at: Timestamp,
 }
 
-from_row!(Row { id, owner_id, blob, content_type, kind, file_name, size, uploaded, width, height, created_at });
+from_row!(Row { id, owner_id, blob, content_type, kind, file_name, size, uploaded, width, height, duration_ms, created_at });
 
 pub fn media(id: &str) -> Result<Option<Row>, SqlError> {
     Database.row(
-        "SELECT id, owner_id, blob, content_type, kind, file_name, size, uploaded, width, height, created_at FROM media WHERE id = $1",
+        "SELECT id, owner_id, blob, content_type, kind, file_name, size, uploaded, width, height, duration_ms, created_at FROM media WHERE id = $1",
         params![uuid(id)],
     )
+}
+
+/// Some of a person's files, each with its blob.
+pub fn some_of(owner_id: &str, limit: u32) -> Result<Vec<(String, Option<String>)>, SqlError> {
+    Database.rows("SELECT id, blob FROM media WHERE owner_id = $1 LIMIT $2", params![uuid(owner_id), limit])
 }
 
 /// Files, and their bytes together.
@@ -55,8 +61,18 @@ pub fn insert(tx: &Transaction, row: &Row) -> Result<(), SqlError> {
 pub fn set_ready(row: &Row) -> Result<bool, SqlError> {
     let changed = Database.execute(
         "UPDATE media SET state = 'ready', blob = $2, content_type = $3, kind = $4, size = $5, uploaded = $6, width = $7, \
-         height = $8 WHERE id = $1",
-        params![uuid(&row.id), row.blob.as_deref(), &row.content_type, &row.kind, row.size, row.uploaded, row.width, row.height],
+         height = $8, duration_ms = $9 WHERE id = $1",
+        params![
+            uuid(&row.id),
+            row.blob.as_deref(),
+            &row.content_type,
+            &row.kind,
+            row.size,
+            row.uploaded,
+            row.width,
+            row.height,
+            row.duration_ms
+        ],
     )?;
     Ok(changed == 1)
 }

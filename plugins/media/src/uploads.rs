@@ -9,12 +9,15 @@ use crate::bounds::{HEAD_BYTES, IMAGE_BYTES_MAX, PIECE_BYTES, PIXELS_MAX, SIDE_M
 use crate::reading::{own, quota, view};
 use crate::sniff::{self, Sniffed};
 use crate::store::{self, Row};
-use crate::strip;
+use crate::{probe, strip, thumbnails};
 
 /// What an upload is while nobody has looked.
 const UNKNOWN: &str = "application/octet-stream";
 
 pub fn whole(request: UploadRequest) -> Result<Media, Error> {
+    if request.size == 0 {
+        return Err(Error::invalid_field("file", "empty", "the file has no bytes"));
+    }
     let row = admitted(request.upload, request.size, request.file_name)?;
     finish_or_forget(row).map(view)
 }
@@ -57,6 +60,7 @@ fn admitted(id: String, size: u64, file_name: Option<String>) -> Result<Row, Err
         uploaded: None,
         width: None,
         height: None,
+        duration_ms: None,
         created_at: time::now_us(),
     };
     let quota = quota();
@@ -99,7 +103,12 @@ fn finish(mut row: Row) -> Result<Row, Error> {
             row.size = object.size;
             object.key
         }
-        None => blob::finish(&row.id).map_err(failed)?.key,
+        None => {
+            let found = probed(&row);
+            (row.width, row.height) = found.size.unzip();
+            row.duration_ms = found.duration_ms;
+            blob::finish(&row.id).map_err(failed)?.key
+        }
     };
     row.blob = Some(blob);
     if !store::set_ready(&row)? {
@@ -111,6 +120,11 @@ fn finish(mut row: Row) -> Result<Row, Error> {
         blob::discard(&row.id).map_err(failed)?;
     }
     Ok(row)
+}
+
+fn probed(row: &Row) -> probe::Found {
+    let read = |offset, length| blob::read_upload(&row.id, offset, length).ok();
+    probe::probe(&row.content_type, probe::Source::new(row.size, &read))
 }
 
 /// The image without what was recorded about it, and its size in pixels. By its header, before anything of it is read.
@@ -151,8 +165,15 @@ pub fn delete(id: &str) -> Result<(), Error> {
 }
 
 /// The bytes first: a row without them is found again, bytes without a row are not.
-fn remove(id: &str, blob: Option<&str>) -> Result<(), Error> {
-    for key in blob.into_iter().chain([id, &clean_name(id)]) {
+pub fn remove(id: &str, blob: Option<&str>) -> Result<(), Error> {
+    let clean = clean_name(id);
+    if blob == Some(clean.as_str()) {
+        for key in thumbnails::names(id) {
+            blob::delete(&key).map_err(failed)?;
+            blob::discard(&key).map_err(failed)?;
+        }
+    }
+    for key in blob.into_iter().chain([id, &clean]) {
         blob::delete(key).map_err(failed)?;
         blob::discard(key).map_err(failed)?;
     }
@@ -168,7 +189,7 @@ pub fn sweep() -> Result<(), Error> {
     Ok(())
 }
 
-fn failed(error: BlobError) -> Error {
+pub fn failed(error: BlobError) -> Error {
     match error {
         BlobError::Unavailable => Error::unavailable("files cannot be stored or read now"),
         BlobError::Conflict => Error::unavailable("this file is being finished by another request"),

@@ -91,6 +91,7 @@ fn delete_for_everyone(me: &str, message: &Message) -> Result<(), Error> {
             conversation_id: message.conversation_id.clone(),
             seq: message.seq,
             sender_id: message.sender_id.clone(),
+            media_id: message.media_id.clone(),
         };
         announce_deleted(tx, &[emptied], &blockers, now)
     })
@@ -124,7 +125,10 @@ pub fn announce_ended(_: &Transaction, emptied: &[Emptied], at: Timestamp) -> Re
 
 fn publish_deleted(emptied: &[Emptied], at: Timestamp) -> Result<(), Error> {
     for of_one in emptied.chunk_by(|one, next| one.conversation_id == next.conversation_id) {
-        let items = of_one.iter().map(|message| changed(&message.id, &message.conversation_id, message.seq, &message.sender_id, at));
+        let items = of_one.iter().map(|message| ChangedMessage {
+            media_id: message.media_id.clone(),
+            ..changed(&message.id, &message.conversation_id, message.seq, &message.sender_id, at)
+        });
         events::deleted(&of_one[0].conversation_id, &ChangedMessages { items: items.collect() })?;
     }
     Ok(())
@@ -132,7 +136,7 @@ fn publish_deleted(emptied: &[Emptied], at: Timestamp) -> Result<(), Error> {
 
 fn changed(id: &str, conversation_id: &str, seq: u64, sender_id: &str, at: Timestamp) -> ChangedMessage {
     let (message_id, conversation_id, sender_id) = (id.to_owned(), conversation_id.to_owned(), sender_id.to_owned());
-    ChangedMessage { message_id, conversation_id, seq, sender_id, at }
+    ChangedMessage { message_id, conversation_id, seq, sender_id, at, media_id: None }
 }
 
 pub fn deleted() -> Error {

@@ -4,7 +4,7 @@ use echo_sdk::sql::Database;
 use echo_sdk::{Error, Page, caller, time};
 
 use crate::bindings::exports::echo::message::api::{
-    Edits, ListMessagesRequest, Message, Messages, Preview, Previews, PreviewsRequest, ThreadRequest,
+    Edits, ListMessagesRequest, MediaUsage, Message, Messages, Preview, Previews, PreviewsRequest, ThreadRequest,
 };
 use crate::store::conversations::membership;
 use crate::store::messages::{self, Span};
@@ -62,6 +62,15 @@ pub fn edits(id: &str) -> Result<Edits, Error> {
 }
 
 /// For other services, which know who may see what.
+pub fn media_use(media_id: &str) -> Result<MediaUsage, Error> {
+    let now = time::now_us();
+    let visible = match caller() {
+        Ok(caller) => messages::media_seen_by(&caller.user_id, media_id, now)?,
+        Err(_) => false,
+    };
+    Ok(MediaUsage { visible, used: visible || messages::media_is_used(media_id, now)? })
+}
+
 pub fn previews(request: &PreviewsRequest) -> Result<Previews, Error> {
     let contents = messages::contents_of(&request.ids, time::now_us())?;
     let items = contents.into_iter().map(|(message_id, content)| Preview { message_id, text: send_request::preview(content.as_deref()) });

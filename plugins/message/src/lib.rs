@@ -182,6 +182,10 @@ impl api::Guest for Message {
         changes::delete(&request)
     }
 
+    fn media_use(request: api::MediaUseRequest) -> Result<api::MediaUsage, Error> {
+        history::media_use(&request.media_id)
+    }
+
     fn preview_messages(request: api::PreviewsRequest) -> Result<api::Previews, Error> {
         history::previews(&request)
     }

@@ -5,8 +5,9 @@
 //! where the seq is taken, so that nothing is sent by an old roster.
 
 use echo_sdk::sql::{Database, SqlError, Transaction, transaction};
-use echo_sdk::{Error, FieldError, Timestamp, caller, ids, time};
+use echo_sdk::{Error, ErrorKind, FieldError, Timestamp, caller, ids, time};
 
+use crate::bindings::echo::media::api as media;
 use crate::bindings::echo::message::events::{self, SentMessage, SentMessages};
 use crate::bindings::echo::message::model::PollOption;
 use crate::bindings::echo::message::pushes;
@@ -112,6 +113,12 @@ fn admit(message: &Message, roster: &Roster) -> Result<(), Error> {
             }
         }
     }
+    if let Some(id) = &message.media_id
+        && !may_attach(&message.sender_id, id)?
+    {
+        let field = "media_id".to_owned();
+        fields.push(wrong(field, "unknown_media", "no file of yours that has come whole, and none of a message that you see"));
+    }
     if fields.is_empty() {
         return Ok(());
     }
@@ -121,6 +128,18 @@ fn admit(message: &Message, roster: &Roster) -> Result<(), Error> {
     }
     error.fields = fields;
     Err(error)
+}
+
+/// Whether it is the sender's own file, whole, or of a message that the sender sees and may pass on.
+fn may_attach(sender: &str, media_id: &str) -> Result<bool, Error> {
+    if messages::media_seen_by(sender, media_id, time::now_us())? {
+        return Ok(true);
+    }
+    match media::check_own(&media::OwnRequest { id: media_id.to_owned(), owner_id: sender.to_owned() }) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Pushes and one event. Who blocks the sender gets neither, and never sees the message.

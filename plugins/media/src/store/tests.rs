@@ -25,6 +25,7 @@ fn row(number: u32, owner: u32, size: u64, created_at: Timestamp) -> Row {
         uploaded: None,
         width: None,
         height: None,
+        duration_ms: None,
         created_at,
     }
 }
@@ -40,6 +41,7 @@ fn ready(number: u32, owner: u32) -> Row {
         kind: "image".to_owned(),
         width: Some(3),
         height: Some(4),
+        duration_ms: Some(6),
         size: 9,
         uploaded: Some(12),
         ..row(number, owner, 10, 5)
@@ -130,5 +132,21 @@ mod unfinished_since {
         assert_eq!(super::unfinished_since(&Database, 40, 10).unwrap(), [id(3), id(2)]);
         assert_eq!(super::unfinished_since(&Database, 40, 1).unwrap(), [id(3)]);
         assert!(super::unfinished_since(&Database, 20, 10).unwrap().is_empty());
+    }
+}
+
+mod some_of {
+    use super::*;
+
+    #[test]
+    fn gives_a_persons_own_and_no_more_than_asked_for() {
+        let _store = store();
+        inserted(&row(1, 9, 10, 5));
+        ready(2, 9);
+        ready(3, 8);
+        let mut files = super::some_of(&id(9), 9).unwrap();
+        files.sort();
+        assert_eq!(files, [(id(1), None), (id(2), Some("b".to_owned()))]);
+        assert_eq!(super::some_of(&id(9), 1).unwrap().len(), 1);
     }
 }

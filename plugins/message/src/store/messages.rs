@@ -219,6 +219,24 @@ pub fn visible_among(user_id: &str, ids: &[String], now: Timestamp) -> Result<Ve
     with_polls(&Database, user_id, Database.rows(&sql, values)?, now)
 }
 
+/// Whether the user sees a message with this file.
+pub fn media_seen_by(user_id: &str, media_id: &str, now: Timestamp) -> Result<bool, SqlError> {
+    let sql = concat!("SELECT m.seq", visible!(), "AND m.media_id = $3 AND m.deleted_at IS NULL LIMIT 1");
+    let found: Option<(u64,)> = Database.row(sql, params![uuid(user_id), timestamp(now), uuid(media_id)])?;
+    Ok(found.is_some())
+}
+
+/// Whether there is a message with this file, sent or to be sent.
+pub fn media_is_used(media_id: &str, now: Timestamp) -> Result<bool, SqlError> {
+    let (sent, scheduled): (u64, u64) = Database.one(
+        "SELECT (SELECT COUNT(*) FROM (SELECT 1 FROM messages m JOIN conversations c ON c.id = m.conversation_id AND c.ended_at IS NULL \
+         WHERE m.media_id = $1 AND m.deleted_at IS NULL AND (m.expires_at IS NULL OR m.expires_at > $2) LIMIT 1) found), \
+         (SELECT COUNT(*) FROM scheduled s WHERE s.media_id = $1)",
+        params![uuid(media_id), timestamp(now)],
+    )?;
+    Ok(sent + scheduled > 0)
+}
+
 /// The messages between the two seqs, both left out.
 pub struct Span<'a> {
     pub conversation_id: &'a str,
@@ -362,18 +380,20 @@ pub struct Emptied {
     pub conversation_id: String,
     pub seq: u64,
     pub sender_id: String,
+    /// The file that it had.
+    pub media_id: Option<String>,
 }
 
 fn ids_of(emptied: &[Emptied]) -> Vec<&str> {
     emptied.iter().map(|message| message.id.as_str()).collect()
 }
 
-from_row!(Emptied { id, conversation_id, seq, sender_id });
+from_row!(Emptied { id, conversation_id, seq, sender_id, media_id });
 
 /// Takes the content and the earlier contents of messages whose time is over, at most so many; by conversation and seq.
 pub fn take_expired(tx: &Transaction, now: Timestamp, limit: i64) -> Result<Vec<Emptied>, SqlError> {
     let mut expired: Vec<Emptied> = tx.rows(
-        "SELECT id, conversation_id, seq, sender_id FROM messages \
+        "SELECT id, conversation_id, seq, sender_id, media_id FROM messages \
          WHERE expires_at IS NOT NULL AND deleted_at IS NULL AND expires_at <= $1 ORDER BY expires_at LIMIT $2",
         params![timestamp(now), limit],
     )?;
@@ -398,7 +418,7 @@ pub fn take_ended(tx: &Transaction, now: Timestamp, limit: i64) -> Result<Option
     )?;
     let Some((conversation_id, emptied_seq)) = next else { return Ok(None) };
     let ended: Vec<Emptied> = tx.rows(
-        "SELECT id, conversation_id, seq, sender_id FROM messages WHERE conversation_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+        "SELECT id, conversation_id, seq, sender_id, media_id FROM messages WHERE conversation_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
         params![uuid(&conversation_id), emptied_seq, limit],
     )?;
     let Some(last) = ended.last() else {

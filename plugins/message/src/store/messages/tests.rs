@@ -884,3 +884,76 @@ mod audience_of {
         assert_eq!(sorted(committed(|tx| audience_of(tx, &id(91), 1))), ids([1, 4, 7]));
     }
 }
+
+fn said_with_file(conversation: u32, expires_at: Option<Timestamp>) -> Message {
+    let message = said(conversation, 1, 100, expires_at);
+    committed(|tx| tx.execute("UPDATE messages SET media_id = $2 WHERE id = $1", params![uuid(&message.id), uuid(id(5))]));
+    message
+}
+
+mod media_seen_by {
+    use super::*;
+
+    fn seen_by(users: [u32; 4], now: Timestamp) -> [bool; 4] {
+        users.map(|user| media_seen_by(&id(user), &id(5), now).unwrap())
+    }
+
+    /// 1 writes, 2 reads, 3 came later, 4 is nobody here.
+    #[test]
+    fn is_who_sees_a_message_with_it() {
+        let _store = store();
+        group(91, [1, 2]);
+        assert_eq!(seen_by([1, 2, 3, 4], NOW), [false; 4]);
+        let message = said_with_file(91, Some(NOW + 100));
+        joined(91, 3, message.seq);
+        assert_eq!(seen_by([1, 2, 3, 4], NOW), [true, true, false, false]);
+        assert_eq!(seen_by([1, 2, 3, 4], NOW + 100), [false; 4], "it has disappeared");
+        assert!(!media_seen_by(&id(2), &id(6), NOW).unwrap(), "another file");
+        delete_for(&id(2), &message).unwrap();
+        assert_eq!(seen_by([1, 2, 3, 4], NOW), [true, false, false, false]);
+        committed(|tx| delete_for_everyone(tx, &message.id, 300));
+        assert_eq!(seen_by([1, 2, 3, 4], NOW), [false; 4]);
+    }
+
+    #[test]
+    fn is_nobody_of_a_conversation_that_has_ended() {
+        let _store = store();
+        group(91, [1, 2]);
+        said_with_file(91, None);
+        ended(91);
+        assert_eq!(seen_by([1, 2, 3, 4], NOW), [false; 4]);
+    }
+}
+
+mod media_is_used {
+    use super::*;
+
+    fn used(now: Timestamp) -> bool {
+        media_is_used(&id(5), now).unwrap()
+    }
+
+    #[test]
+    fn is_true_as_long_as_one_message_has_it() {
+        let _store = store();
+        group(91, [1]);
+        group(92, [1]);
+        assert!(!used(NOW));
+        let message = said_with_file(91, None);
+        said_with_file(92, Some(NOW + 100));
+        committed(|tx| delete_for_everyone(tx, &message.id, 300));
+        assert_eq!([NOW, NOW + 100].map(used), [true, false]);
+    }
+
+    #[test]
+    fn is_true_where_one_is_to_be_sent() {
+        let _store = store();
+        committed(|tx| {
+            tx.execute(
+                "INSERT INTO scheduled (id, sender_id, conversation_id, client_message_id, content_hash, kind, media_id, send_at, created_at, revision) \
+                 VALUES ($1, $2, $3, 'a', $4, 'image', $5, 500, 100, 1)",
+                params![uuid(id(7)), uuid(id(1)), uuid(id(91)), vec![1_u8], uuid(id(5))],
+            )
+        });
+        assert!(used(NOW));
+    }
+}
