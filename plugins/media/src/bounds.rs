@@ -7,6 +7,8 @@ pub const SIDE_MAX: u32 = 8_192;
 pub const PIXELS_MAX: u64 = 40_000_000;
 /// Decoded for a thumbnail, in bytes: 24 million pixels of three bytes. A call has `memory` of plugin.toml.
 pub const THUMBNAIL_ALLOC_BYTES_MAX: u64 = 72 * 1024 * 1024;
+/// With the coefficients that the decoder of a progressive JPEG keeps beside the pixels, in bytes; twice `IMAGE_BYTES_MAX` stay for the file.
+pub const PROGRESSIVE_ALLOC_BYTES_MAX: u64 = 112 * 1024 * 1024;
 /// The longest sides of thumbnails, in pixels.
 pub const THUMBNAIL_SIDES: [u32; 3] = [128, 320, 640];
 /// Read at once, and how often, to see how long a file lasts.

@@ -22,8 +22,9 @@ pub fn own(id: &str) -> Result<Row, Error> {
 
 /// The caller's own, or of a message that the caller sees; else 404. Asked each time: who has left, or was removed, has it no more.
 fn readable(id: &str) -> Result<Row, Error> {
+    let me = caller()?.user_id;
     let row = store::media(id)?.ok_or_else(no_media)?;
-    if row.owner_id == caller()?.user_id {
+    if row.owner_id == me {
         return Ok(row);
     }
     let is_seen = row.blob.is_some() && message::media_use(&message::MediaUseRequest { media_id: id.to_owned() })?.visible;

@@ -35,6 +35,20 @@ impl Format {
         }
     }
 
+    /// What a decoder keeps of the picture until its last scan has come, beside the pixels, in bytes: two for each coefficient of a JPEG that comes in
+    /// several scans, by what its frame claims.
+    pub fn coefficient_bytes(self, bytes: &[u8]) -> Option<u64> {
+        if self != Format::Jpeg {
+            return Some(0);
+        }
+        let (width, height) = self.dimensions(bytes)?;
+        let (segments, scans) = segments(bytes)?;
+        let frame = segments.iter().find(|segment| is_frame(segment.marker))?;
+        let components = u64::from(*frame.body.get(5)?);
+        let is_in_one_scan = frame.marker != 0xc2 && u64::from(*scans.get(4)?) >= components;
+        Some(if is_in_one_scan { 0 } else { 2 * components * u64::from(width) * u64::from(height) })
+    }
+
     /// None where it is not well formed.
     pub fn strip(self, bytes: &[u8]) -> Option<Vec<u8>> {
         match self {

@@ -9,9 +9,9 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::bindings::echo::blob::blob::{self, BlobError};
 use crate::bindings::exports::echo::media::api::{Content, ThumbnailRequest};
-use crate::bounds::{IMAGE_BYTES_MAX, PIECE_BYTES, SIDE_MAX, THUMBNAIL_ALLOC_BYTES_MAX, THUMBNAIL_SIDES};
+use crate::bounds::{IMAGE_BYTES_MAX, PIECE_BYTES, PROGRESSIVE_ALLOC_BYTES_MAX, SIDE_MAX, THUMBNAIL_ALLOC_BYTES_MAX, THUMBNAIL_SIDES};
 use crate::store::{self, Row};
-use crate::{reading, uploads};
+use crate::{reading, strip, uploads};
 
 const JPEG_QUALITY: u8 = 80;
 
@@ -84,6 +84,10 @@ fn format_of(content_type: &str) -> Option<ImageFormat> {
 
 /// With no side longer than this, upright; a JPEG, where nothing shines through. None where it cannot be read, or not in so little memory.
 fn smaller(bytes: &[u8], format: ImageFormat, side: u32) -> Option<Vec<u8>> {
+    let coefficient_bytes = match format {
+        ImageFormat::Jpeg => strip::Format::Jpeg.coefficient_bytes(bytes)?,
+        _ => 0,
+    };
     let mut limits = Limits::default();
     limits.max_image_width = Some(SIDE_MAX);
     limits.max_image_height = Some(SIDE_MAX);
@@ -91,7 +95,8 @@ fn smaller(bytes: &[u8], format: ImageFormat, side: u32) -> Option<Vec<u8>> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().ok()?;
-    if decoder.total_bytes() > THUMBNAIL_ALLOC_BYTES_MAX {
+    let pixel_bytes = decoder.total_bytes();
+    if pixel_bytes > THUMBNAIL_ALLOC_BYTES_MAX || pixel_bytes + coefficient_bytes > PROGRESSIVE_ALLOC_BYTES_MAX {
         return None;
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
@@ -162,6 +167,26 @@ mod tests {
             bomb[20..24].copy_from_slice(&side.to_be_bytes());
             assert_eq!(smaller(&bomb, ImageFormat::Png, 128), None);
         }
+    }
+
+    /// Its coefficients take more than its pixels: 6,000 by 4,000 in several scans are too many, in one they are not.
+    #[test]
+    fn a_progressive_picture_is_bounded_with_its_coefficients() {
+        let claims = |marker: u8, width: u16, height: u16| {
+            let mut jpeg = picture(64, 32, ImageFormat::Jpeg, false);
+            let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+            jpeg[frame + 1] = marker;
+            jpeg[frame + 5..frame + 7].copy_from_slice(&height.to_be_bytes());
+            jpeg[frame + 7..frame + 9].copy_from_slice(&width.to_be_bytes());
+            strip::Format::Jpeg.coefficient_bytes(&jpeg).unwrap()
+        };
+        assert_eq!(claims(0xc0, 6_000, 4_000), 0);
+        let check = |width: u16, height: u16, fits: bool| {
+            let pixel_bytes = u64::from(width) * u64::from(height) * 3;
+            assert_eq!(pixel_bytes + claims(0xc2, width, height) <= PROGRESSIVE_ALLOC_BYTES_MAX, fits, "{width} × {height}");
+        };
+        check(4_000, 3_000, true);
+        check(6_000, 4_000, false);
     }
 
     #[test]

@@ -315,7 +315,10 @@ export interface components {
             /** Format: uuid */
             conversation_id: string;
             location?: components["schemas"]["MessagePlaceInput"] | null;
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description A file of the sender's own that has come whole, or one of a message that the sender sees.
+             */
             media_id?: string | null;
             /** @description All of them participants. */
             mentions?: string[] | null;

@@ -490,8 +490,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * What is known of a file
-         * @description What is known of a file.
+         * What is known of a file, for its owner and for whoever sees a message with it
+         * @description What is known of a file, for its owner and for whoever sees a message with it.
          */
         get: operations["media_get_media"];
         put?: never;
@@ -522,6 +522,27 @@ export interface paths {
          * @description The bytes of a file, for who may see it and for whoever has a signed address that has not ended.
          */
         get: operations["media_open_content"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/media/{id}/thumbnail": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * A small picture of a picture, upright, JPEG or PNG, for whoever may have the content
+         * @description A small picture of a picture, upright, JPEG or PNG, for whoever may have the content. 422 `no_thumbnail` of other files, and of pictures that take more
+         *     than 72 MiB of memory (112 MiB with the coefficients of a progressive JPEG).
+         */
+        get: operations["media_open_thumbnail"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1944,6 +1965,8 @@ export interface components {
             content_url: string | null;
             /** Format: date-time */
             created_at: string;
+            /** @description In milliseconds, of audio and video whose container says so. */
+            duration_ms: number | null;
             file_name: string | null;
             height: number | null;
             /** Format: uuid */
@@ -1960,7 +1983,7 @@ export interface components {
             upload_length: number | null;
             /** @description Once it is whole: how many bytes came; of an image the size may be smaller, as what was recorded about it is taken out. */
             uploaded: number | null;
-            /** @description In pixels, of images. */
+            /** @description In pixels, of images, and of videos whose container says so. */
             width: number | null;
         };
         MediaUploadRequest: {
@@ -2277,7 +2300,10 @@ export interface components {
             /** Format: uuid */
             id: string;
             location: components["schemas"]["MessagePlace"] | null;
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description A file of the sender's own that has come whole, or one of a message that the sender sees.
+             */
             media_id: string | null;
             mentions: string[];
             /** @description Any JSON value. */
@@ -2308,7 +2334,10 @@ export interface components {
             /** Format: uuid */
             conversation_id: string;
             location?: components["schemas"]["MessagePlaceInput"] | null;
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description A file of the sender's own that has come whole, or one of a message that the sender sees.
+             */
             media_id?: string | null;
             /** @description All of them participants. */
             mentions?: string[] | null;
@@ -2338,7 +2367,10 @@ export interface components {
             /** Format: uuid */
             conversation_id: string;
             location?: components["schemas"]["MessagePlaceInput"] | null;
-            /** Format: uuid */
+            /**
+             * Format: uuid
+             * @description A file of the sender's own that has come whole, or one of a message that the sender sees.
+             */
             media_id?: string | null;
             /** @description All of them participants. */
             mentions?: string[] | null;
@@ -3377,6 +3409,55 @@ export interface operations {
                 /** @description Of a signed address: when it ends, in seconds since 1970. */
                 expires?: number;
                 signature?: string;
+            };
+            header?: {
+                "If-None-Match"?: string;
+                "If-Range"?: string;
+                Range?: string;
+            };
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "*/*": unknown;
+                };
+            };
+            /** @description Parts of it */
+            206: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "*/*": unknown;
+                };
+            };
+            /** @description The client has it */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
+    media_open_thumbnail: {
+        parameters: {
+            query?: {
+                /** @description As of the content: one signed address is good for both. */
+                expires?: number;
+                signature?: string;
+                /** @description The longest side, in pixels: the next longer of 128, 320 and 640 is taken; 320 where nothing is said. */
+                size?: number;
             };
             header?: {
                 "If-None-Match"?: string;
