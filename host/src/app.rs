@@ -35,6 +35,7 @@ use echo_capabilities::cache::fallback::FallbackCache;
 use echo_capabilities::cache::memory::MemoryCache;
 use echo_capabilities::cache::redis::RedisCache;
 use echo_capabilities::events::Queue;
+use echo_capabilities::http::client::HttpClient;
 use echo_capabilities::hub::{Feed, Sockets};
 use echo_capabilities::nodes::NodeState;
 use echo_capabilities::operators::Operators;
@@ -167,6 +168,7 @@ impl Host {
             sockets,
             passwords: Arc::new(NativePasswords::new(config.fingerprint_key()?, cost)),
             tokens: tokens.clone(),
+            http: Arc::new(HttpClient::new(config.outgoing_http()?).map_err(anyhow::Error::msg)?),
             senders: Arc::new(Senders::new(config.gateway.rate_scale)),
         });
         backends.relay_feed().await?;

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fmt, fs};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
@@ -17,6 +17,7 @@ use echo_base::names::ServiceName;
 use echo_base::private_file;
 use echo_capabilities::blob::BucketSettings;
 use echo_capabilities::config::ServiceSettings;
+use echo_capabilities::http::{CredentialSettings, HostPattern, HttpSettings};
 use echo_capabilities::tokens::MasterKey;
 use echo_runtime::manifest::duration;
 use echo_runtime::route_settings::{AddedPrefix, RouteOverride, RouteSettings};
@@ -46,6 +47,7 @@ pub struct Config {
     pub gateway: GatewayConfig,
     pub tokens: TokensConfig,
     pub passwords: PasswordsConfig,
+    pub http: HttpConfig,
     pub cache: CacheConfig,
     pub sql: SqlConfig,
     pub feed: FeedConfig,
@@ -124,6 +126,20 @@ pub struct TokensConfig {
 pub struct PasswordsConfig {
     pub cost: PasswordCost,
     pub fingerprint_key: Secret,
+}
+
+/// What services send to others, and the credentials that it is signed with. See `Config::outgoing_http`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HttpConfig {
+    pub private_hosts: Vec<String>,
+    /// Empty: the system's alone.
+    pub root_certificates: PathBuf,
+    pub vapid_key: Secret,
+    pub vapid_subject: String,
+    pub fcm_service_account: Secret,
+    pub apns_key: Secret,
+    pub apns_key_id: String,
+    pub apns_team_id: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -313,6 +329,16 @@ impl Config {
                 master_key: Secret::default(),
             },
             passwords: PasswordsConfig { cost: PasswordCost::Production, fingerprint_key: Secret::default() },
+            http: HttpConfig {
+                private_hosts: Vec::new(),
+                root_certificates: PathBuf::new(),
+                vapid_key: Secret::default(),
+                vapid_subject: String::new(),
+                fcm_service_account: Secret::default(),
+                apns_key: Secret::default(),
+                apns_key_id: String::new(),
+                apns_team_id: String::new(),
+            },
             cache: CacheConfig { url: Secret::default(), prefix: "echo".to_owned(), bytes_max: limits::CACHE_BYTES_MAX },
             sql: SqlConfig {
                 url: Secret::default(),
@@ -459,6 +485,38 @@ impl Config {
         text.map(|text| MasterKey::of_text(text).map_err(|reason| ConfigError(vec![format!("tokens.master_key: {reason}")]))).transpose()
     }
 
+    /// Errors: a file that cannot be read, or a host that is none.
+    pub fn outgoing_http(&self) -> Result<HttpSettings, ConfigError> {
+        let HttpConfig {
+            private_hosts,
+            root_certificates,
+            vapid_key,
+            vapid_subject,
+            fcm_service_account,
+            apns_key,
+            apns_key_id,
+            apns_team_id,
+        } = &self.http;
+        let wrong = |reason: String| ConfigError(vec![reason]);
+        let private_hosts = private_hosts.iter().map(|host| HostPattern::parse(host)).collect::<Result<_, _>>();
+        let root_certificates = Some(root_certificates)
+            .filter(|file| !file.as_os_str().is_empty())
+            .map(|file| fs::read(file).map_err(|error| wrong(format!("http.root_certificates: {}: {error}", file.display()))));
+        let text = |secret: &Secret| secret.text().map(str::to_owned);
+        Ok(HttpSettings {
+            private_hosts: private_hosts.map_err(|reason| wrong(format!("http.private_hosts: {reason}")))?,
+            root_certificates: root_certificates.transpose()?,
+            credentials: CredentialSettings {
+                vapid_key: text(vapid_key),
+                vapid_subject: vapid_subject.clone(),
+                fcm_service_account: text(fcm_service_account),
+                apns_key: text(apns_key),
+                apns_key_id: apns_key_id.clone(),
+                apns_team_id: apns_team_id.clone(),
+            },
+        })
+    }
+
     /// The key of fingerprints. See `shared_secret`.
     pub fn fingerprint_key(&self) -> Result<[u8; 32], ConfigError> {
         self.shared_secret(&self.passwords.fingerprint_key, "fingerprint.key", "fingerprints")
@@ -578,6 +636,14 @@ impl Config {
         must(
             self.passwords.cost == PasswordCost::Production || self.mode == Mode::Dev,
             "passwords.cost: \"light\" protects nobody and is for dev mode only",
+        );
+        for host in &self.http.private_hosts {
+            must(HostPattern::parse(host).is_ok(), &format!("http.private_hosts: {host:?} is no host: write name:port"));
+        }
+        let subject = &self.http.vapid_subject;
+        must(
+            self.http.vapid_key.text().is_none() || subject.starts_with("mailto:") || subject.starts_with("https://"),
+            "http.vapid_key wants http.vapid_subject, \"mailto:…\" or \"https://…\", where a push service can reach you",
         );
         must(self.feed.cursors_kept >= Duration::from_secs(24 * 60 * 60), "feed.cursors_kept must be at least 1d");
         if let Some(url) = self.cache.url.text() {
@@ -758,12 +824,15 @@ struct Reading {
 
 const SERVICES: &str = "services";
 const GATEWAY: &str = "gateway";
-const SECRETS: [(&str, &str); 9] = [
+const SECRETS: [(&str, &str); 12] = [
     ("server", "admin_token"),
     ("server", "cursor_key"),
     ("server", "metrics_token"),
     ("passwords", "fingerprint_key"),
     ("tokens", "master_key"),
+    ("http", "vapid_key"),
+    ("http", "fcm_service_account"),
+    ("http", "apns_key"),
     ("sql", "url"),
     ("sql", "password"),
     ("blob", "access_key_id"),

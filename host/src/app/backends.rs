@@ -15,6 +15,7 @@ use echo_capabilities::blob::Blobs;
 use echo_capabilities::cache::Cache;
 use echo_capabilities::events::Queue;
 use echo_capabilities::guest::Capabilities;
+use echo_capabilities::http::Http;
 use echo_capabilities::hub::postgres::ServiceOutbox;
 use echo_capabilities::hub::{Feed, Sockets};
 use echo_capabilities::pace::Pace;
@@ -39,6 +40,7 @@ pub struct Backends {
     pub sockets: Arc<dyn Sockets>,
     pub passwords: Arc<dyn Passwords>,
     pub tokens: Arc<dyn Tokens>,
+    pub http: Arc<dyn Http>,
     pub senders: Arc<Senders>,
 }
 
@@ -103,6 +105,7 @@ impl CapabilitySource for Backends {
             sockets: self.sockets.clone(),
             passwords: self.passwords.clone(),
             tokens: self.tokens.clone(),
+            http: self.http.clone(),
             settings: self.config.service_settings(service, defaults),
             pace: Pace::default(),
             senders: self.senders.clone(),

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::config::{Config, ConfigError};
 use echo_base::names::ServiceName;
+use echo_capabilities::http::client::HttpClient;
 use echo_gateway::Tls;
 use echo_runtime::artifact::Artifact;
 
@@ -16,6 +17,9 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
         && let Err(error) = Tls::open(certificate, key)
     {
         problems.push(format!("server.tls_cert, server.tls_key: {error}"));
+    }
+    if let Err(error) = config.outgoing_http().map_err(|error| error.to_string()).and_then(HttpClient::new) {
+        problems.push(error);
     }
     problems.extend(super::moved::refusal(&config.data.dir, config.postgres().is_some()));
     if let Err(error) = super::permissions(config) {
@@ -103,10 +107,18 @@ mod tests {
         let bad = folder.path().join("bad.pem");
         std::fs::write(&bad, "no certificate").unwrap();
         (config.server.tls_cert, config.server.tls_key) = (bad.clone(), bad);
+        config.http.root_certificates = folder.path().join("no.pem");
         config.data.permissions = folder.path().join("nothing.wit");
         config.data.plugins = folder.path().join("nowhere");
         let error = check(&config).unwrap_err();
         let said = |what: &str| error.0.iter().any(|problem| problem.contains(what));
-        assert!(said("server.tls_cert") && said("data.permissions") && said("data.plugins") && error.0.len() == 3, "{error}");
+        assert!(
+            said("server.tls_cert")
+                && said("data.permissions")
+                && said("data.plugins")
+                && said("http.root_certificates")
+                && error.0.len() == 4,
+            "{error}"
+        );
     }
 }

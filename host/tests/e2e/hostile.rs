@@ -336,3 +336,39 @@ async fn endless_statements_stop_nobody() {
     let statements = (0..6).map(|_| json!({ "sql": endless, "texts": [], "times": 1 })).collect();
     statements_hurt_nobody_else(statements, &[503, 504]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_reaches_no_host_that_it_was_not_granted_and_none_inside() {
+    let app = start().await;
+    let fetch = async |urls: Vec<String>, credential: Option<&str>| {
+        call(&app, "fetch", json!({ "urls": urls, "credential": credential, "in_transaction": false })).await
+    };
+    let listening = app.url.strip_prefix("http://").expect("plain HTTP").to_owned();
+    let urls = [
+        // Nobody granted these.
+        ("https://elsewhere.example/".to_owned(), "NotGranted"),
+        ("https://localhost:444/".to_owned(), "NotGranted"),
+        ("http://localhost:443/".to_owned(), "NotGranted"),
+        (format!("http://{listening}/health"), "NotGranted"),
+        // The network of the host's own, the manifest's grants or not.
+        (format!("https://{listening}/health"), "Unreachable"),
+        ("https://localhost/".to_owned(), "Unreachable"),
+        ("https://127.0.0.1/".to_owned(), "Unreachable"),
+        ("https://169.254.169.254/latest/meta-data".to_owned(), "Unreachable"),
+        ("file:///etc/passwd".to_owned(), "Invalid"),
+        ("https://localhost@elsewhere.example/".to_owned(), "Invalid"),
+        (String::new(), "Invalid"),
+        (format!("https://localhost/{}", "x".repeat(5_000)), "TooLarge"),
+    ];
+    let answers = fetch(urls.iter().map(|(url, _)| url.clone()).collect(), None).await.expect(StatusCode::OK);
+    let expect: Vec<String> = urls.iter().map(|(_, error)| format!("Err(HttpError::{error})")).collect();
+    assert_eq!(answers["items"], json!(expect));
+    // A credential that its manifest does not name.
+    let answers = fetch(vec!["https://localhost/".to_owned()], Some("fcm")).await.expect(StatusCode::OK);
+    assert_eq!(answers["items"], json!(["Err(HttpError::NotGranted)"]));
+    // More than the bound at once, and while others wait for its transaction: mistakes of the service's, and nothing is sent.
+    fetch(vec!["https://localhost/".to_owned(); 65], None).await.expect_problem(500, "service_failed");
+    let while_open = json!({ "urls": ["https://localhost/"], "credential": null, "in_transaction": true });
+    call(&app, "fetch", while_open).await.expect_problem(500, "service_failed");
+    is_fine(&app).await;
+}

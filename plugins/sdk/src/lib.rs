@@ -30,6 +30,7 @@ pub mod wit {
                 import echo:context/context@0.1.0;
                 import echo:sql/sql@0.1.0;
                 import echo:cache/cache@0.1.0;
+                import echo:http/http@0.1.0;
                 import echo:hub/hub@0.1.0;
                 import echo:passwords/passwords@0.1.0;
                 import echo:tokens/tokens@0.1.0;
@@ -48,6 +49,7 @@ pub mod wit {
     pub use echo::cache::cache;
     pub use echo::config::config;
     pub use echo::context::context;
+    pub use echo::http::http;
     pub use echo::hub::hub;
     pub use echo::log::log;
     pub use echo::passwords::passwords;

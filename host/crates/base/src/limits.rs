@@ -96,6 +96,31 @@ pub const BREAKER_PAUSE_MS: u64 = 5_000;
 /// ... and only if so many different callers met the failures: one hostile user cannot open it.
 pub const BREAKER_CALLERS_MIN: usize = 3;
 
+// --- Services' outgoing requests ---------------------------------------------------------------------------------------------------
+/// Requests of one call of a service at once, and of all services (others wait).
+pub const HTTP_REQUESTS_AT_ONCE_MAX: usize = 64;
+pub const HTTP_OUTGOING_MAX: usize = 256;
+/// A request's address and headers, and its body and its answer's, in bytes.
+pub const HTTP_URL_BYTES_MAX: usize = 4 * 1024;
+pub const HTTP_HEADERS_MAX: usize = 32;
+pub const HTTP_HEADERS_BYTES_MAX: usize = 8 * 1024;
+pub const HTTP_BODY_BYTES_MAX: usize = 256 * 1024;
+/// The status line and the headers of an answer, in bytes.
+pub const HTTP_ANSWER_HEAD_BYTES_MAX: usize = 64 * 1024;
+/// One exchange, from the connection to the last byte, in milliseconds.
+pub const HTTP_TIMEOUT_MS: u64 = 10_000;
+/// Connections that are kept without a request: for how many milliseconds, and how many to one host.
+pub const HTTP_IDLE_MS: u64 = 60_000;
+pub const HTTP_IDLE_PER_HOST_MAX: usize = 32;
+/// Credentials: how long a token for Web Push and one for APNs are used, in seconds.
+pub const VAPID_TOKEN_S: u64 = 12 * 60 * 60;
+pub const APNS_TOKEN_S: u64 = 50 * 60;
+/// An access token of an OAuth 2.0 server is used so long at most, and renewed so long before its end, in seconds; after a failure none is asked for for so
+/// many milliseconds.
+pub const HTTP_TOKEN_KEPT_S: u64 = 60 * 60;
+pub const HTTP_TOKEN_MARGIN_S: u64 = 60;
+pub const HTTP_TOKEN_RETRY_MS: u64 = 5_000;
+
 /// Items of one page of a list of the operator API.
 pub const PAGE_DEFAULT: usize = 50;
 pub const PAGE_MAX: usize = 1_000;

@@ -10,6 +10,7 @@ use super::blob::Blobs;
 use super::cache::Cache;
 use super::config::ServiceSettings;
 use super::context::CallContext;
+use super::http::{Http, HttpGrants};
 use super::hub::{Feed, Sockets};
 use super::pace::{Made, Pace};
 use super::passwords::Passwords;
@@ -28,6 +29,7 @@ pub struct Capabilities {
     pub sockets: Arc<dyn Sockets>,
     pub passwords: Arc<dyn Passwords>,
     pub tokens: Arc<dyn Tokens>,
+    pub http: Arc<dyn Http>,
     pub settings: ServiceSettings,
     pub pace: Pace,
     /// The same for all services.
@@ -43,6 +45,8 @@ pub struct Guest {
     pub capabilities: Arc<Capabilities>,
     /// Limits how much of a user's feed its service fills.
     pub feed_share: Arc<Senders>,
+    /// Where its version may send requests to.
+    pub http_grants: Arc<HttpGrants>,
     /// At most one open transaction per call.
     pub transaction: Option<Box<dyn Transaction>>,
     /// Rises with every transaction, so that a stale handle cannot reach a newer one.
@@ -56,7 +60,13 @@ pub struct Guest {
 }
 
 impl Guest {
-    pub fn new(service: ServiceName, context: Arc<CallContext>, capabilities: Arc<Capabilities>, feed_share: Arc<Senders>) -> Self {
+    pub fn new(
+        service: ServiceName,
+        context: Arc<CallContext>,
+        capabilities: Arc<Capabilities>,
+        feed_share: Arc<Senders>,
+        http_grants: Arc<HttpGrants>,
+    ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(limits::GUEST_RESOURCES_MAX);
         Self {
@@ -64,6 +74,7 @@ impl Guest {
             context: Some(context),
             capabilities,
             feed_share,
+            http_grants,
             transaction: None,
             transaction_number: 0,
             collisions: 0,

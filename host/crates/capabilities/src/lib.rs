@@ -9,6 +9,7 @@ pub mod config;
 pub mod context;
 pub mod events;
 pub mod guest;
+pub mod http;
 pub mod hub;
 pub mod leases;
 pub mod log;

@@ -301,7 +301,7 @@ impl Runtime {
             changes,
         };
         let generation = Arc::new(Generation {
-            pool: InstancePool::new(service.clone(), instance, indices, capabilities, manifest.limits.clone()),
+            pool: InstancePool::new(service.clone(), instance, indices, capabilities, manifest.limits.clone(), manifest.grants.for_http()),
             service,
             version: version.to_owned(),
             number: AtomicU64::new(0),

@@ -21,18 +21,19 @@ use echo_capabilities::events::Event;
 use echo_capabilities::guest::Guest;
 use echo_capabilities::hub::host::PushError;
 use echo_capabilities::sql::Effect;
-use echo_capabilities::{blob, cache, config, context, hub, log, passwords, sql, tokens};
+use echo_capabilities::{blob, cache, config, context, http as outgoing_http, hub, log, passwords, sql, tokens};
 use echo_contract::codec::EventCodec;
 use echo_contract::wit::{Contract, Interface};
 
 type Link = fn(&mut Linker<InstanceState>, fn(&mut InstanceState) -> &mut Guest) -> wasmtime::Result<()>;
 
 /// The capabilities: interface (without its version) and what connects it.
-const CAPABILITIES: [(&str, Link); 9] = [
+const CAPABILITIES: [(&str, Link); 10] = [
     ("echo:blob/blob", blob::host::add_to_linker),
     ("echo:cache/cache", cache::host::add_to_linker),
     ("echo:config/config", config::host::add_to_linker),
     ("echo:context/context", context::host::add_to_linker),
+    ("echo:http/http", outgoing_http::host::add_to_linker),
     ("echo:hub/hub", hub::host::add_to_linker),
     ("echo:log/log", log::host::add_to_linker),
     ("echo:passwords/passwords", passwords::host::add_to_linker),

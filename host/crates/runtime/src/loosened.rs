@@ -65,6 +65,9 @@ pub fn changes(old: &Version<'_>, new: &Version<'_>, allowed: &BTreeSet<String>)
     for host in new.manifest.grants.http.iter().filter(|host| !old.manifest.grants.http.contains(host)) {
         add("grant", &format!("http:{host}"), "it asks for outgoing HTTP to this host".to_owned());
     }
+    for credential in new.manifest.grants.credentials.iter().filter(|name| !old.manifest.grants.credentials.contains(name)) {
+        add("grant", &format!("credential:{credential}"), "it asks for requests signed with this credential".to_owned());
+    }
     found
 }
 
@@ -199,6 +202,7 @@ http = ["a.example:443"]
         check(&[("event = \"where\"", "event = \"whence\"")], &["frame-removed:where"]);
         check(&[("[grants]", "[limits]\nfeed_events_per_day = 1001\n[grants]")], &["feed-events:per-day"]);
         check(&[("[\"a.example:443\"]", "[\"a.example:443\", \"b.example:443\"]")], &["grant:http:b.example:443"]);
+        check(&[("[\"a.example:443\"]", "[\"a.example:443\"]\ncredentials = [\"fcm\"]")], &["grant:credential:fcm"]);
     }
 
     #[test]

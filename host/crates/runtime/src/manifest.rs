@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 pub use self::push::{PushClass, PushFrame};
 use echo_base::limits;
 use echo_base::names::ServiceName;
+use echo_capabilities::http::HttpGrants;
 
 /// A whole manifest. Unknown keys are errors that name them.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -302,9 +303,18 @@ impl Default for Limits {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Grants {
-    /// Hosts for outgoing HTTP, `name:port`.
+    /// Hosts for outgoing HTTP, `name:port`, or `*.name:port` for all below a name.
     #[serde(default)]
     pub http: Vec<String>,
+    /// The operator's credentials that the host signs its requests with: `webpush`, `fcm`, `apns`.
+    #[serde(default)]
+    pub credentials: Vec<String>,
+}
+
+impl Grants {
+    pub fn for_http(&self) -> HttpGrants {
+        HttpGrants::parse(&self.http, &self.credentials).expect("checked by parse")
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -388,6 +398,7 @@ impl Manifest {
             }
         }
         self.check_rates()?;
+        HttpGrants::parse(&self.grants.http, &self.grants.credentials).map_err(|reason| format!("grants: {reason}"))?;
         for frame in &self.frames {
             frame.check().map_err(|reason| format!("push {:?}: {reason}", frame.call))?;
         }

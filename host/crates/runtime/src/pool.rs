@@ -15,6 +15,7 @@ use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::context::CallContext;
 use echo_capabilities::guest::{Capabilities, Guest};
+use echo_capabilities::http::HttpGrants;
 use echo_capabilities::senders::Senders;
 
 pub struct InstancePool {
@@ -24,6 +25,7 @@ pub struct InstancePool {
     capabilities: Arc<Capabilities>,
     /// How much of each user's feed is theirs.
     feed_share: Arc<Senders>,
+    http_grants: Arc<HttpGrants>,
     limits: Limits,
     idle: Mutex<Vec<PooledInstance>>,
     /// One permit per concurrent call.
@@ -61,12 +63,14 @@ impl InstancePool {
         exports: Vec<ComponentExportIndex>,
         capabilities: Arc<Capabilities>,
         limits: Limits,
+        http_grants: HttpGrants,
     ) -> Self {
         Self {
             service,
             instance,
             exports,
             feed_share: Arc::new(Senders::of_service(limits.feed_events_per_day, &capabilities.senders)),
+            http_grants: Arc::new(http_grants),
             capabilities,
             slots: Semaphore::new(limits.concurrency as usize),
             limits,
@@ -94,7 +98,7 @@ impl InstancePool {
 
     /// A new instance, 40 µs and more. The guest's own start code is metered like a call.
     pub async fn make(&self, context: Arc<CallContext>) -> wasmtime::Result<PooledInstance> {
-        let guest = Guest::new(self.service.clone(), context, self.capabilities.clone(), self.feed_share.clone());
+        let guest = Guest::new(self.service.clone(), context, self.capabilities.clone(), self.feed_share.clone(), self.http_grants.clone());
         let mut store = new_store(self.instance.engine(), guest, self.limits.memory);
         store.data_mut().cpu.begin(self.limits.cpu);
         store.set_epoch_deadline(1);

@@ -203,6 +203,8 @@ mod tests {
     use echo_capabilities::events::embedded::EmbeddedQueue;
     use echo_capabilities::events::{ConsumerState, DeadLetter, Queue, QueueError};
     use echo_capabilities::guest::Capabilities;
+    use echo_capabilities::http::HttpSettings;
+    use echo_capabilities::http::client::HttpClient;
     use echo_capabilities::hub::embedded::EmbeddedFeed;
     use echo_capabilities::hub::{FeedEntry, FeedError, Push, Sockets};
     use echo_capabilities::leases::{HeldLease, Lease, LeaseError};
@@ -302,6 +304,7 @@ mod tests {
             sockets: Arc::new(NoSockets),
             passwords: Arc::new(NativePasswords::new([0; 32], Cost::light())),
             tokens: EmbeddedTokens::open(folder, TokenSettings::default()).await.expect("opens"),
+            http: Arc::new(HttpClient::new(HttpSettings::default()).expect("opens")),
             settings: ServiceSettings::default(),
             pace: Pace::default(),
             senders: Arc::new(Senders::new(1)),

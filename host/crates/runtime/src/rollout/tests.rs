@@ -17,6 +17,8 @@ use echo_capabilities::config::ServiceSettings;
 use echo_capabilities::context::CallContext;
 use echo_capabilities::events::embedded::EmbeddedQueue;
 use echo_capabilities::guest::Capabilities;
+use echo_capabilities::http::HttpSettings;
+use echo_capabilities::http::client::HttpClient;
 use echo_capabilities::hub::embedded::EmbeddedFeed;
 use echo_capabilities::hub::{FeedEntry, FeedError, Push, Sockets};
 use echo_capabilities::nodes::postgres::PostgresNodes;
@@ -95,6 +97,7 @@ impl Host {
             sockets: Arc::new(NoSockets),
             passwords: Arc::new(NativePasswords::new([0; 32], Cost::light())),
             tokens: EmbeddedTokens::open(&own, TokenSettings::default()).await.expect("opens"),
+            http: Arc::new(HttpClient::new(HttpSettings::default()).expect("opens")),
             settings: ServiceSettings::default(),
             pace: Pace::default(),
             senders: Arc::new(Senders::new(1)),

@@ -9,6 +9,7 @@ pub mod bindings {
         with: {
             "echo:types/types@0.1.0": echo_sdk::wit::types,
             "echo:sql/sql@0.1.0": echo_sdk::wit::sql,
+            "echo:http/http@0.1.0": echo_sdk::wit::http,
             "echo:hub/hub@0.1.0": echo_sdk::wit::hub,
             "echo:config/config@0.1.0": echo_sdk::wit::config,
         },
@@ -16,9 +17,10 @@ pub mod bindings {
 }
 
 use bindings::echo::hostile::pushes::{self, Wave};
-use bindings::exports::echo::hostile::api::{Amount, Answer, Big, FloodRequest, Guest, StatementRequest, Texts};
+use bindings::exports::echo::hostile::api::{Amount, Answer, Big, FetchRequest, FloodRequest, Guest, StatementRequest, Texts};
 use bindings::exports::echo::hub::events;
 use echo_sdk::sql::{Database, uuid};
+use echo_sdk::wit::http;
 use echo_sdk::wit::sql::{Transaction, Value, query};
 use echo_sdk::{Error, Sql, params};
 
@@ -110,6 +112,21 @@ impl Guest for Hostile {
         let params: Vec<_> = request.texts.iter().map(|text| Value::Text(text.repeat(request.times as usize))).collect();
         let rows = query(&request.sql, &params)?;
         Ok(Amount { count: rows.rows.len() as u32 })
+    }
+
+    fn fetch(request: FetchRequest) -> Result<Texts, Error> {
+        let transaction = if request.in_transaction { Some(Transaction::begin()?) } else { None };
+        let to = |url: &String| http::Request {
+            method: "GET".to_owned(),
+            url: url.clone(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            credential: request.credential.clone(),
+            timeout_ms: u32::MAX,
+        };
+        let answers = http::send(&request.urls.iter().map(to).collect::<Vec<_>>());
+        drop(transaction);
+        Ok(Texts { items: answers.iter().map(|answer| format!("{:?}", answer.as_ref().map(|response| response.status))).collect() })
     }
 
     fn cycle() -> Result<Answer, Error> {

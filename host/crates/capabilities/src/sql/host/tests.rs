@@ -18,6 +18,7 @@ use crate::cache::{Cache, CacheError};
 use crate::config::ServiceSettings;
 use crate::context::{CallContext, Caller};
 use crate::guest::Capabilities;
+use crate::http::{Http, HttpError, HttpGrants, OutgoingRequest, OutgoingResponse};
 use crate::hub::embedded::EmbeddedFeed;
 use crate::hub::{Class, FeedEntry, FeedError, Push, Sockets};
 use crate::pace::Pace;
@@ -43,13 +44,14 @@ pub(crate) async fn two_guests(folder: &Path, sockets: Arc<dyn Sockets>) -> [Gue
         sockets,
         passwords: Arc::new(Nothing),
         tokens: Arc::new(Nothing),
+        http: Arc::new(Nothing),
         settings: ServiceSettings::default(),
         pace: Pace::default(),
         senders: Arc::new(Senders::new(1)),
     });
     [(); 2].map(|()| {
         let feed_share = Arc::new(Senders::of_service(1_000_000, &capabilities.senders));
-        Guest::new(service.clone(), context(Duration::from_secs(30)).into(), capabilities.clone(), feed_share)
+        Guest::new(service.clone(), context(Duration::from_secs(30)).into(), capabilities.clone(), feed_share, Arc::default())
     })
 }
 
@@ -188,6 +190,17 @@ async fn parameters_are_counted_and_read() {
 
 /// Capabilities that these tests do not use.
 struct Nothing;
+
+#[async_trait]
+impl Http for Nothing {
+    async fn send(&self, _: &HttpGrants, _: OutgoingRequest) -> Result<OutgoingResponse, HttpError> {
+        unreachable!()
+    }
+
+    fn public_key(&self, _: &str) -> Option<String> {
+        unreachable!()
+    }
+}
 
 #[async_trait]
 impl Cache for Nothing {
