@@ -39,6 +39,7 @@ mod power;
 mod presence;
 mod process;
 mod protocol;
+mod pushes;
 mod rates;
 mod reports;
 mod scheduled;

@@ -19,6 +19,7 @@ use crate::bounds::{
     CHANGED_AT_ONCE, DUE_BATCH, DUE_BATCHES_PER_RUN, DUE_RECIPIENTS_MAX, DUE_TIME_LEFT_MS, ENDED_SESSIONS_KEPT_US, ENTRIES_KEPT_US,
 };
 use crate::preferences::{self, Reason};
+use crate::providers::Providers;
 use crate::store::{self, Awaited, Outgoing, Stored};
 
 /// Where the settings are missing.
@@ -140,9 +141,9 @@ fn decide_batch(due: &[Awaited], now: Timestamp) -> Result<(), Error> {
     let mut reachable: Vec<String> = due.iter().flat_map(everybody).map(str::to_owned).collect();
     reachable.sort_unstable();
     reachable.dedup();
-    let mut tokens: HashMap<String, Vec<String>> = HashMap::new();
-    for (user, token) in store::devices_among(&reachable)? {
-        tokens.entry(user).or_default().push(token);
+    let mut tokens: HashMap<String, Vec<Device>> = HashMap::new();
+    for (user_id, token, hash, provider) in store::devices_among(&reachable)? {
+        tokens.entry(user_id.clone()).or_default().push(Device { user_id, token, hash, provider });
     }
     let (asked, unasked): (Vec<&Awaited>, Vec<&Awaited>) =
         due.iter().partition(|awaited| everybody(awaited).any(|user| tokens.contains_key(user)));
@@ -160,6 +161,8 @@ fn decide_batch(due: &[Awaited], now: Timestamp) -> Result<(), Error> {
     let missing: Vec<String> = decisions.iter().flat_map(|(_, missed, _)| missed).cloned().collect();
     let chosen: HashMap<String, Stored> =
         store::preferences_among(&missing)?.into_iter().map(|stored| (stored.user_id.clone(), stored)).collect();
+    let providers = if to_push.is_empty() { None } else { Some(Providers::configured()) };
+    let sent_by = &|provider: &str| providers.as_ref().is_some_and(|providers| providers.sends(provider));
     for (awaited, missed, reached) in decisions {
         let id = &awaited.message_id;
         // Deleted meanwhile: nobody is told that it was there.
@@ -179,7 +182,10 @@ fn decide_batch(due: &[Awaited], now: Timestamp) -> Result<(), Error> {
             .flat_map(|user| {
                 let shows_text = chosen.get(user).is_none_or(|stored| stored.previews);
                 let body = if shows_text { body } else { BODY };
-                tokens[user].iter().map(move |token| (ids::uuid_v7(), Outgoing { shows_text, ..push(id, body, token, now) }))
+                tokens[user].iter().map(move |device| {
+                    let send_at = sent_by(&device.provider).then_some(now);
+                    (ids::uuid_v7(), Outgoing { shows_text, send_at, ..push(awaited, body, device, now) })
+                })
             })
             .collect();
         transaction(|tx| {
@@ -197,16 +203,29 @@ fn decide_batch(due: &[Awaited], now: Timestamp) -> Result<(), Error> {
     Ok(())
 }
 
-fn push(message_id: &str, body: &str, token: &str, at: Timestamp) -> Outgoing {
+/// Where a push goes.
+struct Device {
+    user_id: String,
+    token: String,
+    hash: String,
+    provider: String,
+}
+
+fn push(awaited: &Awaited, body: &str, device: &Device, at: Timestamp) -> Outgoing {
     Outgoing {
         channel: "push".to_owned(),
-        recipient: token.to_owned(),
+        recipient: device.token.clone(),
         title: Some(TITLE.to_owned()),
         body: body.to_owned(),
         code: None,
         at,
-        message_id: Some(message_id.to_owned()),
+        message_id: Some(awaited.message_id.clone()),
         shows_text: true,
+        provider: Some(device.provider.clone()),
+        conversation_id: Some(awaited.conversation_id.clone()),
+        user_id: Some(device.user_id.clone()),
+        token_hash: Some(device.hash.clone()),
+        send_at: None,
     }
 }
 

@@ -1,20 +1,32 @@
 //! Where a user's pushes go. A push token belongs to one account and one session: who registers it has it, and it ends with the session.
 
 use echo_sdk::sql::transaction;
+use echo_sdk::wit::http;
 use echo_sdk::{Error, caller, time};
 use sha2::{Digest, Sha256};
 
 use crate::bindings::exports::echo::auth::events::SessionEnd;
 use crate::bindings::exports::echo::notification::api::{AddDeviceRequest, Provider, PushDevice, PushDevices};
+use crate::encryption::Subscription;
+use crate::providers;
 use crate::store::{self, Device};
 
 pub fn list() -> Result<PushDevices, Error> {
     let devices = store::devices_of(&caller()?.user_id)?;
-    Ok(PushDevices { items: devices.into_iter().map(view).collect(), next_cursor: None })
+    Ok(PushDevices { items: devices.into_iter().map(view).collect(), next_cursor: None, web_push_key: http::public_key("webpush") })
 }
 
 pub fn add(request: AddDeviceRequest) -> Result<PushDevice, Error> {
     let caller = caller()?;
+    if request.provider == Provider::Webpush
+        && !Subscription::parse(&request.token).is_some_and(|subscription| providers::is_push_service(&subscription.endpoint))
+    {
+        return Err(Error::invalid_field(
+            "token",
+            "invalid_subscription",
+            "no PushSubscription as JSON of a push service that is served here",
+        ));
+    }
     let device = Device {
         token: request.token,
         provider: name(request.provider).to_owned(),

@@ -4,9 +4,12 @@
 mod bounds;
 mod decisions;
 mod devices;
+mod encryption;
 mod list;
 mod outbox;
 mod preferences;
+mod providers;
+mod sending;
 mod store;
 mod traces;
 
@@ -19,6 +22,7 @@ mod bindings {
             "echo:types/types@0.1.0": echo_sdk::wit::types,
             "echo:context/context@0.1.0": echo_sdk::wit::context,
             "echo:sql/sql@0.1.0": echo_sdk::wit::sql,
+            "echo:http/http@0.1.0": echo_sdk::wit::http,
             "echo:hub/hub@0.1.0": echo_sdk::wit::hub,
             "echo:config/config@0.1.0": echo_sdk::wit::config,
             "echo:log/log@0.1.0": echo_sdk::wit::log,
@@ -80,6 +84,10 @@ impl api::Guest for Notification {
 
     fn decide_due() -> Result<(), Error> {
         decisions::decide_due()
+    }
+
+    fn send_due() -> Result<(), Error> {
+        sending::send_due()
     }
 
     fn clear_away() -> Result<(), Error> {

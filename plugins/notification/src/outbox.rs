@@ -1,4 +1,4 @@
-//! What is to leave: text messages and pushes. No provider is connected; in development mode everyone can look at what would have left.
+//! What is to leave: text messages and pushes. No provider of text messages is connected; in development mode everyone can look at what would have left.
 
 use echo_sdk::sql::Database;
 use echo_sdk::{Error, Timestamp, config, log, once};
@@ -22,6 +22,11 @@ pub fn text_message(to: &str, body: &str, code: Option<&str>, at: Timestamp) -> 
         at,
         message_id: None,
         shows_text: true,
+        provider: None,
+        conversation_id: None,
+        user_id: None,
+        token_hash: None,
+        send_at: None,
     };
     Ok(store::insert_outgoing(&Database, &[(event_id, row)])?)
 }

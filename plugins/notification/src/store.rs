@@ -3,8 +3,11 @@
 use echo_sdk::sql::{Database, Sql, SqlError, Transaction, Value, batch, placeholders, row_placeholders, timestamp, uuid};
 use echo_sdk::{Timestamp, from_row, params};
 
+pub mod sending;
+
 use crate::bounds::{
     CLEARED_PER_RUN, DEVICES_PER_USER_MAX, DUE_BATCH, ENTRIES_PER_USER_MAX, INSERT_ROWS_MAX, LIST_PARAMS_MAX, OUTBOX_KEPT, OUTBOX_SHOWN,
+    OUTGOING_ROWS_MAX, PUSHES_WAITING_MAX,
 };
 
 // --- Devices -----------------------------------------------------------------------------------------------------------------------
@@ -94,12 +97,13 @@ pub fn forget_ended(before: Timestamp) -> Result<(), SqlError> {
     Ok(())
 }
 
-/// `(user, token)` of all devices of these users.
-pub fn devices_among(user_ids: &[String]) -> Result<Vec<(String, String)>, SqlError> {
+/// `(user, token, its hash, provider)` of all devices of these users.
+pub fn devices_among(user_ids: &[String]) -> Result<Vec<(String, String, String, String)>, SqlError> {
     let mut devices = Vec::new();
     for user_ids in user_ids.chunks(LIST_PARAMS_MAX) {
-        let sql = format!("SELECT user_id, token FROM devices WHERE user_id IN ({})", placeholders(1, user_ids.len()));
-        devices.extend(Database.rows::<(String, String)>(&sql, user_ids.iter().map(uuid).collect())?);
+        let sql =
+            format!("SELECT user_id, token, token_hash, provider FROM devices WHERE user_id IN ({})", placeholders(1, user_ids.len()));
+        devices.extend(Database.rows::<(String, String, String, String)>(&sql, user_ids.iter().map(uuid).collect())?);
     }
     Ok(devices)
 }
@@ -235,12 +239,12 @@ pub fn deleted_at(message_id: &str) -> Result<Option<Timestamp>, SqlError> {
     Ok(found.and_then(|(at,)| at))
 }
 
+/// A push's token is still one of its user's devices.
+const HAS_DEVICE: &str = "EXISTS (SELECT 1 FROM devices WHERE devices.token_hash = outbox.token_hash AND devices.user_id = outbox.user_id)";
+
 /// A token that ended while it was decided on gets no push.
 pub fn drop_pushes_without_device(tx: &Transaction, message_id: &str) -> Result<(), SqlError> {
-    tx.execute(
-        "DELETE FROM outbox WHERE message_id = $1 AND channel = 'push' AND recipient NOT IN (SELECT token FROM devices)",
-        params![uuid(message_id)],
-    )?;
+    tx.execute(&format!("DELETE FROM outbox WHERE message_id = $1 AND channel = 'push' AND NOT {HAS_DEVICE}"), params![uuid(message_id)])?;
     Ok(())
 }
 
@@ -440,16 +444,38 @@ pub struct Outgoing {
     pub message_id: Option<String>,
     /// Whether its body says what the message says.
     pub shows_text: bool,
+    /// Of a push, as the next three.
+    pub provider: Option<String>,
+    pub conversation_id: Option<String>,
+    pub user_id: Option<String>,
+    pub token_hash: Option<String>,
+    /// None: it is not to be sent, or was.
+    pub send_at: Option<Timestamp>,
 }
 
-from_row!(Outgoing { channel, recipient, title, body, code, at, message_id, shows_text });
+from_row!(Outgoing {
+    channel,
+    recipient,
+    title,
+    body,
+    code,
+    at,
+    message_id,
+    shows_text,
+    provider,
+    conversation_id,
+    user_id,
+    token_hash,
+    send_at
+});
 
 /// One that is there already, by its id, is not sent again.
 pub fn insert_outgoing(db: &impl Sql, rows: &[(String, Outgoing)]) -> Result<(), SqlError> {
-    for rows in rows.chunks(INSERT_ROWS_MAX) {
+    for rows in rows.chunks(OUTGOING_ROWS_MAX) {
         let sql = format!(
-            "INSERT INTO outbox (id, channel, recipient, title, body, code, at, message_id, shows_text) VALUES {} ON CONFLICT (id) DO NOTHING",
-            row_placeholders(rows.len(), 9)
+            "INSERT INTO outbox (id, channel, recipient, title, body, code, at, message_id, shows_text, provider, conversation_id, user_id, \
+             token_hash, send_at) VALUES {} ON CONFLICT (id) DO NOTHING",
+            row_placeholders(rows.len(), 14)
         );
         let values = rows.iter().flat_map(|(id, row)| {
             params![
@@ -461,7 +487,12 @@ pub fn insert_outgoing(db: &impl Sql, rows: &[(String, Outgoing)]) -> Result<(),
                 row.code.as_deref(),
                 timestamp(row.at),
                 row.message_id.as_deref().map(uuid),
-                row.shows_text
+                row.shows_text,
+                row.provider.as_deref(),
+                row.conversation_id.as_deref().map(uuid),
+                row.user_id.as_deref().map(uuid),
+                row.token_hash.as_deref(),
+                row.send_at.map(timestamp)
             ]
         });
         db.execute(&sql, values.collect())?;
@@ -482,7 +513,8 @@ pub fn erase_person(tx: &Transaction, user_id: &str, phone: &str) -> Result<(), 
 /// Newest first.
 pub fn newest_outgoing() -> Result<Vec<Outgoing>, SqlError> {
     Database.rows(
-        "SELECT channel, recipient, title, body, code, at, message_id, shows_text FROM outbox ORDER BY at DESC, id DESC LIMIT $1",
+        "SELECT channel, recipient, title, body, code, at, message_id, shows_text, provider, conversation_id, user_id, token_hash, send_at \
+         FROM outbox ORDER BY at DESC, id DESC LIMIT $1",
         params![OUTBOX_SHOWN],
     )
 }
@@ -512,10 +544,15 @@ pub fn delete_outgoing(tx: &Transaction, message_ids: &[String]) -> Result<(), S
     Ok(())
 }
 
+/// What is kept to be looked at, and what waits to be sent, each within its bound.
 pub fn trim_outbox() -> Result<(), SqlError> {
     Database.execute(
-        "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox ORDER BY at DESC, id DESC LIMIT $1 OFFSET $2)",
+        "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE send_at IS NULL ORDER BY at DESC, id DESC LIMIT $1 OFFSET $2)",
         params![CLEARED_PER_RUN, OUTBOX_KEPT],
+    )?;
+    Database.execute(
+        "DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE send_at IS NOT NULL ORDER BY send_at DESC LIMIT $1 OFFSET $2)",
+        params![CLEARED_PER_RUN, PUSHES_WAITING_MAX],
     )?;
     Ok(())
 }

@@ -11,15 +11,15 @@ const MANY: u32 = 2 * LIST_PARAMS_MAX as u32 + 1;
 /// More than two statements insert.
 const MANY_ROWS: u32 = 2 * INSERT_ROWS_MAX as u32 + 1;
 
-fn store() -> Store {
+pub(super) fn store() -> Store {
     Store::open("notification")
 }
 
-fn id(number: u32) -> String {
+pub(super) fn id(number: u32) -> String {
     format!("01890000-0000-7000-8000-{number:012}")
 }
 
-fn ids(numbers: impl IntoIterator<Item = u32>) -> Vec<String> {
+pub(super) fn ids(numbers: impl IntoIterator<Item = u32>) -> Vec<String> {
     numbers.into_iter().map(id).collect()
 }
 
@@ -29,7 +29,7 @@ fn sorted(mut ids: Vec<String>) -> Vec<String> {
 }
 
 #[track_caller]
-fn committed<T>(work: impl Fn(&Transaction) -> Result<T, SqlError>) -> T {
+pub(super) fn committed<T>(work: impl Fn(&Transaction) -> Result<T, SqlError>) -> T {
     transaction(work).expect("commits")
 }
 
@@ -40,12 +40,12 @@ fn count(table: &str) -> i64 {
 // --- Devices -----------------------------------------------------------------------------------------------------------------------
 
 /// The token is `t<number>`, its hash `h<number>`.
-fn device(number: u32, user: u32, session: u32, at: Timestamp) {
+pub(super) fn device(number: u32, user: u32, session: u32, at: Timestamp) {
     let device = Device { token: format!("t{number:02}"), provider: "fcm".to_owned(), platform: None, created_at: at };
     committed(|tx| put_device(tx, &format!("h{number:02}"), &id(user), &id(session), &device));
 }
 
-fn tokens_of(user: u32) -> Vec<String> {
+pub(super) fn tokens_of(user: u32) -> Vec<String> {
     devices_of(&id(user)).unwrap().into_iter().map(|device| device.token).collect()
 }
 
@@ -168,12 +168,11 @@ mod drop_pushes_without_device {
     fn leaves_those_to_devices_that_are_there() {
         let _store = store();
         device(1, 1, 1, 10);
-        for (number, message, token) in [(1, 91, "t01"), (2, 91, "gone"), (3, 92, "gone")] {
-            insert_outgoing(&Database, &[(id(number), Outgoing { recipient: token.to_owned(), ..row(number, Some(message), 10).1 })])
-                .unwrap();
-        }
+        // Another account has registered it meanwhile.
+        device(2, 2, 2, 10);
+        insert_outgoing(&Database, &[row(1, Some(91), 10), row(2, Some(91), 10), row(3, Some(91), 10), row(4, Some(92), 10)]).unwrap();
         committed(|tx| drop_pushes_without_device(tx, &id(91)));
-        assert_eq!(sorted(recipients()), ["gone", "t01"]);
+        assert_eq!(sorted(recipients()), ["t1", "t4"]);
     }
 }
 
@@ -245,7 +244,9 @@ mod devices_among {
         }
         let mut found = devices_among(&ids([1, 2, 9])).unwrap();
         found.sort_unstable();
-        assert_eq!(found, [(id(1), "t01".to_owned()), (id(1), "t02".to_owned()), (id(2), "t03".to_owned())]);
+        let expect =
+            [(1, 1), (1, 2), (2, 3)].map(|(user, number)| (id(user), format!("t0{number}"), format!("h0{number}"), "fcm".to_owned()));
+        assert_eq!(found, expect);
     }
 
     #[test]
@@ -751,7 +752,7 @@ mod forget_old_entries {
 
 // --- What is to leave --------------------------------------------------------------------------------------------------------------------
 
-fn row(number: u32, message: Option<u32>, at: Timestamp) -> (String, Outgoing) {
+pub(super) fn row(number: u32, message: Option<u32>, at: Timestamp) -> (String, Outgoing) {
     let outgoing = Outgoing {
         channel: "push".into(),
         recipient: format!("t{number}"),
@@ -761,12 +762,17 @@ fn row(number: u32, message: Option<u32>, at: Timestamp) -> (String, Outgoing) {
         at,
         message_id: message.map(id),
         shows_text: true,
+        provider: Some("fcm".into()),
+        conversation_id: message.map(|_| id(70)),
+        user_id: Some(id(1)),
+        token_hash: Some(format!("h{number:02}")),
+        send_at: None,
     };
     (id(number), outgoing)
 }
 
 /// The newest first.
-fn recipients() -> Vec<String> {
+pub(super) fn recipients() -> Vec<String> {
     newest_outgoing().unwrap().into_iter().map(|row| row.recipient).collect()
 }
 
@@ -818,6 +824,11 @@ mod newest_outgoing {
             at: 30,
             message_id: None,
             shows_text: true,
+            provider: None,
+            conversation_id: None,
+            user_id: None,
+            token_hash: None,
+            send_at: None,
         };
         insert_outgoing(&Database, &[row(1, Some(9), 20), (id(2), sms), row(3, None, 20)]).unwrap();
         let rows = newest_outgoing().unwrap();

@@ -2402,7 +2402,7 @@ export interface components {
             platform?: string | null;
             /** @enum {string} */
             provider: "fcm" | "apns" | "webpush";
-            /** @description The provider's token. */
+            /** @description The provider's token; of `webpush` the browser's `PushSubscription` as JSON, as `JSON.stringify` makes it: `invalid_subscription` for what is none. */
             token: string;
         };
         NotificationInApp: {
@@ -2465,6 +2465,8 @@ export interface components {
         NotificationPushDevices: {
             items: components["schemas"]["NotificationPushDevice"][];
             next_cursor: string | null;
+            /** @description The key with which a browser subscribes (`applicationServerKey`, RFC 8292), in base64url; none where this host sends nothing to browsers. */
+            web_push_key: string | null;
         };
         NotificationQuietHours: {
             /** @example 07:00 */
