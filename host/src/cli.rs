@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 
 use self::examples::{
-    BACKUP_EXAMPLES, COMPLETIONS_EXAMPLES, DEPLOY_EXAMPLES, DEV_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, MAN_EXAMPLES, MIGRATE_EXAMPLES,
-    PACK_EXAMPLES, PLUGIN_EXAMPLES, READY_EXAMPLES, RELOAD_EXAMPLES, RESTORE_EXAMPLES, SERVE_EXAMPLES, TOKEN_EXAMPLES, TOKEN_NEW_EXAMPLES,
+    BACKUP_EXAMPLES, COMPLETIONS_EXAMPLES, DEPLOY_EXAMPLES, DEV_EXAMPLES, DIFF_EXAMPLES, DOCTOR_EXAMPLES, EXAMPLES, MAN_EXAMPLES,
+    MIGRATE_EXAMPLES, PACK_EXAMPLES, PLUGIN_EXAMPLES, READY_EXAMPLES, RELOAD_EXAMPLES, RESTORE_EXAMPLES, SERVE_EXAMPLES, TOKEN_EXAMPLES,
+    TOKEN_NEW_EXAMPLES, VERIFY_EXAMPLES,
 };
 use crate::config::{Mode, Overrides};
 use echo_base::limits;
@@ -359,6 +360,34 @@ pub enum Plugin {
         /// Grant imports to the service from now on: a package such as echo:sql, or an interface such as echo:user/api. Several with commas
         #[arg(long, value_name = "NAME", value_delimiter = ',')]
         grant: Vec<String>,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Say what the gate of a running host would say of a packed file, and deploy nothing; the exit status says so too
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify {
+        /// A packed file
+        file: PathBuf,
+        /// Confirm a change by the name that the plan gives it, as with deploy
+        #[arg(long, value_name = "NAME")]
+        allow: Vec<String>,
+        /// Grant imports, as with deploy
+        #[arg(long, value_name = "NAME", value_delimiter = ',')]
+        grant: Vec<String>,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Say what differs between two versions of a service: routes, frames, limits, functions, fields and their bounds, and what of it is refused or
+    /// has to be confirmed
+    #[command(after_help = DIFF_EXAMPLES)]
+    Diff {
+        /// The service's name; or a packed file, which is compared with the version that runs
+        #[arg(value_name = "NAME|FILE")]
+        what: String,
+        /// A version that the host keeps, `live`, or a packed file [default: live]
+        from: Option<String>,
+        /// The same; with one version alone, that is compared with the one that runs
+        to: Option<String>,
         #[command(flatten)]
         admin: Admin,
     },

@@ -12,9 +12,11 @@ use anyhow::Context;
 use clap::Parser;
 use echo_base::names::{BadServiceName, ServiceName};
 use echo_runtime::artifact::{Artifact, pack_directory};
+use echo_runtime::difference;
 use echo_runtime::inspect;
 use echo_runtime::manifest::Manifest;
 use echo_runtime::manifest_reference;
+use echo_runtime::swap::LIVE;
 use echod::admin::client::{self, AdminClient, ClientError, read_packed};
 use echod::app::doctor::{self, Finding, Verdict};
 use echod::app::{SettingsSource, backup, check, migrate, migrations};
@@ -255,14 +257,9 @@ fn run_plugin(command: Plugin) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        Plugin::Deploy { file, dry_run, allow, grant, admin } => {
-            let file = read_packed(&file)?;
-            let service = Artifact::read(file.clone())?.manifest.service();
-            if std::io::stderr().is_terminal() {
-                eprintln!("the host checks {service}, compiles it and tries its migrations; that may take some seconds");
-            }
-            ask(&admin, async |client| Ok(client.deploy(&service, file, dry_run, &allow, &grant).await?))
-        }
+        Plugin::Deploy { file, dry_run, allow, grant, admin } => deploy(&file, dry_run, &allow, &grant, &admin),
+        Plugin::Verify { file, allow, grant, admin } => deploy(&file, true, &allow, &grant, &admin),
+        Plugin::Diff { what, from, to, admin } => diff(&what, from, to, &admin),
         Plugin::List { admin } => ask(&admin, async |client| Ok(client.list().await?)),
         Plugin::History { name, admin } => {
             let service = ServiceName::parse(&name)?;
@@ -273,6 +270,53 @@ fn run_plugin(command: Plugin) -> anyhow::Result<()> {
             ask(&admin, async |client| Ok(client.rollback(&service, force).await?))
         }
     }
+}
+
+fn deploy(file: &Path, dry_run: bool, allow: &[String], grant: &[String], admin: &Admin) -> anyhow::Result<()> {
+    let file = read_packed(file)?;
+    let service = Artifact::read(file.clone())?.manifest.service();
+    if std::io::stderr().is_terminal() {
+        eprintln!("the host checks {service}, compiles it and tries its migrations; that may take some seconds");
+    }
+    let client = find(admin)?;
+    let report = wait_for(client.deploy(&service, file, dry_run, allow, grant))?;
+    // Programs read the plan, people the report that the error is.
+    if let Err(ClientError::Unconfirmed { document, .. }) = &report
+        && admin.json
+    {
+        say(format_args!("{document:#}"));
+    }
+    say(report?);
+    Ok(())
+}
+
+fn diff(what: &str, from: Option<String>, to: Option<String>, admin: &Admin) -> anyhow::Result<()> {
+    let live = || LIVE.to_owned();
+    let (service, from, to) = match (from, to) {
+        (None, _) => (Artifact::read(read_packed(Path::new(what))?)?.manifest.service(), live(), what.to_owned()),
+        (Some(version), None) => (ServiceName::parse(what)?, live(), version),
+        (Some(from), Some(to)) => (ServiceName::parse(what)?, from, to),
+    };
+    // A version begins with a digit; every other name is a file's.
+    let is_kept = |name: &str| {
+        let is_version = name.starts_with(|first: char| first.is_ascii_digit())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-+".contains(&byte))
+            && !name.ends_with(".wasm");
+        name == LIVE || is_version
+    };
+    let read = |name: &str| -> anyhow::Result<Artifact> {
+        let packed = if is_kept(name) { wait_for(find(admin)?.packed(&service, name))?? } else { read_packed(Path::new(name))? };
+        let artifact = Artifact::read(packed)?;
+        anyhow::ensure!(artifact.manifest.service() == service, "{name} is a version of {}, not of {service}", artifact.manifest.name);
+        Ok(artifact)
+    };
+    let difference = difference::between(&read(&from)?, &read(&to)?)?;
+    if admin.json {
+        say(format_args!("{:#}", serde_json::to_value(&difference)?));
+    } else {
+        say(difference.text());
+    }
+    Ok(())
 }
 
 /// The name in a plugin's manifest.

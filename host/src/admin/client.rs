@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use axum::body::Bytes;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -60,8 +61,8 @@ pub enum ClientError {
     #[error("{0}")]
     Name(#[from] echo_base::names::BadServiceName),
     /// A dry run showed what the host would refuse.
-    #[error("{0}\nit would be refused without what is wanted above")]
-    Unconfirmed(String),
+    #[error("{report}\nit would be refused without what is wanted above")]
+    Unconfirmed { report: String, document: Value },
     /// The host refused.
     #[error("{0}")]
     Refused(Problem),
@@ -72,7 +73,7 @@ impl ClientError {
     pub fn exit_status(&self) -> u8 {
         match self {
             Self::Address(_) | Self::Name(_) | Self::NoToken(_) => 2,
-            Self::Refused(_) | Self::Unconfirmed(_) | Self::NoSuchToken(_) => 3,
+            Self::Refused(_) | Self::Unconfirmed { .. } | Self::NoSuchToken(_) => 3,
             Self::NoHost(_) | Self::Unreachable { .. } | Self::NotReady { .. } => 4,
             Self::File { .. } => 1,
         }
@@ -207,7 +208,7 @@ impl AdminClient {
             if self.is_json && open.is_empty() {
                 return Ok(format!("{uploaded:#}"));
             }
-            return if open.is_empty() { Ok(report) } else { Err(ClientError::Unconfirmed(report)) };
+            return if open.is_empty() { Ok(report) } else { Err(ClientError::Unconfirmed { report, document: uploaded }) };
         }
         let activate = self.request(Method::PUT, &format!("plugins/{service}/active{}", query(""))).json(&json!({ "version": version }));
         let live = self.send(activate).await?;
@@ -257,6 +258,12 @@ impl AdminClient {
     pub async fn history(&self, service: &ServiceName) -> Result<String, ClientError> {
         let history = self.send(self.request(Method::GET, &format!("plugins/{service}/history"))).await?;
         Ok(self.shown(&history, || table(&HISTORY_COLUMNS, &history).unwrap_or_else(|| format!("{service} has no history"))))
+    }
+
+    /// A kept version as it was packed, or the one that runs (`live`).
+    pub async fn packed(&self, service: &ServiceName, version: &str) -> Result<Vec<u8>, ClientError> {
+        let packed = self.bytes(self.request(Method::GET, &format!("plugins/{service}/versions/{version}"))).await?;
+        Ok(packed.into())
     }
 
     /// `force`: even if live dependents need what the version before does not have.
@@ -318,6 +325,10 @@ impl AdminClient {
 
     /// The answer's document; null for none.
     async fn send(&self, request: RequestBuilder) -> Result<Value, ClientError> {
+        Ok(serde_json::from_slice(&self.bytes(request).await?).unwrap_or(Value::Null))
+    }
+
+    async fn bytes(&self, request: RequestBuilder) -> Result<Bytes, ClientError> {
         let unreachable = |error: reqwest::Error| ClientError::Unreachable { address: self.base.clone(), reason: innermost(&error) };
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
@@ -325,7 +336,7 @@ impl AdminClient {
         if !status.is_success() {
             return Err(ClientError::Refused(problem(status, &body)));
         }
-        Ok(serde_json::from_slice(&body).unwrap_or(Value::Null))
+        Ok(body)
     }
 }
 

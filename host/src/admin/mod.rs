@@ -97,6 +97,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/v1/plugins", get(list_plugins))
         .route("/admin/v1/plugins/{name}", get(show_plugin))
         .route("/admin/v1/plugins/{name}/history", get(history))
+        .route("/admin/v1/plugins/{name}/versions/{version}", get(packed_version))
         .route("/admin/v1/queue", get(queue_state))
         .route("/admin/v1/queue/dead-letters", get(dead_letters))
         .route("/admin/v1/nodes", get(list_nodes))
@@ -285,6 +286,15 @@ fn history_item(entry: &HistoryEntry) -> serde_json::Value {
 fn shown_at(at_us: u64) -> String {
     let at = jiff::Timestamp::from_microsecond(i64::try_from(at_us).unwrap_or(i64::MAX)).unwrap_or(jiff::Timestamp::MAX);
     format!("{at:.6}")
+}
+
+/// The packed file; `live` names the version that runs.
+async fn packed_version(
+    State(state): State<Arc<AdminState>>,
+    Path((name, version)): Path<(String, String)>,
+) -> Result<Response, AdminError> {
+    let artifact = state.runtime.packed(&service_name(&name)?, &version).await?;
+    Ok(([(header::CONTENT_TYPE, "application/wasm")], artifact.bytes.clone()).into_response())
 }
 
 async fn remove_version(

@@ -99,6 +99,18 @@ Examples:
   echod plugin deploy message.wasm --allow 'route-removed:GET /api/v1/messages/drafts'
   echod plugin deploy polls.wasm --grant echo:context,echo:sql,echo:config,echo:log";
 
+pub(super) const VERIFY_EXAMPLES: &str = "\
+Examples:
+  echod plugin verify message.wasm                   0: it would be accepted; 3: it would not, and why
+  echod plugin verify message.wasm --json | jq .plan";
+
+pub(super) const DIFF_EXAMPLES: &str = "\
+Examples:
+  echod plugin diff message.wasm                     from what runs to this file
+  echod plugin diff message 0.1.0                    from what runs to a version that the host keeps
+  echod plugin diff message 0.1.0 0.2.0
+  echod plugin diff message ./old.wasm ./new.wasm --json";
+
 pub(super) const TOKEN_EXAMPLES: &str = "\
 Examples:
   echod token new ci --scope deploy --days 365       for a pipeline that deploys
@@ -117,7 +129,8 @@ Examples:
   echod plugin new polls --sdk ../echo/plugins/sdk   a service of one's own, to begin with
   echod plugin pack plugins/message -o message.wasm  one file with everything in it
   echod plugin inspect message.wasm                  what it offers and what it wants
-  echod plugin deploy message.wasm --dry-run         would it be accepted?
+  echod plugin diff message.wasm                     what of it differs from what runs
+  echod plugin verify message.wasm                   would it be accepted?
   echod plugin deploy message.wasm                   make it live
   echod plugin deploy message.wasm --allow 'route-removed:GET /api/v1/messages/drafts'
   echod plugin history message

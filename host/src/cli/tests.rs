@@ -132,6 +132,8 @@ fn every_command_with_a_table_gives_json_too() {
         "plugin rollback auth",
         "plugin deploy a.wasm",
         "plugin inspect a.wasm",
+        "plugin verify a.wasm",
+        "plugin diff a 1.0.0 live",
         "migrate status",
         "migrate up",
         "reload",

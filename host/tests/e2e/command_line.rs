@@ -7,6 +7,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::app::{TestApp, packed};
+use crate::candidate::{Candidate, repacked};
 
 fn echod(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_echod"));
@@ -87,6 +88,69 @@ async fn what_is_a_table_is_json_on_demand() {
     assert_eq!((&inspected["name"], &inspected["routes"][0]["call"]), (&"location".into(), &"lookup".into()), "{inspected}");
     let plain = text(&run(&["plugin", "inspect", &file]).stdout);
     assert!(plain.contains("GET    /api/v1/location/lookup  lookup  (public)") && plain.contains("calls at once"), "{plain}");
+}
+
+#[tokio::test]
+async fn what_differs_and_what_the_gate_says_are_known_before_a_deployment() {
+    let app = TestApp::with(&["location"], &[]).await;
+    let data = app.data_folder().display().to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).expect("written");
+        path.display().to_string()
+    };
+    let rate = "limit = 60, window = \"1m\"";
+    let good =
+        file("good.wasm", &repacked("location", &[("version = \"0.1.0\"", "version = \"0.1.1\""), (rate, "limit = 30, window = \"1m\"")]));
+    let looser = file(
+        "looser.wasm",
+        &repacked("location", &[("version = \"0.1.0\"", "version = \"0.1.2\""), (rate, "limit = 90, window = \"1m\"")]),
+    );
+    let broken = Candidate::of("location").contract("valid: bool,", "valid: string,").contract("/// @length ..=64", "/// @length ..=32");
+    let broken = file("broken.wasm", &broken.packed());
+    let plugin = |words: &[&str]| run(&[&["plugin"], words, &["--data", &data]].concat());
+
+    ends_with(&plugin(&["verify", &good]), 0, "");
+    ends_with(&plugin(&["verify", &looser]), 3, "wants --allow \"route-rate:GET /api/v1/location/lookup\"");
+    let planned = plugin(&["verify", &looser, "--json"]);
+    ends_with(&planned, 3, "");
+    let planned: Value = serde_json::from_slice(&planned.stdout).expect("the plan is JSON");
+    assert_eq!(planned["plan"]["changes"][0]["name"], "route-rate:GET /api/v1/location/lookup", "{planned}");
+    ends_with(&plugin(&["verify", &looser, "--allow", "route-rate:GET /api/v1/location/lookup"]), 0, "");
+    ends_with(&plugin(&["verify", &broken]), 3, "reply.valid was bool and is string");
+    let list = || app.admin(Method::GET, "/admin/v1/plugins/location").send();
+    let before = list().await.expect(StatusCode::OK);
+    assert_eq!((&before["active"], before["versions"].to_string().contains("0.1.1")), (&"0.1.0".into(), false), "nothing was kept");
+
+    let said = |words: &[&str]| {
+        let output = plugin(&[&["diff"], words].concat());
+        ends_with(&output, 0, "");
+        text(&output.stdout)
+    };
+    let running = packed("location").display().to_string();
+    assert_eq!(said(&[&running]), "location 0.1.0 -> 0.1.0\n  the same manifest and contracts\n");
+    let differs = said(&[&broken]);
+    for part in [
+        "location 0.1.0 -> 0.1.1\n",
+        "\n  - echo:location, interface api, record location: valid: bool\n",
+        "\n  + echo:location, interface api, record location: valid: string\n",
+        "record lookup-request: phone: string @length ..=32",
+        "\n  refused: echo:location/api@0.1.0, lookup: reply.valid was bool and is string",
+    ] {
+        assert!(differs.contains(part), "{part:?} is missing in\n{differs}");
+    }
+    let two = json(&plugin(&["diff", "location", &good, &looser, "--json"]));
+    assert_eq!(two["changes"][0]["name"], "route-rate:GET /api/v1/location/lookup", "{two}");
+    assert!(two["removed"][0].as_str().is_some_and(|line| line.contains("30 per 60000 ms")), "{two}");
+
+    // Versions that the host keeps.
+    ends_with(&plugin(&["deploy", &good]), 0, "");
+    assert!(said(&["location", "0.1.0"]).starts_with("location 0.1.1 -> 0.1.0\n"));
+    assert!(said(&["location", "0.1.0", "live"]).starts_with("location 0.1.0 -> 0.1.1\n"));
+    ends_with(&plugin(&["diff", "location", "9.9.9"]), 3, "no_such_version");
+    ends_with(&plugin(&["diff", "nothing", "live", "live"]), 3, "no_such_service");
+    ends_with(&plugin(&["diff", "message", &good, &good]), 1, "is a version of location");
 }
 
 #[tokio::test]

@@ -158,6 +158,7 @@ async fn a_token_opens_what_its_scope_includes_and_nothing_else() {
         ("read", Method::GET, "/admin/v1/plugins".to_owned()),
         ("read", Method::GET, "/admin/v1/plugins/location".to_owned()),
         ("read", Method::GET, "/admin/v1/plugins/location/history".to_owned()),
+        ("read", Method::GET, "/admin/v1/plugins/location/versions/live".to_owned()),
         ("read", Method::GET, "/admin/v1/queue".to_owned()),
         ("read", Method::GET, "/admin/v1/queue/dead-letters".to_owned()),
         ("read", Method::GET, "/admin/v1/nodes".to_owned()),

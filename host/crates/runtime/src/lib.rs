@@ -25,6 +25,7 @@ mod bindings;
 mod call;
 mod catalogue;
 mod cpu;
+pub mod difference;
 pub mod engine;
 mod frames;
 mod gate;

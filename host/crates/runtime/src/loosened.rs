@@ -113,7 +113,7 @@ fn is_looser(before: &Rate, after: &Rate) -> bool {
     after.per != before.per || after.limit > before.limit || in_the_long_run(after, before) > in_the_long_run(before, after)
 }
 
-fn text_of(rate: &Rate) -> String {
+pub fn text_of(rate: &Rate) -> String {
     format!("{} per {} ms and {:?}", rate.limit, rate.window.as_millis(), rate.per).to_lowercase()
 }
 

@@ -24,6 +24,9 @@ use echo_capabilities::versions::StoreError;
 use echo_contract::codec::ReplyCodec;
 use echo_contract::compat;
 
+/// In the place of a version's name: the one that runs.
+pub const LIVE: &str = "live";
+
 /// A version that passed and waits to be activated.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Staged {
@@ -188,6 +191,16 @@ impl Runtime {
     pub fn history(&self, service: &ServiceName) -> Result<Vec<HistoryEntry>, SwapError> {
         let versions = self.versions.find(service).ok_or_else(|| SwapError::NoSuchService(service.to_string()))?;
         Ok(versions.history().to_vec())
+    }
+
+    /// A kept version as it was packed; `LIVE` for the one that runs here.
+    pub async fn packed(&self, service: &ServiceName, version: &str) -> Result<Arc<Artifact>, SwapError> {
+        if version == LIVE {
+            let live = self.pin().generation(service.as_str()).map(|live| live.artifact.clone());
+            return live.ok_or_else(|| SwapError::NoSuchService(service.to_string()));
+        }
+        self.refresh(service).await?;
+        known_version(&self.versions.of(service), service, version)
     }
 
     pub async fn remove_version(&self, service: &ServiceName, version: &str) -> Result<(), SwapError> {
