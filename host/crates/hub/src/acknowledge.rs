@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::connection::Connection;
+use echo_base::backoff::Backoff;
 use echo_base::limits;
 use echo_capabilities::hub::{Acknowledgement, Feed};
 
@@ -50,11 +51,10 @@ impl Acknowledger {
         let _writing = self.writing.lock().await;
         let waiting = std::mem::take(&mut *self.waiting.lock());
         for connections in waiting.chunks(limits::ACK_BATCH_MAX) {
-            let mut pause_ms = limits::FEED_RETRY_FIRST_MS;
+            let mut backoff = Backoff::from_ms(limits::FEED_RETRY_FIRST_MS, limits::FEED_RETRY_LAST_MS);
             while let Err(error) = self.feed.acknowledge(&batch(connections)).await {
                 tracing::warn!(%error, count = connections.len(), "acknowledgements wait to be written");
-                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-                pause_ms = (pause_ms * 2).min(limits::FEED_RETRY_LAST_MS);
+                tokio::time::sleep(backoff.pause()).await;
             }
             metrics::counter!("echo_hub_acks_total").increment(connections.len() as u64);
         }

@@ -3,13 +3,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::registry::Change;
+use echo_base::backoff::Backoff;
+use echo_base::clock::now_us;
 use echo_base::limits;
 use echo_capabilities::events::{Event, Queue, QueueError};
 use echo_capabilities::hub::{CONNECTED, DISCONNECTED};
@@ -49,7 +50,7 @@ impl Announcer {
 
     /// Never waits: it is called by a socket that opens or closes, under a lock of the registry.
     pub fn note(&self, change: Change) {
-        let at_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+        let at_us = now_us();
         {
             let mut waiting = self.waiting.lock();
             if waiting.len() >= limits::HUB_CHANGES_WAITING_MAX {
@@ -65,13 +66,12 @@ impl Announcer {
     pub async fn run(self: Arc<Self>) {
         loop {
             self.wake.notified().await;
-            let mut pause_ms = limits::FEED_RETRY_FIRST_MS;
+            let mut backoff = Backoff::from_ms(limits::FEED_RETRY_FIRST_MS, limits::FEED_RETRY_LAST_MS);
             while let Err(error) = self.flush().await {
-                if pause_ms == limits::FEED_RETRY_FIRST_MS {
+                if backoff.is_fresh() {
                     tracing::warn!(%error, "services do not hear yet which devices come and go");
                 }
-                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-                pause_ms = (pause_ms * 2).min(limits::FEED_RETRY_LAST_MS);
+                tokio::time::sleep(backoff.pause()).await;
             }
         }
     }

@@ -17,6 +17,7 @@ use self::message::{Item, Message};
 use super::close::Close;
 use super::connection::Connection;
 use super::registry::{Change, Registry};
+use echo_base::backoff::Backoff;
 use echo_base::limits;
 use echo_capabilities::bus::{Delivery, HubBus};
 use echo_capabilities::events::Queue;
@@ -302,13 +303,12 @@ impl Hosts {
         loop {
             self.departures.wake.notified().await;
             tokio::time::sleep(Duration::from_millis(limits::DEVICE_HOSTS_GATHER_MS)).await;
-            let mut pause_ms = limits::FEED_RETRY_FIRST_MS;
+            let mut backoff = Backoff::from_ms(limits::FEED_RETRY_FIRST_MS, limits::FEED_RETRY_LAST_MS);
             while let Err(error) = self.flush().await {
-                if pause_ms == limits::FEED_RETRY_FIRST_MS {
+                if backoff.is_fresh() {
                     tracing::warn!(%error, "devices that have gone cannot be released yet");
                 }
-                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-                pause_ms = (pause_ms * 2).min(limits::FEED_RETRY_LAST_MS);
+                tokio::time::sleep(backoff.pause()).await;
             }
         }
     }

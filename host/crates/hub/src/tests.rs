@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use axum::Router;
 use futures_util::{SinkExt, StreamExt};
@@ -19,6 +19,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use uuid::Uuid;
 
 use super::*;
+use echo_base::clock::now_us;
 use echo_base::names::ServiceName;
 use echo_capabilities::context::Caller;
 use echo_capabilities::events::embedded::EmbeddedQueue;
@@ -320,10 +321,6 @@ impl Person {
             expires_at_us: now_us() + lives.as_micros() as u64,
         })
     }
-}
-
-fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_micros() as u64
 }
 
 impl TestHub {

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Moved, Relay, RelayError};
+use echo_base::backoff::Backoff;
 use echo_base::limits;
 use echo_capabilities::events::Queue;
 use echo_capabilities::hub::{Feed, LeasedOutbox, Sockets};
@@ -47,7 +48,7 @@ impl LeasedRelay {
     async fn run(mut self, shutdown: CancellationToken) {
         let signal = self.outbox.signal();
         let tick = Duration::from_millis(limits::RELAY_TICK_MS);
-        let mut pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
+        let mut backoff = Backoff::from_ms(limits::RELAY_RETRY_FIRST_MS, limits::RELAY_RETRY_LAST_MS);
         loop {
             // Before looking, so that a commit during the look notifies again.
             let ended = shutdown.is_cancelled();
@@ -55,7 +56,7 @@ impl LeasedRelay {
             match self.step(ended).await {
                 Ok(Moved { effects: 0, .. }) if ended => break,
                 Ok(Moved { effects: 0, .. }) => {
-                    pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
+                    backoff.reset();
                     let look_again = self.release_at.map(tokio::time::Instant::from).unwrap_or(began_at + tick);
                     tokio::select! {
                         () = signal.notified() => {}
@@ -72,9 +73,9 @@ impl LeasedRelay {
                     break;
                 }
                 Err(error) => {
+                    let pause = backoff.pause();
                     tracing::warn!(source = self.outbox.source(), %error, retry_ms = pause.as_millis() as u64, "effects cannot leave yet");
                     shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;
-                    pause = (pause * 2).min(Duration::from_millis(limits::RELAY_RETRY_LAST_MS));
                 }
             }
         }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use echo_base::backoff::Backoff;
 use echo_base::limits;
 use echo_capabilities::events::{Confirmed, Event, Queue, QueueError};
 use echo_capabilities::hub::{Class, Feed, FeedChange, Push, Sockets};
@@ -38,9 +39,9 @@ pub struct Relay {
     published_at: Instant,
     /// When the feed is to number the pushes with a state that it keeps.
     release_at: Option<Instant>,
-    /// While the queue takes nothing: when it is asked again, and the pause after that.
+    /// While the queue takes nothing: when it is asked again, and the pauses between.
     publish_again_at: Option<Instant>,
-    publish_pause: Duration,
+    publish_backoff: Backoff,
     /// Ephemeral pushes up to here have been handed to the sockets: nothing that receives them keeps positions, so that doubles are prevented here.
     shown: i64,
     /// Effects that have left and are still in the outbox, and since when.
@@ -139,7 +140,7 @@ impl Relay {
             // The last run may have left some.
             release_at: Some(now),
             publish_again_at: None,
-            publish_pause: Duration::from_millis(limits::RELAY_RETRY_FIRST_MS),
+            publish_backoff: Backoff::from_ms(limits::RELAY_RETRY_FIRST_MS, limits::RELAY_RETRY_LAST_MS),
             shown: i64::MIN,
             left: 0,
             cleared_at: now,
@@ -149,7 +150,7 @@ impl Relay {
     async fn run(mut self, shutdown: CancellationToken) {
         let signal = self.outbox.signal();
         let tick = Duration::from_millis(limits::RELAY_TICK_MS);
-        let mut pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
+        let mut backoff = Backoff::from_ms(limits::RELAY_RETRY_FIRST_MS, limits::RELAY_RETRY_LAST_MS);
         loop {
             // Read before the outbox is, so that a commit meanwhile notifies again.
             let ended = shutdown.is_cancelled();
@@ -164,7 +165,7 @@ impl Relay {
                     return;
                 }
                 Ok(Moved { effects: 0, .. }) => {
-                    pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
+                    backoff.reset();
                     // While some are being published, the others wait for the end of that.
                     let publish_at = (self.has_events() && self.publication.is_none()).then(|| self.publish_at());
                     let look_again = publish_at.into_iter().chain(self.release_at).map(Into::into).min().unwrap_or(began_at + tick);
@@ -184,9 +185,9 @@ impl Relay {
                     return;
                 }
                 Err(error) => {
+                    let pause = backoff.pause();
                     tracing::warn!(source = self.outbox.source(), %error, retry_ms = pause.as_millis() as u64, "effects cannot leave yet");
                     shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;
-                    pause = (pause * 2).min(Duration::from_millis(limits::RELAY_RETRY_LAST_MS));
                 }
             }
             if self.left >= limits::RELAY_CLEAR_EFFECTS || self.cleared_at.elapsed() >= tick {
@@ -246,7 +247,7 @@ impl Relay {
         self.outbox.rewind();
         (self.taken, self.events_taken) = (i64::MIN, i64::MIN);
         self.publish_again_at = None;
-        self.publish_pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
+        self.publish_backoff.reset();
         self.losses = losses;
     }
 
@@ -381,7 +382,7 @@ impl Relay {
                 self.waiting_bytes -= bytes_of(&events);
                 self.outbox.refuse_events(false);
                 self.publish_again_at = None;
-                self.publish_pause = Duration::from_millis(limits::RELAY_RETRY_FIRST_MS);
+                self.publish_backoff.reset();
                 true
             }
             Err(error) => {
@@ -393,10 +394,10 @@ impl Relay {
                 }
                 let later = std::mem::replace(&mut self.waiting, Arc::unwrap_or_clone(events));
                 self.waiting.extend(later);
-                let retry_ms = self.publish_pause.as_millis() as u64;
+                let pause = self.publish_backoff.pause();
+                let retry_ms = pause.as_millis() as u64;
                 tracing::warn!(source = self.outbox.source(), %error, retry_ms, waiting = self.waiting.len(), "events cannot leave yet");
-                self.publish_again_at = Some(self.published_at + self.publish_pause);
-                self.publish_pause = (self.publish_pause * 2).min(Duration::from_millis(limits::RELAY_RETRY_LAST_MS));
+                self.publish_again_at = Some(self.published_at + pause);
                 false
             }
         }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Runtime;
 use super::catalogue::Generation;
 use super::versions::Versions;
+use echo_base::backoff::Backoff;
 use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::leases::Leases;
@@ -52,7 +53,7 @@ struct State {
     backfill: Backfill,
     rows_max: usize,
     again_at: Instant,
-    pause: Duration,
+    backoff: Backoff,
     view: BackfillView,
 }
 
@@ -195,7 +196,7 @@ impl Runtime {
             generation: generation.number(),
             rows_max: limits::SQL_BACKFILL_ROWS_FIRST,
             again_at: Instant::now(),
-            pause: Duration::from_millis(limits::SQL_BACKFILL_RETRY_FIRST_MS),
+            backoff: Backoff::from_ms(limits::SQL_BACKFILL_RETRY_FIRST_MS, limits::SQL_BACKFILL_RETRY_LAST_MS),
             view: BackfillView {
                 name: step.name.trim_end_matches(Migration::BACKFILL).to_owned(),
                 state: if progress.is_done { "done" } else { "waiting" },
@@ -218,7 +219,7 @@ impl State {
         match outcome {
             Ok(progress) => {
                 (view.rows, view.error) = (progress.rows, None);
-                self.pause = Duration::from_millis(limits::SQL_BACKFILL_RETRY_FIRST_MS);
+                self.backoff.reset();
                 if progress.is_done {
                     view.state = "done";
                     tracing::info!(%service, backfill = view.name, rows = view.rows, "a back-fill is done");
@@ -236,11 +237,11 @@ impl State {
                 Turn::Worked
             }
             Err(error) => {
-                let retry_ms = self.pause.as_millis() as u64;
+                let pause = self.backoff.pause();
+                let retry_ms = pause.as_millis() as u64;
                 tracing::warn!(%service, backfill = view.name, %error, retry_ms, "a back-fill cannot go on");
                 (view.state, view.error) = ("failing", Some(error.to_string()));
-                self.again_at = Instant::now() + self.pause;
-                self.pause = (self.pause * 2).min(Duration::from_millis(limits::SQL_BACKFILL_RETRY_LAST_MS));
+                self.again_at = Instant::now() + pause;
                 Turn::Waits(self.again_at)
             }
         }

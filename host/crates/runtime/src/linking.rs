@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use uuid::Uuid;
 use wasmtime::StoreContextMut;
@@ -15,6 +15,7 @@ use super::frames::FrameBinding;
 use super::instance::InstanceState;
 use super::manifest::PushClass;
 use super::{CallError, ErrorKind, FieldError, ServiceError};
+use echo_base::clock::now_us;
 use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::events::Event;
@@ -283,7 +284,7 @@ async fn publish(
         topic: topic.to_owned(),
         key,
         payload,
-        at_us: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64),
+        at_us: now_us(),
         correlation_id: guest.context().correlation_id.to_string(),
     };
     guest.emit(Effect::Event(event)).await.map_err(|error| ServiceError {

@@ -24,6 +24,7 @@ use super::manifest::parse_version;
 use super::permissions::Grant;
 use super::swap::{entry, known_version, retire};
 use super::versions::Versions;
+use echo_base::backoff::Backoff;
 use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::sql::MigrateError;
@@ -40,7 +41,7 @@ pub(super) struct RolloutState {
     prepared: Mutex<HashMap<ServiceName, (Instant, Candidate)>>,
     preparing: Mutex<HashSet<Uuid>>,
     /// Services whose version could not be made live, until when that is not tried again.
-    failed: Mutex<HashMap<ServiceName, (Instant, Duration)>>,
+    failed: Mutex<HashMap<ServiceName, (Instant, Backoff)>>,
 }
 
 /// What the host that deploys asks the others to prepare.
@@ -147,9 +148,10 @@ impl Runtime {
             Ok(()) => drop(self.rollouts.failed.lock().remove(service)),
             Err(error) => {
                 let mut failed = self.rollouts.failed.lock();
-                let pause = failed.get(service).map_or(Duration::from_millis(limits::VERSIONS_RETRY_FIRST_MS), |(_, pause)| *pause * 2);
-                let pause = pause.min(Duration::from_millis(limits::VERSIONS_RETRY_LAST_MS));
-                failed.insert(service.clone(), (Instant::now() + pause, pause));
+                let fresh = || Backoff::from_ms(limits::VERSIONS_RETRY_FIRST_MS, limits::VERSIONS_RETRY_LAST_MS);
+                let mut backoff = failed.get(service).map_or_else(fresh, |(_, backoff)| *backoff);
+                let pause = backoff.pause();
+                failed.insert(service.clone(), (Instant::now() + pause, backoff));
                 tracing::error!(%service, %error, retry_ms = pause.as_millis() as u64, "the version that is to be live does not start here");
             }
         }

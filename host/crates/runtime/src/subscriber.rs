@@ -13,6 +13,7 @@ use super::catalogue::Generation;
 use super::long_calls::Origin;
 use super::schedules::Turn;
 use super::{CallError, ErrorKind, Runtime, internal_context};
+use echo_base::backoff::Backoff;
 use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::events::{Event, Handler, Outcome};
@@ -100,13 +101,12 @@ impl Runtime {
 
 /// Tries until it succeeds, beginning with a pause.
 async fn with_growing_pauses<F: Future<Output = bool>>(mut attempt: impl FnMut() -> F) {
-    let mut pause = Duration::from_millis(limits::SUBSCRIBE_RETRY_FIRST_MS);
+    let mut backoff = Backoff::from_ms(limits::SUBSCRIBE_RETRY_FIRST_MS, limits::SUBSCRIBE_RETRY_LAST_MS);
     loop {
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(backoff.pause()).await;
         if attempt().await {
             return;
         }
-        pause = (pause * 2).min(Duration::from_millis(limits::SUBSCRIBE_RETRY_LAST_MS));
     }
 }
 

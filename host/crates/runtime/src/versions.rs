@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
@@ -11,6 +10,7 @@ use uuid::Uuid;
 
 use super::artifact::Artifact;
 use super::permissions::Grant;
+use echo_base::clock::now_us;
 use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::versions::{Kept, Rollouts, StoreError, VersionStore};
@@ -235,7 +235,7 @@ impl ServiceVersions {
         let sha256_of = |version: &str| versions.artifacts.get(version).map(|artifact| artifact.sha256.clone());
         let sha256 = sha256_of(&entry.version).unwrap_or_default();
         let bad = bad.and_then(|(version, reason)| Some((sha256_of(version)?, reason.to_owned())));
-        let at_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+        let at_us = now_us();
         let note = |state: &mut State| {
             state.bad.extend(bad);
             state.bad.remove(&sha256);

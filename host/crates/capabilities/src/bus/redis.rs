@@ -10,6 +10,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{BusError, Delivery, HubBus, Subscription};
 use crate::redis_connection;
+use echo_base::backoff::Backoff;
 use echo_base::limits;
 
 pub struct RedisBus {
@@ -49,13 +50,12 @@ impl HubBus for RedisBus {
                 }
                 tracing::warn!("the bus between hosts is away");
             }
-            let mut pause_ms = limits::BUS_RECONNECT_FIRST_MS;
+            let mut backoff = Backoff::from_ms(limits::BUS_RECONNECT_FIRST_MS, limits::BUS_RECONNECT_LAST_MS);
             loop {
-                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                tokio::time::sleep(backoff.pause()).await;
                 if let Ok(messages) = subscribed(&client, &channels).await {
                     return Some((Delivery::Interrupted, (client, channels, Some(messages))));
                 }
-                pause_ms = (pause_ms * 2).min(limits::BUS_RECONNECT_LAST_MS);
             }
         })
         .boxed()

@@ -1,7 +1,7 @@
 //! What every queue makes of a handler's answer: how long it waits before it tries again, when it gives up, in which partition a key lies.
 
 use std::panic::AssertUnwindSafe;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 
@@ -48,9 +48,4 @@ pub fn hash_of(key: &str) -> u32 {
 
 pub fn partition_of(hash: u32) -> usize {
     (hash % limits::QUEUE_PARTITIONS) as usize
-}
-
-/// Microseconds since 1970.
-pub fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }

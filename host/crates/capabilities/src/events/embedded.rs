@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::backlog::{Backlog, Waiting, Weight, publisher_of};
-use super::delivery::{self, cut, hash_of, now_us, outcome_of, partition_of};
+use super::delivery::{self, cut, hash_of, outcome_of, partition_of};
 use super::partition::{Item, Next, Partition};
 use super::{ConsumerState, DeadLetter, Event, Handler, Outcome, Queue, QueueError};
 use crate::sql::sqlite::pool::{File, PooledConnection};
@@ -24,6 +24,7 @@ use crate::sql::sqlite::script::Script;
 use crate::sql::sqlite::values::{Params, Row};
 use crate::sql::sqlite::{Durability, values};
 use crate::sql::{ErrorClass, SqlError, Value};
+use echo_base::clock::now_us;
 use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_base::private_file;

@@ -1,12 +1,11 @@
 //! Which events newly reached a user, and the events of `echo:hub/events` that say so. Pure: no I/O.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use serde_json::json;
 use uuid::Uuid;
 
 use super::reached::{Reached, Span};
 use crate::events::Event;
+use echo_base::clock::now_us;
 use echo_base::limits;
 
 /// How far a user's devices have come.
@@ -56,8 +55,4 @@ fn acknowledgements(items: Vec<serde_json::Value>) -> Event {
         correlation_id: id.to_string(),
         // Gathered already, within its own bound.
     }
-}
-
-fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }

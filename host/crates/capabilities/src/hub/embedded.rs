@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify};
@@ -23,6 +23,7 @@ use crate::sql::sqlite::script::Script;
 use crate::sql::sqlite::values::{Params, Row};
 use crate::sql::sqlite::{Durability, values};
 use crate::sql::{Effect, ErrorClass, Outbox, SqlError, Value};
+use echo_base::clock::now_us;
 use echo_base::limits;
 use echo_base::private_file;
 
@@ -580,10 +581,6 @@ fn identifier(row: &Row<'_>, index: usize) -> Result<Uuid, SqlError> {
 
 fn unreadable() -> SqlError {
     SqlError::new(ErrorClass::Other, "the feed's file holds what was never written there")
-}
-
-fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
 impl From<SqlError> for FeedError {

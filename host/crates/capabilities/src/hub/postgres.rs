@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use sqlx::Row;
@@ -25,6 +25,7 @@ use crate::sql::postgres::pool::Pooled;
 use crate::sql::postgres::rows::{add, arguments, identifier, number, signed, string, unreadable, unreadable_because, unsigned};
 use crate::sql::postgres::{PostgresBackend, Shared};
 use crate::sql::{Effect, Outbox, SqlError, Value};
+use echo_base::clock::now_us;
 use echo_base::limits;
 
 mod device_hosts;
@@ -453,8 +454,4 @@ fn text(value: Option<&Value>) -> Result<String, SqlError> {
         Some(Value::Text(text)) => Ok(text.clone()),
         _ => Err(unreadable()),
     }
-}
-
-fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }

@@ -1,12 +1,13 @@
 //! One host alone, with data of its own.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::{Node, NodeIdentity, NodeReport, NodeState, Nodes, NodesError};
+use echo_base::clock::now_us;
 
 pub struct SingleNode {
     identity: NodeIdentity,
@@ -17,7 +18,7 @@ pub struct SingleNode {
 
 impl SingleNode {
     pub fn new(identity: NodeIdentity) -> Self {
-        let started_at_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+        let started_at_us = now_us();
         Self {
             identity,
             boot: Uuid::new_v4(),

@@ -1,7 +1,6 @@
 //! In one file of a host alone, which is replaced whole with every change. It lies among the secrets, so backups have it.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -9,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{AuditEntry, OperatorToken, Operators, OperatorsError};
+use echo_base::clock::now_us;
 use echo_base::limits;
 use echo_base::private_file;
 
@@ -64,10 +64,6 @@ impl FileOperators {
 
 fn unavailable(path: &Path, error: impl std::fmt::Display) -> OperatorsError {
     OperatorsError::Unavailable(format!("{}: {error}", path.display()))
-}
-
-fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
 #[async_trait]

@@ -1,7 +1,7 @@
 //! Access tokens: EdDSA (RFC 8037) JWTs, JWKS, key rotation, revocation, socket tickets.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::broadcast;
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::context::Caller;
+use echo_base::clock::now_us;
 use echo_base::limits;
 
 pub mod embedded;
@@ -48,7 +49,7 @@ impl Default for TokenSettings {
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 pub fn system_clock() -> Clock {
-    Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64))
+    Arc::new(now_us)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,13 +11,14 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::super::backlog::Weight;
-use super::super::delivery::{self, now_us, outcome_of};
+use super::super::delivery::{self, outcome_of};
 use super::super::partition::{Item, Next, Partition};
 use super::super::{Event, Handler, Outcome, QueueError};
 use super::Core;
 use super::progress::{Progress, progress_key};
 use super::records::{PartitionKey, Subscription};
 use super::streams::{Life, Message, away};
+use echo_base::clock::now_us;
 use echo_base::limits;
 
 /// The handler of a consumer's events.

@@ -1,13 +1,14 @@
 //! Back-fills of a service's schema: a batch of rows at a time, in the order of the table's primary key, each batch with its note of how far it came in one
 //! transaction. Cut off anywhere, it goes on after the last batch that was committed.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::migrate::{self, digest, unreadable};
 use super::pool::{Pool, Pooled};
 use super::roles::{quoted, schema_of};
 use crate::sql::migration::Backfill;
 use crate::sql::{BackfillProgress, ErrorClass, MigrateError, Migration, SqlError, Value};
+use echo_base::clock::now_us;
 use echo_base::limits;
 use echo_base::names::ServiceName;
 
@@ -62,7 +63,7 @@ async fn batch(
     let name = || Value::from(backfill.name.as_str());
     let sha256 = digest(&backfill.sql);
     let begin = "INSERT INTO _echo_backfills (name, sha256, began_us, rows) VALUES ($1, $2, $3, 0) ON CONFLICT (name) DO NOTHING";
-    connection.rows(begin, vec![name(), sha256.as_str().into(), now_us().into()]).await?;
+    connection.rows(begin, vec![name(), sha256.as_str().into(), (now_us() as i64).into()]).await?;
     let state = "SELECT position, sha256 <> $2, done_us IS NOT NULL FROM _echo_backfills WHERE name = $1";
     let state = connection.rows(state, vec![name(), sha256.into()]).await?;
     let Some([position, Value::Boolean(is_another), Value::Boolean(is_done)]) = state.first().map(Vec::as_slice) else {
@@ -80,7 +81,7 @@ async fn batch(
         migrate::limit_time(connection, time).await?;
         let (last, changed) = fill(connection, service, backfill, position, rows_max).await.map_err(fails)?;
         migrate::limit_time(connection, Duration::from_millis(limits::SQL_TIMEOUT_MS)).await?;
-        let done_us = if last.is_none() { now_us().into() } else { Value::Null };
+        let done_us = if last.is_none() { (now_us() as i64).into() } else { Value::Null };
         let last = last.map_or(Value::Null, Value::Text);
         let note = "UPDATE _echo_backfills SET position = $2, rows = rows + $3, done_us = $4 WHERE name = $1";
         connection.rows(note, vec![name(), last, changed.into(), done_us]).await?;
@@ -164,9 +165,5 @@ pub async fn progress(connection: &mut Pooled, service: &ServiceName, name: &str
 pub async fn restart(host: &Pool, service: &ServiceName, name: &str) -> Result<(), SqlError> {
     let table = format!("{}._echo_backfills", quoted(&schema_of(service)));
     let sql = format!("UPDATE {table} SET began_us = $2, position = NULL, done_us = NULL WHERE name = $1");
-    host.take().await?.rows(&sql, vec![name.into(), now_us().into()]).await.map(drop)
-}
-
-fn now_us() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    host.take().await?.rows(&sql, vec![name.into(), (now_us() as i64).into()]).await.map(drop)
 }

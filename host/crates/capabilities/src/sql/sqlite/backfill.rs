@@ -1,7 +1,7 @@
 //! Back-fills of a service's SQLite file: a batch of rows at a time, in the order of the table's key, each batch with its note of how far it came in one
 //! transaction. Cut off anywhere, it goes on after the last batch that was committed.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::migrate::{digest, quoted};
 use super::pool::{File, PooledConnection};
@@ -9,6 +9,7 @@ use super::script::Script;
 use super::values::{self, Params};
 use crate::sql::migration::Backfill;
 use crate::sql::{BackfillProgress, ErrorClass, MigrateError, SqlError, Value};
+use echo_base::clock::now_us;
 
 /// `position`: the key of the last row that was looked at, as a JSON list of SQL literals; null before the first.
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS _echo_backfills (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, began_us INTEGER NOT NULL,
@@ -165,10 +166,6 @@ async fn has_table(lease: &mut PooledConnection) -> Result<bool, SqlError> {
         })
         .await?;
     Ok(found)
-}
-
-fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
 #[cfg(test)]
