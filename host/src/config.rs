@@ -724,7 +724,6 @@ impl Config {
             (limits::POSTGRES_OPEN_MIN..=1_000).contains(&self.sql.max_open),
             "sql.max_open must be between 2 (one for services, one for the host) and 1000",
         );
-        must(self.sql.max_idle <= self.sql.max_open, "sql.max_idle must not be above sql.max_open");
         must(
             self.sql.max_lifetime >= Duration::from_secs(1) && self.sql.max_idle_time >= Duration::from_secs(1),
             "sql.max_lifetime and sql.max_idle_time must be at least 1s",

@@ -202,15 +202,16 @@ struct Carried {
 /// Publishes so many, at a rate or as fast as they are taken, and reads them at the other side.
 async fn bus(from: &Arc<dyn HubBus>, to: &Arc<dyn HubBus>, count: u64, rate: Option<u64>) -> Result<Carried> {
     let mut received = to.subscribe(&["bench"]).await;
-    // The subscription is there when it brings what is published.
+    // Connections are made meanwhile; the subscription is there when it brings what is published.
     let until = Instant::now() + Duration::from_secs(20);
     loop {
-        from.publish("bench", Bytes::from_static(b"is it there?")).await?;
+        let published = from.publish("bench", Bytes::from_static(b"is it there?")).await;
         let answer = tokio::time::timeout(Duration::from_millis(100), received.next()).await;
         if matches!(answer, Ok(Some(Delivery::Message(_)))) {
             break;
         }
         if Instant::now() > until {
+            published.context("the bus")?;
             bail!("the bus brings nothing");
         }
     }

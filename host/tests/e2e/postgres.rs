@@ -179,7 +179,6 @@ fn wrong_mixtures_are_refused_with_the_reason() {
         ),
         (vec![("ECHO_SQL__PASSWORD", "env:SECRET_OF_TEST"), ("SECRET_OF_TEST", "s3cret")], "sql.url, which is not set"),
         (vec![("ECHO_SQL__MAX_OPEN", "1")], "sql.max_open"),
-        (vec![("ECHO_SQL__MAX_OPEN", "5"), ("ECHO_SQL__MAX_IDLE", "6")], "sql.max_idle"),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_echod"));
         command.args(["serve", "--check"]).envs(MASTER_KEY).envs(settings.iter().copied());

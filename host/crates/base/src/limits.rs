@@ -346,7 +346,9 @@ pub const SQLITE_STEPS_PER_CHECK: i32 = 1_000;
 /// Of a host to PostgreSQL; `sql.max_open` and the settings beside it.
 pub const POSTGRES_OPEN_MAX: usize = 25;
 pub const POSTGRES_OPEN_MIN: usize = 2;
-pub const POSTGRES_IDLE_MAX: usize = 10;
+/// Of all services together, each with a role and connections of its own. Fewer than are open at most means that they are closed and made again under load, and
+/// a new connection costs the server more than a message does.
+pub const POSTGRES_IDLE_MAX: usize = POSTGRES_OPEN_MAX;
 pub const POSTGRES_LIFETIME_S: u64 = 5 * 60;
 pub const POSTGRES_IDLE_TIME_S: u64 = 10 * 60;
 /// How often those that are idle or open for too long are looked for.
