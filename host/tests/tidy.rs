@@ -15,6 +15,8 @@ mod store_tests;
 /// Modules of one crate and what they may name of each other. Which crate may know which, cargo holds: see the `Cargo.toml` of each.
 const LAYERS: &[(&str, &[&str])] = &[
     // host/crates/base
+    ("backoff", &[]),
+    ("clock", &[]),
     ("deadline", &[]),
     ("json_text", &[]),
     ("limits", &[]),
