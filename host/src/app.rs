@@ -295,7 +295,7 @@ impl Host {
         let (public, admin) = (listener.local_addr()?, admin_listener.local_addr()?);
         let admin_token = self.config.admin_token()?;
         let background = TaskTracker::new();
-        let router = echo_gateway::router(self.gateway_state(background.clone()), echo_hub::routes(self.hub.clone()));
+        let router = echo_gateway::router(self.gateway_state(background.clone(), shutdown.clone()), echo_hub::routes(self.hub.clone()));
         let ready = ready_of(router.clone());
         let admin_router = admin::router(self.admin_state(&admin_token, ready, reload, shutdown.clone()));
         let admin_router = admin_router.layer(axum::middleware::from_fn(echo_gateway::check_host));
@@ -371,7 +371,7 @@ impl Host {
         self.tokens.close().await;
     }
 
-    fn gateway_state(&self, background: TaskTracker) -> GatewayState {
+    fn gateway_state(&self, background: TaskTracker, ending: CancellationToken) -> GatewayState {
         let config = &self.config;
         GatewayState {
             runtime: self.runtime.clone(),
@@ -391,12 +391,14 @@ impl Host {
                 // Others' pages reach a host on this machine by a name of theirs that leads to it (DNS rebinding).
                 loopback_names_only: config.mode == Mode::Dev && !config.expose_dev,
                 trusted_proxies_count: config.server.trusted_proxies_count,
+                is_encrypted: config.tls().is_some(),
             },
             rates: self.rates.clone(),
             readiness: self.readiness.clone(),
             breakers: self.breakers.clone(),
             render_metrics: Arc::new(telemetry::render_metrics),
             background,
+            ending,
         }
     }
 

@@ -20,7 +20,7 @@ use echo_capabilities::config::ServiceSettings;
 use echo_capabilities::http::{CredentialSettings, HostPattern, HttpSettings};
 use echo_capabilities::tokens::MasterKey;
 use echo_runtime::manifest::duration;
-use echo_runtime::route_settings::{AddedPrefix, RouteOverride, RouteSettings};
+use echo_runtime::route_settings::{AddedPrefix, IdentityKey, RouteOverride, RouteSettings};
 
 mod routes;
 
@@ -853,7 +853,10 @@ impl Reading {
             Err(error) => return self.problems.push(format!("{name}: {error}")),
         };
         match routes::read(name, text) {
-            Ok(routes) => self.routes = routes,
+            Ok(mut routes) => {
+                self.identity_keys(&mut routes);
+                self.routes = routes;
+            }
             Err(problems) => self.problems.extend(problems),
         }
         for (section, content) in sections {
@@ -874,6 +877,19 @@ impl Reading {
                     // Read above.
                     _ if section == GATEWAY && routes::KEYS.contains(&key.as_str()) => {}
                     value => self.set(name, &section, &key, value),
+                }
+            }
+        }
+    }
+
+    /// Puts the keys in the place of where they stand.
+    fn identity_keys(&mut self, routes: &mut RouteSettings) {
+        for prefix in &mut routes.prefixes {
+            let Some(key) = &mut prefix.identity_key else { continue };
+            match self.secret(key.text()) {
+                Ok(secret) => *key = IdentityKey::new(secret),
+                Err(reason) => {
+                    self.problems.push(format!("{}: gateway.prefixes {:?}: identity_key: {reason}", prefix.origin, prefix.prefix))
                 }
             }
         }

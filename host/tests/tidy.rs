@@ -49,7 +49,7 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     // `config` reads an origin with it.
     ("http", &["gateway/", "hub/", "admin/", "edge/problem.rs", "edge/error_pages.rs", "app.rs", "config.rs"]),
     ("object_store", &["capabilities/blob/object_store.rs", "capabilities/blob/bucket.rs", "capabilities/blob/bucket/"]),
-    ("hyper_rustls", &["capabilities/blob/bucket/http_client.rs", "capabilities/http/client.rs"]),
+    ("hyper_rustls", &["capabilities/blob/bucket/http_client.rs", "capabilities/http/client.rs", "gateway/outside/client.rs"]),
     ("rustls_native_certs", &["capabilities/http/client.rs"]),
     ("rusqlite", &["capabilities/sql/sqlite/"]),
     (

@@ -21,6 +21,7 @@ mod events;
 mod feeds;
 mod foreign;
 mod gate;
+mod gateway_outside;
 mod gateway_routes;
 mod hostile;
 mod hosts;

@@ -745,6 +745,35 @@ pub const ROUTE_UNDECLARED_CACHE_TTL_S_MAX: u64 = 30;
 /// Overrides of routes and added prefixes, each.
 pub const ROUTE_SETTINGS_MAX: usize = 1_000;
 
+// --- Outside services behind the gateway -----------------------------------------------------------------------------------------------
+/// Of the key that signs who calls: that of SHA-256's output.
+pub const OUTSIDE_KEY_BYTES_MIN: usize = 32;
+/// Waiting for an answer's head, and for the next byte of an answer or on an upgraded connection, in milliseconds: where nothing is set, and at most.
+pub const OUTSIDE_TIMEOUT_MS: u64 = 30_000;
+pub const OUTSIDE_IDLE_MS: u64 = 60_000;
+pub const OUTSIDE_TIMEOUT_MS_MAX: u64 = 60 * 60 * 1_000;
+/// Opening a TCP connection, in milliseconds.
+pub const OUTSIDE_CONNECT_MS: u64 = 5_000;
+/// Attempts after the first one: where nothing is set, and at most; and the pause before the first of them, in milliseconds, which then doubles.
+pub const OUTSIDE_RETRIES: u32 = 1;
+pub const OUTSIDE_RETRIES_MAX: u32 = 3;
+pub const OUTSIDE_RETRY_PAUSE_MS: u64 = 50;
+/// Requests and upgraded connections of one prefix at one time; more are answered 503.
+pub const OUTSIDE_REQUESTS_MAX: usize = 512;
+pub const OUTSIDE_TUNNELS_MAX: usize = 2_000;
+/// Kept connections of one address that nothing uses, and for how long, in milliseconds.
+pub const OUTSIDE_KEPT_MAX: usize = 64;
+pub const OUTSIDE_KEPT_MS: u64 = 30_000;
+/// Of a request's body, in bytes. It is streamed: no more than a piece of it is in memory.
+pub const OUTSIDE_BODY_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Of an answer's head, in bytes and in fields.
+pub const OUTSIDE_HEAD_BYTES_MAX: usize = 64 * 1024;
+pub const OUTSIDE_HEADERS_MAX: usize = 100;
+/// How long a signature of who calls is good for, in seconds.
+pub const OUTSIDE_SIGNATURE_S: u64 = 60;
+/// Read at once on an upgraded connection, each way, in bytes.
+pub const OUTSIDE_TUNNEL_BUFFER_BYTES: usize = 8 * 1024;
+
 // --- The operator's command line ------------------------------------------------------------------------------------------------------
 /// Waiting for an answer of the operator API, in milliseconds; a deployment compiles and migrates meanwhile.
 pub const ADMIN_CLIENT_TIMEOUT_MS: u64 = 120_000;

@@ -243,10 +243,14 @@ impl From<TokenError> for Problem {
 #[derive(Clone, Copy, Debug)]
 pub struct OwnPage;
 
+/// An extension of answers of outside services, which are sent as they are, failures too.
+#[derive(Clone, Copy, Debug)]
+pub struct MadeElsewhere;
+
 /// Gives a failure its body: the handler's own problem, or, for a layer's or a library's bare answer, the plain one of its status.
 pub fn finish(mut response: Response, request_id: Option<&str>) -> Response {
     let status = response.status();
-    if !(status.is_client_error() || status.is_server_error()) {
+    if !(status.is_client_error() || status.is_server_error()) || response.extensions().get::<MadeElsewhere>().is_some() {
         return response;
     }
     let problem = match response.extensions_mut().remove::<Problem>() {

@@ -21,6 +21,8 @@ use echo_base::names::ServiceName;
 pub struct Breaker {
     whole: Circuit,
     routes: Box<[Circuit]>,
+    /// From how many routes the faults must come that open the whole.
+    routes_min: usize,
     open_gauge: Gauge,
 }
 
@@ -43,9 +45,18 @@ pub struct Permit<'a> {
 
 impl Breaker {
     pub fn new(service: &ServiceName, routes_count: usize) -> Self {
-        let open_gauge = metrics::gauge!("echo_breaker_open", "service" => service.to_string());
+        Self::named(service.to_string(), routes_count, 2)
+    }
+
+    /// Of an outside service, whose routes nobody knows here: it has one circuit.
+    pub fn of_prefix(prefix: &str) -> Self {
+        Self::named(prefix.to_owned(), 1, 1)
+    }
+
+    fn named(name: String, routes_count: usize, routes_min: usize) -> Self {
+        let open_gauge = metrics::gauge!("echo_breaker_open", "service" => name);
         open_gauge.set(0.0);
-        Self { whole: Circuit::default(), routes: (0..routes_count).map(|_| Circuit::default()).collect(), open_gauge }
+        Self { whole: Circuit::default(), routes: (0..routes_count).map(|_| Circuit::default()).collect(), routes_min, open_gauge }
     }
 
     /// Lets a call through, or says after how long it is worth trying again. `route` counts from 0.
@@ -77,7 +88,13 @@ impl Permit<'_> {
         let (whole, route) = (&self.breaker.whole, &self.breaker.routes[self.route]);
         let was_open = self.breaker.is_open();
         route.record(outcome, std::mem::take(&mut self.probes_route), now_ms, |faults| faults.note(caller, self.route), 1);
-        whole.record(outcome, std::mem::take(&mut self.probes_whole), now_ms, |faults| faults.note(caller, self.route), 2);
+        whole.record(
+            outcome,
+            std::mem::take(&mut self.probes_whole),
+            now_ms,
+            |faults| faults.note(caller, self.route),
+            self.breaker.routes_min,
+        );
         let is_open = self.breaker.is_open();
         if was_open != is_open {
             self.breaker.open_gauge.set(if is_open { 1.0 } else { 0.0 });

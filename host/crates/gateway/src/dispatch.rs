@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CONTENT_TYPE, USER_AGENT, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, request};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::body::{body_late, json_only, limited, read_body};
@@ -38,6 +39,7 @@ use echo_runtime::manifest::{Access, CacheScope, StreamKind};
 use echo_runtime::{CallError, ErrorKind, Input, Reply};
 
 mod body;
+mod outside;
 pub mod stream;
 
 const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -55,6 +57,7 @@ pub(super) struct Gateway<S> {
     calls: SharedCalls<Result<StoredResponse, Problem>>,
     in_flight: Arc<InFlight>,
     background: TaskTracker,
+    ending: CancellationToken,
     hasher: RandomState,
     started_at: Instant,
 }
@@ -72,6 +75,7 @@ impl<S: Services> Gateway<S> {
             calls: SharedCalls::default(),
             in_flight: state.settings.in_flight.clone(),
             background: state.background.clone(),
+            ending: state.ending.clone(),
             hasher: RandomState::new(),
             started_at: Instant::now(),
         }
@@ -134,18 +138,14 @@ impl<S: Services> Gateway<S> {
                 None => return Err(Problem::method_not_allowed(allow)),
             },
             Found::WrongMethod { allow } => return Err(Problem::method_not_allowed(allow)),
-            Found::Nothing => return Err(Problem::not_found()),
+            Found::Nothing => {
+                let outside = table.outside(parts.uri.path()).cloned().ok_or_else(Problem::not_found)?;
+                return self.answer_by_outside(outside, parts, body, info).await;
+            }
         };
         info.serve(Served::Service(route.clone()));
 
-        let caller = match identity::caller(&route.route.access, &*self.tokens, &parts.headers).await {
-            Ok(caller) => caller,
-            Err(problem) if problem.status == StatusCode::UNAUTHORIZED && identity::bearer(&parts.headers).is_some() => {
-                let counted = self.rates.count_bad_token(self.live.settings.rate_scale, info.client_address, info.received_at).await;
-                return Err(counted.map_or_else(Problem::rate_limited, |()| problem));
-            }
-            Err(problem) => return Err(problem),
-        };
+        let caller = self.caller(&route.route.access, &parts.headers, &info).await?;
         let limit = &route.rate.limit;
         let subject = limit.subject_of(caller.as_ref().map(|caller| caller.user_id), info.client_address);
         let allowance = self.rates.check(limit, route.rate_counter, subject, info.received_at).await;
@@ -171,6 +171,17 @@ impl<S: Services> Gateway<S> {
         let mut response = answer.unwrap_or_else(Problem::into_response);
         route.rate.write_headers(&allowance, response.headers_mut());
         Ok(response)
+    }
+
+    /// The caller, if the access rule lets one through; tokens that are no good are counted.
+    async fn caller(&self, access: &Access, headers: &HeaderMap, info: &RequestInfo) -> Result<Option<Arc<Caller>>, Problem> {
+        match identity::caller(access, &*self.tokens, headers).await {
+            Err(problem) if problem.status == StatusCode::UNAUTHORIZED && identity::bearer(headers).is_some() => {
+                let counted = self.rates.count_bad_token(self.live.settings.rate_scale, info.client_address, info.received_at).await;
+                Err(counted.map_or_else(Problem::rate_limited, |()| problem))
+            }
+            identified => identified,
+        }
     }
 
     /// Milliseconds since the gateway began.

@@ -20,6 +20,7 @@ use tower::{Layer, Service};
 use super::request::{PeerAddress, RequestInfo, Served, X_CORRELATION_ID, X_REQUEST_ID, id_value};
 use super::{Problem, authority, http2, problem};
 use echo_base::limits;
+use echo_edge::problem::MadeElsewhere;
 
 /// The status under which a request is counted whose client went away before the answer.
 const CLIENT_GONE: u16 = 499;
@@ -63,11 +64,14 @@ where
 
     fn call(&mut self, mut request: Request) -> Self::Future {
         let peer = request.extensions().get::<PeerAddress>().copied();
-        let info = Arc::new(RequestInfo::new(request.headers(), peer, self.trusted_proxies_count));
+        let is_head = request.method() == Method::HEAD;
+        let ends_with_slash = request.uri().path().ends_with('/');
+        let mut info = RequestInfo::new(request.headers(), peer, self.trusted_proxies_count);
+        (info.is_head, info.ends_with_slash) = (is_head, ends_with_slash);
+        let info = Arc::new(info);
         request.extensions_mut().insert(info.clone());
         tracing::debug!(request_id = &*info.request_id, method = %request.method(), path = request.uri().path(), "received");
         let account = Account::open(info, request.method().clone());
-        let is_head = request.method() == Method::HEAD;
         if is_head {
             as_get(&mut request);
         }
@@ -113,7 +117,8 @@ fn as_get(request: &mut Request) {
 fn without_body(mut response: Response) -> Response {
     let length =
         response.body().size_hint().exact().filter(|_| !matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED));
-    if let Some(length) = length {
+    // An outside service was asked for the head, and gave no body.
+    if let Some(length) = length.filter(|_| response.extensions().get::<MadeElsewhere>().is_none()) {
         response.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from(length));
     }
     *response.body_mut() = Body::empty();
@@ -130,7 +135,8 @@ pub(super) fn common_headers<B>(mut response: Response<B>) -> Response<B> {
     ];
     let headers = response.headers_mut();
     for (name, value) in FIXED {
-        headers.insert(name, value);
+        // Other answers of the host's have none of them.
+        headers.entry(name).or_insert(value);
     }
     headers
         .entry(CONTENT_SECURITY_POLICY)

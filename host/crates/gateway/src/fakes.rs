@@ -32,6 +32,7 @@ use echo_capabilities::cache::{Cache, CacheError};
 use echo_capabilities::context::{CallContext, Caller};
 use echo_capabilities::tokens::{AccessToken, Claims, Revocations, TokenError, Tokens};
 use echo_runtime::manifest::Manifest;
+use echo_runtime::route_settings::{AddedPrefix, OutsidePrefix};
 use echo_runtime::{CallError, CallTarget, Input, Reply, RouteEntry};
 
 /// A route as a manifest says it; `more` are further lines of it, and without a rate among them nothing is limited. The binding is 0, and the
@@ -53,6 +54,7 @@ pub fn route(service: &str, http: &str, access: &str, more: &str) -> RouteEntry 
 pub struct FakeSnapshot {
     number: u64,
     routes: Vec<RouteEntry>,
+    outside: Vec<Arc<OutsidePrefix>>,
 }
 
 impl FakeSnapshot {
@@ -61,7 +63,16 @@ impl FakeSnapshot {
         for (binding, route) in routes.iter_mut().enumerate() {
             route.target.binding = binding;
         }
-        Self { number, routes }
+        Self { number, routes, outside: Vec::new() }
+    }
+
+    /// With entries of `[[gateway.prefixes]]`.
+    pub fn with_outside(self, entries: &[String]) -> Self {
+        let outside = entries.iter().map(|entry| {
+            let added: AddedPrefix = toml::from_str(entry).unwrap();
+            Arc::new(added.outside().unwrap().unwrap())
+        });
+        Self { outside: outside.collect(), ..self }
     }
 }
 
@@ -72,6 +83,10 @@ impl Snapshot for FakeSnapshot {
 
     fn routes(&self) -> &[RouteEntry] {
         &self.routes
+    }
+
+    fn outside(&self) -> &[Arc<OutsidePrefix>] {
+        &self.outside
     }
 
     fn openapi(&self) -> Bytes {
@@ -382,6 +397,7 @@ impl TestGateway {
             breakers: Default::default(),
             render_metrics: Arc::new(|| "echo_up 1\n".to_owned()),
             background: Default::default(),
+            ending: Default::default(),
         };
         Self { router: BoxCloneSyncService::new(router(state, host_routes)), services, readiness, cache, blobs }
     }

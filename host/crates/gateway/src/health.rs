@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::host_routes::HostRoutes;
+use super::outside::Health;
 use super::rate_limit::Rule;
 use super::routes::Live;
 use super::services::{Services, Snapshot};
@@ -160,14 +161,17 @@ pub(super) fn add_routes<S: Services>(routes: &mut HostRoutes, state: &GatewaySt
 
 async fn ready<S: Services>(readiness: Arc<Readiness>, live: Arc<Live<S>>) -> Response {
     #[derive(Serialize)]
-    struct Plugin {
+    struct Served {
         status: Status,
     }
     #[derive(Serialize)]
     struct Checks {
         #[serde(flatten)]
         reports: BTreeMap<String, CheckReport>,
-        plugins: BTreeMap<String, Plugin>,
+        /// By prefix.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        outside: BTreeMap<String, Served>,
+        plugins: BTreeMap<String, Served>,
     }
     #[derive(Serialize)]
     struct ReadinessReport {
@@ -180,15 +184,28 @@ async fn ready<S: Services>(readiness: Arc<Readiness>, live: Arc<Live<S>>) -> Re
     let reports = readiness.check().await;
     let (snapshot, table) = live.pin();
     let plugins: BTreeMap<_, _> = (snapshot.services().into_iter())
-        .map(|name| (name.to_string(), Plugin { status: if table.is_breaker_open(&name) { Status::Degraded } else { Status::Up } }))
+        .map(|name| (name.to_string(), Served { status: if table.is_breaker_open(&name) { Status::Degraded } else { Status::Up } }))
         .collect();
+    let outside: BTreeMap<_, _> = join_all(table.all_outside().iter().map(async |outside| {
+        let status = match outside.health(&live.outside_client).await {
+            Health::Up => Status::Up,
+            Health::CircuitOpen => Status::Degraded,
+            Health::Down => Status::Down,
+        };
+        (outside.settings.prefix.clone(), Served { status })
+    }))
+    .await
+    .into_iter()
+    .collect();
     let draining = readiness.is_draining();
     let parts = reports.values().map(CheckReport::weight).chain(plugins.values().map(|plugin| plugin.status));
+    // Whatever becomes of an outside service, this host serves on.
+    let parts = parts.chain(outside.values().map(|outside| outside.status.min(Status::Degraded)));
     // Without a service every path of theirs is 404.
     let status = if draining || plugins.is_empty() { Status::Down } else { parts.max().unwrap_or(Status::Up) };
     let code = if status == Status::Down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     let timestamp = format!("{:.6}", jiff::Timestamp::now());
-    let report = ReadinessReport { status, timestamp, draining, checks: Checks { reports, plugins } };
+    let report = ReadinessReport { status, timestamp, draining, checks: Checks { reports, outside, plugins } };
     let body = serde_json::to_vec(&report).expect("strings and numbers always serialise");
     (code, [(CONTENT_TYPE, "application/json")], body).into_response()
 }

@@ -14,6 +14,7 @@ use http::header::{
     RETRY_AFTER,
 };
 use http::{HeaderName, HeaderValue, Method};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -54,6 +55,7 @@ mod host_routes;
 mod http2;
 mod idempotency;
 pub mod identity;
+mod outside;
 mod rate_limit;
 pub mod request;
 mod response_cache;
@@ -94,6 +96,8 @@ pub struct GatewaySettings {
     pub loopback_names_only: bool,
     /// Proxies in front of the host, each of which appends to `X-Forwarded-For`; with 0 that header is ignored.
     pub trusted_proxies_count: usize,
+    /// Clients come by TLS; outside services are told so.
+    pub is_encrypted: bool,
 }
 
 impl Default for GatewaySettings {
@@ -109,6 +113,7 @@ impl Default for GatewaySettings {
             docs: true,
             loopback_names_only: false,
             trusted_proxies_count: 0,
+            is_encrypted: false,
         }
     }
 }
@@ -151,6 +156,8 @@ pub struct GatewayState<S = Runtime> {
     pub render_metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Requests that outlive their client (see `idempotency`); at shutdown the host closes it and waits, at most a request's time-out.
     pub background: TaskTracker,
+    /// Ends upgraded connections to outside services.
+    pub ending: CancellationToken,
 }
 
 /// The public HTTP interface. The layers, from the outside in, are passed by services' routes and by `host_routes` (sockets, sync …), whose paths have no

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::outside::{OUTSIDE, Outside};
 use super::routes::CompiledRoute;
 use echo_base::limits;
 
@@ -25,6 +26,10 @@ pub struct RequestInfo {
     pub received_at: Instant,
     /// The client, seen through as many proxies as the settings trust.
     pub client_address: Option<IpAddr>,
+    /// It came as HEAD; the layers within see a GET.
+    pub is_head: bool,
+    /// Its path came with a slash at its end; the layers within see it without.
+    pub ends_with_slash: bool,
     served: OnceLock<Served>,
     /// Its body is waited for.
     is_receiving: AtomicBool,
@@ -37,6 +42,7 @@ pub(super) enum Served {
     Service(Arc<CompiledRoute>),
     /// A route of the host, by its pattern.
     Host(&'static str),
+    Outside(Arc<Outside>),
 }
 
 impl RequestInfo {
@@ -48,6 +54,8 @@ impl RequestInfo {
             correlation_id,
             received_at: Instant::now(),
             client_address: client_address(headers, peer, trusted_proxies_count),
+            is_head: false,
+            ends_with_slash: false,
             served: OnceLock::new(),
             is_receiving: AtomicBool::new(false),
             is_streaming: AtomicBool::new(false),
@@ -85,6 +93,7 @@ impl RequestInfo {
         match self.served.get() {
             Some(Served::Service(route)) => (&route.pattern, route.target.service.as_str()),
             Some(Served::Host(pattern)) => (pattern, "host"),
+            Some(Served::Outside(outside)) => (&outside.settings.prefix, OUTSIDE),
             None => ("", ""),
         }
     }

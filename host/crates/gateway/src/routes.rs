@@ -14,6 +14,7 @@ use percent_encoding::percent_decode_str;
 
 use super::GatewaySettings;
 use super::breaker::Breaker;
+use super::outside::{Outside, OutsideClient};
 use super::rate_limit::Rule;
 use super::response_cache::{Sharing, etag_of};
 use super::services::{Services, Snapshot};
@@ -63,6 +64,8 @@ pub struct RouteTable {
     number: u64,
     paths: matchit::Router<Methods>,
     services: HashMap<ServiceName, ServiceRoutes>,
+    /// The longest prefix first.
+    outside: Vec<Arc<Outside>>,
     openapi: OnceLock<(Bytes, HeaderValue)>,
     asyncapi: OnceLock<(Bytes, HeaderValue)>,
 }
@@ -71,12 +74,13 @@ pub struct RouteTable {
 pub struct Live<S> {
     pub services: Arc<S>,
     pub settings: GatewaySettings,
+    pub outside_client: OutsideClient,
     tables: RouteTables,
 }
 
 impl<S: Services> Live<S> {
     pub fn new(services: Arc<S>, settings: GatewaySettings) -> Self {
-        Self { services, settings, tables: RouteTables::default() }
+        Self { services, settings, outside_client: OutsideClient::default(), tables: RouteTables::default() }
     }
 
     pub fn pin(&self) -> (Arc<S::Snapshot>, Arc<RouteTable>) {
@@ -126,7 +130,7 @@ struct ServiceRoutes {
 }
 
 impl RouteTable {
-    /// Services that are the same as in `before` keep their circuit breakers; a swapped service gets a new one.
+    /// Services and outside ones that are the same as in `before` keep their circuit breakers; a swapped or changed one gets a new one.
     fn compile(snapshot: &impl Snapshot, settings: &GatewaySettings, before: Option<&RouteTable>) -> Self {
         let entries: Vec<&RouteEntry> = snapshot.routes().iter().filter(|entry| settings.dev_mode || !entry.route.dev_only).collect();
         let mut services: HashMap<ServiceName, ServiceRoutes> = HashMap::new();
@@ -166,7 +170,23 @@ impl RouteTable {
                 tracing::error!(%path, %error, "a path that cannot be distinguished from another is left out");
             }
         }
-        Self { number: snapshot.number(), paths, services, openapi: OnceLock::new(), asyncapi: OnceLock::new() }
+        let mut outside: Vec<Arc<Outside>> = (snapshot.outside().iter())
+            .map(|own| {
+                let kept = before.and_then(|before| before.outside.iter().find(|kept| *kept.settings == **own));
+                kept.cloned().unwrap_or_else(|| Arc::new(Outside::new(own.clone(), settings.rate_scale)))
+            })
+            .collect();
+        outside.sort_by_key(|outside| std::cmp::Reverse(outside.settings.prefix.len()));
+        Self { number: snapshot.number(), paths, services, outside, openapi: OnceLock::new(), asyncapi: OnceLock::new() }
+    }
+
+    /// The outside service that a path without a route leads to.
+    pub fn outside(&self, path: &str) -> Option<&Arc<Outside>> {
+        self.outside.iter().find(|outside| outside.covers(path))
+    }
+
+    pub fn all_outside(&self) -> &[Arc<Outside>] {
+        &self.outside
     }
 
     pub fn find<'t, 'p>(&'t self, method: &Method, path: &'p str) -> Found<'t, 'p> {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use echo_base::names::ServiceName;
 use echo_capabilities::context::CallContext;
+use echo_runtime::route_settings::OutsidePrefix;
 use echo_runtime::{CallError, CallTarget, Catalogue, Input, Reply, RouteEntry, Runtime};
 
 /// The live services. A type parameter and no trait object, so that a call needs no boxed future.
@@ -29,6 +30,8 @@ pub trait Services: Send + Sync + 'static {
 pub trait Snapshot: Send + Sync + 'static {
     fn number(&self) -> u64;
     fn routes(&self) -> &[RouteEntry];
+    /// Prefixes of the operator's whose requests go to outside services.
+    fn outside(&self) -> &[Arc<OutsidePrefix>];
     fn openapi(&self) -> Bytes;
     fn asyncapi(&self) -> Bytes;
     fn services(&self) -> Vec<ServiceName>;
@@ -59,6 +62,10 @@ impl Snapshot for Catalogue {
 
     fn routes(&self) -> &[RouteEntry] {
         Catalogue::routes(self)
+    }
+
+    fn outside(&self) -> &[Arc<OutsidePrefix>] {
+        Catalogue::outside(self)
     }
 
     fn openapi(&self) -> Bytes {

@@ -14,7 +14,7 @@ use super::linking::{Role, role_of};
 use super::long_calls::Predictor;
 use super::manifest::{self, Access, PushFrame, Rate, Schedule, rate_counter};
 use super::pool::InstancePool;
-use super::route_settings::{Effective, RouteSettings, shape_of};
+use super::route_settings::{Effective, OutsidePrefix, RouteSettings, shape_of};
 use echo_base::names::ServiceName;
 use echo_contract::adapt::Adapter;
 use echo_contract::codec::{EventCodec, ParamBounds, ReplyCodec, RequestCodec};
@@ -144,6 +144,7 @@ pub struct Catalogue {
     settings: Arc<RouteSettings>,
     /// What of the settings does not fit these services, a sentence each.
     settings_problems: Vec<String>,
+    outside: Vec<Arc<OutsidePrefix>>,
     routes: Vec<RouteEntry>,
     sockets: HashMap<String, SocketEntry>,
     /// How one service's calls are made to fit another's types; only where they differ.
@@ -200,7 +201,8 @@ impl Catalogue {
         let mut reasons = Vec::new();
         let manifests: Vec<_> = generations.values().map(|generation| &generation.artifact.manifest).collect();
         let settings_problems = settings.problems_with(&manifests);
-        let mut catalogue = Self { number, settings, settings_problems, ..Self::default() };
+        let outside = settings.outside(&manifests);
+        let mut catalogue = Self { number, settings, settings_problems, outside, ..Self::default() };
         let mut taken: HashMap<(String, String), ServiceName> = HashMap::new();
         let mut pushed: HashMap<String, &ServiceName> = HashMap::new();
         let settings = catalogue.settings.clone();
@@ -252,7 +254,7 @@ impl Catalogue {
     /// After all routes of the manifests, which go first where two have one path.
     fn add_prefixes(&mut self, generations: &BTreeMap<ServiceName, Arc<Generation>>, mut taken: HashMap<(String, String), ServiceName>) {
         for added in &self.settings.clone().prefixes {
-            let Some((service, generation)) = generations.get_key_value(added.service.as_str()) else { continue };
+            let Some((service, generation)) = added.service.as_deref().and_then(|name| generations.get_key_value(name)) else { continue };
             let own: Vec<_> = self.routes.iter().filter(|entry| entry.target.service == *service && !entry.is_alias).cloned().collect();
             for entry in own {
                 let Some((path, route, problem)) = added.alias(&entry.path, &entry.route, &generation.artifact.manifest.prefix) else {
@@ -309,6 +311,11 @@ impl Catalogue {
 
     pub fn routes(&self) -> &[RouteEntry] {
         &self.routes
+    }
+
+    /// The operator's prefixes of outside services.
+    pub fn outside(&self) -> &[Arc<OutsidePrefix>] {
+        &self.outside
     }
 
     /// What of the operator's settings of routes does not fit the live services, a sentence each. The manifests' values hold there.

@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::manifest::{Access, CacheScope, METHODS, Manifest, Rate, ResponseCache, Route, duration};
 use echo_base::limits;
 
+mod outside;
+
+pub use outside::{IdentityKey, OutsidePrefix};
+
 /// All of it. Each entry knows where it was written (`origin`, such as `echo.toml, line 12`).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RouteSettings {
@@ -45,8 +49,8 @@ pub struct RouteOverride {
     pub deduplicate: Option<bool>,
 }
 
-/// A prefix under which a service's routes are found too.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A prefix under which a service's routes are found too, or an outside service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AddedPrefix {
     #[serde(skip)]
@@ -54,10 +58,28 @@ pub struct AddedPrefix {
     /// `/first/second`, without a slash at its end.
     pub prefix: String,
     /// The service whose own prefix this one stands for.
-    pub service: String,
-    /// Stricter than the routes' own.
+    #[serde(default)]
+    pub service: Option<String>,
+    /// Of a service: stricter than the routes' own.
     #[serde(default)]
     pub access: Option<Access>,
+    /// The address of an outside service. The rest is for one alone; see `OutsidePrefix`.
+    #[serde(default)]
+    pub target: Option<String>,
+    #[serde(default)]
+    pub rate: Option<Rate>,
+    #[serde(default)]
+    pub timeout: Option<Span>,
+    #[serde(default)]
+    pub idle_timeout: Option<Span>,
+    #[serde(default)]
+    pub strip_prefix: Option<bool>,
+    #[serde(default)]
+    pub retries: Option<u32>,
+    #[serde(default)]
+    pub identity_key: Option<IdentityKey>,
+    #[serde(default)]
+    pub health: Option<String>,
 }
 
 /// A duration in an option.
@@ -99,7 +121,7 @@ impl RouteSettings {
         }
         let mut seen = HashSet::new();
         for own in &self.prefixes {
-            if let Err(reason) = own.check() {
+            for reason in [own.check().err(), own.outside().err()].into_iter().flatten() {
                 problems.push(own.problem(&reason));
             }
             if !seen.insert(&own.prefix) {
@@ -118,7 +140,8 @@ impl RouteSettings {
 
     /// What would be looser than is possible for these services. There may be others.
     pub fn impossible(&self, manifests: &[&Manifest]) -> Vec<String> {
-        manifests.iter().flat_map(|manifest| self.decide(manifest).problems).collect()
+        let of_routes = manifests.iter().flat_map(|manifest| self.decide(manifest).problems);
+        of_routes.chain(self.prefixes.iter().filter_map(|own| own.within(manifests))).collect()
     }
 
     fn unmatched(&self, manifests: &[&Manifest]) -> Vec<String> {
@@ -133,12 +156,19 @@ impl RouteSettings {
             }
         }
         for own in &self.prefixes {
-            if !manifests.iter().any(|manifest| manifest.name == own.service) {
-                let nearest = nearest(manifests.iter().map(|manifest| manifest.name.as_str()), &own.service);
-                problems.push(own.problem(&format!("there is no service {}{nearest}", own.service)));
+            let Some(service) = &own.service else { continue };
+            if !manifests.iter().any(|manifest| manifest.name == *service) {
+                let nearest = nearest(manifests.iter().map(|manifest| manifest.name.as_str()), service);
+                problems.push(own.problem(&format!("there is no service {service}{nearest}")));
             }
         }
         problems
+    }
+
+    /// The prefixes of outside services; not those that are within a service's own.
+    pub(super) fn outside(&self, manifests: &[&Manifest]) -> Vec<Arc<OutsidePrefix>> {
+        let free = self.prefixes.iter().filter(|own| own.within(manifests).is_none());
+        free.filter_map(|own| own.outside().ok().flatten()).map(Arc::new).collect()
     }
 
     /// What of it holds for one version of a service.
@@ -242,6 +272,14 @@ impl AddedPrefix {
 
     fn problem(&self, reason: &str) -> String {
         format!("{}: gateway.prefixes {:?}: {reason}", self.origin, self.prefix)
+    }
+
+    /// The problem of a target within a service's prefix: some of it would be the service's, and some not.
+    fn within(&self, manifests: &[&Manifest]) -> Option<String> {
+        self.target.as_ref()?;
+        let covers = |prefix: &str| self.prefix.strip_prefix(prefix).is_some_and(|below| below.is_empty() || below.starts_with('/'));
+        let service = manifests.iter().find(|manifest| !manifest.prefix.is_empty() && covers(&manifest.prefix))?;
+        Some(self.problem(&format!("{} is the prefix of the service {}", service.prefix, service.name)))
     }
 
     /// A service's route as it is found under this prefix: its path, and the route with the access of both. None for a route outside the service's prefix.

@@ -25,6 +25,7 @@ use crate::services::Services;
 use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::blob::{BlobError, ByteStream};
+use echo_edge::problem::MadeElsewhere;
 use echo_edge::rates::Subject;
 use echo_runtime::manifest::{Stream as RouteStream, StreamKind};
 
@@ -36,9 +37,9 @@ pub mod tus;
 #[derive(Clone, Copy)]
 struct File;
 
-/// Whether an answer may be compressed.
+/// Whether an answer may be compressed. One of an outside service is compressed by that service, if at all: it may come piece by piece.
 pub fn is_no_file(_: StatusCode, _: Version, _: &HeaderMap, extensions: &Extensions) -> bool {
-    extensions.get::<File>().is_none()
+    extensions.get::<File>().is_none() && extensions.get::<MadeElsewhere>().is_none()
 }
 
 /// What a service is called with when a file has come as a form.

@@ -169,7 +169,12 @@ fn calls_are_shared_where_answers_are_kept_and_where_the_operator_says_so() {
 #[test]
 fn a_prefix_is_a_path_of_its_own_and_names_a_service() {
     let check = |prefix: &str, service: &str, expect: &str| {
-        let added = AddedPrefix { origin: "line 3".to_owned(), prefix: prefix.to_owned(), service: service.to_owned(), access: None };
+        let added = AddedPrefix {
+            origin: "line 3".to_owned(),
+            prefix: prefix.to_owned(),
+            service: Some(service.to_owned()),
+            ..AddedPrefix::default()
+        };
         let settings = RouteSettings { overrides: Vec::new(), prefixes: vec![added] };
         let mut problems = settings.problems(Duration::from_secs(30));
         problems.extend(settings.problems_with(&[&manifest()]));
@@ -188,14 +193,95 @@ fn an_alias_has_the_access_of_both() {
     let manifest = manifest();
     let route = |http: &str| Arc::new(manifest.routes.iter().find(|route| route.http == http).unwrap().clone());
     let added = |access: &str| AddedPrefix {
-        origin: String::new(),
         prefix: "/v2".to_owned(),
-        service: "user".to_owned(),
+        service: Some("user".to_owned()),
         access: Some(serde_json::from_value(access.into()).unwrap()),
+        ..AddedPrefix::default()
     };
     let (path, alias, problem) = added("role:support").alias("/api/v1/users/me", &route("GET /me"), "/api/v1/users").unwrap();
     assert_eq!((path.as_str(), &alias.access, problem), ("/v2/me", &Access::Role("support".to_owned()), None));
     let (_, alias, problem) = added("public").alias("/api/v1/users/me", &route("GET /me"), "/api/v1/users").unwrap();
     assert!(alias.access == Access::User && problem.is_some());
     assert!(added("user").alias("/elsewhere", &route("GET /me"), "/api/v1/users").is_none());
+}
+
+const TARGET: &str = r#"
+prefix = "/billing"
+target = "http://10.0.0.5:8080"
+access = "public"
+rate = { per = "ip", strategy = "token-bucket", limit = 60, window = "1m" }
+"#;
+
+fn target_problems(entry: &str) -> Vec<String> {
+    let added = AddedPrefix { origin: "line 4".to_owned(), ..toml::from_str(entry).unwrap() };
+    let settings = RouteSettings { overrides: Vec::new(), prefixes: vec![added] };
+    let mut problems = settings.problems(Duration::from_secs(30));
+    problems.extend(settings.problems_with(&[&manifest()]));
+    problems
+}
+
+#[test]
+fn a_target_says_who_may_call_it_how_often_and_by_which_key_it_knows_them() {
+    assert_eq!(target_problems(TARGET), Vec::<String>::new());
+    let key = "k".repeat(32);
+    let known = format!("{}identity_key = \"{key}\"", TARGET.replace("public", "user"));
+    assert_eq!(target_problems(&known), Vec::<String>::new());
+    for (entry, expect) in [
+        (TARGET.replace("access = \"public\"", ""), "wants an access"),
+        (TARGET.lines().filter(|line| !line.starts_with("rate")).collect::<Vec<_>>().join("\n"), "wants a rate"),
+        (TARGET.replace("limit = 60", "limit = 0"), "above 0"),
+        (TARGET.replace("public", "user"), "wants an identity_key"),
+        (known.replace(&key, "short"), "32 bytes"),
+        (format!("{TARGET}service = \"user\""), "not both"),
+        (format!("{TARGET}timeout = \"0s\""), "timeout must be above 0"),
+        (format!("{TARGET}idle_timeout = \"2h\""), "idle_timeout must be above 0 and at most 3600s"),
+        (format!("{TARGET}retries = 9"), "retries must be at most 3"),
+        (format!("{TARGET}health = \"healthz\""), "health must be a path"),
+        (TARGET.replace("/billing", "/api/v1/users"), "is the prefix of the service user"),
+        (TARGET.replace("/billing", "/api/v1/users/billing"), "is the prefix of the service user"),
+        ("prefix = \"/v2\"".to_owned(), "give the service or the target"),
+        ("prefix = \"/v2\"\nservice = \"user\"\nretries = 1".to_owned(), "retries is for a prefix with a target"),
+    ] {
+        let problems = target_problems(&entry);
+        assert!(problems.iter().any(|problem| problem.starts_with("line 4: ") && problem.contains(expect)), "{entry}: {problems:?}");
+    }
+    assert_eq!(target_problems(&TARGET.replace("/billing", "/api/v1")), Vec::<String>::new(), "services go first");
+}
+
+#[test]
+fn a_target_is_an_address_and_nothing_more() {
+    let read = |target: &str| {
+        let added: AddedPrefix = toml::from_str(&TARGET.replace("http://10.0.0.5:8080", target)).unwrap();
+        added.outside().map(|outside| outside.map(|outside| format!("{} {} {}", outside.scheme, outside.authority, outside.base)).unwrap())
+    };
+    for (target, expect) in [
+        ("http://10.0.0.5:8080", "http 10.0.0.5:8080 "),
+        ("https://billing.internal/", "https billing.internal "),
+        ("https://billing.internal/a/b/", "https billing.internal /a/b"),
+        ("http://[::1]:9/x", "http [::1]:9 /x"),
+        ("http://[::1]", "http [::1] "),
+    ] {
+        assert_eq!(read(target).as_deref(), Ok(expect));
+    }
+    for target in [
+        "",
+        "billing",
+        "ftp://a",
+        "http://",
+        "http:///a",
+        "http://user@a",
+        "http://a:b@c",
+        "http://a?b",
+        "http://a/#b",
+        "http://a:0",
+        "http://a:99999",
+        "http://a/../b",
+        "http://a//b",
+        "http://a b",
+        "http://a/%2e",
+        "http://[zz]",
+        "http://a:+1",
+    ] {
+        assert!(read(target).is_err(), "{target}");
+    }
 }

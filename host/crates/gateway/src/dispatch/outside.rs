@@ -1,0 +1,93 @@
+//! A request below a prefix of an outside service: who calls, whether it may, and what a client learns where the target gives no answer.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, Version, request};
+
+use super::body::{body_late, limited, too_large};
+use super::{Gateway, refused};
+use crate::identity;
+use crate::outside::{Arrived, Failure, Outside};
+use crate::problem::Problem;
+use crate::request::{RequestInfo, Served};
+use crate::services::Services;
+use echo_base::limits;
+use echo_capabilities::tokens::TokenError;
+use echo_edge::rates::Subject;
+use echo_runtime::manifest::Access;
+
+const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+
+impl<S: Services> Gateway<S> {
+    pub(super) async fn answer_by_outside(
+        &self,
+        outside: Arc<Outside>,
+        head: request::Parts,
+        body: Body,
+        info: Arc<RequestInfo>,
+    ) -> Result<Response, Problem> {
+        info.serve(Served::Outside(outside.clone()));
+        let caller = self.caller(&outside.settings.access, &head.headers, &info).await?;
+        let token = identity::bearer(&head.headers).map(str::to_owned);
+        // A token of ours would let the target act as the caller, also one that cannot be looked at now.
+        let keeps_authorization = outside.settings.access == Access::Public
+            && match &token {
+                Some(token) => matches!(self.tokens.verify(token).await, Err(TokenError::Invalid)),
+                None => true,
+            };
+        let limit = &outside.rate.limit;
+        let user = caller.as_ref().map(|caller| caller.user_id);
+        let subject = limit.subject_of(user, info.client_address);
+        let allowance = self.rates.check(limit, outside.rate_counter, subject, info.received_at).await;
+        if !allowance.is_allowed {
+            return Ok(refused(&outside.settings.prefix, &outside.rate, allowance));
+        }
+        // From here on the prefix's own times hold.
+        info.streams();
+        let version = head.version;
+        let client = user.map_or_else(|| Subject::of_address(info.client_address), Subject::User);
+        let arrived = Arrived {
+            body: limited(&head.headers, body, limits::OUTSIDE_BODY_BYTES_MAX)?,
+            head,
+            request_id: info.request_id.clone(),
+            correlation_id: info.correlation_id.clone(),
+            address: info.client_address,
+            scheme: if self.live.settings.is_encrypted { "https" } else { "http" },
+            is_head: info.is_head,
+            ends_with_slash: info.ends_with_slash,
+            caller,
+            token,
+            keeps_authorization,
+            client_number: self.hasher.hash_one(client),
+        };
+        let answered = outside.forward(&self.live.outside_client, &self.tokens, &self.ending, arrived).await;
+        let mut response = answered.unwrap_or_else(|failure| problem_of(failure, version).into_response());
+        outside.rate.write_headers(&allowance, response.headers_mut());
+        Ok(response)
+    }
+}
+
+fn problem_of(failure: Failure, version: Version) -> Problem {
+    let again = Duration::from_secs(1);
+    match failure {
+        Failure::MethodNotAllowed => Problem::method_not_allowed(&ALLOW),
+        Failure::PathRefused => Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the path has parts that lead out of it"),
+        Failure::Loop => Problem::new(StatusCode::LOOP_DETECTED, "outside_loop", ""),
+        Failure::Busy => Problem::unavailable("outside_busy", "as many requests as may are with the service behind this path", again),
+        Failure::CircuitOpen(wait) => {
+            Problem::unavailable("circuit_open", "the circuit breaker is open: too many requests to this service failed", wait)
+        }
+        Failure::Unreachable => Problem::unavailable("outside_unreachable", "the service behind this path cannot be reached now", again),
+        Failure::Broken => Problem::new(StatusCode::BAD_GATEWAY, "outside_failed", ""),
+        Failure::TimedOut => {
+            Problem::new(StatusCode::GATEWAY_TIMEOUT, "outside_timed_out", "the service behind this path did not answer in time")
+        }
+        Failure::ClientLate => body_late(version),
+        Failure::ClientBroken => Problem::new(StatusCode::BAD_REQUEST, "unreadable", "the request's body broke off"),
+        Failure::TooLarge => too_large(),
+    }
+}
