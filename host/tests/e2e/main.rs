@@ -24,6 +24,7 @@ mod gate;
 mod gateway_outside;
 mod gateway_routes;
 mod hostile;
+mod hostile_media;
 mod hosts;
 mod invites;
 mod kill;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::app::{ALL, Ask, Person, TestApp, until};
 
-const MEDIA: &str = "/api/v1/media";
+pub const MEDIA: &str = "/api/v1/media";
 const SECRET: &[u8] = b"52.5200N 13.4050E";
 const OFFSETS: (&str, &str) = ("content-type", "application/offset+octet-stream");
 
@@ -27,7 +27,7 @@ pub fn form(app: &TestApp, person: &Person, name: &str, declared: &str, bytes: &
     app.request(Method::POST, &format!("{MEDIA}/upload")).by(person).header("content-type", "multipart/form-data; boundary=B").bytes(body)
 }
 
-async fn bytes_of(app: &TestApp, person: Option<&Person>, path: &str) -> (StatusCode, reqwest::header::HeaderMap, Vec<u8>) {
+pub async fn bytes_of(app: &TestApp, person: Option<&Person>, path: &str) -> (StatusCode, reqwest::header::HeaderMap, Vec<u8>) {
     let ask = app.client.get(format!("{}{path}", app.url));
     let ask = match person {
         Some(person) => ask.bearer_auth(&person.access_token),
@@ -49,7 +49,7 @@ fn holds(folder: &Path, what: &[u8]) -> bool {
     })
 }
 
-fn content(media: &Value) -> String {
+pub fn content(media: &Value) -> String {
     format!("{MEDIA}/{}/content", media["id"].as_str().expect("id"))
 }
 
@@ -181,8 +181,20 @@ async fn hostile_files_are_refused_or_harmless() {
     assert!(!app.log().contains("panicked"), "{}", app.log());
 }
 
+/// A chunk with its sum (PNG, annex D).
+pub fn checked_chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let mut crc = u32::MAX;
+    for byte in kind.iter().chain(body) {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+        }
+    }
+    [&(body.len() as u32).to_be_bytes(), &kind[..], body, &(!crc).to_be_bytes()].concat()
+}
+
 /// A picture that can be decoded, 400 by 300 and grey.
-fn real_png() -> Vec<u8> {
+pub fn real_png() -> Vec<u8> {
     let row = [&[0][..], &[0x80; 400]].concat();
     let raw = row.repeat(300);
     // zlib without compression (RFC 1950, RFC 1951): blocks of at most 65,535 bytes.
@@ -200,18 +212,8 @@ fn real_png() -> Vec<u8> {
         b = (b + a) % 65_521;
     }
     data.extend((b << 16 | a).to_be_bytes());
-    let checked = |kind: &[u8; 4], body: &[u8]| {
-        let mut crc = u32::MAX;
-        for byte in kind.iter().chain(body) {
-            crc ^= u32::from(*byte);
-            for _ in 0..8 {
-                crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
-            }
-        }
-        [&(body.len() as u32).to_be_bytes(), &kind[..], body, &(!crc).to_be_bytes()].concat()
-    };
     let header = [&400_u32.to_be_bytes()[..], &300_u32.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();
-    [b"\x89PNG\r\n\x1a\n".to_vec(), checked(b"IHDR", &header), checked(b"IDAT", &data), checked(b"IEND", b"")].concat()
+    [b"\x89PNG\r\n\x1a\n".to_vec(), checked_chunk(b"IHDR", &header), checked_chunk(b"IDAT", &data), checked_chunk(b"IEND", b"")].concat()
 }
 
 fn file_message(app: &TestApp, sender: &Person, conversation: &str, client_message_id: &str, media: &Value) -> Ask {
@@ -277,6 +279,15 @@ async fn a_file_is_read_by_who_sees_a_message_with_it_and_by_nobody_else() {
     app.delete(&delete(&passed_on)).by(&bala).send().await.expect(StatusCode::NO_CONTENT);
     assert_eq!(reads(&app, &dana, &media).await, StatusCode::NOT_FOUND);
     until("it is gone for its owner too", async || (reads(&app, &ada, &media).await == StatusCode::NOT_FOUND).then_some(())).await;
+
+    // And with a message that disappears.
+    let settings = format!("/api/v1/messages/conversations/{talk}/settings");
+    app.put(&settings, json!({ "disappearing_after": 3 })).by(&ada).send().await.expect(StatusCode::OK);
+    let fleeting = form(&app, &ada, "d.png", "image/png", &png(6, b"")).send().await.expect(StatusCode::CREATED);
+    file_message(&app, &ada, &talk, "fleeting", &fleeting).send().await.expect(StatusCode::CREATED);
+    for person in [&bala, &ada] {
+        until("the file has disappeared", async || (reads(&app, person, &fleeting).await == StatusCode::NOT_FOUND).then_some(())).await;
+    }
 }
 
 #[tokio::test]

@@ -77,6 +77,28 @@ pub fn set_ready(row: &Row) -> Result<bool, SqlError> {
     Ok(changed == 1)
 }
 
+/// Takes one of the tries that there are to decode a picture, or the one more that there is when the last was before this time. False where there is none.
+pub fn take_thumbnail_try(id: &str, now: Timestamp, tries_max: u32, forgotten_before: Timestamp) -> Result<bool, SqlError> {
+    let changed = Database.execute(
+        "UPDATE media SET thumbnail_tries = thumbnail_tries + 1, thumbnail_tried_at = $2 \
+         WHERE id = $1 AND (thumbnail_tries < $3 OR thumbnail_tried_at < $4)",
+        params![uuid(id), timestamp(now), tries_max, timestamp(forgotten_before)],
+    )?;
+    Ok(changed == 1)
+}
+
+/// When the picture was last decoded for a thumbnail and that did not work, or does not yet.
+pub fn thumbnail_tried_at(id: &str) -> Result<Option<Timestamp>, SqlError> {
+    let found: Option<(Option<Timestamp>,)> = Database.row("SELECT thumbnail_tried_at FROM media WHERE id = $1", params![uuid(id)])?;
+    Ok(found.and_then(|(at,)| at))
+}
+
+/// A thumbnail was made: the tries count from none again.
+pub fn forget_thumbnail_tries(id: &str) -> Result<(), SqlError> {
+    Database.execute("UPDATE media SET thumbnail_tries = 0, thumbnail_tried_at = NULL WHERE id = $1", params![uuid(id)])?;
+    Ok(())
+}
+
 pub fn delete(id: &str) -> Result<(), SqlError> {
     Database.execute("DELETE FROM media WHERE id = $1", params![uuid(id)])?;
     Ok(())

@@ -207,6 +207,20 @@ fn strip_png(bytes: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
+/// A PNG for a decoder that makes nothing of the colours' profile, which is compressed and may be a bomb of its own.
+pub fn without_profile(mut png: Vec<u8>) -> Vec<u8> {
+    let mut at = 8;
+    while let (Some(length), Some(kind)) = (be_u32(&png, at), png.get(at + 4..at + 8)) {
+        let Some(end) = at.checked_add(length as usize).and_then(|end| end.checked_add(12)).filter(|end| *end <= png.len()) else { break };
+        match kind {
+            b"iCCP" => drop(png.drain(at..end)),
+            b"IDAT" => break,
+            _ => at = end,
+        }
+    }
+    png
+}
+
 // --- WebP (RFC 9649) ----------------------------------------------------------------------------------------------------------------
 
 const WEBP_KEPT: [&[u8; 4]; 7] = [b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"];
@@ -300,6 +314,21 @@ mod tests {
             body.resize(body.len() + bytes.len() % 2, 0);
         }
         [b"RIFF", &(body.len() as u32).to_le_bytes()[..], &body].concat()
+    }
+
+    #[test]
+    fn a_profile_is_taken_out_of_a_png_wherever_it_stands_before_the_picture() {
+        let chunk = |kind: &[u8; 4], body: &[u8]| [&(body.len() as u32).to_be_bytes(), &kind[..], body, b"sum."].concat();
+        let of = |chunks: &[Vec<u8>]| [b"\x89PNG\r\n\x1a\n".to_vec(), chunks.concat()].concat();
+        let (header, profile, data) = (chunk(b"IHDR", b"13"), chunk(b"iCCP", b"name"), chunk(b"IDAT", b"iCCP"));
+        let plain = of(&[header.clone(), data.clone()]);
+        assert_eq!(without_profile(of(&[profile.clone(), header.clone(), profile, data])), plain);
+        assert_eq!(without_profile(plain.clone()), plain);
+        for length in 0..plain.len() {
+            assert_eq!(without_profile(plain[..length].to_vec()), plain[..length]);
+        }
+        let endless = of(&[[&u32::MAX.to_be_bytes()[..], b"iCCP"].concat()]);
+        assert_eq!(without_profile(endless.clone()), endless);
     }
 
     #[test]

@@ -2,14 +2,18 @@
 
 use std::io::Cursor;
 
-use echo_sdk::Error;
+use echo_sdk::time::SECOND_US;
+use echo_sdk::{Error, time};
 use image::codecs::jpeg::JpegEncoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::bindings::echo::blob::blob::{self, BlobError};
 use crate::bindings::exports::echo::media::api::{Content, ThumbnailRequest};
-use crate::bounds::{IMAGE_BYTES_MAX, PIECE_BYTES, PROGRESSIVE_ALLOC_BYTES_MAX, SIDE_MAX, THUMBNAIL_ALLOC_BYTES_MAX, THUMBNAIL_SIDES};
+use crate::bounds::{
+    IMAGE_BYTES_MAX, PIECE_BYTES, PROGRESSIVE_ALLOC_BYTES_MAX, SIDE_MAX, THUMBNAIL_ALLOC_BYTES_MAX, THUMBNAIL_FORGOTTEN_S,
+    THUMBNAIL_MAKING_S, THUMBNAIL_SIDES, THUMBNAIL_TRIES_MAX,
+};
 use crate::store::{self, Row};
 use crate::{reading, strip, uploads};
 
@@ -50,6 +54,12 @@ fn side_for(asked: Option<u32>) -> u32 {
 fn make(row: &Row, side: u32, key: &str) -> Result<(), Error> {
     let format = format_of(&row.content_type).ok_or_else(no_thumbnail)?;
     let (Some(blob), true) = (&row.blob, row.size <= IMAGE_BYTES_MAX) else { return Err(no_thumbnail()) };
+    // Before it is read: where decoding it ends this call, the try is counted all the same.
+    let now = time::now_us();
+    if !store::take_thumbnail_try(&row.id, now, THUMBNAIL_TRIES_MAX, now.saturating_sub(THUMBNAIL_FORGOTTEN_S * SECOND_US))? {
+        let is_being_made = store::thumbnail_tried_at(&row.id)?.is_some_and(|at| at.saturating_add(THUMBNAIL_MAKING_S * SECOND_US) > now);
+        return Err(if is_being_made { Error::unavailable("the thumbnail is being made") } else { no_thumbnail() });
+    }
     let mut bytes = Vec::with_capacity(row.size as usize);
     while (bytes.len() as u64) < row.size {
         let piece = blob::read(blob, bytes.len() as u64, PIECE_BYTES as u32).map_err(uploads::failed)?;
@@ -58,19 +68,36 @@ fn make(row: &Row, side: u32, key: &str) -> Result<(), Error> {
         }
         bytes.extend_from_slice(&piece);
     }
-    let small = smaller(&bytes, format, side).ok_or_else(no_thumbnail)?;
-    match blob::append(key, 0, &small) {
-        // Another call was first, with the same picture.
-        Ok(_) | Err(BlobError::Conflict) => {}
-        Err(error) => return Err(uploads::failed(error)),
+    if format == ImageFormat::Png {
+        bytes = strip::without_profile(bytes);
     }
-    blob::finish(key).map_err(uploads::failed)?;
+    let small = smaller(&bytes, format, side).ok_or_else(no_thumbnail)?;
+    keep(key, &small)?;
+    store::forget_thumbnail_tries(&row.id)?;
     // Whoever deleted the file meanwhile did not find this.
     if store::media(&row.id)?.is_none() {
         blob::delete(key).map_err(uploads::failed)?;
         return Err(reading::no_media());
     }
     Ok(())
+}
+
+/// Calls that made the same picture side by side keep it once.
+fn keep(key: &str, small: &[u8]) -> Result<(), Error> {
+    let kept = match blob::append(key, 0, small) {
+        Ok(_) | Err(BlobError::Conflict) => blob::finish(key).map(|_| ()),
+        Err(error) => Err(error),
+    };
+    match kept {
+        // Another call finished what this one appended, or is at it.
+        Err(BlobError::Conflict | BlobError::NotFound) => match blob::read(key, 0, 1) {
+            Ok(_) => Ok(()),
+            Err(BlobError::NotFound) => Err(Error::unavailable("the thumbnail is being made")),
+            Err(error) => Err(uploads::failed(error)),
+        },
+        Err(error) => Err(uploads::failed(error)),
+        Ok(()) => Ok(()),
+    }
 }
 
 fn format_of(content_type: &str) -> Option<ImageFormat> {

@@ -1,6 +1,6 @@
 // Files of messages: their bytes as addresses within this page, what is known of a chosen file, and how far uploads are.
 
-import type { Media, MessageToSend } from '@echo/client';
+import { type Media, type MessageToSend, Problem } from '@echo/client';
 import { signal } from '@preact/signals';
 import { echo, has, thumbnailSize } from './echo.js';
 import { attempt } from './notices.js';
@@ -9,6 +9,7 @@ import { attempt } from './notices.js';
 const KEPT_FILES_MAX = 200;
 /** Without thumbnails larger files than this are not loaded unasked. */
 const UNASKED_BYTES_MAX = 4_000_000;
+const THUMBNAIL_TRIES_MAX = 5;
 
 /** By the message's client id, while its file is uploaded. */
 export const uploads = signal<ReadonlyMap<string, { sent: number; total: number }>>(new Map());
@@ -39,13 +40,26 @@ function remembered(key: string, load: () => Promise<Blob>): Promise<string> {
 /** The whole file. */
 export const fileAddress = (id: string): Promise<string> => remembered(id, () => echo.rest.blob('/api/v1/media/{id}/content', { path: { id } }));
 
-/** A small picture of it. Where the host makes none: the file itself, if it is no large one. */
+/** A small picture of it. Where the host makes none: the file itself, if it is no large one; of a picture that is too large for one, the file in any case. */
 export function thumbnailAddress(id: string, bytes: number | null): Promise<string> {
   return remembered(`${id}/thumbnail`, async () => {
-    if (has('GET /api/v1/media/{id}/thumbnail')) return echo.rest.blob('/api/v1/media/{id}/thumbnail', { path: { id }, query: { size: thumbnailSize } });
+    if (has('GET /api/v1/media/{id}/thumbnail')) return (await thumbnail(id)) ?? echo.rest.blob('/api/v1/media/{id}/content', { path: { id } });
     if ((bytes ?? 0) > UNASKED_BYTES_MAX) throw new Error('too large to be loaded unasked');
     return echo.rest.blob('/api/v1/media/{id}/content', { path: { id } });
   });
+}
+
+/** Null where there is none. While it is being made for others it is asked for again. */
+async function thumbnail(id: string): Promise<Blob | null> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await echo.rest.blob('/api/v1/media/{id}/thumbnail', { path: { id }, query: { size: thumbnailSize } });
+    } catch (error) {
+      if (error instanceof Problem && error.code === 'no_thumbnail') return null;
+      if (!(error instanceof Problem) || error.status !== 503 || tries >= THUMBNAIL_TRIES_MAX) throw error;
+      await new Promise((resolve) => setTimeout(resolve, (error.retry_after_ms ?? 1_000) * (1 + Math.random())));
+    }
+  }
 }
 
 export const mediaOf = (id: string): Promise<Media> => echo.rest.get('/api/v1/media/{id}', { path: { id } });

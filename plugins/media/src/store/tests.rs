@@ -150,3 +150,52 @@ mod some_of {
         assert_eq!(super::some_of(&id(9), 1).unwrap().len(), 1);
     }
 }
+
+mod take_thumbnail_try {
+    use super::*;
+
+    #[test]
+    fn gives_so_many_and_another_when_the_last_was_long_ago() {
+        let _store = store();
+        ready(1, 9);
+        ready(2, 9);
+        let taken = |now, forgotten_before| super::take_thumbnail_try(&id(1), now, 2, forgotten_before).unwrap();
+        assert_eq!([taken(100, 0), taken(101, 1), taken(102, 2)], [true, true, false]);
+        assert!(!taken(201, 101), "the last was at that time");
+        assert!(taken(202, 102));
+        assert!(!taken(203, 103), "one more is one");
+        assert!(super::take_thumbnail_try(&id(2), 103, 2, 3).unwrap(), "another file");
+        assert!(!super::take_thumbnail_try(&id(3), 103, 2, 3).unwrap(), "no file");
+    }
+}
+
+mod thumbnail_tried_at {
+    use super::*;
+
+    #[test]
+    fn is_the_last_time() {
+        let _store = store();
+        ready(1, 9);
+        assert_eq!(super::thumbnail_tried_at(&id(1)).unwrap(), None);
+        for now in [100, 101] {
+            take_thumbnail_try(&id(1), now, 2, 0).unwrap();
+        }
+        assert_eq!(super::thumbnail_tried_at(&id(1)).unwrap(), Some(101));
+        assert_eq!(super::thumbnail_tried_at(&id(2)).unwrap(), None);
+    }
+}
+
+mod forget_thumbnail_tries {
+    use super::*;
+
+    #[test]
+    fn lets_them_begin_again() {
+        let _store = store();
+        ready(1, 9);
+        assert!(take_thumbnail_try(&id(1), 100, 1, 0).unwrap());
+        assert!(!take_thumbnail_try(&id(1), 101, 1, 1).unwrap());
+        super::forget_thumbnail_tries(&id(1)).unwrap();
+        assert_eq!(super::thumbnail_tried_at(&id(1)).unwrap(), None);
+        assert!(take_thumbnail_try(&id(1), 102, 1, 2).unwrap());
+    }
+}
