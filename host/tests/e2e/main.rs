@@ -1,6 +1,7 @@
 //! End to end: hosts as an operator starts them, and people who use them as the API page says.
 //! Wants the packed services (`cargo xtask plugins --guests`).
 
+mod access;
 mod analytics;
 mod app;
 mod attacks;
