@@ -22,9 +22,14 @@ pub fn png(side: u32, more: &[u8]) -> Vec<u8> {
 }
 
 pub fn form(app: &TestApp, person: &Person, name: &str, declared: &str, bytes: &[u8]) -> Ask {
+    with_form(app.request(Method::POST, &format!("{MEDIA}/upload")).by(person), name, declared, bytes)
+}
+
+/// With one file in it.
+pub fn with_form(ask: Ask, name: &str, declared: &str, bytes: &[u8]) -> Ask {
     let head = format!("--B\r\ncontent-disposition: form-data; name=\"file\"; filename=\"{name}\"\r\ncontent-type: {declared}\r\n\r\n");
     let body = [head.as_bytes(), bytes, b"\r\n--B--\r\n"].concat();
-    app.request(Method::POST, &format!("{MEDIA}/upload")).by(person).header("content-type", "multipart/form-data; boundary=B").bytes(body)
+    ask.header("content-type", "multipart/form-data; boundary=B").bytes(body)
 }
 
 pub async fn bytes_of(app: &TestApp, person: Option<&Person>, path: &str) -> (StatusCode, reqwest::header::HeaderMap, Vec<u8>) {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use crate::app::TestApp;
@@ -23,6 +23,62 @@ async fn a_frame_wants_the_role_that_the_route_of_its_function_wants() {
     app.post("/api/v1/messages/typing", typing.clone()).by(&ada).send().await.expect_problem(403, "role_required");
     let answer = socket.ask("typing", typing).await;
     assert_eq!((&answer["type"], &answer["payload"]["code"]), (&json!("error"), &json!("role_required")), "{answer}");
+}
+
+#[tokio::test]
+async fn every_frame_counts_against_the_limit_of_its_route() {
+    let services = ["auth", "location", "message", "notification", "presence", "user"];
+    let app = TestApp::with(&services, &[("ECHO_GATEWAY__RATE_SCALE", "1")]).await;
+    let (ada, bala) = app.two().await;
+    let talk = app.conversation(&ada, &bala).await;
+    let text = |key: &str| json!({ "conversation_id": talk, "client_message_id": key, "type": "text", "content": "Hello" });
+    let frames = [
+        ("message", text("frame"), Method::POST, "/api/v1/messages", text("route")),
+        ("presence", json!({ "status": "busy" }), Method::PUT, "/api/v1/presence", json!({ "status": "busy" })),
+        (
+            "read_receipt",
+            json!({ "conversation_id": talk, "up_to_seq": 1 }),
+            Method::POST,
+            "/api/v1/messages/read",
+            json!({ "conversation_id": talk, "up_to_seq": 1 }),
+        ),
+        (
+            "typing",
+            json!({ "conversation_id": talk, "is_typing": true }),
+            Method::POST,
+            "/api/v1/messages/typing",
+            json!({ "conversation_id": talk, "is_typing": true }),
+        ),
+    ];
+    let described = app.get("/asyncapi.json").send().await.body;
+    let messages = described["components"]["messages"].as_object().expect("messages").clone();
+    let taken = messages.iter().filter(|(name, _)| name.starts_with("client_")).filter_map(|(_, message)| message["name"].as_str());
+    for name in taken.filter(|name| !["ack", "auth", "ping"].contains(name)) {
+        assert!(frames.iter().any(|(frame, ..)| *frame == name), "nothing is asked here of the frame {name}");
+    }
+    let mut socket = app.socket(&ada, None).await;
+    for (frame, payload, method, path, body) in frames {
+        let (began_at, mut sent) = (Instant::now(), 0);
+        // A bucket fills up meanwhile: until more were taken than can have come back.
+        loop {
+            for _ in 0..20 {
+                socket.send(json!({ "type": frame, "payload": payload })).await;
+                sent += 1;
+            }
+            assert_eq!(socket.ask(frame, payload.clone()).await["type"], "reply");
+            let reply = app.request(method.clone(), path).json(body.clone()).by(&ada).send().await;
+            let number = |name: &str| reply.header(name).parse::<u64>().expect("a number");
+            let (limit, remaining) = (number("x-ratelimit-limit"), number("x-ratelimit-remaining"));
+            let refilled = (began_at.elapsed().as_secs() + 1) * limit / 60;
+            assert!(
+                remaining + sent <= limit + refilled,
+                "{frame}: {remaining} of {limit} are left after {sent}, and {refilled} came back"
+            );
+            if sent > refilled {
+                break;
+            }
+        }
+    }
 }
 
 #[tokio::test]

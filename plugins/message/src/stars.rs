@@ -23,9 +23,13 @@ pub fn star(id: &str) -> Result<(), Error> {
     Ok(marks::star(&me, &message.id, time::now_us())?)
 }
 
-/// Also of a message that is not to be seen any more.
+/// Also of a message that is not to be seen any more; of one that is neither seen nor starred nothing is known.
 pub fn unstar(id: &str) -> Result<(), Error> {
-    Ok(marks::unstar(&caller()?.user_id, id)?)
+    let me = caller()?.user_id;
+    if !marks::unstar(&me, id)? {
+        seen_by(&me, id)?;
+    }
+    Ok(())
 }
 
 /// The one starred last first. A page leaves out what the caller does not see any more, and may be short for that.

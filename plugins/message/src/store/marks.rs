@@ -78,9 +78,10 @@ pub fn star(user_id: &str, message_id: &str, at: Timestamp) -> Result<(), SqlErr
     Ok(())
 }
 
-pub fn unstar(user_id: &str, message_id: &str) -> Result<(), SqlError> {
-    Database.execute("DELETE FROM starred WHERE user_id = $1 AND message_id = $2", params![uuid(user_id), uuid(message_id)])?;
-    Ok(())
+/// Whether it was starred.
+pub fn unstar(user_id: &str, message_id: &str) -> Result<bool, SqlError> {
+    let sql = "DELETE FROM starred WHERE user_id = $1 AND message_id = $2";
+    Ok(Database.execute(sql, params![uuid(user_id), uuid(message_id)])? == 1)
 }
 
 /// Up to the bound.

@@ -153,9 +153,7 @@ mod unstar {
         for user in [1, 2] {
             star(&id(user), &message.id, 200).unwrap();
         }
-        for _ in 0..2 {
-            unstar(&id(1), &message.id).unwrap();
-        }
+        assert_eq!([1, 1].map(|user| unstar(&id(user), &message.id).unwrap()), [true, false]);
         assert_eq!((starred_of(1), starred_of(2)), (vec![], vec![message.id]));
     }
 }
