@@ -178,6 +178,10 @@ async fn every_wrong_field_is_named() {
     let profile = json!({ "display_name": "", "bio": "x".repeat(501), "avatar_url": "javascript:alert(1)", "timezone": "+1" });
     let profile = app.patch("/api/v1/users/me", profile).by(&ada);
     check("a profile", profile, 422, "invalid", &["avatar_url", "bio", "display_name", "timezone"]).await;
+    for zone in ["Factory", "Mars/Olympus"] {
+        let profile = app.patch("/api/v1/users/me", json!({ "timezone": zone })).by(&ada);
+        check(zone, profile, 422, "invalid_timezone", &["timezone"]).await;
+    }
     let privacy = app.put("/api/v1/users/me/privacy", json!({ "phone_visible": "friends" })).by(&ada);
     check("an unknown audience", privacy, 422, "invalid", &["phone_visible"]).await;
     let contact = app.post("/api/v1/users/contacts", json!({})).by(&ada).send().await;
@@ -204,6 +208,8 @@ async fn pages_and_paths_are_checked() {
             get(&format!("{list}?limit={limit}")).send().await.expect(StatusCode::OK);
         }
     }
+    let negative = get(&format!("{CONVERSATIONS}?limit=-1")).send().await.expect(StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(negative["errors"][0]["detail"], "1 to 100");
     let messages = format!("{MESSAGES}?conversation_id={talk}");
     check("messages limit 0", get(&format!("{messages}&limit=0")), 422, "out_of_range", &["limit"]).await;
     check("messages limit 101", get(&format!("{messages}&limit=101")), 422, "out_of_range", &["limit"]).await;

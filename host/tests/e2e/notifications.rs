@@ -66,7 +66,9 @@ async fn pushes_are_sent_as_their_recipient_wants_them_and_the_sender_sees_no_di
     assert_eq!((decided(&app, &bala, &at_night).await, decided(&app, &ada, &at_night).await), ("quiet".into(), "pushed".into()));
     assert_eq!(pushed(&app, "of bala").await, ["You have a new message"], "an edit shows no more of it");
 
-    for (field, wrong, code) in [("timezone", "Mars/Olympus", "invalid_timezone"), ("start", "24:00", "invalid_time")] {
+    let wrongs =
+        [("timezone", "Mars/Olympus", "invalid_timezone"), ("timezone", "Factory", "invalid_timezone"), ("start", "24:00", "invalid_time")];
+    for (field, wrong, code) in wrongs {
         let mut hours = always.clone();
         hours[field] = json!(wrong);
         let preferences = json!({ "messages": "all", "previews": true, "quiet_hours": hours });

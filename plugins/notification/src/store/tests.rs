@@ -701,10 +701,20 @@ mod set_entries_read {
     fn reads_the_users_own_up_to_this_one() {
         let _store = store();
         entered(&[entry(1, 81, 1), entry(2, 81, 2), entry(3, 81, 3), entry(4, 82, 4)]);
-        set_entries_read(&id(81), &id(2)).unwrap();
-        set_entries_read(&id(81), &id(1)).unwrap();
+        assert!(set_entries_read(&id(81), &id(2)).unwrap());
+        assert!(set_entries_read(&id(81), &id(1)).unwrap());
         let read: Vec<bool> = entries_of(&id(81), &id(9), 9).unwrap().into_iter().map(|entry| entry.read).collect();
         assert_eq!((read, unread_entries_of(&id(82)).unwrap()), (vec![false, true, true], 1));
+    }
+
+    #[test]
+    fn reads_nothing_up_to_what_is_none_of_the_users() {
+        let _store = store();
+        entered(&[entry(1, 81, 1), entry(2, 82, 2)]);
+        for up_to in [2, 3] {
+            assert!(!set_entries_read(&id(81), &id(up_to)).unwrap());
+        }
+        assert_eq!(unread_entries_of(&id(81)).unwrap(), 1);
     }
 }
 

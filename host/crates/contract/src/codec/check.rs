@@ -3,7 +3,7 @@
 
 use wasmtime::component::Val;
 
-use super::read::{Path, Problems, from_text};
+use super::read::{OUT_OF_RANGE, Path, Problems, from_text};
 use super::shape::{RecordShape, Shape, Text};
 use crate::bounds::{Bounds, Number, Span};
 use crate::wit::Function;
@@ -44,6 +44,14 @@ impl BoundedShape {
     pub fn check_unless_refused(&self, before: usize, value: &Val, path: &Path<'_>, problems: &mut Problems) {
         if problems.0.len() == before || matches!(self.shape, Shape::List(_)) {
             self.check(value, path, problems);
+        } else if let (Some(range), Some(refused)) = (self.bounds.range, problems.0.last_mut())
+            && refused.code == OUT_OF_RANGE
+        {
+            // A number that its type cannot hold: of its type's bounds the client knows nothing.
+            refused.detail = wanted(range);
+            if let Some(code) = &self.bounds.code {
+                refused.code.clone_from(code);
+            }
         }
     }
 
@@ -61,13 +69,7 @@ impl BoundedShape {
                 if let (Some(range), Some(number)) = (bounds.range, number_of(value))
                     && !range.contains(number)
                 {
-                    let detail = match (range.min, range.max) {
-                        (Some(min), Some(max)) => format!("{min} to {max}"),
-                        (Some(min), None) => format!("at least {min}"),
-                        (None, Some(max)) => format!("at most {max}"),
-                        (None, None) => String::new(),
-                    };
-                    self.refuse(path, "out_of_range", detail, problems);
+                    self.refuse(path, OUT_OF_RANGE, wanted(range), problems);
                 }
             }
         }
@@ -106,6 +108,15 @@ impl BoundedShape {
 
     fn refuse(&self, path: &Path<'_>, code: &str, detail: String, problems: &mut Problems) {
         problems.add_once(path, self.bounds.code.as_deref().unwrap_or(code), detail);
+    }
+}
+
+fn wanted(range: Span<Number>) -> String {
+    match (range.min, range.max) {
+        (Some(min), Some(max)) => format!("{min} to {max}"),
+        (Some(min), None) => format!("at least {min}"),
+        (None, Some(max)) => format!("at most {max}"),
+        (None, None) => String::new(),
     }
 }
 

@@ -481,6 +481,9 @@ fn string(shape: &Shape, given: Cow<'_, str>, path: &Path<'_>, problems: &mut Pr
     }
 }
 
+/// The code of a number beyond its type or its bounds.
+pub const OUT_OF_RANGE: &str = "out_of_range";
+
 /// The largest number up to which a double holds every whole one (RFC 7493 section 2.2).
 const WHOLE_MAX: f64 = 9_007_199_254_740_991.0;
 
@@ -501,7 +504,7 @@ fn number(shape: &Shape, written: &str, path: &Path<'_>, problems: &mut Problems
         };
         match written.parse() {
             Ok(number) => val(number),
-            Err(_) => wrong(problems, path, "out_of_range", format!("between {} and {}", bounds.0, bounds.1)),
+            Err(_) => wrong(problems, path, OUT_OF_RANGE, format!("between {} and {}", bounds.0, bounds.1)),
         }
     }
     macro_rules! whole {
@@ -520,11 +523,11 @@ fn number(shape: &Shape, written: &str, path: &Path<'_>, problems: &mut Problems
         Shape::S64 => whole!(i64, Val::S64),
         Shape::F32 => match written.parse::<f32>() {
             Ok(number) if number.is_finite() => Val::Float32(number),
-            _ => wrong(problems, path, "out_of_range", "it is too large"),
+            _ => wrong(problems, path, OUT_OF_RANGE, "it is too large"),
         },
         _ => match written.parse::<f64>() {
             Ok(number) if number.is_finite() => Val::Float64(number),
-            _ => wrong(problems, path, "out_of_range", "it is too large"),
+            _ => wrong(problems, path, OUT_OF_RANGE, "it is too large"),
         },
     }
 }

@@ -651,6 +651,11 @@ fn values_are_held_to_the_bounds_of_their_contract() {
     }
     let Err(DecodeError::Invalid(errors)) = decode("{\"otp\":\"x\",\"limit\":0}") else { panic!() };
     assert_eq!((errors[0].detail.as_str(), errors[1].detail.as_str()), ("Six digits", "1 to 100"));
+    // Also where the number's type ends before.
+    for given in ["{\"limit\":-1}", "{\"limit\":99999999999}"] {
+        let Err(DecodeError::Invalid(errors)) = decode(given) else { panic!("{given}") };
+        assert_eq!((errors.len(), errors[0].detail.as_str()), (1, "1 to 100"), "{given}");
+    }
 }
 
 #[test]
@@ -670,6 +675,8 @@ fn bounds_hold_in_a_query_too() {
     decode(&format!("q=ab&limit=1&ids={ID},{ID}")).expect("within");
     let found = wrong(decode(&format!("q=a&limit=101&ids={ID},{ID},{ID}")));
     assert_eq!(found, pairs(&[("q", "too_short"), ("limit", "out_of_range"), ("ids", "too_many")]));
+    let Err(DecodeError::Invalid(errors)) = decode("q=ab&limit=-1") else { panic!("below every page") };
+    assert_eq!((errors[0].code.as_str(), errors[0].detail.as_str()), ("out_of_range", "1 to 100"));
 }
 
 #[test]
