@@ -109,8 +109,12 @@ async fn owned(app: &TestApp, all: &Everybody, scene: &Scene, route: &str) -> St
         return place;
     }
     if path.starts_with("/api/v1/media/{id}") {
-        let sent = media::form(app, owner, "cat.png", "image/png", &media::png(7, b"")).send().await;
-        return id_of(sent.expect(StatusCode::CREATED));
+        let sent = media::form(app, owner, "cat.png", "image/png", &media::real_png()).send().await;
+        let media = id_of(sent.expect(StatusCode::CREATED));
+        let shown =
+            json!({ "conversation_id": scene.group, "client_message_id": format!("picture {number}"), "type": "image", "media_id": media });
+        app.post("/api/v1/messages", shown).by(owner).send().await.expect(StatusCode::CREATED);
+        return media;
     }
     if path == "/api/v1/notifications/read" {
         let member = all.member();
@@ -228,6 +232,7 @@ fn request(route: &str, scene: &Scene, owned: &str, all: &Everybody, key: &str) 
         "GET /api/v1/presence" => format!("?user_ids={}", all.owner().id),
         "GET /api/v1/location/lookup" => "?phone=%2B14155552671".to_owned(),
         "DELETE /api/v1/messages/{id}" => "?for=everyone".to_owned(),
+        "GET /api/v1/media/{id}/thumbnail" => "?size=64".to_owned(),
         "GET /api/v1/sync" => "?since=0".to_owned(),
         "GET /api/v1/analytics/timeseries" | "GET /api/v1/analytics/top" => "?metric=messages".to_owned(),
         _ => String::new(),
