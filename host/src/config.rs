@@ -108,6 +108,7 @@ pub struct GatewayConfig {
     /// See `Config::routes`.
     routes: Vec<RouteOverride>,
     prefixes: Vec<AddedPrefix>,
+    services_off: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -320,7 +321,12 @@ impl Config {
                 plugins: if dev { PathBuf::from("target/plugins") } else { PathBuf::new() },
                 permissions: PathBuf::new(),
             },
-            gateway: GatewayConfig { rate_scale: if dev { 1_000 } else { 1 }, routes: Vec::new(), prefixes: Vec::new() },
+            gateway: GatewayConfig {
+                rate_scale: if dev { 1_000 } else { 1 },
+                routes: Vec::new(),
+                prefixes: Vec::new(),
+                services_off: Vec::new(),
+            },
             tokens: TokensConfig {
                 issuer: "echo".to_owned(),
                 audience: "echo".to_owned(),
@@ -448,7 +454,8 @@ impl Config {
 
     /// What the operator changes of the services' routes.
     pub fn routes(&self) -> RouteSettings {
-        RouteSettings { overrides: self.gateway.routes.clone(), prefixes: self.gateway.prefixes.clone() }
+        let GatewayConfig { routes, prefixes, services_off, .. } = self.gateway.clone();
+        RouteSettings { overrides: routes, prefixes, services_off }
     }
 
     /// The settings other than those of routes whose values differ, as `section.key`. Of secrets nothing is said.
@@ -456,6 +463,7 @@ impl Config {
         let table = |config: &Self| {
             let mut others = config.clone();
             (others.gateway.routes, others.gateway.prefixes) = (Vec::new(), Vec::new());
+            others.gateway.services_off = Vec::new();
             Table::try_from(others).expect("settings are a table")
         };
         let (own, others) = (table(self), table(other));
@@ -1017,8 +1025,8 @@ impl Reading {
             return Err(ConfigError(self.problems));
         }
         let config = self.table.try_into::<Config>().map_err(|error| ConfigError(vec![error.message().to_owned()]))?;
-        let RouteSettings { overrides: routes, prefixes } = self.routes;
-        Ok(Config { mode, gateway: GatewayConfig { routes, prefixes, ..config.gateway }, ..config })
+        let RouteSettings { overrides: routes, prefixes, services_off } = self.routes;
+        Ok(Config { mode, gateway: GatewayConfig { routes, prefixes, services_off, ..config.gateway }, ..config })
     }
 }
 

@@ -1,4 +1,4 @@
-//! `[[gateway.routes]]` and `[[gateway.prefixes]]` of a settings' file, each entry with the line where it stands.
+//! `[[gateway.routes]]`, `[[gateway.prefixes]]` and `services_off` of a settings' file, each entry with the line where it stands.
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
@@ -8,16 +8,17 @@ use echo_base::limits;
 use echo_runtime::route_settings::{AddedPrefix, RouteOverride, RouteSettings};
 
 /// The keys of `[gateway]` that are read here.
-pub const KEYS: [&str; 2] = ["routes", "prefixes"];
+pub const KEYS: [&str; 3] = ["routes", "prefixes", "services_off"];
 
-/// Reads both. `name`: the file's. Errors: every entry that is wrong, with its line.
+/// Reads all of them. `name`: the file's. Errors: every entry that is wrong, with its line.
 pub fn read(name: &str, text: &str) -> Result<RouteSettings, Vec<String>> {
     let mut problems = Vec::new();
     let mut entries = |key| entries(name, text, key, &mut problems);
-    let (routes, prefixes) = (entries(KEYS[0]), entries(KEYS[1]));
+    let (routes, prefixes, off) = (entries(KEYS[0]), entries(KEYS[1]), entries(KEYS[2]));
     let overrides = typed(name, text, KEYS[0], routes, &mut problems, |entry: &mut RouteOverride, origin| entry.origin = origin);
     let prefixes = typed(name, text, KEYS[1], prefixes, &mut problems, |entry: &mut AddedPrefix, origin| entry.origin = origin);
-    if problems.is_empty() { Ok(RouteSettings { overrides, prefixes }) } else { Err(problems) }
+    let services_off = typed(name, text, KEYS[2], off, &mut problems, |_: &mut String, _| {});
+    if problems.is_empty() { Ok(RouteSettings { overrides, prefixes, services_off }) } else { Err(problems) }
 }
 
 fn entries<'t>(name: &str, text: &'t str, key: &str, problems: &mut Vec<String>) -> Vec<Spanned<DeValue<'t>>> {
@@ -90,6 +91,13 @@ mod tests {
         assert_eq!(origins, ["echo.toml, line 4", "echo.toml, line 8"]);
         assert_eq!(read.prefixes[0].origin, "echo.toml, line 11");
         assert_eq!(read.overrides[0].rate.unwrap().limit, 5);
+    }
+
+    #[test]
+    fn services_that_are_off_are_named() {
+        let off = |text: &str| read("echo.toml", text).map(|settings| settings.services_off);
+        assert_eq!(off("[gateway]\nservices_off = [\"media\", \"user\"]\n"), Ok(vec!["media".to_owned(), "user".to_owned()]));
+        assert!(off("[gateway]\nservices_off = [1]\n").unwrap_err()[0].starts_with("echo.toml, line 2: gateway.services_off: "));
     }
 
     #[test]

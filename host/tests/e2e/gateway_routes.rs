@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::app::{TestApp, until};
+use crate::app::{ALL, TestApp, until};
 
 const LOOKUP: &str = "/api/v1/location/lookup?phone=%2B14155552671";
 
@@ -110,4 +110,76 @@ async fn an_override_holds_for_the_frames_that_call_the_same_function() {
     }
     assert_eq!(codes[0], "role_required");
     assert_eq!(codes.last().map(String::as_str), Some("rate_limited"));
+}
+
+#[tokio::test]
+async fn a_service_that_is_switched_off_answers_503_and_the_others_go_on() {
+    let folder = folder_with("[gateway]\nrate_scale = 1000\n");
+    let path = folder.path().to_owned();
+    let app = TestApp::launch_on(folder, "dev", &ALL, &[]).await;
+    let (ada, bala) = app.two().await;
+    let talk = app.conversation(&ada, &bala).await;
+    let reload = async |settings: &str| {
+        write(&path, settings);
+        app.admin(Method::POST, "/admin/v1/reload").send().await
+    };
+    let document = app.get("/openapi.json").send().await.expect(StatusCode::OK);
+    let routes: Vec<(Method, String)> = document["paths"]
+        .as_object()
+        .expect("paths")
+        .iter()
+        .flat_map(|(path, operations)| operations.as_object().expect("operations").keys().map(move |method| (method, path)))
+        .map(|(method, path)| (method.to_uppercase().parse().expect("a method"), path.clone()))
+        .collect();
+    let ask = |method: &Method, path: &str| {
+        let path = ["{id}", "{user_id}", "{message_id}"].iter().fold(path.to_owned(), |path, name| path.replace(name, &ada.id));
+        let path = path.replace("{emoji}", "a").replace("{code}", "a");
+        let ask = app.request(method.clone(), &path).by(&ada);
+        if *method == Method::GET || *method == Method::DELETE { ask } else { ask.json(json!({})) }
+    };
+    // Uploads are refused for their headers before any service is asked.
+    let is_upload = |method: &Method, path: &str| *method != Method::GET && *method != Method::DELETE && path.starts_with("/api/v1/media");
+    let prefixes = ["analytics", "location", "media", "message", "notification", "presence", "user"];
+    for off in prefixes {
+        reload(&format!("[gateway]\nservices_off = [\"{off}\"]\n")).await.expect(StatusCode::OK);
+        let mut asked = 0;
+        for (method, path) in routes.iter().filter(|(method, path)| path.starts_with(&format!("/api/v1/{off}")) && !is_upload(method, path))
+        {
+            let reply = ask(method, path).send().await;
+            // Whose role is wanted is asked before.
+            if reply.status == StatusCode::FORBIDDEN {
+                continue;
+            }
+            assert!(reply.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0), "{method} {path}");
+            reply.expect_problem(503, "service_unavailable");
+            asked += 1;
+        }
+        assert!(asked > 0, "{off} has no routes");
+        app.get("/api/v1/auth/sessions").by(&ada).send().await.expect(StatusCode::OK);
+        if off != "message" && off != "user" {
+            app.say(&ada, &talk, "the others go on").await;
+        }
+        if off != "user" {
+            app.get("/api/v1/users/me").by(&ada).send().await.expect(StatusCode::OK);
+        }
+    }
+    // Frames too, and the socket stays.
+    let mut socket = app.socket(&ada, None).await;
+    reload("[gateway]\nservices_off = [\"presence\", \"notification\"]\n").await.expect(StatusCode::OK);
+    let answer = socket.ask("presence", json!({ "status": "busy" })).await;
+    assert_eq!((&answer["type"], &answer["payload"]["status"]), (&json!("error"), &json!(503)), "{answer}");
+    // What happened meanwhile comes to the service when it is there again.
+    let text =
+        json!({ "conversation_id": talk, "client_message_id": "meanwhile", "type": "text", "content": "You", "mentions": [bala.id] });
+    let message = app.post("/api/v1/messages", text).by(&ada).send().await.expect(StatusCode::CREATED);
+
+    let refused = reload("[gateway]\nservices_off = [\"presense\"]\n").await.expect_problem(422, "settings_refused");
+    assert!(refused["errors"].to_string().contains("did you mean presence?"), "{refused}");
+    reload("").await.expect(StatusCode::OK);
+    assert_eq!(socket.ask("presence", json!({ "status": "busy" })).await["type"], "reply");
+    until("the mention is in the list", async || {
+        let list = app.get("/api/v1/notifications").by(&bala).send().await.expect(StatusCode::OK);
+        list["items"].as_array()?.iter().any(|item| item["message_id"] == message["id"]).then_some(())
+    })
+    .await;
 }

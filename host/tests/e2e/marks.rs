@@ -238,3 +238,20 @@ async fn a_conversation_is_marked_as_unread_and_stays_read_for_others() {
     let unread = json!({ "unread": true });
     app.request(Method::PUT, &format!("{path}/unread")).json(unread).by(&stranger).send().await.expect_problem(404, "not_found");
 }
+
+#[tokio::test]
+async fn delivered_goes_no_further_than_what_is_there() {
+    let app = TestApp::shared().await;
+    let (ada, bala) = app.two().await;
+    let talk = app.conversation(&ada, &bala).await;
+    let first = app.say(&ada, &talk, "one").await;
+    // Far beyond the newest message: those that come later are not delivered by it.
+    let delivered = json!({ "conversation_id": talk, "up_to_seq": 1_000_000 });
+    app.post(&format!("{MESSAGES}/delivered"), delivered).by(&bala).send().await.expect(StatusCode::NO_CONTENT);
+    let second = app.say(&ada, &talk, "two").await;
+    let status_of = async |message: &Value| {
+        let status = app.get(&format!("{}/status", path_of(message))).by(&ada).send().await.expect(StatusCode::OK);
+        status["items"][0]["status"].clone()
+    };
+    assert_eq!((status_of(&first).await, status_of(&second).await), (json!("delivered"), json!("sent")));
+}

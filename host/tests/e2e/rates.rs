@@ -26,6 +26,32 @@ async fn a_frame_wants_the_role_that_the_route_of_its_function_wants() {
 }
 
 #[tokio::test]
+async fn of_a_burst_of_typing_each_conversation_gets_a_few_frames() {
+    let app = TestApp::shared().await;
+    let (ada, bala) = app.two().await;
+    let (one, other) = (app.conversation(&ada, &bala).await, app.group(&ada, &[&bala]).await);
+    let typing = |talk: &str| json!({ "conversation_id": talk, "is_typing": true });
+    let (mut of_ada, mut of_bala) = (app.socket(&ada, None).await, app.socket(&bala, None).await);
+    for _ in 0..60 {
+        of_ada.call("typing", typing(&one)).await;
+    }
+    // The bound is of one person in one conversation.
+    of_ada.call("typing", typing(&other)).await;
+    let mut frames = 0;
+    loop {
+        let frame = of_bala.next_of("typing").await;
+        if frame["payload"]["conversation_id"] == *other {
+            break;
+        }
+        frames += 1;
+    }
+    // Ten within ten seconds; a slow machine may have begun another ten.
+    assert!((1..=30).contains(&frames), "{frames}");
+    of_bala.call("typing", typing(&one)).await;
+    assert_eq!(of_ada.next_of("typing").await["payload"]["user_id"], bala.id);
+}
+
+#[tokio::test]
 async fn every_frame_counts_against_the_limit_of_its_route() {
     let services = ["auth", "location", "message", "notification", "presence", "user"];
     let app = TestApp::with(&services, &[("ECHO_GATEWAY__RATE_SCALE", "1")]).await;

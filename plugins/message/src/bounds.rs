@@ -24,6 +24,9 @@ pub const PREVIEW_CHARS_MAX: usize = 100;
 pub const SENDERS_TOLD_MAX: i64 = 256;
 /// Tries of a step whose ground moved meanwhile; then the client is asked to come back.
 pub const TRIES_MAX: u32 = 5;
+/// Frames about one person typing in one conversation that leave in a while, in milliseconds; of those beyond nobody is told.
+pub const TYPING_BURST_MAX: i64 = 10;
+pub const TYPING_BURST_MS: u64 = 10_000;
 /// Receipts of devices that are worked off in one transaction.
 pub const RECEIPTS_AT_ONCE: usize = 64;
 /// Disappearing messages that are emptied in one transaction, and the time that must be left to begin another, in milliseconds.

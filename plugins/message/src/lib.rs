@@ -36,6 +36,7 @@ mod bindings {
             "echo:types/types@0.1.0": echo_sdk::wit::types,
             "echo:context/context@0.1.0": echo_sdk::wit::context,
             "echo:sql/sql@0.1.0": echo_sdk::wit::sql,
+            "echo:cache/cache@0.1.0": echo_sdk::wit::cache,
             "echo:hub/hub@0.1.0": echo_sdk::wit::hub,
             "echo:config/config@0.1.0": echo_sdk::wit::config,
             "echo:log/log@0.1.0": echo_sdk::wit::log,

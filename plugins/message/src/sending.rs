@@ -5,6 +5,7 @@
 //! where the seq is taken, so that nothing is sent by an old roster.
 
 use echo_sdk::sql::{Database, SqlError, Transaction, transaction};
+use echo_sdk::wit::cache;
 use echo_sdk::{Error, ErrorKind, FieldError, Timestamp, caller, ids, time};
 
 use crate::bindings::echo::media::api as media;
@@ -12,7 +13,7 @@ use crate::bindings::echo::message::events::{self, SentMessage, SentMessages};
 use crate::bindings::echo::message::model::PollOption;
 use crate::bindings::echo::message::pushes;
 use crate::bindings::exports::echo::message::api::{Message, MessageStatus, NewPoll, Poll, SendRequest, TypingRequest};
-use crate::bounds::TRIES_MAX;
+use crate::bounds::{TRIES_MAX, TYPING_BURST_MAX, TYPING_BURST_MS};
 use crate::store::conversations::{Roster, roster_for, who_may_see_typing};
 use crate::store::{messages, polls};
 use crate::{disappearing, names, payload, rules, send_request};
@@ -268,5 +269,10 @@ pub fn typing(request: &TypingRequest) -> Result<(), Error> {
         return Err(rules::no_conversation());
     }
     others.retain(|user| *user != me);
+    // Without the cache the rate of the route is all that bounds it.
+    let key = format!("typing:{}:{me}", request.conversation_id);
+    if cache::increment(&key, 1, Some(TYPING_BURST_MS)).is_ok_and(|count| count > TYPING_BURST_MAX) {
+        return Ok(());
+    }
     pushes::typing(&others, &payload::typing(&request.conversation_id, &me, request.is_typing))
 }

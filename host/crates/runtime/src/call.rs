@@ -175,6 +175,10 @@ fn failure(error: &wasmtime::Error) -> CallError {
     }
 }
 
+pub fn switched_off(service: &ServiceName) -> String {
+    format!("{service} is switched off")
+}
+
 /// The error that a calling service gets when its callee gave no reply: one of the contract, never a trap.
 pub fn as_service_error(error: CallError) -> ServiceError {
     let (kind, code, message) = match error {

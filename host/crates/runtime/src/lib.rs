@@ -227,6 +227,9 @@ impl Runtime {
         let generation = catalogue
             .generation(target.service.as_str())
             .ok_or_else(|| CallError::Unavailable(format!("no service {}", target.service)))?;
+        if catalogue.is_off(target.service.as_str()) {
+            return Err(CallError::Unavailable(call::switched_off(&target.service)));
+        }
         let binding = generation
             .calls
             .get(target.binding)

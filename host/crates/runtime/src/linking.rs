@@ -144,6 +144,9 @@ async fn forward(
     let frame = state.frame.as_ref().ok_or_else(|| CallError::Failed("a call to another service outside a call".to_owned()))?;
     let generation =
         frame.catalogue.generation(callee.as_str()).ok_or_else(|| CallError::Unavailable(format!("no service {callee}")))?.clone();
+    if frame.catalogue.is_off(callee.as_str()) {
+        return Err(CallError::Unavailable(call::switched_off(callee)));
+    }
     let export = *generation.api.get(function).ok_or_else(|| CallError::Unavailable(format!("{callee} has no function {function}")))?;
     let callee_frame = frame.call(callee).map_err(CallError::Failed)?;
     let context = state.guest.shared_context();

@@ -22,6 +22,8 @@ pub use outside::{IdentityKey, OutsidePrefix};
 pub struct RouteSettings {
     pub overrides: Vec<RouteOverride>,
     pub prefixes: Vec<AddedPrefix>,
+    /// Names of services that answer nobody.
+    pub services_off: Vec<String>,
 }
 
 /// Changes one route of a service, and what else calls its function where that is counted together.
@@ -160,6 +162,12 @@ impl RouteSettings {
             if !manifests.iter().any(|manifest| manifest.name == *service) {
                 let nearest = nearest(manifests.iter().map(|manifest| manifest.name.as_str()), service);
                 problems.push(own.problem(&format!("there is no service {service}{nearest}")));
+            }
+        }
+        for off in &self.services_off {
+            if !manifests.iter().any(|manifest| manifest.name == *off) {
+                let nearest = nearest(manifests.iter().map(|manifest| manifest.name.as_str()), off);
+                problems.push(format!("gateway.services_off: there is no service {off}{nearest}"));
             }
         }
         problems

@@ -59,7 +59,7 @@ impl Runtime {
         while tokio::time::timeout(Duration::from_millis(limits::SCHEDULE_TICK_MS), shutdown.cancelled()).await.is_err() {
             let now = Instant::now();
             let catalogue = self.pin();
-            for generation in catalogue.generations() {
+            for generation in catalogue.generations().filter(|generation| !catalogue.is_off(generation.service.as_str())) {
                 for (schedule, export) in &generation.schedules {
                     let key = (generation.service.clone(), schedule.call.clone());
                     let turn = turns.entry(key.clone()).or_insert_with(|| Arc::new(Turn::new(&key, schedule.every, now)));
@@ -124,6 +124,9 @@ impl Subscriber {
         let Some(generation) = catalogue.generation(self.service.as_str()) else {
             return later(format!("{} is not live", self.service));
         };
+        if catalogue.is_off(self.service.as_str()) {
+            return later(call::switched_off(&self.service));
+        }
         let Some(subscription) = generation.topics.get(&first.topic) else {
             return later(format!("{} {} does not subscribe to {}", self.service, generation.version, first.topic));
         };

@@ -177,7 +177,7 @@ async fn a_session_has_five_tries_at_its_password_and_other_sessions_have_theirs
 }
 
 #[tokio::test]
-async fn an_address_that_fails_at_many_numbers_is_locked_and_its_known_devices_are_not() {
+async fn an_address_that_fails_at_many_numbers_is_locked() {
     // Not development mode, where bounds of an address are a thousand times as high; so without codes, on numbers that nobody has.
     let settings = [("ECHO_PASSWORDS__COST", "production"), ("ECHO_SERVICES__AUTH__FAILURES_PER_ADDRESS", "3"), PROXY];
     let app = TestApp::launch("serve", &SERVICES, &settings).await;
@@ -187,6 +187,23 @@ async fn an_address_that_fails_at_many_numbers_is_locked_and_its_known_devices_a
     }
     log_in(AWAY).send().await.expect_problem(423, "account_locked");
     log_in(HOME).send().await.expect_problem(401, "invalid_credentials");
+}
+
+#[tokio::test]
+async fn a_known_device_signs_in_from_an_address_that_strangers_have_locked() {
+    // The routes' rates are not what is asked about.
+    let settings = [("ECHO_SERVICES__AUTH__FAILURES_PER_ADDRESS", "3"), ("ECHO_GATEWAY__RATE_SCALE", "1000"), PROXY];
+    let mut app = TestApp::with(&SERVICES, &settings).await;
+    let ada = app.sign_up_from(&unused_phone(), "phone", HOME).await;
+    // Bounds of an address are a thousand times as high in development mode.
+    app.restart_in("serve").await;
+    let guess = || log_in(&app, &unused_phone(), "a guess of a stranger", "strange").header(FROM, HOME);
+    for _ in 0..3 {
+        guess().send().await.expect_problem(401, "invalid_credentials");
+    }
+    guess().send().await.expect_problem(423, "account_locked");
+    log_in(&app, &ada.phone, &ada.password, "strange").header(FROM, HOME).send().await.expect_problem(423, "account_locked");
+    log_in(&app, &ada.phone, &ada.password, "phone").header(FROM, HOME).send().await.expect(StatusCode::OK);
 }
 
 // --- Guessing codes, and having them sent --------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ fn settings(entries: &[&str]) -> RouteSettings {
         let read: RouteOverride = toml::from_str(entry).unwrap();
         RouteOverride { origin: format!("line {}", index + 1), ..read }
     });
-    RouteSettings { overrides: overrides.collect(), prefixes: Vec::new() }
+    RouteSettings { overrides: overrides.collect(), prefixes: Vec::new(), services_off: Vec::new() }
 }
 
 /// Each is refused with this text, and nothing else is said.
@@ -175,7 +175,7 @@ fn a_prefix_is_a_path_of_its_own_and_names_a_service() {
             service: Some(service.to_owned()),
             ..AddedPrefix::default()
         };
-        let settings = RouteSettings { overrides: Vec::new(), prefixes: vec![added] };
+        let settings = RouteSettings { overrides: Vec::new(), prefixes: vec![added], services_off: Vec::new() };
         let mut problems = settings.problems(Duration::from_secs(30));
         problems.extend(settings.problems_with(&[&manifest()]));
         let said = problems.join("\n");
