@@ -87,7 +87,7 @@ async fn an_outside_service_knows_who_calls_and_its_websocket_ends_with_the_sess
     for text in ["one", "two"] {
         socket.send(Message::text(text)).await.expect("it is sent");
         let came = tokio::time::timeout(PATIENCE, socket.next()).await.expect("it comes back").expect("an open socket").expect("a message");
-        assert_eq!(came.to_text(), Ok(text));
+        assert_eq!(came.to_text().expect("a text"), text);
     }
     app.request(Method::POST, "/api/v1/auth/logout-all").by(&ada).send().await.expect(StatusCode::NO_CONTENT);
     let ended = tokio::time::timeout(PATIENCE, socket.next()).await.expect("it ends");

@@ -1,4 +1,4 @@
-//! Files made to harm who looks at them, and uploads in a crowd: each costs its own call, and nobody else notices.
+//! Files made to harm who looks at them, and a thousand uploads at once: each costs its own call, and nobody else notices.
 
 use std::time::{Duration, Instant};
 
@@ -111,7 +111,7 @@ async fn a_picture_that_cannot_be_decoded_is_not_decoded_for_ever() {
 
 /// As a group does to which a picture was sent.
 #[tokio::test]
-async fn a_crowd_that_opens_a_picture_at_once_gets_its_thumbnail() {
+async fn people_who_open_a_picture_at_once_get_its_thumbnail() {
     let app = TestApp::start().await;
     let ada = app.someone().await;
     for _ in 0..5 {

@@ -12,7 +12,7 @@ pub const PROGRESSIVE_ALLOC_BYTES_MAX: u64 = 112 * 1024 * 1024;
 /// The longest sides of thumbnails, in pixels.
 pub const THUMBNAIL_SIDES: [u32; 3] = [128, 320, 640];
 /// A picture that did not become a thumbnail is decoded so often, and then once in this time: nobody who asks for it again and again takes the processor
-/// from others, and no crowd that opens a conversation decodes a picture more than so often side by side.
+/// from others, and many who open it at once decode it no more often than that side by side.
 pub const THUMBNAIL_TRIES_MAX: u32 = 3;
 pub const THUMBNAIL_FORGOTTEN_S: u64 = 60 * 60;
 /// Within this time another call may still be at it: `wall` of plugin.toml.

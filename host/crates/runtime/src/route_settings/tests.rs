@@ -214,7 +214,7 @@ rate = { per = "ip", strategy = "token-bucket", limit = 60, window = "1m" }
 
 fn target_problems(entry: &str) -> Vec<String> {
     let added = AddedPrefix { origin: "line 4".to_owned(), ..toml::from_str(entry).unwrap() };
-    let settings = RouteSettings { overrides: Vec::new(), prefixes: vec![added] };
+    let settings = RouteSettings { overrides: Vec::new(), prefixes: vec![added], services_off: Vec::new() };
     let mut problems = settings.problems(Duration::from_secs(30));
     problems.extend(settings.problems_with(&[&manifest()]));
     problems

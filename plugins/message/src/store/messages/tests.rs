@@ -950,8 +950,8 @@ mod media_is_used {
         committed(|tx| {
             tx.execute(
                 "INSERT INTO scheduled (id, sender_id, conversation_id, client_message_id, content_hash, kind, media_id, send_at, created_at, revision) \
-                 VALUES ($1, $2, $3, 'a', $4, 'image', $5, 500, 100, 1)",
-                params![uuid(id(7)), uuid(id(1)), uuid(id(91)), vec![1_u8], uuid(id(5))],
+                 VALUES ($1, $2, $3, 'a', $4, 'image', $5, $6, $7, 1)",
+                params![uuid(id(7)), uuid(id(1)), uuid(id(91)), vec![1_u8], uuid(id(5)), timestamp(500), timestamp(100)],
             )
         });
         assert!(used(NOW));
