@@ -363,7 +363,14 @@ mod tests {
         let request = "/components/schemas/MessageSendRequest";
         assert_eq!(at(&format!("{request}/required")), &json!(["conversation_id", "client_message_id", "type"]));
         assert_eq!(at(&format!("{request}/properties/type/enum/0")), "text");
-        assert_eq!(at(&format!("{request}/properties/media_id")), &json!({ "type": ["string", "null"], "format": "uuid" }));
+        assert_eq!(
+            at(&format!("{request}/properties/media_id")),
+            &json!({
+                "type": ["string", "null"],
+                "format": "uuid",
+                "description": "A file of the sender's own that has come whole, or one of a message that the sender sees."
+            })
+        );
         assert_eq!(at(&format!("{request}/additionalProperties")), false);
         let content = at(&format!("{request}/properties/content"));
         assert_eq!((&content["maxLength"], &content["type"]), (&json!(10_000), &json!(["string", "null"])));
