@@ -19,7 +19,7 @@ fn zeros_deflated(count: u32) -> Vec<u8> {
         /// The first is the lowest of its byte.
         fn put(&mut self, bits: &str) {
             for bit in bits.bytes() {
-                if self.1 % 8 == 0 {
+                if self.1.is_multiple_of(8) {
                     self.0.push(0);
                 }
                 *self.0.last_mut().expect("a byte") |= (bit - b'0') << (self.1 % 8);

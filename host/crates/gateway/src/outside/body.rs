@@ -53,7 +53,7 @@ impl Sending {
     /// The body for one attempt.
     pub fn body(self: &Arc<Self>) -> SentBody {
         let state = self.0.lock();
-        SentBody { sending: self.clone(), taken: None, hint: state.hint.clone(), is_empty: state.is_empty }
+        SentBody { sending: self.clone(), taken: None, hint: state.hint, is_empty: state.is_empty }
     }
 
     /// Nothing of the body was sent, or there is none.
@@ -119,7 +119,7 @@ impl HttpBody for SentBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.taken.as_ref().map_or_else(|| self.hint.clone(), Body::size_hint)
+        self.taken.as_ref().map_or_else(|| self.hint, Body::size_hint)
     }
 }
 
