@@ -57,7 +57,8 @@ fn make(row: &Row, side: u32, key: &str) -> Result<(), Error> {
     // Before it is read: where decoding it ends this call, the try is counted all the same.
     let now = time::now_us();
     if !store::take_thumbnail_try(&row.id, now, THUMBNAIL_TRIES_MAX, now.saturating_sub(THUMBNAIL_FORGOTTEN_S * SECOND_US))? {
-        let is_being_made = store::thumbnail_tried_at(&row.id)?.is_some_and(|at| at.saturating_add(THUMBNAIL_MAKING_S * SECOND_US) > now);
+        // Whoever made it in the meantime has forgotten the tries.
+        let is_being_made = store::thumbnail_tried_at(&row.id)?.is_none_or(|at| at.saturating_add(THUMBNAIL_MAKING_S * SECOND_US) > now);
         return Err(if is_being_made { Error::unavailable("the thumbnail is being made") } else { no_thumbnail() });
     }
     let mut bytes = Vec::with_capacity(row.size as usize);
