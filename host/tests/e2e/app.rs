@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use crate::backing::{self, Backing, Jumps};
+use echo_base::limits;
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -61,6 +62,12 @@ pub fn packed(name: &str) -> PathBuf {
     let candidates = [target.join("plugins"), target.join("guests")];
     let path = candidates.iter().map(|folder| folder.join(format!("{name}.wasm"))).find(|path| path.exists());
     path.unwrap_or_else(|| panic!("{name} is not packed; run `cargo xtask plugins --guests` first"))
+}
+
+/// Keeps connections for less time than the host does: one that the host has just closed would fail the request.
+fn client() -> reqwest::Client {
+    let kept = Duration::from_millis(limits::HEADER_READ_TIMEOUT_MS / 2);
+    reqwest::Client::builder().pool_idle_timeout(kept).build().expect("a client")
 }
 
 impl TestApp {
@@ -129,7 +136,7 @@ impl TestApp {
             url: String::new(),
             admin_url: String::new(),
             admin_token: String::new(),
-            client: reqwest::Client::new(),
+            client: client(),
             settings,
             plugins,
             arguments,
