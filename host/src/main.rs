@@ -112,8 +112,9 @@ fn run_host(mode: Mode, host: &Host, overrides: Overrides) -> anyhow::Result<()>
         let shutdown = CancellationToken::new();
         tokio::spawn(end_on_signal(shutdown.clone()));
         let asked = Arc::new(Notify::new());
-        if mode == Mode::Serve {
-            tokio::spawn(reload_on_signal(asked.clone()));
+        match mode {
+            Mode::Serve => drop(tokio::spawn(reload_on_hangup(asked.clone()))),
+            Mode::Dev => drop(tokio::spawn(end_on_hangup(shutdown.clone()))),
         }
         let read = move || Config::load(mode, file.as_deref(), overrides.clone());
         app::run(config, SettingsSource { read: Box::new(read), asked }, shutdown).await
@@ -212,8 +213,16 @@ fn run_token(command: Token) -> anyhow::Result<()> {
     }
 }
 
-/// SIGHUP has the settings read again. Not in development, where the end of a terminal is the end of its host.
-async fn reload_on_signal(asked: Arc<Notify>) {
+/// In development the end of a terminal is the end of its host, in order.
+async fn end_on_hangup(shutdown: CancellationToken) {
+    if let Ok(mut hangup) = signal(SignalKind::hangup()) {
+        hangup.recv().await;
+        shutdown.cancel();
+    }
+}
+
+/// SIGHUP has the settings read again.
+async fn reload_on_hangup(asked: Arc<Notify>) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else {
         return tracing::error!("SIGHUP cannot be listened to; use `echod reload`");
     };

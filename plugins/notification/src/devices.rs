@@ -79,9 +79,10 @@ fn provider_of(name: &str) -> Provider {
     }
 }
 
-/// SHA-256 in hexadecimal.
+/// By which a token is known: SHA-256 in hexadecimal. A browser's subscription is its endpoint, however its JSON is written.
 fn hash(token: &str) -> String {
-    Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()
+    let endpoint = Subscription::parse(token).map(|subscription| subscription.endpoint);
+    Sha256::digest(endpoint.as_deref().unwrap_or(token)).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -92,6 +93,18 @@ mod tests {
     fn a_token_has_its_hash() {
         // FIPS 180-4's example "abc".
         assert_eq!(hash("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    }
+
+    #[test]
+    fn a_subscription_is_known_by_its_endpoint() {
+        let written = |more: &str, secret: &str| {
+            format!(
+                r#"{{{more}"keys":{{"auth":"{secret}","p256dh":"BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"}},"endpoint":"https://push.example/1"}}"#
+            )
+        };
+        let secret = "BTBZMqHH6r4Tts7J_aSIgg";
+        assert!(Subscription::parse(&written("", secret)).is_some());
+        assert_eq!(hash(&written("", secret)), hash(&written(r#""expirationTime":null,"#, &format!("{secret}=="))));
     }
 
     #[test]

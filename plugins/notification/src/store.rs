@@ -33,7 +33,7 @@ pub fn devices_of(user_id: &str) -> Result<Vec<Device>, SqlError> {
 pub fn put_device(tx: &Transaction, token_hash: &str, user_id: &str, session_id: &str, device: &Device) -> Result<(), SqlError> {
     tx.execute(
         "INSERT INTO devices (token_hash, token, user_id, session_id, provider, platform, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7) \
-         ON CONFLICT (token_hash) DO UPDATE SET user_id = excluded.user_id, session_id = excluded.session_id, \
+         ON CONFLICT (token_hash) DO UPDATE SET token = excluded.token, user_id = excluded.user_id, session_id = excluded.session_id, \
          provider = excluded.provider, platform = excluded.platform, created_at = excluded.created_at",
         params![
             token_hash,

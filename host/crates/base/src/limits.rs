@@ -763,6 +763,8 @@ pub const OUTSIDE_REQUESTS_MAX: usize = 512;
 pub const OUTSIDE_TUNNELS_MAX: usize = 2_000;
 /// Kept connections of one address that nothing uses, and for how long, in milliseconds.
 pub const OUTSIDE_KEPT_MAX: usize = 64;
+/// Words of `Authorization` that are looked at before it goes on to a public target; of more, none does.
+pub const OUTSIDE_AUTHORIZATION_WORDS_MAX: usize = 16;
 pub const OUTSIDE_KEPT_MS: u64 = 30_000;
 /// Of a request's body, in bytes. It is streamed: no more than a piece of it is in memory.
 pub const OUTSIDE_BODY_BYTES_MAX: usize = 1024 * 1024 * 1024;

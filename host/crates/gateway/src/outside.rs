@@ -33,7 +33,7 @@ use echo_runtime::route_settings::OutsidePrefix;
 
 mod body;
 mod client;
-mod headers;
+pub mod headers;
 mod signature;
 #[cfg(test)]
 mod tests;
@@ -320,7 +320,15 @@ struct Attempt {
 
 impl Attempt {
     fn new(outside: &Outside, arrived: &Arrived, method: Method, path: &str, upgrades: bool) -> Result<Self, Failure> {
-        let query = arrived.head.uri.query();
+        // A ticket opens a socket of this host's.
+        let query = arrived
+            .head
+            .uri
+            .query()
+            .filter(|_| !upgrades)
+            .map(str::to_owned)
+            .or_else(|| headers::without_ticket(arrived.head.uri.query()?));
+        let query = query.as_deref();
         let uri =
             outside.uri(&query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))).map_err(|_| Failure::PathRefused)?;
         let client = headers::Client {

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, Version, request};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, StatusCode, Version, request};
 
 use super::body::{body_late, limited, too_large};
 use super::{Gateway, refused};
 use crate::identity;
-use crate::outside::{Arrived, Failure, Outside};
+use crate::outside::{Arrived, Failure, Outside, headers};
 use crate::problem::Problem;
 use crate::request::{RequestInfo, Served};
 use crate::services::Services;
@@ -26,19 +27,16 @@ impl<S: Services> Gateway<S> {
     pub(super) async fn answer_by_outside(
         &self,
         outside: Arc<Outside>,
-        head: request::Parts,
+        mut head: request::Parts,
         body: Body,
         info: Arc<RequestInfo>,
     ) -> Result<Response, Problem> {
         info.serve(Served::Outside(outside.clone()));
+        headers::take_token_of_websocket(&mut head);
         let caller = self.caller(&outside.settings.access, &head.headers, &info).await?;
         let token = identity::bearer(&head.headers).map(str::to_owned);
         // A token of ours would let the target act as the caller, also one that cannot be looked at now.
-        let keeps_authorization = outside.settings.access == Access::Public
-            && match &token {
-                Some(token) => matches!(self.tokens.verify(token).await, Err(TokenError::Invalid)),
-                None => true,
-            };
+        let keeps_authorization = outside.settings.access == Access::Public && self.holds_no_token(&head.headers).await;
         let limit = &outside.rate.limit;
         let user = caller.as_ref().map(|caller| caller.user_id);
         let subject = limit.subject_of(user, info.client_address);
@@ -68,6 +66,21 @@ impl<S: Services> Gateway<S> {
         let mut response = answered.unwrap_or_else(|failure| problem_of(failure, version).into_response());
         outside.rate.write_headers(&allowance, response.headers_mut());
         Ok(response)
+    }
+
+    /// No word of `Authorization` is a token of this host's, whatever stands around it. Where there are more words than anybody writes, nobody looks.
+    async fn holds_no_token(&self, headers: &HeaderMap) -> bool {
+        let mut words_left = limits::OUTSIDE_AUTHORIZATION_WORDS_MAX;
+        for value in headers.get_all(AUTHORIZATION) {
+            let Ok(text) = value.to_str() else { return false };
+            for word in text.split(|c: char| c.is_whitespace() || ",;=\"'".contains(c)).filter(|word| !word.is_empty()) {
+                if words_left == 0 || !matches!(self.tokens.verify(word).await, Err(TokenError::Invalid)) {
+                    return false;
+                }
+                words_left -= 1;
+            }
+        }
+        true
     }
 }
 

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use http::header::{
-    ALT_SVC, AUTHORIZATION, CONNECTION, COOKIE, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
-    VIA,
+    ALT_SVC, AUTHORIZATION, CONNECTION, COOKIE, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL, TE,
+    TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, request};
 
@@ -102,6 +102,34 @@ pub fn for_target(own: &request::Parts, outside: &OutsidePrefix, client: &Client
         headers.insert(UPGRADE, WEBSOCKET);
     }
     headers
+}
+
+/// A browser cannot write `Authorization` on a WebSocket: it offers the subprotocol `bearer.TOKEN`, which takes its place here. No offer of that form goes on,
+/// also where there is another token.
+pub fn take_token_of_websocket(head: &mut request::Parts) {
+    let offers = head.headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|line| line.to_str().ok());
+    let offers: Vec<String> = offers.flat_map(|line| line.split(',')).map(|offer| offer.trim().to_owned()).collect();
+    let (tokens, others): (Vec<&String>, Vec<&String>) = offers.iter().partition(|offer| bearer_of(offer).is_some());
+    let Some(token) = tokens.first().and_then(|offer| bearer_of(offer)) else { return };
+    if !head.headers.contains_key(AUTHORIZATION) && wants_websocket(head) {
+        head.headers.extend(HeaderValue::from_str(&format!("Bearer {token}")).ok().map(|value| (AUTHORIZATION, value)));
+    }
+    head.headers.remove(SEC_WEBSOCKET_PROTOCOL);
+    if !others.is_empty() {
+        let others = others.iter().map(|offer| offer.as_str()).collect::<Vec<_>>().join(", ");
+        head.headers.extend(HeaderValue::from_str(&others).ok().map(|value| (SEC_WEBSOCKET_PROTOCOL, value)));
+    }
+}
+
+fn bearer_of(offer: &str) -> Option<&str> {
+    let (prefix, token) = offer.split_at_checked("bearer.".len())?;
+    prefix.eq_ignore_ascii_case("bearer.").then_some(token)
+}
+
+/// The query without `ticket`. None where nothing is left of it.
+pub fn without_ticket(query: &str) -> Option<String> {
+    let kept: Vec<&str> = query.split('&').filter(|pair| *pair != "ticket" && !pair.starts_with("ticket=")).collect();
+    (!kept.is_empty()).then(|| kept.join("&"))
 }
 
 /// The headers of an answer to the client.

@@ -247,8 +247,16 @@ async fn on_a_public_prefix_only_tokens_of_others_reach_the_target() {
         ("Bearer expired", false),
         ("Bearer revoked", false),
         ("Bearer unavailable", false),
+        ("alice", false),
+        ("Token alice", false),
+        ("Bearer\talice", false),
+        ("Digest username=\"x\", response=\"alice\"", false),
+        ("Bearer x x x x x x x x x x x x x x x x", false),
+        ("Bearer of-another-issuer\r\nauthorization: Bearer alice", false),
     ] {
-        assert_eq!(gateway.send("GET /out", &[&format!("authorization: {authorization}")], "").await.0, 200);
+        let headers = format!("authorization: {authorization}");
+        let headers: Vec<&str> = headers.split("\r\n").collect();
+        assert_eq!(gateway.send("GET /out", &headers, "").await.0, 200);
         assert_eq!(target.header("authorization").is_some(), passes, "{authorization}");
         assert_eq!(target.header("x-user-id").is_some(), authorization == "Bearer alice");
         assert!(verified(&target, KEY).is_ok(), "also where nobody is known: the gateway says so");
@@ -425,8 +433,12 @@ async fn listening(target: Option<SocketAddr>, more: &str) -> (SocketAddr, TestG
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let gateway = gateway(&[entry(target.unwrap_or(address), "public", more)]);
-    tokio::spawn(crate::serve(listener, gateway.router.clone(), ServerSettings::default(), CancellationToken::new()));
+    serve(listener, &gateway);
     (address, gateway)
+}
+
+fn serve(listener: TcpListener, gateway: &TestGateway) {
+    tokio::spawn(crate::serve(listener, gateway.router.clone(), ServerSettings::default(), CancellationToken::new()));
 }
 
 #[tokio::test]
@@ -472,6 +484,30 @@ async fn a_websocket_goes_through_both_ways_and_ends_with_either_side() {
     }
     drop(client);
     assert_eq!(read_until(&mut target, "never").await, "", "the end of one is the end of the other");
+}
+
+#[tokio::test]
+async fn a_websocket_is_known_by_its_subprotocol_and_neither_token_nor_ticket_goes_on() {
+    for (access, protocols, authorization, is_known) in [
+        ("user", "chat, bearer.alice", "", true),
+        ("public", "bearer.alice,chat", "", true),
+        ("public", "bearer.alice, chat", "authorization: Bearer of-another-issuer\r\n", false),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap();
+        let (own, gateway) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), gateway(&[entry(target, access, "")]));
+        let address = own.local_addr().unwrap();
+        serve(own, &gateway);
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let further = format!("\r\n{authorization}sec-websocket-protocol: {protocols}\r\n\r\n");
+        let handshake = HANDSHAKE.replace("/out/chat", "/out/chat?a=1&ticket=t").replace("\r\n\r\n", &further);
+        client.write_all(handshake.as_bytes()).await.unwrap();
+        let (mut target, _) = listener.accept().await.unwrap();
+        let head = read_until(&mut target, "\r\n\r\n").await.to_ascii_lowercase();
+        assert!(head.starts_with("get /chat?a=1 http/1.1\r\n") && head.contains("sec-websocket-protocol: chat\r\n"), "{head}");
+        assert!(!head.contains("bearer.") && !head.contains("bearer alice"), "{head}");
+        assert_eq!(head.contains("x-device-id: alice-phone"), is_known, "{head}");
+    }
 }
 
 #[tokio::test]
