@@ -393,13 +393,14 @@ async fn a_deployment_does_not_undo_a_rollback_that_overtook_it() {
         repacked("hostile", &[&[("version = \"0.1.0\"", format!("version = \"{version}\"").as_str())], replaced].concat())
     };
     app.deploy("hostile", hostile("0.1.1", &[])).await.expect(StatusCode::OK);
-    // Its probe answers when there is a mark.
+    // Its probe leaves a mark, and answers when there is a second one.
     let slow = hostile("0.1.2", &[("cpu = \"150ms\"", "cpu = \"9s\""), ("prefix =", "probe = \"wait-for-mark\"\nprefix =")]);
     let deploying = tokio::spawn({
         let app = app.clone();
         async move { app.deploy("hostile", slow).await }
     });
-    until("the deployment has begun", async || live(&app, "hostile").await["versions"].as_array().is_some_and(|all| all.len() == 3)).await;
+    let is_probing = async || app.get("/api/v1/hostile/marks").send().await.expect(StatusCode::OK)["count"] == 1;
+    until("the new version is probed", is_probing).await;
     app.admin(Method::POST, "/admin/v1/plugins/hostile/rollback").send().await.expect(StatusCode::OK);
     app.post("/api/v1/hostile/mark", json!({})).send().await.expect(StatusCode::NO_CONTENT);
     deploying.await.expect("no panic").expect_problem(409, "overtaken");

@@ -100,7 +100,8 @@ impl Guest for Hostile {
     }
 
     fn wait_for_mark() -> Result<Answer, Error> {
-        Self::hold(Amount { count: 1 })
+        Self::mark()?;
+        Self::hold(Amount { count: 2 })
     }
 
     fn devices() -> Result<Texts, Error> {
