@@ -34,6 +34,8 @@ export class Outbox {
   private readonly uploader: Uploader;
   /** Uploads that go on, one at a time in each conversation. */
   private readonly uploads = new Map<string, { client_message_id: string; control: AbortController }>();
+  /** Messages that were taken and are being removed. */
+  private readonly confirming = new Map<string, Promise<void>>();
   /** Conversations of which one message is on its way. */
   private readonly busy = new Set<string>();
   private sender: Sender | null = null;
@@ -81,8 +83,16 @@ export class Outbox {
     await this.announce();
   }
 
-  /** It has been seen in the feed, so it was taken. */
-  async confirm(client_message_id: string, message: Message): Promise<void> {
+  /** It was answered, or it has been seen in the feed: it was taken. Both come at about the same time, and `sent` is said once. */
+  confirm(client_message_id: string, message: Message): Promise<void> {
+    const begun = this.confirming.get(client_message_id);
+    if (begun !== undefined) return begun;
+    const confirming = this.confirmOnce(client_message_id, message).finally(() => this.confirming.delete(client_message_id));
+    this.confirming.set(client_message_id, confirming);
+    return confirming;
+  }
+
+  private async confirmOnce(client_message_id: string, message: Message): Promise<void> {
     const known = (await this.store.entries()).some((entry) => entry.client_message_id === client_message_id);
     if (!known) return;
     await this.store.remove(client_message_id);

@@ -66,6 +66,13 @@ export class Host {
     await ended;
   }
 
+  /** In order: sockets are told when to come back. */
+  async stop() {
+    const ended = new Promise((resolve) => this.#child.once('exit', resolve));
+    this.#child.kill('SIGTERM');
+    await ended;
+  }
+
   async restart() {
     await this.kill();
     await this.begin();

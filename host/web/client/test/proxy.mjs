@@ -1,4 +1,5 @@
-// A bad network: a TCP proxy that cuts connections, holds bytes back, and sends WebSocket frames of either side twice. Answers over HTTP get lost too.
+// A bad network: a TCP proxy that cuts connections, holds bytes back, loses WebSocket frames of either side and sends them twice. Answers over HTTP get
+// lost too. The twin of host/tests/e2e/client/proxy.rs.
 import net from 'node:net';
 
 /** Numbers from a seed, so that a run can be repeated (mulberry32). */
@@ -14,7 +15,8 @@ export function seeded(seed) {
 export class Proxy {
   /** Chances per frame, for bytes that belong to none per chunk (`cut_http`), and the longest delay. */
   faults = { cut: 0, cut_http: 0, double: 0, drop: 0, delay_ms: 0 };
-  counts = { cuts: 0, http_cuts: 0, doubled: 0, dropped: 0, connections: 0 };
+  counts = { cuts: 0, http_cuts: 0, doubled: 0, dropped: 0, connections: 0, sockets: 0, renewals: 0 };
+  #plugged = true;
   #sockets = new Set();
 
   static async start(target, random = Math.random) {
@@ -28,14 +30,14 @@ export class Proxy {
     return proxy;
   }
 
-  /** As an unplugged cable: nothing open, nothing opened. */
+  /** Nothing stays open, and what is opened is closed at once. */
   unplug() {
-    this.server.close();
+    this.#plugged = false;
     this.cutAll();
   }
 
   plug() {
-    return new Promise((resolve) => this.server.listen(Number(this.address.split(':')[1]), '127.0.0.1', resolve));
+    this.#plugged = true;
   }
 
   cutAll() {
@@ -44,10 +46,12 @@ export class Proxy {
 
   async end() {
     this.cutAll();
-    if (this.server.listening) await new Promise((resolve) => this.server.close(resolve));
+    await new Promise((resolve) => this.server.close(resolve));
   }
 
   #join(client) {
+    client.on('error', () => client.destroy());
+    if (!this.#plugged) return client.destroy();
     const [host, port] = this.target.split(':');
     const server = net.connect(Number(port), host);
     this.counts.connections += 1;
@@ -62,8 +66,15 @@ export class Proxy {
         end();
       });
     }
+    client.on('data', (chunk) => this.#note(chunk.toString('latin1')));
     this.#pipe(client, server, end);
     this.#pipe(server, client, end);
+  }
+
+  /** A head comes in one piece from the clients that are tested. */
+  #note(text) {
+    if (text.startsWith('POST /api/v1/auth/refresh ')) this.counts.renewals += 1;
+    if (text.startsWith('GET /ws')) this.counts.sockets += 1;
   }
 
   #pipe(from, to, cut) {
