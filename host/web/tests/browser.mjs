@@ -99,9 +99,9 @@ export class Visitor {
     await this.page.getByRole('menuitem', { name: item, exact: true }).click();
   }
 
-  /** A request as this person makes it. */
-  async ask(path) {
-    const token = await this.page.evaluate(
+  /** This person's access token. */
+  token() {
+    return this.page.evaluate(
       () =>
         new Promise((resolve) => {
           const opening = indexedDB.open('echo', 1);
@@ -112,7 +112,11 @@ export class Visitor {
           };
         }),
     );
-    return fetch(this.url + path, { headers: { authorization: `Bearer ${token}` } });
+  }
+
+  /** A request as this person makes it. */
+  async ask(path) {
+    return fetch(this.url + path, { headers: { authorization: `Bearer ${await this.token()}` } });
   }
 
   /** Whether this person may read the file of the newest message of the conversation that is shown. */

@@ -80,6 +80,7 @@ test('a picture that was chosen offline is sent when there is a connection, also
   await ann.page.getByRole('dialog').getByRole('button', { name: 'Send' }).click();
   await ann.bubble('kept').getByRole('progressbar').waitFor();
   await ann.say('and this');
+  await ann.bubble('and this').waitFor();
   await ann.page.close();
   await ann.context.setOffline(false);
   ann.page = await ann.context.newPage();

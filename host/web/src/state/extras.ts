@@ -1,7 +1,7 @@
 // Reactions, pins, stars, polls, search: what is done with messages beyond reading and writing. A host may lack each of them.
 
 import type { Message } from '@echo/client';
-import { signal } from '@preact/signals';
+import { signal, type Signal } from '@preact/signals';
 import { echo, has, me } from './echo.js';
 import { attempt } from './notices.js';
 import { need } from './people.js';
@@ -20,8 +20,16 @@ interface Reaction {
   users: ReadonlySet<string>;
 }
 
-/** By message, then by the emoji's canonical form. */
-export const reactions = signal<ReadonlyMap<string, ReadonlyMap<string, Reaction>>>(new Map());
+type Reactions = ReadonlyMap<string, Reaction>;
+const NONE: Reactions = new Map();
+const byMessage = new Map<string, Signal<Reactions>>();
+
+/** To a message, by the emoji's canonical form. A signal each, so that what changes of one is rendered alone. */
+export function reactionsTo(id: string): Signal<Reactions> {
+  let found = byMessage.get(id);
+  if (found === undefined) byMessage.set(id, (found = signal(NONE)));
+  return found;
+}
 
 const asked = new Set<string>();
 const queue: string[] = [];
@@ -53,13 +61,14 @@ async function ask(): Promise<void> {
 }
 
 function set(id: string, canonical: string, emoji: string, user: string, present: boolean): void {
-  const of = new Map(reactions.peek().get(id));
+  const state = reactionsTo(id);
+  const of = new Map(state.peek());
   const users = new Set(of.get(canonical)?.users);
   if (present) users.add(user);
   else users.delete(user);
   if (users.size > 0) of.set(canonical, { emoji: of.get(canonical)?.emoji ?? emoji, users });
   else of.delete(canonical);
-  reactions.value = new Map(reactions.peek()).set(id, of);
+  state.value = of;
 }
 
 export function reacted(change: { message_id: string; canonical: string; emoji: string; user_id: string; present: boolean }): void {
@@ -68,7 +77,7 @@ export function reacted(change: { message_id: string; canonical: string; emoji: 
 }
 
 export function toggleReaction(message: Message, emoji: string): void {
-  const known = [...(reactions.peek().get(message.id) ?? [])].find(([canonical, one]) => one.emoji === emoji || canonical === emoji);
+  const known = [...reactionsTo(message.id).peek()].find(([canonical, one]) => one.emoji === emoji || canonical === emoji);
   const on = !known?.[1].users.has(me());
   const input = { path: { id: message.id, emoji: known?.[1].emoji ?? emoji } };
   void attempt(() =>
@@ -117,7 +126,7 @@ export function polled(change: { conversation_id: string; message_id: string; vo
 }
 
 export function forgetExtras(): void {
-  reactions.value = new Map();
+  byMessage.clear();
   asked.clear();
   queue.length = 0;
 }

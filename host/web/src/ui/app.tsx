@@ -26,7 +26,7 @@ function Page() {
   if (account.value === null) return <Enter step={now.page === 'enter' ? now.step : 'sign-up'} />;
   const page = now.page === 'enter' ? 'home' : now.page;
   return (
-    <div class={`shell shell-${page}`}>
+    <div class={`shell shell-${page} ${now.page === 'conversation' && now.details ? 'shell-details' : ''}`}>
       <Sidebar />
       <Main />
     </div>

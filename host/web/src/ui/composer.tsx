@@ -242,7 +242,7 @@ export function Composer({ conversation, replyTo, setReplyTo, editing, setEditin
         />
       ) : (
         <form class="composer-line" onSubmit={(event) => (event.preventDefault(), void submit())}>
-          {more.length > 0 && !editing && <Menu label="Add to the conversation" icon="plus" items={more} />}
+          {more.length > 0 && !editing && <Menu label="Add to the conversation" icon="plus" items={() => more} />}
           <textarea
             ref={box}
             class="composer-input"

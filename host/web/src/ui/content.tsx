@@ -2,14 +2,14 @@
 
 import type { Message } from '@echo/client';
 import { me } from '../state/echo.js';
-import { reactions, toggleReaction, vote } from '../state/extras.js';
+import { reactionsTo, toggleReaction, vote } from '../state/extras.js';
 import { nameOf, people } from '../state/people.js';
 import { FileContent } from './files.js';
 import { excerpt } from './sidebar.js';
 
 export function Reactions({ message }: { message: Message }) {
-  const of = reactions.value.get(message.id);
-  if (of === undefined || of.size === 0) return null;
+  const of = reactionsTo(message.id).value;
+  if (of.size === 0) return null;
   return (
     <span class="reactions">
       {[...of].map(([canonical, { emoji, users }]) => (

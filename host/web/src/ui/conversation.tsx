@@ -1,7 +1,7 @@
 // One conversation: its messages, and where one writes.
 
 import type { Conversation as Talk, Message, OutboxEntry } from '@echo/client';
-import { Component } from 'preact';
+import { Component, Fragment } from 'preact';
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { echo, has, me } from '../state/echo.js';
 import { blocked, nameOf, presence } from '../state/people.js';
@@ -104,15 +104,7 @@ function Subtitle({ conversation }: { conversation: Talk }) {
 }
 
 /** Scrolls to a message and shows which it is; loads what is between. */
-async function show(conversation: string, seq: number): Promise<void> {
-  if (!(await loadBackTo(conversation, seq))) return notify('That message is not there any more.');
-  requestAnimationFrame(() => {
-    const target = document.getElementById(`m-${seq}`);
-    target?.scrollIntoView({ block: 'center' });
-    target?.classList.add('found');
-    setTimeout(() => target?.classList.remove('found'), 1_800);
-  });
-}
+const show = (conversation: string, seq: number): void => void (jump.value = { conversation, seq });
 
 function Pinned({ conversation }: { conversation: Talk }) {
   const id = conversation.pinned_message_ids?.at(-1);
@@ -126,7 +118,7 @@ function Pinned({ conversation }: { conversation: Talk }) {
   const count = conversation.pinned_message_ids.length;
   return (
     <div class="pinned">
-      <button class="pinned-text" type="button" onClick={() => void show(conversation.id, message.seq)}>
+      <button class="pinned-text" type="button" onClick={() => show(conversation.id, message.seq)}>
         <Icon name="pin" />
         <span>
           <strong>{count > 1 ? `Pinned (${count})` : 'Pinned'}</strong>
@@ -140,6 +132,47 @@ function Pinned({ conversation }: { conversation: Talk }) {
 
 /** From here to the bottom it counts as being at the bottom. */
 const BOTTOM_PX = 80;
+/** So much beyond what is seen is on the page. */
+const AHEAD_PX = 1_200;
+/** On the page at first. */
+const FIRST_MESSAGES = 30;
+/** Added at one time, so that no frame takes long; twice as many where what is there comes to its end. */
+const CHUNK_MESSAGES = 5;
+/** More than these are taken off the page at the other end. */
+const SHOWN_MESSAGES_MAX = 120;
+/** With fewer in memory beyond what is on the page, the next are loaded. */
+const LOADED_AHEAD = 60;
+const FOUND_SHOWN_MS = 1_800;
+
+/** What of the messages in memory is on the page, by their `seq`. Without an end the newest are. */
+interface Span {
+  from: number;
+  to: number;
+}
+
+const newestOf = (messages: Message[]): Span => ({ from: messages.at(-FIRST_MESSAGES)?.seq ?? 0, to: Infinity });
+
+/** Indices: from the first, to before the second. */
+function shownOf(messages: Message[], { from, to }: Span): [number, number] {
+  const start = messages.findIndex((message) => message.seq >= from);
+  const end = to === Infinity ? messages.length : messages.findLastIndex((message) => message.seq <= to) + 1;
+  return start < 0 || end <= start ? [Math.max(0, messages.length - FIRST_MESSAGES), messages.length] : [start, end];
+}
+
+/** A message in the middle of what is seen, and where it stands: what changes around it must not move it. */
+function anchorOf(box: HTMLElement | null): { id: string; top: number } | null {
+  const all = box?.querySelector('.messages')?.children;
+  if (!box || !all?.length) return null;
+  const { top, height } = box.getBoundingClientRect();
+  let [low, high] = [0, all.length - 1];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (all[middle]!.getBoundingClientRect().bottom < top + height / 2) low = middle + 1;
+    else high = middle;
+  }
+  for (let at = low; at >= 0; at--) if (all[at]!.id) return { id: all[at]!.id, top: all[at]!.getBoundingClientRect().top };
+  return null;
+}
 
 function Messages({ conversation, setReplyTo, setEditing }: { conversation: Talk } & Writing) {
   const { id } = conversation;
@@ -148,8 +181,9 @@ function Messages({ conversation, setReplyTo, setEditing }: { conversation: Talk
   const waiting = waitingIn(id).filter((entry) => !messages.some((message) => message.client_message_id === entry.client_message_id));
   const log = useRef<HTMLDivElement>(null);
   const atBottom = useRef(true);
-  /** A message on the page, and where it stood: what is added above it must not move it. */
-  const anchor = useRef<{ seq: string; top: number } | null>(null);
+  const [span, setSpan] = useState<Span | null>(null);
+  /** The message that is to be scrolled to once it is on the page. */
+  const sought = useRef<number | null>(null);
   const [below, setBelow] = useState(false);
   const [confirming, setConfirming] = useState<Message | null>(null);
   const [about, setAbout] = useState<Message | null>(null);
@@ -159,40 +193,73 @@ function Messages({ conversation, setReplyTo, setEditing }: { conversation: Talk
   const [readUpTo] = useState(conversation.unread_count > 0 ? conversation.read_seq : null);
 
   useEffect(() => {
-    if (['unknown', 'stale'].includes(state.peek().older)) void loadOlder(id);
+    const { older, newer } = state.peek();
+    if (['unknown', 'stale'].includes(older)) void loadOlder(id);
+    else if (newer && jump.peek() === null) void loadNewest(id);
     return () => {
       if (shown.peek() === id) shown.value = null;
     };
   }, [older === 'unknown']);
 
-  const first = messages[0]?.seq;
-  const last = messages.at(-1)?.seq;
+  const [start, end] = shownOf(messages, span ?? newestOf(messages));
+  const first = messages[start]?.seq;
+  const last = messages[end - 1]?.seq;
+  const drawn = useRef<{ first: number | undefined; last: number | undefined; anchor: ReturnType<typeof anchorOf> }>({ first: undefined, last: undefined, anchor: null });
+  // Here, before the page changes, everything stands where it is seen.
+  if (drawn.current.first !== first || drawn.current.last !== last) drawn.current = { first, last, anchor: atBottom.current ? null : anchorOf(log.current) };
   useLayoutEffect(() => {
     const box = log.current!;
-    const kept = anchor.current && document.getElementById(anchor.current.seq);
-    if (atBottom.current) box.scrollTop = box.scrollHeight;
-    else if (kept) box.scrollTop += kept.getBoundingClientRect().top - anchor.current!.top;
-  }, [first, last, waiting.length]);
+    const { anchor } = drawn.current;
+    const kept = anchor && document.getElementById(anchor.id);
+    if (sought.current !== null) {
+      const target = document.getElementById(`m-${sought.current}`);
+      sought.current = null;
+      target?.scrollIntoView({ block: 'center' });
+      target?.classList.add('found');
+      setTimeout(() => target?.classList.remove('found'), FOUND_SHOWN_MS);
+    } else if (atBottom.current) box.scrollTop = box.scrollHeight;
+    else if (kept) box.scrollTop += kept.getBoundingClientRect().top - anchor.top;
+    drawn.current.anchor = null;
+  }, [first, last, waiting.length, span]);
 
-  const looked = () => {
+  /** More of what is in memory comes onto the page where it is scrolled to, and what is far away goes. */
+  const extend = (above: number, left: number) => {
+    const { messages, newer } = state.peek();
+    const now = span ?? newestOf(messages);
+    const [start, end] = shownOf(messages, now);
+    const many = end - start > SHOWN_MESSAGES_MAX;
+    const chunk = Math.min(above, left) < AHEAD_PX / 2 ? 2 * CHUNK_MESSAGES : CHUNK_MESSAGES;
+    const to = (index: number) => (index >= messages.length && !newer ? Infinity : messages[Math.min(index, messages.length) - 1]!.seq);
+    if (above < AHEAD_PX && start > 0) {
+      const far = many && left > 2 * AHEAD_PX;
+      setSpan({ from: messages[Math.max(0, start - chunk)]!.seq, to: far ? to(end - chunk) : to(end) });
+    } else if (left < AHEAD_PX && end < messages.length) {
+      const far = many && above > 2 * AHEAD_PX;
+      setSpan({ from: messages[far ? start + chunk : start]!.seq, to: to(end + chunk) });
+    } else if (many && atBottom.current && above > 2 * AHEAD_PX) setSpan({ from: messages[start + CHUNK_MESSAGES]!.seq, to: Infinity });
+    // What comes from now on belongs to what is shown.
+    else if (end === messages.length && !newer && now.to !== Infinity) setSpan({ from: now.from, to: Infinity });
+  };
+
+  /** What is added below takes nobody away from the bottom: only scrolling does. */
+  const looked = (scrolled: boolean) => {
     const box = log.current;
     if (box === null) return;
-    const { newer } = state.peek();
+    const { messages, older, newer } = state.peek();
     const left = box.scrollHeight - box.scrollTop - box.clientHeight;
-    atBottom.current = left < BOTTOM_PX && !newer;
-    const frame = box.getBoundingClientRect();
-    const at = (part: number) => document.elementFromPoint(frame.left + frame.width / 2, frame.top + frame.height * part)?.closest('.message');
-    const middle = at(0.5) ?? at(0.45) ?? at(0.55);
-    anchor.current = middle ? { seq: middle.id, top: middle.getBoundingClientRect().top } : null;
+    const [start, end] = shownOf(messages, span ?? newestOf(messages));
+    const bottom = left < BOTTOM_PX && !newer && end === messages.length;
+    atBottom.current = bottom || (atBottom.current && !scrolled);
     setBelow(!atBottom.current);
     shown.value = atBottom.current ? id : null;
     if (atBottom.current) markShown();
-    if (left < 400 && newer) void loadNewer(id);
-    if (box.scrollTop < 400 && state.peek().older === 'more') void loadOlder(id);
+    extend(box.scrollTop, left);
+    if (messages.length - end < LOADED_AHEAD && left < AHEAD_PX && newer) void loadNewer(id);
+    if (start < LOADED_AHEAD && box.scrollTop < AHEAD_PX && older === 'more') void loadOlder(id);
   };
   useEffect(() => {
-    if (older !== 'unknown' && older !== 'stale' && older !== 'loading') looked();
-  }, [older, last]);
+    if (older !== 'unknown' && older !== 'stale' && older !== 'loading') looked(false);
+  }, [older, first, last, messages.at(-1)?.seq]);
   useEffect(() => {
     // The keyboard of a phone, or a growing text, takes room away: the newest message stays in sight.
     const sized = new ResizeObserver(() => atBottom.current && log.current?.scrollTo(0, log.current.scrollHeight));
@@ -201,24 +268,36 @@ function Messages({ conversation, setReplyTo, setEditing }: { conversation: Talk
   }, []);
 
   const jumping = jump.value?.conversation === id ? jump.value.seq : null;
+  const seek = async (seq: number) => {
+    if (!(await loadBackTo(id, seq))) return notify('That message is not there any more.');
+    const { messages } = state.peek();
+    const at = messages.findIndex((message) => message.seq === seq);
+    const end = at + FIRST_MESSAGES;
+    sought.current = seq;
+    atBottom.current = false;
+    setSpan({ from: messages[Math.max(0, at - FIRST_MESSAGES)]!.seq, to: messages[Math.min(end, messages.length - 1)]!.seq });
+  };
   useEffect(() => {
     if (jumping === null || older === 'unknown') return;
     jump.value = null;
-    atBottom.current = false;
-    void show(id, jumping);
+    void seek(jumping);
   }, [jumping, older === 'unknown']);
 
-  const down = async () => {
-    await loadNewest(id);
+  const down = () => {
     atBottom.current = true;
-    log.current!.scrollTop = log.current!.scrollHeight;
-    looked();
+    setSpan(newestOf(state.peek().messages));
+    void loadNewest(id);
   };
   const empty = messages.length === 0 && waiting.length === 0 && older === 'none';
   return (
     <div class="log-frame">
-      <div class="log" ref={log} onScroll={looked} role="log" aria-label="Messages" aria-live="polite" tabIndex={0}>
-        {older === 'loading' && <Loading what={messages.length ? 'Loading older messages' : 'Loading messages'} />}
+      <div class="log" ref={log} onScroll={() => looked(true)} role="log" aria-label="Messages" aria-live="polite" tabIndex={0}>
+        {older === 'loading' && messages.length === 0 && <Loading what="Loading messages" />}
+        {older === 'loading' && messages.length > 0 && start === 0 && (
+          <div class="log-loading">
+            <Loading what="Loading older messages" />
+          </div>
+        )}
         {older === 'failed' && (
           <div class="log-note">
             <p>Messages could not be loaded.</p>
@@ -231,25 +310,24 @@ function Messages({ conversation, setReplyTo, setEditing }: { conversation: Talk
           </Empty>
         )}
         <ol class="messages">
-          {messages.map((message, index) => {
-            const before = messages[index - 1];
+          {messages.slice(start, end).map((message, index) => {
+            const before = messages[start + index - 1];
             const newDay = before === undefined || !sameDay(before.created_at, message.created_at);
             const firstUnread = readUpTo !== null && message.sender_id !== me() && message.seq > readUpTo && (before === undefined || before.seq <= readUpTo);
             const run = !newDay && !firstUnread && before.sender_id === message.sender_id && Date.parse(message.created_at) - Date.parse(before.created_at) < 5 * 60_000;
             return (
-              <>
+              <Fragment key={message.id}>
                 {newDay && (
-                  <li class="divider" key={`day-${message.seq}`}>
+                  <li class="divider">
                     <span>{day(message.created_at)}</span>
                   </li>
                 )}
                 {firstUnread && (
-                  <li class="divider divider-unread" key="unread">
+                  <li class="divider divider-unread">
                     <span>Unread messages</span>
                   </li>
                 )}
                 <Bubble
-                  key={message.id}
                   message={message}
                   conversation={conversation}
                   run={run}
@@ -261,7 +339,7 @@ function Messages({ conversation, setReplyTo, setEditing }: { conversation: Talk
                   onHistory={() => setHistory(message)}
                   onReport={() => setReporting(message)}
                 />
-              </>
+              </Fragment>
             );
           })}
           {waiting.map((entry) => (
@@ -270,7 +348,7 @@ function Messages({ conversation, setReplyTo, setEditing }: { conversation: Talk
         </ol>
       </div>
       {below && (
-        <button class="to-bottom" type="button" aria-label="To the newest message" onClick={() => void down()}>
+        <button class="to-bottom" type="button" aria-label="To the newest message" onClick={down}>
           <Icon name="down" />
           {conversation.unread_count > 0 && <span class="badge">{conversation.unread_count}</span>}
         </button>
@@ -318,8 +396,8 @@ function BubbleView({ message, conversation, run, quoted, onReply, onEdit, onDel
     if (!deleted && canReact) needReactions(message.id);
   }, [deleted, canReact]);
   const pinned = conversation.pinned_message_ids?.includes(message.id) ?? false;
-  const items: MenuItem[] = [];
-  if (!deleted) {
+  const items = (): MenuItem[] => {
+    const items: MenuItem[] = [];
     if (canReact) items.push({ icon: 'smile', label: 'React', act: () => setChoosing(true) });
     items.push({ icon: 'reply', label: 'Reply', act: onReply });
     if (has('PUT /api/v1/messages/{id}/pin')) items.push({ icon: 'pin', label: pinned ? 'Unpin' : 'Pin', act: () => setPinned(message, !pinned) });
@@ -331,7 +409,8 @@ function BubbleView({ message, conversation, run, quoted, onReply, onEdit, onDel
     if (message.edited_at && has('GET /api/v1/messages/{id}/edits')) items.push({ icon: 'clock', label: 'Earlier versions', act: onHistory });
     if (!mine && has('POST /api/v1/users/reports')) items.push({ icon: 'flag', label: 'Report', danger: true, act: onReport });
     items.push({ icon: 'trash', label: 'Delete', danger: true, act: onDelete });
-  }
+    return items;
+  };
   return (
     <li class={`message ${mine ? 'mine' : 'theirs'} ${run ? 'run' : ''}`} id={`m-${message.seq}`} data-message={message.id}>
       <div class="bubble-column">
@@ -372,14 +451,14 @@ function BubbleView({ message, conversation, run, quoted, onReply, onEdit, onDel
           </div>
         </Dialog>
       )}
-      {items.length > 0 && <Menu label={`Message of ${clock(message.created_at)}`} items={items} kind="message-menu" />}
+      {!deleted && <Menu label={`Message of ${clock(message.created_at)}`} items={items} kind="message-menu" />}
     </li>
   );
 }
 
 function Quote({ message }: { message: Message | null }) {
   return (
-    <button class="quote" type="button" onClick={() => message && void show(message.conversation_id, message.seq)} disabled={message === null}>
+    <button class="quote" type="button" onClick={() => message && show(message.conversation_id, message.seq)} disabled={message === null}>
       <span class="quote-who" dir="auto">
         {message ? nameOf(message.sender_id) : 'Earlier message'}
       </span>

@@ -116,11 +116,14 @@ function Switches({ conversation }: { conversation: Conversation }) {
   );
 }
 
-export function Switch({ label, icon, on, onChange }: { label: string; icon?: IconName; on: boolean; onChange: (on: boolean) => void }) {
+export function Switch({ label, about, icon, on, onChange }: { label: string; about?: string; icon?: IconName; on: boolean; onChange: (on: boolean) => void }) {
   return (
     <button class="setting" type="button" role="switch" aria-checked={on} onClick={() => onChange(!on)}>
       {icon && <Icon name={icon} />}
-      <span>{label}</span>
+      <span class="setting-text">
+        <span>{label}</span>
+        {about && <span class="setting-about">{about}</span>}
+      </span>
       <span class={on ? 'switch switch-on' : 'switch'} aria-hidden="true" />
     </button>
   );
@@ -184,7 +187,7 @@ function People({ conversation }: { conversation: Conversation }) {
               {nameOf(one.user_id)}
             </span>
             {one.role !== 'member' && <span class="tag">{one.role}</span>}
-            {actsOn(one).length > 0 && <Menu label={`What to do with ${nameOf(one.user_id)}`} items={actsOn(one)} />}
+            {actsOn(one).length > 0 && <Menu label={`What to do with ${nameOf(one.user_id)}`} items={() => actsOn(one)} />}
           </li>
         ))}
       </ul>

@@ -192,8 +192,8 @@ export interface MenuItem {
   act: () => void;
 }
 
-/** A button that opens a menu: arrows move, Escape closes, focus goes back. */
-export function Menu({ label, items, icon = 'more', kind = '' }: { label: string; items: MenuItem[]; icon?: IconName; kind?: string }) {
+/** A button that opens a menu: arrows move, Escape closes, focus goes back. What is in it is asked for when it opens. */
+export function Menu({ label, items, icon = 'more', kind = '' }: { label: string; items: () => MenuItem[]; icon?: IconName; kind?: string }) {
   const [open, setOpen] = useState(false);
   const root = useRef<HTMLDivElement>(null);
   const list = useRef<HTMLDivElement>(null);
@@ -245,7 +245,7 @@ export function Menu({ label, items, icon = 'more', kind = '' }: { label: string
       </button>
       {open && (
         <div class="menu-list" popover="manual" role="menu" aria-label={label} ref={list} onKeyDown={keys}>
-          {items.map((item) => (
+          {items().map((item) => (
             <button
               type="button"
               role="menuitem"
