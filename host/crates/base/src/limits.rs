@@ -375,6 +375,9 @@ pub const POSTGRES_COLLISIONS_BESIDE_OTHERS: u32 = 2;
 pub const RELAY_SHARDS: u16 = 16;
 /// How long a host that does not answer keeps others from relaying what it relayed.
 pub const RELAY_LEASE_MS: u64 = 5_000;
+/// After how long a host that relays makes its lease last from then on.
+pub const RELAY_RENEW_MS: u64 = 1_500;
+const _: () = assert!(RELAY_RENEW_MS + 2 * RELAY_TICK_MS < RELAY_LEASE_MS);
 /// How often a host says that it is there; after how long a silence nobody waits for it; how long one that ended without a word is shown.
 pub const NODE_BEAT_MS: u64 = 1_000;
 pub const NODE_AWAY_MS: u64 = 5_000;

@@ -24,6 +24,8 @@ pub struct LeasedRelay {
     /// When the feed is to number the pushes with a state that it keeps.
     release_at: Option<Instant>,
     has_continued: bool,
+    /// Whether the last batch left some for the next.
+    has_more: bool,
 }
 
 /// The way of the events to the queue.
@@ -41,7 +43,7 @@ impl LeasedRelay {
         sockets: Arc<dyn Sockets>,
         shutdown: CancellationToken,
     ) -> JoinHandle<()> {
-        let relay = Self { outbox, queue, feed, sockets, events: None, release_at: None, has_continued: false };
+        let relay = Self { outbox, queue, feed, sockets, events: None, release_at: None, has_continued: false, has_more: false };
         tokio::spawn(relay.run(shutdown))
     }
 
@@ -55,19 +57,23 @@ impl LeasedRelay {
             let began_at = tokio::time::Instant::now();
             match self.step(ended).await {
                 Ok(Moved { effects: 0, .. }) if ended => break,
-                Ok(Moved { effects: 0, .. }) => {
+                Ok(moved) => {
                     backoff.reset();
-                    let look_again = self.release_at.map(tokio::time::Instant::from).unwrap_or(began_at + tick);
-                    tokio::select! {
-                        () = signal.notified() => {}
-                        () = tokio::time::sleep_until(look_again.min(began_at + tick)) => {}
-                        () = shutdown.cancelled() => {}
+                    let took = began_at.elapsed();
+                    if !self.has_more && !ended {
+                        let look_again = self.release_at.map(tokio::time::Instant::from).unwrap_or(began_at + tick);
+                        tokio::select! {
+                            // Whatever was committed since the look began.
+                            () = signal.notified() => {}
+                            () = tokio::time::sleep_until(look_again.min(began_at + tick)) => {}
+                            () = shutdown.cancelled() => {}
+                        }
+                    }
+                    match moved.next_after(took) {
+                        Duration::ZERO => tokio::task::yield_now().await,
+                        pause => drop(shutdown.run_until_cancelled(tokio::time::sleep_until(began_at + pause)).await),
                     }
                 }
-                Ok(moved) => match moved.next_after(began_at.elapsed()) {
-                    Duration::ZERO => tokio::task::yield_now().await,
-                    pause => drop(shutdown.run_until_cancelled(tokio::time::sleep_until(began_at + pause)).await),
-                },
                 Err(error) if ended => {
                     tracing::warn!(source = self.outbox.source(), %error, "effects stay in the outbox until a host takes them");
                     break;
@@ -88,6 +94,7 @@ impl LeasedRelay {
 
     /// One batch, where this host has the lease or can have it.
     async fn step(&mut self, ended: bool) -> Result<Moved, RelayError> {
+        self.has_more = false;
         if self.events.is_none() {
             // A host that ends takes over from nobody.
             if ended || !self.outbox.lease().await? {
@@ -105,6 +112,7 @@ impl LeasedRelay {
             self.sockets.deliver(&entries);
         }
         let Some(relayed) = self.outbox.relay().await? else { return Ok(self.lost().await) };
+        self.has_more = relayed.has_more;
         self.sockets.deliver(&relayed.entries);
         for push in &relayed.ephemeral {
             self.sockets.deliver_ephemeral(push);

@@ -182,6 +182,8 @@ pub trait LeasedOutbox: Send + Sync {
 pub struct Relayed {
     pub effects: usize,
     pub bytes: usize,
+    /// Whether some were left for the next batch.
+    pub has_more: bool,
     /// To be delivered to the sockets.
     pub entries: Vec<FeedEntry>,
     /// To be shown to whoever is there; nobody keeps them.

@@ -29,6 +29,7 @@ use echo_base::clock::now_us;
 use echo_base::limits;
 
 mod device_hosts;
+mod event_log;
 mod numbering;
 mod relaying;
 #[cfg(test)]
@@ -65,8 +66,8 @@ pub struct PostgresFeed {
     outbox: Written,
     /// By source.
     sources: Mutex<HashMap<String, Arc<Mutex<Source>>>>,
-    /// By shard, the number of the lease that this host has.
-    leases: Mutex<HashMap<i16, i64>>,
+    /// By shard, the lease that this host has.
+    leases: Mutex<HashMap<i16, relaying::Lease>>,
 }
 
 /// What is known here of the pushes with a state that wait to be numbered.

@@ -55,11 +55,14 @@ impl Node {
 
     async fn events(&self) -> Vec<(i64, String)> {
         let events = self.outbox.events().peek(i64::MIN, 10_000).await.expect("peeks");
-        let text = |effect| match effect {
-            Effect::Event(event) => event.payload,
-            other => panic!("no event: {other:?}"),
-        };
-        events.into_iter().map(|(position, effect)| (position, text(effect))).collect()
+        events.into_iter().map(|(position, effect)| (position, text_of(effect))).collect()
+    }
+}
+
+fn text_of(effect: Effect) -> String {
+    match effect {
+        Effect::Event(event) => event.payload,
+        other => panic!("no event: {other:?}"),
     }
 }
 
@@ -290,4 +293,56 @@ async fn after_the_statements_of_a_restore_feeds_continue_above_what_devices_saw
     let new = node.feed.read(user, read.head, 500).await.expect("reads");
     assert_eq!(new.entries.iter().map(|entry| (entry.seq, &*entry.payload)).collect::<Vec<_>>(), [(read.head + 1, "new")]);
     node.feed.acknowledge(&[Acknowledgement { above: read.head, ..phone(read.head + 1) }]).await.expect("acknowledges");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_are_handed_on_from_memory_only_while_all_of_them_are_there() {
+    let server = Server::start().await;
+    let (one, two) = (Node::start(&server, "memory").await, Node::start(&server, "memory").await);
+    let mut operator = operator(&server, "memory").await;
+    let append = async |node: &Node, text: &str| {
+        node.database.emit(vec![event(text)]).await.expect("emits");
+        node.relay_all().await;
+    };
+    let texts = async |node: &Node, after: i64| {
+        let events = node.outbox.events().peek(after, 10_000).await.expect("peeks");
+        events.into_iter().map(|(position, effect)| (position, text_of(effect))).collect::<Vec<_>>()
+    };
+    assert!(one.outbox.lease().await.expect("asks"));
+    append(&one, "first").await;
+    assert_eq!(texts(&one, i64::MIN).await, [(1, "first".to_owned())], "from the table");
+    append(&one, "second").await;
+    operator.execute("UPDATE echo.event_log SET effect = 'unreadable'").await.expect("updates");
+    assert_eq!(texts(&one, 1).await, [(2, "second".to_owned())], "from memory");
+    operator.execute("DELETE FROM echo.event_log").await.expect("deletes");
+
+    // Another host appends one in between.
+    one.outbox.surrender().await.expect("gives it back");
+    assert!(two.outbox.lease().await.expect("asks"));
+    append(&two, "third").await;
+    two.outbox.surrender().await.expect("gives it back");
+    assert!(one.outbox.lease().await.expect("asks"));
+    append(&one, "fourth").await;
+    let all = [(3, "third".to_owned()), (4, "fourth".to_owned())];
+    assert_eq!(texts(&one, 2).await, all);
+
+    // A relay that dies anywhere on its way: its events are there, once, whether or not its commit took place.
+    let mut expect = all.to_vec();
+    for steps in 0..40 {
+        let (position, text) = (expect.last().expect("one").0 + 1, format!("after {steps} steps"));
+        one.database.emit(vec![event(&text)]).await.expect("emits");
+        let mut relaying = Box::pin(one.outbox.relay());
+        for _ in 0..steps {
+            if (&mut relaying).now_or_never().is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        drop(relaying);
+        texts(&one, position - 1).await;
+        one.relay_all().await;
+        expect.push((position, text));
+        assert_eq!(texts(&one, position - 1).await, expect[expect.len() - 1..], "after {steps} steps");
+    }
+    assert_eq!(texts(&one, 2).await, expect);
 }
