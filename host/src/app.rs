@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use axum::body::Body;
@@ -23,34 +22,23 @@ pub use self::reload::SettingsSource;
 use self::stores::Stores;
 use crate::admin::client::Addresses;
 use crate::admin::{self, Access, AdminState};
-use crate::config::{CacheConfig, Config, Mode, PasswordCost, Synchronous};
+use crate::config::{Config, Mode};
 use crate::descriptors;
 use crate::telemetry;
-use crate::watch::{self, SourceTree};
 use echo_base::limits;
 use echo_base::private_file;
 use echo_capabilities::blob::Blobs;
 use echo_capabilities::cache::Cache;
-use echo_capabilities::cache::fallback::FallbackCache;
 use echo_capabilities::cache::memory::MemoryCache;
-use echo_capabilities::cache::redis::RedisCache;
 use echo_capabilities::events::Queue;
-use echo_capabilities::http::client::HttpClient;
-use echo_capabilities::hub::{Feed, Sockets};
 use echo_capabilities::nodes::NodeState;
 use echo_capabilities::operators::Operators;
-use echo_capabilities::passwords::native::{Cost, NativePasswords};
-use echo_capabilities::rates::redis::RedisRates;
-use echo_capabilities::senders::Senders;
-use echo_capabilities::sql::sqlite::Durability;
 use echo_capabilities::tokens::Tokens;
-use echo_edge::in_flight::{InFlight, InFlightBounds};
+use echo_edge::in_flight::InFlight;
 use echo_edge::rates::RateLimiter;
-use echo_gateway::{self, Answering, Breakers, CheckState, GatewaySettings, GatewayState, Need, Readiness, ServerSettings, Tls};
-use echo_hub::{self, Announcer, Hosts, Hub, HubSettings, Registry};
-use echo_runtime::engine::Engine;
-use echo_runtime::permissions::Permissions;
-use echo_runtime::{Runtime, RuntimeSettings};
+use echo_gateway::{self, Answering, Breakers, GatewaySettings, GatewayState, Readiness, ServerSettings, Tls};
+use echo_hub::{self, Announcer, Hosts, Hub, Registry};
+use echo_runtime::Runtime;
 
 mod backends;
 pub mod backup;
@@ -61,6 +49,7 @@ pub mod migrate;
 pub mod migrations;
 mod moved;
 mod nodes;
+mod open;
 mod reload;
 mod stores;
 
@@ -109,156 +98,6 @@ struct Host {
 }
 
 impl Host {
-    /// `listens`: where clients reach it.
-    async fn open(config: Config, listens: &str, shutdown: CancellationToken) -> anyhow::Result<Self> {
-        let config = Arc::new(config);
-        let data = &config.data.dir;
-        let mended = private_file::make_folder_private(data, is_own).with_context(|| format!("the data folder {}", data.display()))?;
-        if mended > 0 {
-            tracing::warn!(folder = %data.display(), mended, "other accounts could reach what is in the data folder; now it is this account's alone");
-        }
-        let durability = match config.sql.synchronous {
-            Synchronous::Normal => Durability::Process,
-            Synchronous::Full => Durability::Power,
-        };
-        let cost = match config.passwords.cost {
-            PasswordCost::Production => Cost::production(),
-            PasswordCost::Light => Cost::light(),
-        };
-        // First of all that is kept: a data folder that another host serves is refused here, before anything in it is changed.
-        let stores = Arc::new(Stores::open(&config, durability).await?);
-        // And a second host of this one's name.
-        let nodes = nodes::open(&config, &stores, listens).await?;
-        let feed = stores.feed();
-        let node = config.node_name()?;
-        let operators = stores.operators(&config).await.context("the operators' tokens")?;
-        let leases = stores.leases(&node).await.context("the leases")?;
-        let bus = hosts::bus(&config).await?;
-        let tokens = stores.tokens(&config, bus.clone()).await.context("the tokens")?;
-        if let Some(url) = config.cache.url.text() {
-            RedisCache::check_certificate(url).await.map_err(|reason| anyhow::anyhow!("cache.url: {reason}"))?;
-        }
-        let cache = open_cache(&config)?;
-        let queue = stores.queue();
-        let blobs = stores::blobs(&config).await?;
-        let announcer = Announcer::new(feed.clone(), queue.clone());
-        let hosts = hosts::open(&config, &stores, bus.clone(), queue.clone()).await?;
-        let registry = hosts.as_ref().map_or_else(
-            || {
-                let noting = announcer.clone();
-                Registry::new(Some(Box::new(move |change, _| noting.note(change))))
-            },
-            |hosts| hosts.registry(),
-        );
-        let sockets: Arc<dyn Sockets> = match &hosts {
-            Some(hosts) => hosts.clone(),
-            None => registry.clone(),
-        };
-        let relays_stop = CancellationToken::new();
-        let backends = Arc::new(Backends {
-            config: config.clone(),
-            stores: stores.clone(),
-            databases: tokio::sync::Mutex::default(),
-            relays: parking_lot::Mutex::default(),
-            relays_stop,
-            cache: cache.clone(),
-            blobs: blobs.clone(),
-            feed: feed.clone(),
-            queue: queue.clone(),
-            sockets,
-            passwords: Arc::new(NativePasswords::new(config.fingerprint_key()?, cost)),
-            tokens: tokens.clone(),
-            http: Arc::new(HttpClient::new(config.outgoing_http()?).map_err(anyhow::Error::msg)?),
-            senders: Arc::new(Senders::new(config.gateway.rate_scale)),
-        });
-        backends.relay_feed().await?;
-        let engine = Engine::start(&data.join("code"))?;
-        let settings = RuntimeSettings {
-            node: node.clone(),
-            versions: stores.versions(&config, bus.clone()).await?,
-            versions_kept: config.plugins.versions_kept,
-            permissions: permissions(&config)?,
-            cursor_key: config.cursor_key()?,
-            migration_timeout: config.plugins.migration_timeout,
-            dev_mode: config.mode == Mode::Dev,
-            routes: config.routes(),
-        };
-        let runtime = Runtime::new(engine, backends.clone(), queue.clone(), settings).await.context("the versions")?;
-        let heartbeat = Heartbeat::start(nodes, runtime.clone(), registry.clone(), shutdown.clone());
-        // These two are one for both edges: a frame counts against the limit of the route that it stands for, and beside the bodies of requests.
-        let rates = Arc::new(open_rates(&config)?);
-        let in_flight = Arc::new(InFlight::with_room_for(InFlightBounds::default(), config.server.body_bytes_max));
-        let hub_settings = HubSettings {
-            in_flight: in_flight.clone(),
-            allowed_origins: config.server.allowed_origins.clone(),
-            rate_scale: config.gateway.rate_scale,
-            ..HubSettings::default()
-        };
-        let hub = Hub::new(hub_settings, registry.clone(), hosts.clone(), tokens.clone(), feed.clone(), runtime.clone(), rates.clone());
-        let readiness = Arc::new(Readiness::default());
-        register_checks(&readiness, &cache, &feed, &queue, &blobs);
-
-        let upkeep_stop = CancellationToken::new();
-        let upkeep = TaskTracker::new();
-        let stop = upkeep_stop.clone();
-        upkeep.spawn(async move { telemetry::metrics().upkeep(stop).await });
-        let (tokens_upkeep, stop) = (tokens.clone(), upkeep_stop.clone());
-        upkeep.spawn(async move { tokens_upkeep.upkeep(stop).await });
-        let stop = upkeep_stop.clone();
-        upkeep.spawn(async move { stores.upkeep(stop).await });
-        upkeep.spawn(expire_feeds(feed.clone(), config.feed.cursors_kept, upkeep_stop.clone()));
-        upkeep.spawn(expire_dead_letters(queue.clone(), config.queue.dead_letter_ttl, upkeep_stop.clone()));
-        upkeep.spawn(upkeep_stop.clone().run_until_cancelled_owned(announcer.clone().run()));
-        if let Some(hosts) = &hosts {
-            upkeep.spawn(upkeep_stop.clone().run_until_cancelled_owned(hosts.clone().run()));
-        }
-
-        for (what, error) in runtime.start_services(config.plugins_folder().unwrap_or(&PathBuf::new())).await? {
-            tracing::error!(file = %what.display(), %error, "this service is left out");
-        }
-        for problem in runtime.pin().settings_problems() {
-            tracing::error!(problem, "a setting of a route does not fit the services and has no effect");
-        }
-        upkeep.spawn(runtime.clone().run_schedules(leases.clone(), upkeep_stop.clone()));
-        upkeep.spawn(runtime.clone().run_rollouts(upkeep_stop.clone()));
-        if let Some(bus) = bus {
-            upkeep.spawn(upkeep_stop.clone().run_until_cancelled_owned(hosts::follow_versions(bus, runtime.versions_changed())));
-        }
-        upkeep.spawn(runtime.clone().run_probation(upkeep_stop.clone()));
-        upkeep.spawn(runtime.clone().run_backfills(leases, upkeep_stop.clone()));
-        if let (Mode::Dev, Some(packed)) = (config.mode, config.plugins_folder()) {
-            let sources = std::env::current_dir().ok().and_then(|folder| SourceTree::at(&folder));
-            let (runtime, packed, stop) = (runtime.clone(), packed.to_owned(), shutdown.clone());
-            upkeep.spawn(async move {
-                if let Err(error) = watch::run(runtime, packed, sources, stop).await {
-                    tracing::error!(%error, "changes of the plugins cannot be watched");
-                }
-            });
-        }
-        Ok(Self {
-            heartbeat,
-            config,
-            runtime,
-            breakers: Arc::default(),
-            hub,
-            registry,
-            announcer,
-            hosts,
-            readiness,
-            rates,
-            in_flight,
-            tokens,
-            blobs,
-            cache,
-            queue,
-            operators,
-            node,
-            backends,
-            upkeep_stop,
-            upkeep,
-        })
-    }
-
     /// How clients' connections are taken. `descriptors`: how many files the process may have open.
     fn server_settings(&self, descriptors: Option<u64>, tls: Option<Arc<Tls>>) -> ServerSettings {
         let server = &self.config.server;
@@ -445,21 +284,6 @@ impl Host {
     }
 }
 
-/// Counted over all hosts where they share a Redis.
-fn open_rates(config: &Config) -> anyhow::Result<RateLimiter> {
-    let Some(url) = config.cache.url.text() else { return Ok(RateLimiter::default()) };
-    let rates = RedisRates::open(url, &config.cache.prefix).map_err(|reason| anyhow::anyhow!("cache.url: {reason}"))?;
-    Ok(RateLimiter::shared(Arc::new(rates)))
-}
-
-/// Redis, with this process's own cache while it is away; or that alone.
-fn open_cache(config: &Config) -> anyhow::Result<Arc<dyn Cache>> {
-    let CacheConfig { url, prefix, bytes_max } = &config.cache;
-    let Some(url) = url.text() else { return Ok(Arc::new(MemoryCache::shared(*bytes_max))) };
-    let shared = RedisCache::open(url, prefix).map_err(|reason| anyhow::anyhow!("cache.url: {reason}"))?;
-    Ok(Arc::new(FallbackCache::new(Arc::new(shared), *bytes_max)))
-}
-
 type ReadyAnswer = Box<dyn Fn() -> BoxFuture<'static, Response> + Send + Sync>;
 
 /// The public side's own answer, for where it cannot be asked without its certificate's name.
@@ -472,91 +296,6 @@ fn ready_of(router: impl Answering) -> ReadyAnswer {
             answer
         })
     })
-}
-
-/// Whether a name in the data folder is the host's; see the table in `docs/ARCHITECTURE.md`.
-fn is_own(name: &str) -> bool {
-    let stem = name.split('.').next().unwrap_or(name);
-    ["blobs", "code", "feed", "keys", "moved", "node", "plugins", "queue", "run", "secrets", "services", "tokens"].contains(&stem)
-}
-
-/// In development the source tree's own map, so that a new world needs no new host.
-fn permissions(config: &Config) -> anyhow::Result<Permissions> {
-    let sources = PathBuf::from("wit/services.wit");
-    let file = match config.permissions() {
-        Some(file) => Some(file.to_owned()),
-        None => (config.mode == Mode::Dev && sources.is_file()).then_some(sources),
-    };
-    let permissions = Permissions::new(file);
-    permissions.worlds().map_err(|reason| anyhow::anyhow!("data.permissions: {reason}"))?;
-    Ok(permissions)
-}
-
-fn register_checks(readiness: &Readiness, cache: &Arc<dyn Cache>, feed: &Arc<dyn Feed>, queue: &Arc<dyn Queue>, blobs: &Arc<dyn Blobs>) {
-    let feed = feed.clone();
-    readiness.register(
-        "database",
-        Need::Essential,
-        Arc::new(move || {
-            let feed = feed.clone();
-            Box::pin(async move {
-                // Any read of the feeds' file; no user has the nil id.
-                feed.read(uuid::Uuid::nil(), 0, 1).await.map(|_| CheckState::Up).map_err(|error| error.to_string())
-            })
-        }),
-    );
-    let cache = cache.clone();
-    readiness.register(
-        "cache",
-        Need::Helpful,
-        Arc::new(move || {
-            let cache = cache.clone();
-            Box::pin(async move { cache.ping().await.map(|()| CheckState::Up).map_err(|error| error.to_string()) })
-        }),
-    );
-    let queue = queue.clone();
-    readiness.register(
-        // Events wait in the outboxes; messages arrive.
-        "queue",
-        Need::Helpful,
-        Arc::new(move || {
-            let queue = queue.clone();
-            Box::pin(async move { queue.ping().await.map(|()| CheckState::Up).map_err(|error| error.to_string()) })
-        }),
-    );
-    let blobs = blobs.clone();
-    readiness.register(
-        // Messages go on without files.
-        "blobs",
-        Need::Helpful,
-        Arc::new(move || {
-            let blobs = blobs.clone();
-            Box::pin(async move { blobs.ping().await.map(|()| CheckState::Up).map_err(|error| error.to_string()) })
-        }),
-    );
-}
-
-async fn expire_feeds(feed: Arc<dyn Feed>, cursors_kept: Duration, stop: CancellationToken) {
-    let mut interval = tokio::time::interval(Duration::from_secs(limits::FEED_EXPIRY_INTERVAL_S));
-    while stop.run_until_cancelled(interval.tick()).await.is_some() {
-        match feed.expire(jiff::Timestamp::now().as_microsecond().max(0) as u64, cursors_kept).await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "old events left the feeds"),
-            Err(error) => tracing::error!(%error, "old events could not leave the feeds"),
-        }
-    }
-}
-
-async fn expire_dead_letters(queue: Arc<dyn Queue>, ttl: Duration, stop: CancellationToken) {
-    let mut interval = tokio::time::interval(Duration::from_secs(limits::DEAD_LETTER_SWEEP_S));
-    while stop.run_until_cancelled(interval.tick()).await.is_some() {
-        let now_us = jiff::Timestamp::now().as_microsecond().max(0) as u64;
-        match queue.expire_dead_letters(now_us.saturating_sub(ttl.as_micros() as u64)).await {
-            Ok(0) => {}
-            Ok(count) => tracing::warn!(count, "dead letters that nobody replayed have expired"),
-            Err(error) => tracing::error!(%error, "dead letters could not be looked over"),
-        }
-    }
 }
 
 fn connections_view(registry: &Registry) -> admin::Connections {

@@ -2,13 +2,14 @@
 //! files that are named, and settings of services, which only the services know.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Mode};
 use echo_base::names::ServiceName;
 use echo_capabilities::http::client::HttpClient;
 use echo_gateway::Tls;
 use echo_runtime::artifact::Artifact;
+use echo_runtime::permissions::Permissions;
 
 /// Errors: everything that is wrong, not only the first.
 pub fn check(config: &Config) -> Result<(), ConfigError> {
@@ -22,7 +23,7 @@ pub fn check(config: &Config) -> Result<(), ConfigError> {
         problems.push(error);
     }
     problems.extend(super::moved::refusal(&config.data.dir, config.postgres().is_some()));
-    if let Err(error) = super::permissions(config) {
+    if let Err(error) = permissions(config) {
         problems.push(format!("{error:#}"));
     }
     if let Some(folder) = config.plugins_folder() {
@@ -75,6 +76,18 @@ pub fn unknown_settings(config: &Config, service: &ServiceName, known: &BTreeMap
         format!("services.{service}: there is no setting {name}{nearest}")
     });
     unknown.collect()
+}
+
+/// In development the source tree's own map, so that a new world needs no new host.
+pub(super) fn permissions(config: &Config) -> Result<Permissions, String> {
+    let sources = PathBuf::from("wit/services.wit");
+    let file = match config.permissions() {
+        Some(file) => Some(file.to_owned()),
+        None => (config.mode == Mode::Dev && sources.is_file()).then_some(sources),
+    };
+    let permissions = Permissions::new(file);
+    permissions.worlds().map_err(|reason| format!("data.permissions: {reason}"))?;
+    Ok(permissions)
 }
 
 #[cfg(test)]

@@ -160,7 +160,7 @@ fn not_writable(what: &'static str, folder: &Path, error: &std::io::Error) -> Fi
 /// The first of the host's files that another account owns, of the first `DOCTOR_FILES_MAX`.
 fn file_of_another(folder: &Path, own: u32) -> Option<PathBuf> {
     let mut open: Vec<PathBuf> = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).collect();
-    open.retain(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(super::is_own));
+    open.retain(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(super::open::is_own));
     let mut seen = 0;
     while let Some(path) = open.pop() {
         seen += 1;

@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
-use wasmtime::component::Component;
+use wasmtime::component::{Component, ComponentExportIndex};
 
 use super::artifact::Artifact;
 use super::bindings::Bindings;
 use super::call::{self, CallFrame};
+use super::catalogue::Export;
 use super::catalogue::{Generation, Unfit};
 use super::engine::{Engine, EngineError};
 use super::linking::{self, Role, role_of};
@@ -18,7 +19,7 @@ use super::long_calls::Origin;
 use super::loosened::{self, Change};
 use super::permissions::Grant;
 use super::pool::InstancePool;
-use super::{CallError, Runtime, internal_context};
+use super::{CallError, Capabilities, Runtime, internal_context};
 use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::sql::migration;
@@ -220,60 +221,21 @@ impl Runtime {
         let contract = Contract::decode(&artifact.bytes, Some(&artifact.wit_text))
             .map_err(|error| Gate::Component.refuses(vec![error.to_string()]))?;
 
-        let unknown: Vec<String> = contract
-            .imports()
-            .iter()
-            .filter(|import| role_of(import) == Role::Unknown)
-            .map(|import| format!("it imports {}, which this host does not have", import.id))
-            .collect();
-        let mut grants = self.versions.of(&service).grants().clone();
-        grants.extend(decisions.grants.iter().cloned());
-        let ungranted = self.permissions.refusals(&service, &contract, &grants);
-        if !unknown.is_empty() || !ungranted.is_empty() {
-            return Err(Gate::Imports.refuses(unknown.into_iter().chain(ungranted).collect()));
-        }
-
+        let grants = self.check_imports(&service, &contract, decisions)?;
         let parts = Bindings::find(manifest, &contract, &service).map_err(|reasons| Gate::Bindings.refuses(reasons))?;
-
         let live = self.pin().generation(service.as_str()).cloned();
-        let mut changes = Vec::new();
-        if let (Purpose::DryRun | Purpose::Deploy | Purpose::Prepare, Some(live)) = (purpose, &live) {
-            let unfit: Vec<String> = compat::check_exports(&live.contract, &contract).iter().map(ToString::to_string).collect();
-            if !unfit.is_empty() {
-                return Err(Gate::Compatibility.refuses(unfit));
+        let changes = match (purpose, &live) {
+            (Purpose::DryRun | Purpose::Deploy | Purpose::Prepare, Some(live)) => {
+                compare(live, &loosened::Version { manifest, contract: &contract }, purpose, decisions)?
             }
-            let running = loosened::Version { manifest: &live.artifact.manifest, contract: &live.contract };
-            changes = loosened::changes(&running, &loosened::Version { manifest, contract: &contract }, &decisions.allow);
-            for change in &mut changes {
-                // A grant of an import by its name confirms it.
-                let import = change.name.strip_prefix("grant:");
-                change.confirmed |= import.is_some_and(|import| decisions.grants.iter().any(|grant| grant.covers(import)));
-            }
-            if decisions.allow_all {
-                changes.iter_mut().for_each(|change| change.confirmed = true);
-                changes.iter().for_each(|change| tracing::info!(%service, change = change.name, change.detail, "confirmed"));
-            }
-            let open: Vec<String> = changes.iter().filter(|change| !change.confirmed).map(refuse_unconfirmed).collect();
-            if purpose != Purpose::DryRun && !open.is_empty() {
-                return Err(Gate::Confirmation.refuses(open));
-            }
-        }
-
-        // Those of the other dialect too, so that all hosts accept the same versions.
-        migration::check(&artifact.migrations).map_err(|reasons| Gate::Migrations.refuses(reasons))?;
-        let capabilities =
-            self.capabilities.capabilities_of(&service, &manifest.config).await.map_err(|reason| Gate::Migrations.refuses(vec![reason]))?;
-        let pending = match purpose {
-            Purpose::DryRun | Purpose::Deploy => self.rehearse(&service, &*capabilities.database, &self.migrations_of(artifact)).await,
-            Purpose::Prepare | Purpose::Rollback | Purpose::Follow => Ok(Vec::new()),
+            _ => Vec::new(),
         };
-        let pending = pending.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?;
 
-        let backfills = match purpose {
-            Purpose::DryRun | Purpose::Deploy => self.open_backfills(&*capabilities.database, artifact).await,
-            Purpose::Prepare | Purpose::Rollback | Purpose::Follow => Ok(Vec::new()),
+        let capabilities = self.capabilities_for(artifact, &service).await?;
+        let (pending, backfills) = match purpose {
+            Purpose::DryRun | Purpose::Deploy => self.check_migrations(&service, &*capabilities.database, artifact).await?,
+            Purpose::Prepare | Purpose::Rollback | Purpose::Follow => (Vec::new(), Vec::new()),
         };
-        let backfills = backfills.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?;
 
         let compiled = compile(&self.engine, artifact, Duration::from_millis(limits::COMPILE_TIMEOUT_MS)).await;
         let component = compiled.map_err(|error| Gate::Compilation.refuses(vec![error.to_string()]))?;
@@ -281,14 +243,7 @@ impl Runtime {
         let fails = |error: wasmtime::Error| Gate::Instantiation.refuses(vec![format!("{error:#}")]);
         let linker = linking::linker(self.engine.wasmtime(), &service, &contract, &parts.frames).map_err(fails)?;
         let instance = linker.instantiate_pre(&component).map_err(fails)?;
-        let mut indices = Vec::new();
-        for export in &parts.exports {
-            let interface = component.get_export_index(None, &export.interface);
-            let function = interface.and_then(|interface| component.get_export_index(Some(&interface), &export.name));
-            indices.push(
-                function.ok_or_else(|| Gate::Bindings.refuses(vec![format!("{} {} is not exported", export.interface, export.name)]))?,
-            );
-        }
+        let indices = indices_of(&component, &parts)?;
         let plan = Plan {
             replaces: live.as_ref().map(|live| live.version.clone()),
             migrations: pending,
@@ -329,6 +284,44 @@ impl Runtime {
         let first = generation.pool.make(internal_context("gate", generation.pool.limits().wall).into()).await.map_err(fails)?;
         generation.pool.put_back(first);
         Ok(Candidate { generation, plan, probe: parts.probe, compared_with: live.map(|live| live.number()) })
+    }
+
+    /// Every import is one that the host has, and one that the service is granted. Gives the operator's grants.
+    fn check_imports(&self, service: &ServiceName, contract: &Contract, decisions: &Decisions) -> Result<BTreeSet<Grant>, Refusal> {
+        let unknown: Vec<String> = contract
+            .imports()
+            .iter()
+            .filter(|import| role_of(import) == Role::Unknown)
+            .map(|import| format!("it imports {}, which this host does not have", import.id))
+            .collect();
+        let mut grants = self.versions.of(service).grants().clone();
+        grants.extend(decisions.grants.iter().cloned());
+        let ungranted = self.permissions.refusals(service, contract, &grants);
+        if unknown.is_empty() && ungranted.is_empty() {
+            Ok(grants)
+        } else {
+            Err(Gate::Imports.refuses(unknown.into_iter().chain(ungranted).collect()))
+        }
+    }
+
+    async fn capabilities_for(&self, artifact: &Artifact, service: &ServiceName) -> Result<Arc<Capabilities>, Refusal> {
+        // Those of the other dialect too, so that all hosts accept the same versions.
+        migration::check(&artifact.migrations).map_err(|reasons| Gate::Migrations.refuses(reasons))?;
+        let opened = self.capabilities.capabilities_of(service, &artifact.manifest.config).await;
+        opened.map_err(|reason| Gate::Migrations.refuses(vec![reason]))
+    }
+
+    /// The migrations and the back-fills that would be applied, the former after a trial.
+    async fn check_migrations(
+        &self,
+        service: &ServiceName,
+        database: &dyn Database,
+        artifact: &Artifact,
+    ) -> Result<(Vec<String>, Vec<String>), Refusal> {
+        let refuses = |error: MigrateError| Gate::Migrations.refuses(vec![error.to_string()]);
+        let pending = self.rehearse(service, database, &self.migrations_of(artifact)).await.map_err(refuses)?;
+        let backfills = self.open_backfills(database, artifact).await;
+        Ok((pending, backfills.map_err(|error| Gate::Migrations.refuses(vec![error.to_string()]))?))
     }
 
     /// The migrations that would be applied, after a trial on the real data.
@@ -393,6 +386,40 @@ pub async fn read(bytes: Vec<u8>) -> Result<Arc<Artifact>, Refusal> {
         let gate = if error.is_about_the_manifest() { Gate::Manifest } else { Gate::Component };
         gate.refuses(vec![error.to_string()])
     })
+}
+
+/// What the version changes for its callers and its permissions, against the one that is live. Errors: types that do not fit, changes that nobody confirmed.
+fn compare(live: &Generation, new: &loosened::Version<'_>, purpose: Purpose, decisions: &Decisions) -> Result<Vec<Change>, Refusal> {
+    let unfit: Vec<String> = compat::check_exports(&live.contract, new.contract).iter().map(ToString::to_string).collect();
+    if !unfit.is_empty() {
+        return Err(Gate::Compatibility.refuses(unfit));
+    }
+    let running = loosened::Version { manifest: &live.artifact.manifest, contract: &live.contract };
+    let mut changes = loosened::changes(&running, new, &decisions.allow);
+    for change in &mut changes {
+        // A grant of an import by its name confirms it.
+        let import = change.name.strip_prefix("grant:");
+        change.confirmed |= import.is_some_and(|import| decisions.grants.iter().any(|grant| grant.covers(import)));
+    }
+    if decisions.allow_all {
+        changes.iter_mut().for_each(|change| change.confirmed = true);
+        changes.iter().for_each(|change| tracing::info!(service = %live.service, change = change.name, change.detail, "confirmed"));
+    }
+    let open: Vec<String> = changes.iter().filter(|change| !change.confirmed).map(refuse_unconfirmed).collect();
+    if purpose != Purpose::DryRun && !open.is_empty() {
+        return Err(Gate::Confirmation.refuses(open));
+    }
+    Ok(changes)
+}
+
+/// Where the functions that the host calls are in the compiled component.
+fn indices_of(component: &Component, parts: &Bindings) -> Result<Vec<ComponentExportIndex>, Refusal> {
+    let index = |export: &Export| {
+        let interface = component.get_export_index(None, &export.interface);
+        let function = interface.and_then(|interface| component.get_export_index(Some(&interface), &export.name));
+        function.ok_or_else(|| Gate::Bindings.refuses(vec![format!("{} {} is not exported", export.interface, export.name)]))
+    };
+    parts.exports.iter().map(index).collect()
 }
 
 fn refuse_unconfirmed(Change { name, detail, .. }: &Change) -> String {

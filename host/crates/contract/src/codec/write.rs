@@ -10,7 +10,7 @@ use wasmtime::component::Val;
 
 use super::json::Reader;
 use super::read::{Path, Problems};
-use super::shape::{Payload, RecordShape, Shape, TAG, Text};
+use super::shape::{Payload, RecordShape, Shape, TAG, Text, VariantShape};
 use super::text;
 use crate::FieldError;
 use echo_base::json_text::write_string;
@@ -59,14 +59,7 @@ impl Encoder {
                 if items.len() > limits::LIST_ITEMS_MAX {
                     return invalid(path, &format!("a list of more than {} items", limits::LIST_ITEMS_MAX));
                 }
-                self.out.push(b'[');
-                for (index, value) in items.iter().enumerate() {
-                    if index > 0 {
-                        self.out.push(b',');
-                    }
-                    self.value(item, value, &Path::Item(path, index))?;
-                }
-                self.out.push(b']');
+                return self.sequence(items.iter().map(|value| (&**item, value)), path);
             }
             (Shape::Bounded(bounded), value) => {
                 let mut problems = Problems::default();
@@ -79,41 +72,14 @@ impl Encoder {
             (Shape::Option(_), Val::Option(None)) => self.out.extend_from_slice(b"null"),
             (Shape::Option(inner), Val::Option(Some(value))) => return self.value(inner, value, path),
             (Shape::Tuple(shapes), Val::Tuple(items)) if shapes.len() == items.len() => {
-                self.out.push(b'[');
-                for (index, (shape, value)) in shapes.iter().zip(items).enumerate() {
-                    if index > 0 {
-                        self.out.push(b',');
-                    }
-                    self.value(shape, value, &Path::Item(path, index))?;
-                }
-                self.out.push(b']');
+                return self.sequence(shapes.iter().zip(items), path);
             }
             (Shape::Record(record), Val::Record(fields)) => {
                 self.out.push(b'{');
                 self.fields(record, fields, path, None)?;
                 self.out.push(b'}');
             }
-            (Shape::Variant(variant), Val::Variant(name, payload)) => {
-                let Some(case) = variant.cases.iter().find(|case| case.name == *name) else { return invalid(path, "an unknown case") };
-                write!(self.out, "{{\"{TAG}\":\"{}\"", case.key).expect("a Vec takes all bytes");
-                match (case.payload, payload.as_deref()) {
-                    (Payload::None, None) => {}
-                    (Payload::Record, Some(Val::Record(fields))) => {
-                        if !fields.is_empty() {
-                            self.out.push(b',');
-                        }
-                        self.fields(&case.fields, fields, path, None)?;
-                    }
-                    (Payload::Value, Some(value)) => {
-                        let field = &case.fields.fields[0];
-                        self.out.push(b',');
-                        self.out.extend_from_slice(&field.prefix);
-                        self.value(&field.shape, value, &Path::Field(path, &field.key))?;
-                    }
-                    _ => return mismatch(path),
-                }
-                self.out.push(b'}');
-            }
+            (Shape::Variant(variant), Val::Variant(name, payload)) => return self.variant(variant, name, payload.as_deref(), path),
             (Shape::Enum(names), Val::Enum(name)) => {
                 let Some(name) = names.outside(name) else { return invalid(path, "an unknown value") };
                 write_string(&mut self.out, name);
@@ -131,6 +97,43 @@ impl Encoder {
             }
             _ => return mismatch(path),
         }
+        self.within_bounds()
+    }
+
+    /// `[…]`.
+    fn sequence<'v>(&mut self, items: impl Iterator<Item = (&'v Shape, &'v Val)>, path: &Path<'_>) -> Result<(), EncodeError> {
+        self.out.push(b'[');
+        for (index, (shape, value)) in items.enumerate() {
+            if index > 0 {
+                self.out.push(b',');
+            }
+            self.value(shape, value, &Path::Item(path, index))?;
+        }
+        self.out.push(b']');
+        self.within_bounds()
+    }
+
+    /// `{"type": "…", …}`.
+    fn variant(&mut self, variant: &VariantShape, name: &str, payload: Option<&Val>, path: &Path<'_>) -> Result<(), EncodeError> {
+        let Some(case) = variant.cases.iter().find(|case| case.name == *name) else { return invalid(path, "an unknown case") };
+        write!(self.out, "{{\"{TAG}\":\"{}\"", case.key).expect("a Vec takes all bytes");
+        match (case.payload, payload) {
+            (Payload::None, None) => {}
+            (Payload::Record, Some(Val::Record(fields))) => {
+                if !fields.is_empty() {
+                    self.out.push(b',');
+                }
+                self.fields(&case.fields, fields, path, None)?;
+            }
+            (Payload::Value, Some(value)) => {
+                let field = &case.fields.fields[0];
+                self.out.push(b',');
+                self.out.extend_from_slice(&field.prefix);
+                self.value(&field.shape, value, &Path::Field(path, &field.key))?;
+            }
+            _ => return mismatch(path),
+        }
+        self.out.push(b'}');
         self.within_bounds()
     }
 
