@@ -30,14 +30,14 @@ pub struct PushedFrame<'a> {
 /// The whole document. `pushed`: several functions may send frames of one type.
 pub fn document(title: &str, version: &str, client: &[ClientFrame<'_>], pushed: &[PushedFrame<'_>]) -> Value {
     let mut document = Document::default();
-    for (event, summary, payload) in hosts_client_frames() {
-        document.receive(event, summary, payload, None);
+    for (event, summary, payload, reply) in hosts_client_frames() {
+        document.receive(event, summary, payload, reply);
     }
     for frame in client {
         let summary = frame.function.docs.as_deref().unwrap_or(frame.event);
         let request = record_of(frame.function).map(|record| document.schemas.record(record, Side::Request));
-        let reply = document.schemas.reply(frame.function).unwrap_or_else(|| json!({ "type": "object" }));
-        document.receive(frame.event, summary, request.unwrap_or_else(empty), Some(reply));
+        let reply = document.schemas.reply(frame.function).unwrap_or_else(|| json!({ "type": "null" }));
+        document.receive(frame.event, summary, request.unwrap_or_else(empty), reply);
     }
     for (event, summary, payload) in hosts_server_frames() {
         document.send(event, summary, &[], payload);
@@ -72,7 +72,7 @@ struct Document {
 
 impl Document {
     /// A frame from the client, with the answers to one that has an `id`.
-    fn receive(&mut self, event: &str, docs: &str, payload: Value, reply: Option<Value>) {
+    fn receive(&mut self, event: &str, docs: &str, payload: Value, reply: Value) {
         let name = format!("client_{event}");
         let mut frame = json!({
             "type": "object",
@@ -90,19 +90,17 @@ impl Document {
             "summary": first_sentence(docs),
             "messages": [on_the_channel(&name)],
         });
-        if let Some(reply) = reply {
-            let reply_name = format!("reply_{event}");
-            let frame = json!({
-                "type": "object",
-                "properties": { "type": { "const": "reply" }, "id": frame_id(), "payload": reply },
-                "required": ["type", "id", "payload"],
-            });
-            self.message(&reply_name, "reply", &format!("The answer to a frame of type {event} with an id."), frame);
-            operation["reply"] = json!({
-                "channel": { "$ref": "#/channels/socket" },
-                "messages": [on_the_channel(&reply_name), on_the_channel("error")],
-            });
-        }
+        let reply_name = format!("reply_{event}");
+        let frame = json!({
+            "type": "object",
+            "properties": { "type": { "const": "reply" }, "id": frame_id(), "payload": reply },
+            "required": ["type", "id", "payload"],
+        });
+        self.message(&reply_name, "reply", &format!("The answer to a frame of type {event} with an id."), frame);
+        operation["reply"] = json!({
+            "channel": { "$ref": "#/channels/socket" },
+            "messages": [on_the_channel(&reply_name), on_the_channel("error")],
+        });
         self.operations.insert(format!("receive_{event}"), operation);
     }
 
@@ -212,17 +210,21 @@ fn one(field: &str, schema: Value) -> Value {
     json!({ "type": "object", "properties": { field: schema }, "required": [field], "additionalProperties": false })
 }
 
-/// What the host itself takes.
-fn hosts_client_frames() -> [(&'static str, &'static str, Value); 3] {
+/// What the host itself takes, and how it answers a frame with an id.
+fn hosts_client_frames() -> [(&'static str, &'static str, Value, Value); 3] {
     let seq = json!({ "type": "integer", "minimum": 0, "maximum": u64::MAX });
+    let expires_at = json!({ "type": "string", "format": "date-time" });
+    let renewed = json!({ "type": "object", "properties": { "expires_at": expires_at }, "required": ["expires_at"] });
+    let done = || json!({ "type": "object" });
     [
-        ("ack", "Every durable frame up to there has reached this device.", one("seq", seq)),
+        ("ack", "Every durable frame up to there has reached this device.", one("seq", seq), done()),
         (
             "auth",
             "Another access token of the same session: the socket lives on with it.",
             one("access_token", json!({ "type": "string" })),
+            renewed,
         ),
-        ("ping", "Is answered with `pong`.", json!({ "type": "object" })),
+        ("ping", "Is answered with `pong`; with an id, by a reply too.", done(), done()),
     ]
 }
 
@@ -339,6 +341,14 @@ mod tests {
         assert_eq!(message("conversation")["properties"]["payload"]["anyOf"].as_array().unwrap().len(), 2);
         assert_eq!(message("error")["properties"]["payload"]["$ref"], "#/components/schemas/Problem");
         assert_eq!(message("client_ping")["required"], json!(["type"]));
+        // The host answers its own frames as services answer theirs.
+        for event in ["ack", "auth", "ping"] {
+            let reply = &document["operations"][format!("receive_{event}")]["reply"]["messages"][0]["$ref"];
+            assert_eq!(reply, &json!(format!("#/channels/socket/messages/reply_{event}")));
+        }
+        // A function without a reply is answered by null.
+        assert_eq!(message("reply_typing")["properties"]["payload"], json!({ "type": "null" }));
+        assert_eq!(message("reply_auth")["properties"]["payload"]["required"], json!(["expires_at"]));
         assert_eq!(document["operations"]["receive_typing"]["reply"]["messages"][1]["$ref"], "#/channels/socket/messages/error");
         assert_eq!(document["operations"]["send_typing"]["summary"], "Somebody types, or has stopped");
     }

@@ -88,12 +88,27 @@ pub(super) fn only_field<T>(payload: &str, name: &str, read: fn(&str) -> Result<
 
 /// An integer from 0 on.
 pub(super) fn integer(value: &str) -> Result<u64, (&'static str, &'static str)> {
+    let value = &*without_fraction(value);
     match value.parse() {
         Ok(integer) => Ok(integer),
         Err(_) if value.strip_prefix('-').unwrap_or(value).bytes().all(|byte| byte.is_ascii_digit()) => {
             Err(("out_of_range", "an integer from 0 to 18446744073709551615 is wanted"))
         }
         Err(_) => Err(("wrong_type", "an integer is wanted")),
+    }
+}
+
+/// 5.0 and 5e0 are integers too, in JSON Schema and in what some languages write; services are given them as such. Beyond what a double holds, the digits as
+/// they are written.
+fn without_fraction(value: &str) -> Cow<'_, str> {
+    const WHOLE_MAX: f64 = 9_007_199_254_740_991.0;
+    match value.contains(['.', 'e', 'E']).then(|| value.parse::<f64>()) {
+        Some(Ok(real)) if real.fract() == 0.0 && real.abs() <= WHOLE_MAX => Cow::Owned(format!("{:.0}", real + 0.0)),
+        Some(_) => match value.split_once('.') {
+            Some((digits, zeros)) if zeros.bytes().all(|digit| digit == b'0') => Cow::Borrowed(digits),
+            _ => Cow::Borrowed(value),
+        },
+        None => Cow::Borrowed(value),
     }
 }
 
@@ -227,6 +242,26 @@ mod tests {
             assert!(parse(text).is_err_and(|unreadable| unreadable.id.is_none()), "{text}");
         }
         assert_eq!(parse(r#"{"id":7}"#).expect_err("no type").id, Some("7"));
+    }
+
+    #[test]
+    fn an_integer_is_one_however_it_is_written() {
+        for (written, number) in
+            [("5", 5), ("5.0", 5), ("5e2", 500), ("-0.0", 0), ("18446744073709551615", u64::MAX), ("18446744073709551615.0", u64::MAX)]
+        {
+            assert_eq!(integer(written), Ok(number), "{written}");
+        }
+        for (written, code) in [
+            ("-1", "out_of_range"),
+            ("-1.0", "out_of_range"),
+            ("18446744073709551616", "out_of_range"),
+            ("1.5", "wrong_type"),
+            ("1e400", "wrong_type"),
+            (r#""1""#, "wrong_type"),
+            ("null", "wrong_type"),
+        ] {
+            assert_eq!(integer(written).map_err(|(code, _)| code), Err(code), "{written}");
+        }
     }
 
     #[test]
