@@ -21,19 +21,15 @@ const TABLE: &str = include_str!("access.txt");
 /// By which development mode multiplies every rate.
 const RATE_SCALE: u64 = 1_000;
 
-/// What services do not describe, or what a route does besides: the host's own paths, and other forms of requests.
-const BESIDES: [&str; 12] = [
+/// What the document does not describe, or what a route does besides: the host's own paths for people, and other forms of requests.
+const BESIDES: [&str; 8] = [
     "DELETE /api/v1/messages/{id}?for=me",
     "GET /",
-    "GET /.well-known/jwks.json",
-    "GET /api/v1/sync",
     "GET /asyncapi.json",
     "GET /dev/outbox",
     "GET /docs",
-    "GET /health",
     "GET /metrics",
     "GET /openapi.json",
-    "GET /ready",
     "HEAD /api/v1/media/{id}",
 ];
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+mod host_paths;
+
 use super::bounds::Bounds;
 use super::codec::shape::snake_case;
 use super::first_sentence;
@@ -56,7 +58,7 @@ impl File {
         let headers = match self {
             File::Form => {
                 let file = json!({ "type": "object", "required": ["file"], "additionalProperties": false,
-                    "properties": { "file": { "type": "string", "format": "binary" } } });
+                    "properties": { "file": { "type": "string", "format": "binary", "minLength": 1 } } });
                 operation["requestBody"] = json!({ "required": true, "content": { "multipart/form-data": { "schema": file } } });
                 return;
             }
@@ -86,7 +88,7 @@ impl File {
     }
 }
 
-/// The whole document. Operations without a parameter record, reply or docs are described as far as they go.
+/// The whole document, with the host's own paths. Operations without a parameter record, reply or docs are described as far as they go.
 pub fn document(title: &str, version: &str, operations: &[Operation<'_>]) -> Value {
     let mut schemas = Schemas::default();
     let mut paths: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
@@ -104,6 +106,8 @@ pub fn document(title: &str, version: &str, operations: &[Operation<'_>]) -> Val
         }
         paths.entry(operation.path.to_owned()).or_default().insert(operation.method.to_ascii_lowercase(), described);
     }
+    host_paths::add(&mut paths);
+    tags.insert(host_paths::TAG, Some("The host itself.".to_owned()));
     let tags: Vec<_> = tags
         .into_iter()
         .map(|(name, docs)| match docs {
@@ -311,6 +315,8 @@ mod tests {
         let document = document("Echo", "0.1.0", &operations);
         let at = |pointer: &str| document.pointer(pointer).unwrap_or_else(|| panic!("{pointer} is not in {document:#}"));
         assert_eq!(at("/paths/~1form/post/requestBody/content/multipart~1form-data/schema/required/0"), "file");
+        // A file without bytes is refused.
+        assert_eq!(at("/paths/~1form/post/requestBody/content/multipart~1form-data/schema/properties/file/minLength"), 1);
         assert!(at("/paths/~1begin/post").get("requestBody").is_none());
         assert_eq!(at("/paths/~1form/post/requestBody/content/multipart~1form-data/schema/additionalProperties"), false);
         assert_eq!(at("/paths/~1begin/post/parameters/0/schema/enum/0"), "1.0.0");
@@ -406,7 +412,12 @@ mod tests {
         let listed = json!({ "operationId": "message_list_messages", "parameters": { "conversation_id": "$response.body#/id" } });
         assert_eq!((&links["message_list_messages"], links.as_object().unwrap().len()), (&listed, 1));
 
-        assert_eq!(at("/tags/0"), &json!({ "name": "message", "description": "Conversations and messages." }));
+        assert_eq!(at("/tags/1"), &json!({ "name": "message", "description": "Conversations and messages." }));
+        for (path, access) in [("/health", json!([])), ("/ready", json!([])), ("/api/v1/sync", json!([{ "bearer": [] }]))] {
+            let escaped = path.replace('/', "~1");
+            assert_eq!(at(&format!("/paths/{escaped}/get/security")), &access, "{path}");
+            at(&format!("/paths/{escaped}/get/responses/200/content/application~1json/schema/required/0"));
+        }
 
         let mut found = HashSet::new();
         references(&document, &mut found);

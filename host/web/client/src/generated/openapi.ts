@@ -4,6 +4,23 @@
 export type Json = null | boolean | number | string | Json[] | { [name: string]: Json };
 
 export interface paths {
+    "/.well-known/jwks.json": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The public keys of access tokens (RFC 7517) */
+        get: operations["host_jwks"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/analytics/events": {
         parameters: {
             query?: never;
@@ -769,7 +786,7 @@ export interface paths {
         post?: never;
         /**
          * Takes it off; it need not be there
-         * @description Takes it off; it need not be there.
+         * @description Takes it off; it need not be there. `not_found` for a message that the caller neither sees nor has starred.
          */
         delete: operations["message_unstar_message"];
         options?: never;
@@ -1212,8 +1229,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Tells the other participants who are connected
-         * @description Tells the other participants who are connected.
+         * Tells the other participants who are connected; of a burst in one conversation, the first ten of ten seconds
+         * @description Tells the other participants who are connected; of a burst in one conversation, the first ten of ten seconds.
          */
         post: operations["message_typing"];
         delete?: never;
@@ -1305,7 +1322,7 @@ export interface paths {
         put?: never;
         /**
          * They were seen
-         * @description They were seen.
+         * @description They were seen. `not_found`, and nothing is marked, where it is none of the caller's.
          */
         post: operations["notification_mark_read"];
         delete?: never;
@@ -1394,6 +1411,26 @@ export interface paths {
          * @description Somebody is at the device. For clients without a socket, every 30 seconds; for those with one it makes `away` of their absence.
          */
         post: operations["presence_heartbeat"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sync": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The feed of `/ws`, for clients without a socket
+         * @description The caller's durable events after a cursor, in order. 410 `resync_required`: the feed does not go back to it, or not as far; the answer's `cursor` is where to go on once the state is loaded anew.
+         */
+        get: operations["host_sync"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -1638,6 +1675,40 @@ export interface paths {
          *     before counts: `too_many_numbers` (429) beyond the day's.
          */
         get: operations["user_search"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/health": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Answers while the process lives */
+        get: operations["host_health"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/ready": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Whether the host takes requests, and the state of what it needs */
+        get: operations["host_ready"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2761,6 +2832,32 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    host_jwks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/jwk-set+json": {
+                        keys: {
+                            kid?: string;
+                            kty: string;
+                        }[];
+                    };
+                };
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
     analytics_report_events: {
         parameters: {
             query?: never;
@@ -5014,6 +5111,43 @@ export interface operations {
             default: components["responses"]["Problem"];
         };
     };
+    host_sync: {
+        parameters: {
+            query?: {
+                /** @description Events of a page; 50 where it is missing. */
+                limit?: number;
+                /** @description The `seq` of the last event that this device has; 0 is the beginning. */
+                since?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        items: {
+                            /** Format: date-time */
+                            at: string;
+                            /** @description As `/asyncapi.json` has it, by the type. */
+                            payload: Record<string, never>;
+                            seq: number;
+                            type: string;
+                        }[];
+                        /** @description Where the next page begins; null at the feed's end. */
+                        next_cursor: number | null;
+                    };
+                };
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
     user_get: {
         parameters: {
             query?: never;
@@ -5420,6 +5554,116 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["UserProfiles"];
+                };
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
+    host_health: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        /** @constant */
+                        status: "up";
+                    };
+                };
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
+    host_ready: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Up, or degraded */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        checks: {
+                            outside?: {
+                                [key: string]: {
+                                    /** @enum {string} */
+                                    status: "up" | "degraded" | "down";
+                                };
+                            };
+                            plugins: {
+                                [key: string]: {
+                                    /** @enum {string} */
+                                    status: "up" | "degraded" | "down";
+                                };
+                            };
+                        } & {
+                            [key: string]: {
+                                duration_ms: number;
+                                /** @description Whether the host is down without it. */
+                                essential: boolean;
+                                /** @enum {string} */
+                                status: "up" | "degraded" | "down";
+                            };
+                        };
+                        draining?: boolean;
+                        /** @enum {string} */
+                        status: "up" | "degraded" | "down";
+                        /** Format: date-time */
+                        timestamp: string;
+                    };
+                };
+            };
+            /** @description Down */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        checks: {
+                            outside?: {
+                                [key: string]: {
+                                    /** @enum {string} */
+                                    status: "up" | "degraded" | "down";
+                                };
+                            };
+                            plugins: {
+                                [key: string]: {
+                                    /** @enum {string} */
+                                    status: "up" | "degraded" | "down";
+                                };
+                            };
+                        } & {
+                            [key: string]: {
+                                duration_ms: number;
+                                /** @description Whether the host is down without it. */
+                                essential: boolean;
+                                /** @enum {string} */
+                                status: "up" | "degraded" | "down";
+                            };
+                        };
+                        draining?: boolean;
+                        /** @enum {string} */
+                        status: "up" | "degraded" | "down";
+                        /** Format: date-time */
+                        timestamp: string;
+                    };
                 };
             };
             default: components["responses"]["Problem"];
