@@ -11,7 +11,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::app::{ALL, Ask, Person, Reply, TestApp, in_seconds, until};
-use crate::media;
+use crate::{exports, media};
 
 const ADMIN: &str = "+14155552671";
 const ROLES: (&str, &str) = ("ECHO_SERVICES__AUTH__ROLES", "+14155552671=admin");
@@ -90,6 +90,11 @@ async fn owned(app: &TestApp, all: &Everybody, scene: &Scene, route: &str) -> St
         let group = &scene.group;
         let later = json!({ "conversation_id": group, "client_message_id": format!("later {number}"), "type": "text", "content": "Later", "send_at": in_seconds(3_600) });
         return id_of(app.post("/api/v1/messages/scheduled", later).by(owner).send().await.expect(StatusCode::CREATED));
+    }
+    if route.starts_with("GET ") && path.ends_with("/export") {
+        // The first time counts: later ones are too soon.
+        app.request(Method::POST, "/api/v1/auth/account/export").by(owner).send().await;
+        exports::prepared(app, owner, &["analytics", "media", "message", "notification", "user"]).await;
     }
     if path.ends_with("/draft") {
         let draft = format!("/api/v1/messages/conversations/{}/draft", scene.group);
@@ -239,11 +244,14 @@ fn request(route: &str, scene: &Scene, owned: &str, all: &Everybody, key: &str) 
     (!path.contains('{')).then_some((path + &query, body))
 }
 
-/// What ends the session of whoever calls it, and has nothing to do with who that is: each call is by somebody new.
-const ENDING: [&str; 3] = ["POST /api/v1/auth/logout", "POST /api/v1/auth/logout-all", "DELETE /api/v1/auth/account"];
+/// What ends the session of whoever calls it, or what changes what they get at other routes, and has nothing to do with who that is: each call is by
+/// somebody new.
+const BY_SOMEBODY_NEW: [&str; 4] =
+    ["POST /api/v1/auth/logout", "POST /api/v1/auth/logout-all", "DELETE /api/v1/auth/account", "POST /api/v1/auth/account/export"];
 
 /// POSTs without a body, or whose body is no JSON (`with_body`).
-const BODILESS: [&str; 8] = [
+const BODILESS: [&str; 9] = [
+    "POST /api/v1/auth/account/export",
     "POST /api/v1/auth/logout",
     "POST /api/v1/auth/logout-all",
     "POST /api/v1/auth/ws-ticket",
@@ -336,8 +344,8 @@ async fn everybody_gets_at_every_route_and_frame_what_the_table_says() {
             };
             let ask = with_body(app.request(method.clone(), &path), &route, body);
             let ask = match all.named(who) {
-                // It would end for all that follows.
-                Some(_) if ENDING.contains(&route.as_str()) => ask.by(&app.someone().await),
+                // It would count for all that follows.
+                Some(_) if BY_SOMEBODY_NEW.contains(&route.as_str()) => ask.by(&app.someone().await),
                 Some(person) => ask.by(person),
                 None => ask,
             };

@@ -6,6 +6,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::app::{Person, TestApp, until};
+use crate::exports;
 use crate::stored::holding;
 
 /// How long it may be found in a file afterwards.
@@ -75,6 +76,14 @@ async fn what_is_deleted_is_readable_nowhere() {
     let gone = app.say(&ada, &talk, &fleeting).await;
     let before = [("message".to_owned(), json!(fleeting))];
     until("it is there at first", async || (said_of(&app, &bala, &gone).await == before).then_some(())).await;
+    // An export that was asked for before.
+    let parts = ["message", "notification", "user"];
+    exports::export(&app, &bala, &parts).await;
+    exports::export(&app, &ada, &parts).await;
+    let exported = exports::text_of(&app, &ada).await;
+    for text in [&taken_back, &reworded] {
+        assert!(exported.contains(text), "else it would say nothing that it is not there later");
+    }
 
     app.patch(&path_of(&edited), json!({ "content": second })).by(&ada).send().await.expect(StatusCode::OK);
     app.delete(&format!("{}?for=everyone", path_of(&deleted))).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
@@ -111,6 +120,13 @@ async fn what_is_deleted_is_readable_nowhere() {
     }
     until("the new wording is found", async || (found(&second).await == [json!(second)]).then_some(())).await;
     app.get(&path_of(&gone)).by(&bala).send().await.expect_problem(404, "not_found");
+    for person in [&ada, &bala] {
+        let exported = exports::text_of(&app, person).await;
+        for text in [&taken_back, &reworded, &fleeting] {
+            assert!(!exported.contains(text), "{text} in {exported}");
+        }
+        assert_eq!(exported.contains(&second), person.id == ada.id, "what one wrote and is there");
+    }
     // Pushes that have not left.
     for text in [&taken_back, &reworded, &fleeting] {
         until("nothing of it is to leave", async || (!outbox_holds(&app, text).await).then_some(())).await;
@@ -135,6 +151,7 @@ async fn what_is_deleted_is_readable_nowhere() {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     app.delete(&format!("{}?for=everyone", path_of(&edited))).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
+    assert!(!exports::text_of(&app, &ada).await.contains(&second));
     let edits = app.get(&format!("{}/edits", path_of(&edited))).by(&bala).send().await.expect(StatusCode::OK);
     assert_eq!(edits["items"], json!([]));
     let since = Instant::now();

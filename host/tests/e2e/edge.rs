@@ -34,6 +34,8 @@ const ROUTES: &str = "
     POST /api/v1/auth/totp/confirm
     DELETE /api/v1/auth/totp
     DELETE /api/v1/auth/account
+    POST /api/v1/auth/account/export
+    GET /api/v1/auth/account/export
     GET /api/v1/users/me
     PATCH /api/v1/users/me
     GET /api/v1/users/{id}
@@ -51,6 +53,7 @@ const ROUTES: &str = "
     PUT /api/v1/users/blocked/{user_id}
     DELETE /api/v1/users/blocked/{user_id}
     POST /api/v1/users/reports
+    GET /api/v1/users/export
     POST /api/v1/messages/conversations
     GET /api/v1/messages/conversations
     GET /api/v1/messages/conversations/{id}
@@ -91,6 +94,7 @@ const ROUTES: &str = "
     PUT /api/v1/messages/{id}/star
     DELETE /api/v1/messages/{id}/star
     GET /api/v1/messages/starred
+    GET /api/v1/messages/export
     GET /api/v1/messages/conversations/{id}/draft
     PUT /api/v1/messages/conversations/{id}/draft
     DELETE /api/v1/messages/conversations/{id}/draft
@@ -99,10 +103,12 @@ const ROUTES: &str = "
     GET /api/v1/analytics/summary
     GET /api/v1/analytics/timeseries
     GET /api/v1/analytics/top
+    GET /api/v1/analytics/export
     GET /api/v1/presence
     PUT /api/v1/presence
     POST /api/v1/presence/heartbeat
     GET /api/v1/presence/devices
+    GET /api/v1/presence/export
     GET /api/v1/location/lookup
     POST /api/v1/media
     PATCH /api/v1/media/{id}
@@ -112,6 +118,7 @@ const ROUTES: &str = "
     GET /api/v1/media/{id}/thumbnail
     DELETE /api/v1/media/{id}
     GET /api/v1/media/usage
+    GET /api/v1/media/export
     GET /api/v1/notifications/devices
     POST /api/v1/notifications/devices
     DELETE /api/v1/notifications/devices
@@ -120,6 +127,7 @@ const ROUTES: &str = "
     GET /api/v1/notifications
     POST /api/v1/notifications/read
     GET /api/v1/notifications/trace/{message_id}
+    GET /api/v1/notifications/export
     GET /dev/outbox
     GET /docs/errors
     GET /docs/errors/{code}

@@ -6,6 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use crate::app::{TestApp, in_seconds, until, unused_phone};
+use crate::exports;
 use crate::stored::holding;
 
 const ACCOUNT: &str = "/api/v1/auth/account";
@@ -121,8 +122,24 @@ async fn of_an_erased_person_nothing_is_left() {
         until("it is in a file", async || (!holding(&app, text).is_empty()).then_some(())).await;
     }
 
+    let parts = ["analytics", "media", "message", "notification", "presence", "user"];
+    exports::export(&app, &bala, &parts).await;
+    let export = exports::export(&app, &ada, &parts).await;
+    let export_id = export["id"].as_str().expect("id").to_owned();
+    let (of_bala_before, of_ada) = (exports::text_of(&app, &bala).await, exports::text_of(&app, &ada).await);
+    assert!(
+        [&name, &alias].into_iter().all(|text| of_bala_before.contains(text)),
+        "else it would say nothing that they are not there later"
+    );
+    assert!([&said, &in_group, &draft, &bio].into_iter().all(|text| of_ada.contains(text)));
+
     app.delete(ACCOUNT).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
     let erased_at = Instant::now();
+    for address in std::iter::once("/api/v1/auth/account/export")
+        .chain(export["parts"].as_array().into_iter().flatten().filter_map(|part| part["address"].as_str()))
+    {
+        app.get(address).by(&ada).send().await.expect_problem(401, "token_revoked");
+    }
     let profile = format!("/api/v1/users/{}", ada.id);
     until("the profile is gone", async || (app.get(&profile).by(&bala).send().await.status == StatusCode::NOT_FOUND).then_some(())).await;
     until("the messages are gone", async || {
@@ -138,8 +155,12 @@ async fn of_an_erased_person_nothing_is_left() {
     assert_eq!(app.get(&path_of(&of_bala)).by(&bala).send().await.expect(StatusCode::OK)["content"], "balaremains");
     let contacts = app.get("/api/v1/users/contacts").by(&bala).send().await.expect(StatusCode::OK);
     assert_eq!(contacts["items"], json!([]));
+    let exported = exports::text_of(&app, &bala).await;
+    for text in [&phone, &name, &bio, &said, &reworded, &in_group, &draft, &alias] {
+        assert!(!exported.contains(text.as_str()), "{text} in {exported}");
+    }
 
-    for text in [&phone[1..], &name, &bio, &said, &reworded, &in_group, &draft, &alias, "adatokenc0ffee", file] {
+    for text in [&phone[1..], &name, &bio, &said, &reworded, &in_group, &draft, &alias, "adatokenc0ffee", file, &export_id] {
         loop {
             let found = holding(&app, text);
             if found.is_empty() {

@@ -19,6 +19,7 @@ mod encrypted_engines;
 mod engines_away;
 mod erasure;
 mod events;
+mod exports;
 mod feeds;
 mod foreign;
 mod gate;

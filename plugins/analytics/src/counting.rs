@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use echo_sdk::sql::{SqlError, Transaction, transaction};
-use echo_sdk::{Error, Timestamp, once, once_each, time};
+use echo_sdk::{Error, Timestamp, exports, once, once_each, time};
 
 use crate::bindings::exports::echo::analytics::api::{Metric, Step};
 use crate::bindings::exports::echo::analytics::events::ReportedEvents;
@@ -66,7 +66,10 @@ pub fn registered(registration: &Registration) -> Result<(), Error> {
 
 /// What was counted stays; that it was this person goes.
 pub fn erased(user_id: &str) -> Result<(), Error> {
-    Ok(transaction(|tx| store::forget_person(tx, user_id))?)
+    transaction(|tx| {
+        exports::close(tx, user_id)?;
+        Ok(store::forget_person(tx, user_id)?)
+    })
 }
 
 /// The user did something, or a device came.

@@ -4,6 +4,7 @@
 mod bounds;
 mod counting;
 mod deliveries;
+mod exports;
 mod latency;
 mod metrics;
 mod reporting;
@@ -31,6 +32,7 @@ mod bindings {
     });
 }
 
+use bindings::exports::echo::account_export::events as export_events;
 use bindings::exports::echo::analytics::{api, events};
 use bindings::exports::echo::auth::events as auth_events;
 use bindings::exports::echo::hub::events as hub_events;
@@ -62,6 +64,10 @@ impl api::Guest for Service {
         reports::top(&request)
     }
 
+    fn export_data(_request: api::ExportPageRequest) -> Result<api::ExportedData, Error> {
+        exports::data()
+    }
+
     fn count_late() -> Result<(), Error> {
         deliveries::count_late()
     }
@@ -74,6 +80,17 @@ impl api::Guest for Service {
 impl events::Guest for Service {
     fn events(_key: String, event: events::ReportedEvents) -> Result<(), Error> {
         counting::reported(&event)
+    }
+}
+
+impl export_events::Guest for Service {
+    fn requested(_key: String, event: export_events::Request) -> Result<(), Error> {
+        exports::requested(event)
+    }
+
+    /// Not subscribed to.
+    fn prepared(_key: String, _event: export_events::PreparedPart) -> Result<(), Error> {
+        Ok(())
     }
 }
 

@@ -1,7 +1,8 @@
 //! The operator's settings, over the defaults in `plugin.toml`, and what they remove.
 
+use echo_sdk::sql::Database;
 use echo_sdk::time::DAY_US;
-use echo_sdk::{Error, config, time};
+use echo_sdk::{Error, config, exports, time};
 
 use crate::bindings::exports::echo::analytics::api::Step;
 use crate::bounds::{CLEARED_PER_RUN, HANDLED_KEPT_US};
@@ -42,6 +43,7 @@ pub fn clear_away() -> Result<(), Error> {
         store::forget_rollups(step, now.saturating_sub(settings.kept_us(step)), CLEARED_PER_RUN)?;
     }
     store::forget_people(now.saturating_sub(settings.people_kept_us), CLEARED_PER_RUN)?;
+    exports::close_expired(&Database, now, u64::from(CLEARED_PER_RUN))?;
     store::forget_cohorts(now.saturating_sub(settings.days_kept_us))?;
     Ok(store::forget_handled(now.saturating_sub(HANDLED_KEPT_US), CLEARED_PER_RUN)?)
 }

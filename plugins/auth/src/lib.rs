@@ -3,6 +3,7 @@
 mod accounts;
 mod clients;
 mod erasure;
+mod exports;
 mod lockout;
 mod login;
 mod numbers;
@@ -39,6 +40,7 @@ pub mod bindings {
     });
 }
 
+use bindings::exports::echo::account_export::events as export_events;
 use bindings::exports::echo::auth::api;
 use echo_sdk::Error;
 
@@ -121,6 +123,18 @@ impl api::Guest for Service {
         erasure::erase_due()
     }
 
+    fn request_export() -> Result<api::ExportStatus, Error> {
+        exports::request()
+    }
+
+    fn get_export(request: api::ExportPageRequest) -> Result<api::AccountExport, Error> {
+        exports::read(&request)
+    }
+
+    fn renew_exports() -> Result<(), Error> {
+        exports::renew()
+    }
+
     fn clear_away() -> Result<(), Error> {
         retention::clear_away()
     }
@@ -131,6 +145,17 @@ impl api::Guest for Service {
 
     fn get_account(request: api::AccountRequest) -> Result<api::Account, Error> {
         accounts::get(request)
+    }
+}
+
+impl export_events::Guest for Service {
+    fn prepared(_key: String, event: export_events::PreparedPart) -> Result<(), Error> {
+        exports::prepared(&event)
+    }
+
+    /// Published by this service itself; not subscribed to.
+    fn requested(_key: String, _event: export_events::Request) -> Result<(), Error> {
+        Ok(())
     }
 }
 

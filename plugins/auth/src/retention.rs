@@ -1,5 +1,5 @@
 //! What is over is removed, a bounded number of rows in each run of the schedule: registrations, codes, counters,
-//! second factors and accounts that nobody confirmed, the history of sign-ins, devices that were not seen for long.
+//! second factors and accounts that nobody confirmed, exports, the history of sign-ins, devices that were not seen for long.
 
 use echo_sdk::sql::SqlError;
 use echo_sdk::time::{DAY_US, SECOND_US};
@@ -27,6 +27,7 @@ pub fn clear_away() -> Result<(), Error> {
     run(&|tx| store::forget_unverified_accounts(tx, ago_us(settings.unverified_accounts_s), ROWS_PER_RUN))?;
     run(&|tx| store::forget_unconfirmed_factors(tx, ago_us(totp::CONFIRM_S), ROWS_PER_RUN))?;
     run(&|tx| store::forget_what_is_counted_no_more(tx, now_us.saturating_sub(2 * DAY_US)))?;
+    run(&|tx| store::forget_exports(tx, now_us, ROWS_PER_RUN))?;
     run(&|tx| store::forget_old_attempts(tx, ago_us(settings.login_history_s), ROWS_PER_RUN))?;
     Ok(())
 }

@@ -22,6 +22,11 @@ pub struct Settings {
     pub known_devices_s: u64,
     pub unverified_accounts_s: u64,
     pub erasure_delay_s: u64,
+    pub export_ttl_s: u64,
+    pub export_pause_s: u64,
+    pub export_retry_s: u64,
+    /// Services, each with the path where its part of an export is read.
+    pub export_parts: Vec<(String, String)>,
     pub refresh_ttl_s: u64,
     pub refresh_grace_s: u64,
     pub sessions_max: u64,
@@ -38,6 +43,7 @@ const DEV_ADDRESS_SCALE: u64 = 1_000;
 
 /// For longer than this a used token is none of a lost answer.
 const REFRESH_GRACE_S_MAX: u64 = 60;
+const EXPORT_PARTS: &str = "user=/api/v1/users/export message=/api/v1/messages/export media=/api/v1/media/export notification=/api/v1/notifications/export presence=/api/v1/presence/export analytics=/api/v1/analytics/export";
 const SERVED_NUMBER_TYPES: &str = "mobile,fixed_line,fixed_line_or_mobile,voip";
 
 impl Settings {
@@ -65,6 +71,10 @@ impl Settings {
             known_devices_s: seconds("known_devices_s", 180 * 24 * 60 * 60).max(1),
             unverified_accounts_s: seconds("unverified_accounts_s", 7 * 24 * 60 * 60).max(1),
             erasure_delay_s: seconds("erasure_delay_s", 7 * 24 * 60 * 60),
+            export_ttl_s: seconds("export_ttl_s", 7 * 24 * 60 * 60).max(1),
+            export_pause_s: seconds("export_pause_s", 24 * 60 * 60),
+            export_retry_s: seconds("export_retry_s", 60).max(1),
+            export_parts: parts_of(&config::text("export_parts").unwrap_or_else(|| EXPORT_PARTS.to_owned())),
             refresh_ttl_s: seconds("refresh_ttl_s", 30 * 24 * 60 * 60).max(1),
             refresh_grace_s: seconds("refresh_grace_s", 10).min(REFRESH_GRACE_S_MAX),
             sessions_max: config::number("sessions_max", 20).clamp(1, 1_000),
@@ -94,11 +104,32 @@ impl Settings {
             known_devices_s: 180 * 24 * 60 * 60,
             unverified_accounts_s: 7 * 24 * 60 * 60,
             erasure_delay_s: 7 * 24 * 60 * 60,
+            export_ttl_s: 7 * 24 * 60 * 60,
+            export_pause_s: 24 * 60 * 60,
+            export_retry_s: 60,
+            export_parts: parts_of(EXPORT_PARTS),
             refresh_ttl_s: 30 * 24 * 60 * 60,
             refresh_grace_s: 10,
             sessions_max: 20,
             refuse_unassigned_numbers: true,
             roles: String::new(),
         }
+    }
+}
+
+/// `NAME=PATH`, separated by spaces.
+fn parts_of(text: &str) -> Vec<(String, String)> {
+    text.split_whitespace().filter_map(|part| part.split_once('=')).map(|(name, path)| (name.to_owned(), path.to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_names_with_paths() {
+        let expect = [("user", "/a"), ("polls", "/b=c")].map(|(name, path)| (name.to_owned(), path.to_owned()));
+        assert_eq!(parts_of(" user=/a  polls=/b=c nothing "), expect);
+        assert_eq!(parts_of(""), []);
     }
 }

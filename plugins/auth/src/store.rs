@@ -2,6 +2,7 @@
 
 mod codes;
 mod erasure;
+mod exports;
 mod factors;
 mod guesses;
 
@@ -12,13 +13,14 @@ use crate::bindings::exports::echo::auth::api::{Device, LoginAttempt, LoginOutco
 
 pub use codes::*;
 pub use erasure::*;
+pub use exports::*;
 pub use factors::*;
 pub use guesses::*;
 
 /// Later than anything here: where a list begins whose newest comes first (2100-01-01).
 const FAR_FUTURE_US: u64 = 4_102_444_800_000_000;
 /// Above every id.
-const LAST_ID: &str = "ffffffff-ffff-ffff-ffff-ffffffffffff";
+pub const LAST_ID: &str = "ffffffff-ffff-ffff-ffff-ffffffffffff";
 
 // --- Accounts ------------------------------------------------------------------------------------------------------------------------
 

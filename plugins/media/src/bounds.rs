@@ -36,3 +36,5 @@ pub const DELETING_TIME_LEFT_MS: u64 = 2_000;
 pub const QUOTA_BYTES: u64 = 1024 * 1024 * 1024;
 pub const UPLOAD_TTL_S: u64 = 24 * 60 * 60;
 pub const URL_TTL_S: u64 = 15 * 60;
+/// Expired exports that one run of the schedule forgets.
+pub const EXPORTS_CLEARED_PER_RUN: u64 = 500;

@@ -1,7 +1,8 @@
 //! Files that go with a message or with their owner's account.
 
-use echo_sdk::Error;
+use echo_sdk::sql::Database;
 use echo_sdk::wit::context;
+use echo_sdk::{Error, exports};
 
 use crate::bindings::echo::message::api as message;
 use crate::bounds::{DELETED_AT_ONCE, DELETING_TIME_LEFT_MS};
@@ -25,7 +26,7 @@ pub fn of_person(owner_id: &str) -> Result<(), Error> {
     loop {
         let files = store::some_of(owner_id, DELETED_AT_ONCE)?;
         if files.is_empty() {
-            return Ok(());
+            return Ok(exports::close(&Database, owner_id)?);
         }
         for (id, blob) in files {
             uploads::remove(&id, blob.as_deref())?;

@@ -3,6 +3,7 @@
 
 mod bounds;
 mod deletion;
+mod exports;
 mod probe;
 mod reading;
 mod signed;
@@ -31,6 +32,7 @@ mod bindings {
     });
 }
 
+use bindings::exports::echo::account_export::events as export_events;
 use bindings::exports::echo::media::api;
 use bindings::exports::echo::message::events as message_events;
 use bindings::exports::echo::user::events as user_events;
@@ -79,8 +81,23 @@ impl api::Guest for Service {
         reading::usage()
     }
 
+    fn export_data(request: api::ExportPageRequest) -> Result<api::ExportedData, Error> {
+        exports::data(&request)
+    }
+
     fn sweep() -> Result<(), Error> {
         uploads::sweep()
+    }
+}
+
+impl export_events::Guest for Service {
+    fn requested(_key: String, event: export_events::Request) -> Result<(), Error> {
+        exports::requested(event)
+    }
+
+    /// Not subscribed to.
+    fn prepared(_key: String, _event: export_events::PreparedPart) -> Result<(), Error> {
+        Ok(())
     }
 }
 

@@ -35,6 +35,15 @@ pub fn some_of(owner_id: &str, limit: u32) -> Result<Vec<(String, Option<String>
     Database.rows("SELECT id, blob FROM media WHERE owner_id = $1 LIMIT $2", params![uuid(owner_id), limit])
 }
 
+/// A person's files of until then, in the order of their ids, from after an id on.
+pub fn files_after(owner_id: &str, after_id: &str, until: Timestamp, limit: i64) -> Result<Vec<Row>, SqlError> {
+    Database.rows(
+        "SELECT id, owner_id, blob, content_type, kind, file_name, size, uploaded, width, height, duration_ms, created_at FROM media \
+         WHERE owner_id = $1 AND id > $2 AND created_at <= $3 ORDER BY id LIMIT $4",
+        params![uuid(owner_id), uuid(after_id), timestamp(until), limit],
+    )
+}
+
 /// Files, and their bytes together.
 pub fn usage_of(sql: &impl Sql, owner_id: &str) -> Result<(u64, u64), SqlError> {
     sql.one("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM media WHERE owner_id = $1", params![uuid(owner_id)])

@@ -1,11 +1,11 @@
 //! Files that come: begun, whole, given up.
 
 use echo_sdk::sql::{Database, transaction};
-use echo_sdk::{Error, caller, config, ids, time};
+use echo_sdk::{Error, caller, config, exports, ids, time};
 
 use crate::bindings::echo::blob::blob::{self, BlobError};
 use crate::bindings::exports::echo::media::api::{AppendRequest, BeginRequest, Media, UploadRequest};
-use crate::bounds::{HEAD_BYTES, IMAGE_BYTES_MAX, PIECE_BYTES, PIXELS_MAX, SIDE_MAX, SWEPT_PER_RUN, UPLOAD_TTL_S};
+use crate::bounds::{EXPORTS_CLEARED_PER_RUN, HEAD_BYTES, IMAGE_BYTES_MAX, PIECE_BYTES, PIXELS_MAX, SIDE_MAX, SWEPT_PER_RUN, UPLOAD_TTL_S};
 use crate::reading::{own, quota, view};
 use crate::sniff::{self, Sniffed};
 use crate::store::{self, Row};
@@ -183,6 +183,7 @@ pub fn remove(id: &str, blob: Option<&str>) -> Result<(), Error> {
 
 pub fn sweep() -> Result<(), Error> {
     let before = time::now_us().saturating_sub(config::number("upload_ttl_s", UPLOAD_TTL_S) * 1_000_000);
+    exports::close_expired(&Database, time::now_us(), EXPORTS_CLEARED_PER_RUN)?;
     for id in store::unfinished_since(&Database, before, SWEPT_PER_RUN)? {
         remove(&id, None)?;
     }

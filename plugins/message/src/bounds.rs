@@ -61,3 +61,5 @@ pub const CANDIDATE_STEPS_MAX: usize = 5;
 pub const ERASED_AT_ONCE: u64 = 500;
 /// Marks of receipts that one run of the schedule clears away.
 pub const MARKS_CLEARED_PER_RUN: i64 = 5_000;
+/// Expired exports that one run of the schedule forgets.
+pub const EXPORTS_CLEARED_PER_RUN: u64 = 500;

@@ -8,6 +8,7 @@ mod conversations;
 mod disappearing;
 mod emoji;
 mod erasure;
+mod exports;
 mod history;
 mod invites;
 mod names;
@@ -47,6 +48,7 @@ mod bindings {
     });
 }
 
+use bindings::exports::echo::account_export::events as export_events;
 use bindings::exports::echo::hub::events as hub_events;
 use bindings::exports::echo::message::api;
 use bindings::exports::echo::user::events as user_events;
@@ -187,6 +189,10 @@ impl api::Guest for Message {
         history::media_use(&request.media_id)
     }
 
+    fn export_data(request: api::PageRequest) -> Result<api::ExportedData, Error> {
+        exports::data(&request)
+    }
+
     fn preview_messages(request: api::PreviewsRequest) -> Result<api::Previews, Error> {
         history::previews(&request)
     }
@@ -288,6 +294,17 @@ impl user_events::Guest for Message {
 
     /// Not subscribed to.
     fn registered(_key: String, _event: user_events::Registration) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl export_events::Guest for Message {
+    fn requested(_key: String, event: export_events::Request) -> Result<(), Error> {
+        exports::requested(event)
+    }
+
+    /// Not subscribed to.
+    fn prepared(_key: String, _event: export_events::PreparedPart) -> Result<(), Error> {
         Ok(())
     }
 }

@@ -5,13 +5,13 @@
 
 use echo_sdk::sql::{Database, SqlError, Transaction, transaction};
 use echo_sdk::time::SECOND_US;
-use echo_sdk::{Error, Timestamp, caller, config, time};
+use echo_sdk::{Error, Timestamp, caller, config, exports, time};
 
 use crate::bindings::echo::message::pushes;
 use crate::bindings::echo::user::api as users;
 use crate::bindings::exports::echo::hub::events::Acknowledgements;
 use crate::bindings::exports::echo::message::api::{MessageStatus, ReadRequest, ReadState, RecipientStatus, SetUnreadRequest, Statuses};
-use crate::bounds::{MARKS_CLEARED_PER_RUN, RECEIPTS_AT_ONCE, TRIES_MAX};
+use crate::bounds::{EXPORTS_CLEARED_PER_RUN, MARKS_CLEARED_PER_RUN, RECEIPTS_AT_ONCE, TRIES_MAX};
 use crate::history::seen_by;
 use crate::rules::{self, Shown};
 use crate::store::conversations::{membership, unread_count};
@@ -250,7 +250,9 @@ fn times_kept_since(now: Timestamp) -> Timestamp {
 }
 
 pub fn clear_away() -> Result<(), Error> {
-    Ok(receipts::drop_marks(times_kept_since(time::now_us()), MARKS_CLEARED_PER_RUN)?)
+    let now = time::now_us();
+    exports::close_expired(&Database, now, EXPORTS_CLEARED_PER_RUN)?;
+    Ok(receipts::drop_marks(times_kept_since(now), MARKS_CLEARED_PER_RUN)?)
 }
 
 // --- For the sender ----------------------------------------------------------------------------------------------------------------------

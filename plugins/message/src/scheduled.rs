@@ -147,7 +147,7 @@ fn parts_of(request: ScheduleRequest) -> (SendRequest, Timestamp) {
     (draft, request.send_at)
 }
 
-fn view(scheduled: Scheduled) -> ScheduledMessage {
+pub fn view(scheduled: Scheduled) -> ScheduledMessage {
     let Scheduled { id, draft, send_at, created_at, failure, .. } = scheduled;
     ScheduledMessage {
         id,

@@ -72,6 +72,7 @@ macro_rules! delivered_seq_shown {
 
 pub mod conversations;
 pub mod erasure;
+pub mod exports;
 pub mod invites;
 pub mod marks;
 pub mod messages;

@@ -50,3 +50,5 @@ const _: () = assert!(PUSH_TIMEOUT_MS as u64 * 1_000 * 2 < CLAIM_US);
 const _: () = assert!((PUSH_TIMEOUT_MS as u64) < SENDING_TIME_LEFT_MS, "what became of the pushes is to be noted yet");
 const _: () = assert!(DUE_BATCH <= 200, "no more than the message service previews at once");
 const _: () = assert!(LIST_PARAMS_MAX * DEVICES_PER_USER_MAX as usize <= 10_000);
+/// Expired exports that one run of the schedule forgets.
+pub const EXPORTS_CLEARED_PER_RUN: u64 = 500;

@@ -11,12 +11,13 @@ use std::collections::HashMap;
 use echo_sdk::sql::{Database, transaction};
 use echo_sdk::time::{DAY_US, SECOND_US};
 use echo_sdk::wit::{context, hub};
-use echo_sdk::{Error, Timestamp, config, ids, time};
+use echo_sdk::{Error, Timestamp, config, exports, ids, time};
 
 use crate::bindings::echo::message::api as messages;
 use crate::bindings::exports::echo::message::events::{ChangedMessage, SentMessage};
 use crate::bounds::{
     CHANGED_AT_ONCE, DUE_BATCH, DUE_BATCHES_PER_RUN, DUE_RECIPIENTS_MAX, DUE_TIME_LEFT_MS, ENDED_SESSIONS_KEPT_US, ENTRIES_KEPT_US,
+    EXPORTS_CLEARED_PER_RUN,
 };
 use crate::preferences::{self, Reason};
 use crate::providers::Providers;
@@ -118,6 +119,7 @@ pub fn decide_due() -> Result<(), Error> {
 /// Clears away what is old, some at a time.
 pub fn clear_away() -> Result<(), Error> {
     store::trim_outbox()?;
+    exports::close_expired(&Database, time::now_us(), EXPORTS_CLEARED_PER_RUN)?;
     store::forget_ended(time::now_us().saturating_sub(ENDED_SESSIONS_KEPT_US))?;
     store::forget_old_entries(&ids::uuid_v7_of(time::now_us().saturating_sub(ENTRIES_KEPT_US), 0))?;
     let kept_us = config::number("trace_kept_days", TRACE_KEPT_DAYS).saturating_mul(DAY_US);

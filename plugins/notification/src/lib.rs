@@ -5,6 +5,7 @@ mod bounds;
 mod decisions;
 mod devices;
 mod encryption;
+mod exports;
 mod list;
 mod outbox;
 mod preferences;
@@ -33,6 +34,7 @@ mod bindings {
     });
 }
 
+use bindings::exports::echo::account_export::events as export_events;
 use bindings::exports::echo::auth::events as auth_events;
 use bindings::exports::echo::message::events as message_events;
 use bindings::exports::echo::notification::{api, events};
@@ -78,6 +80,10 @@ impl api::Guest for Notification {
         traces::trace(&request.message_id)
     }
 
+    fn export_data(request: api::ListRequest) -> Result<api::ExportedData, Error> {
+        exports::data(&request)
+    }
+
     fn dev_outbox() -> Result<api::Outbox, Error> {
         outbox::shown()
     }
@@ -92,6 +98,17 @@ impl api::Guest for Notification {
 
     fn clear_away() -> Result<(), Error> {
         decisions::clear_away()
+    }
+}
+
+impl export_events::Guest for Notification {
+    fn requested(_key: String, event: export_events::Request) -> Result<(), Error> {
+        exports::requested(event)
+    }
+
+    /// Not subscribed to.
+    fn prepared(_key: String, _event: export_events::PreparedPart) -> Result<(), Error> {
+        Ok(())
     }
 }
 

@@ -84,7 +84,7 @@ pub fn mark_read(up_to: &str) -> Result<(), Error> {
     is_own.then_some(()).ok_or_else(|| Error::not_found("there is no such notification"))
 }
 
-fn view(entry: Entry) -> InApp {
+pub fn view(entry: Entry) -> InApp {
     let is_mention = entry.kind == "mention";
     InApp {
         id: entry.id,

@@ -391,6 +391,15 @@ pub fn entries_of(user_id: &str, before_id: &str, limit: i64) -> Result<Vec<Entr
     )
 }
 
+/// Those of until then, the oldest first, after the id.
+pub fn entries_after(user_id: &str, after_id: &str, until: Timestamp, limit: i64) -> Result<Vec<Entry>, SqlError> {
+    Database.rows(
+        "SELECT id, user_id, kind, about, conversation_id, sender_id, at, is_read FROM entries \
+         WHERE user_id = $1 AND id > $2 AND at <= $3 ORDER BY id LIMIT $4",
+        params![uuid(user_id), uuid(after_id), timestamp(until), limit],
+    )
+}
+
 pub fn unread_entries_of(user_id: &str) -> Result<u64, SqlError> {
     Database
         .one::<(u64,)>("SELECT COUNT(*) FROM entries WHERE user_id = $1 AND is_read = FALSE", params![uuid(user_id)])
@@ -508,7 +517,7 @@ pub fn insert_outgoing(db: &impl Sql, rows: &[(String, Outgoing)]) -> Result<(),
 pub fn erase_person(tx: &Transaction, user_id: &str, phone: &str) -> Result<(), SqlError> {
     tx.execute("DELETE FROM outbox WHERE recipient = $1", params![phone])?;
     tx.execute("DELETE FROM outbox WHERE recipient IN (SELECT token FROM devices WHERE user_id = $1)", params![uuid(user_id)])?;
-    for table in ["devices", "preferences", "entries"] {
+    for table in ["devices", "preferences", "entries", "open_exports"] {
         tx.execute(&format!("DELETE FROM {table} WHERE user_id = $1"), params![uuid(user_id)])?;
     }
     Ok(())

@@ -30,11 +30,13 @@ mod bindings {
     });
 }
 
+use bindings::echo::account_export::events as export_answers;
+use bindings::exports::echo::account_export::events as export_events;
 use bindings::exports::echo::hub::events as hub_events;
 use bindings::exports::echo::presence::api;
 use bindings::exports::echo::user::events as user_events;
 use echo_sdk::{Error, caller};
-use platform::Live;
+use platform::{Live, Platform};
 use settings::Settings;
 
 struct Service;
@@ -63,8 +65,27 @@ impl api::Guest for Service {
         own::devices(&Live, &Settings::load(), &caller.user_id, &caller.device_id)
     }
 
+    fn export_data(_request: api::ExportPageRequest) -> Result<api::ExportedData, Error> {
+        let caller = caller()?;
+        own::exported(&Live, &Settings::load(), &caller.user_id, &caller.device_id)
+    }
+
     fn publish_changes() -> Result<(), Error> {
         changes::publish(&Live, &Settings::load())
+    }
+}
+
+impl export_events::Guest for Service {
+    /// There is nothing to note: what is known here is the person's to see at any time.
+    fn requested(key: String, event: export_events::Request) -> Result<(), Error> {
+        let export_events::Request { user_id, export_id, .. } = event;
+        let name = "presence".to_owned();
+        export_answers::prepared(&key, &export_answers::PreparedPart { user_id, export_id, name, at: Live.now_us() })
+    }
+
+    /// Not subscribed to.
+    fn prepared(_key: String, _event: export_events::PreparedPart) -> Result<(), Error> {
+        Ok(())
     }
 }
 

@@ -45,7 +45,8 @@ pub fn list(platform: &impl Platform, settings: &Settings, me: &str, mut users: 
     Ok(Presences { items: items.collect(), next_cursor: None })
 }
 
-fn presence(user: &str, state: &State, now: u64, settings: &Settings) -> Presence {
+/// As the person sees it.
+pub fn presence(user: &str, state: &State, now: u64, settings: &Settings) -> Presence {
     Presence {
         user_id: user.to_owned(),
         status: state.status(now, &settings.times).into(),

@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 
 use echo_sdk::Error;
 
-use crate::bindings::exports::echo::presence::api::{Alive, Device, Devices, Presence, SetStatusRequest};
+use crate::bindings::exports::echo::presence::api::{Alive, Device, Devices, ExportedData, Presence, SetStatusRequest};
 use crate::changes::pushed;
+use crate::others::presence;
 use crate::platform::Platform;
 use crate::settings::Settings;
 use crate::state::State;
@@ -60,6 +61,12 @@ pub fn devices(platform: &impl Platform, settings: &Settings, user: &str, curren
         device_id: device.id,
     });
     Ok(Devices { items: items.collect(), next_cursor: None })
+}
+
+/// What there is to export: it is the person's to see at any time, so there is no need to know whether an export was asked for.
+pub fn exported(platform: &impl Platform, settings: &Settings, user: &str, current: &str) -> Result<ExportedData, Error> {
+    let presence = presence(user, &store::state(platform, user)?, platform.now_us(), settings);
+    Ok(ExportedData { presence, devices: devices(platform, settings, user, current)?.items, next_cursor: None })
 }
 
 fn as_the_person_sees_it(user: &str, state: &State, request: SetStatusRequest) -> Presence {

@@ -5,6 +5,7 @@ pub mod caller;
 pub mod checks;
 pub mod config;
 pub mod errors;
+pub mod exports;
 pub mod ids;
 pub mod log;
 #[cfg(not(target_arch = "wasm32"))]

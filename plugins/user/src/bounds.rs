@@ -17,3 +17,5 @@ pub const NAME_PARTS_MAX: usize = 8;
 pub const NAME_PART_BYTES_MAX: usize = 256;
 /// Parameters of one statement that lists ids or numbers.
 pub const LIST_PARAMS_MAX: usize = 500;
+/// Expired exports that are forgotten when one is asked for.
+pub const EXPORTS_CLEARED_PER_RUN: u64 = 500;

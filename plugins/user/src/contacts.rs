@@ -81,7 +81,7 @@ fn no_contact() -> Error {
     Error::not_found("there is no such contact")
 }
 
-fn view(row: store::Contact, me: &str) -> Contact {
+pub fn view(row: store::Contact, me: &str) -> Contact {
     Contact { user_id: row.seen.profile.id.clone(), alias: row.alias, created_at: row.created_at, profile: shown(row.seen, me) }
 }
 

@@ -4,6 +4,7 @@
 mod blocks;
 mod bounds;
 mod contacts;
+mod exports;
 mod fold;
 mod numbers;
 mod presence;
@@ -33,6 +34,7 @@ mod bindings {
     });
 }
 
+use bindings::exports::echo::account_export::events as export_events;
 use bindings::exports::echo::user::{api, events};
 use echo_sdk::Error;
 
@@ -123,8 +125,23 @@ impl api::Guest for User {
         blocks::unblock(&request.user_id)
     }
 
+    fn export_data(request: api::PageRequest) -> Result<api::ExportedData, Error> {
+        exports::data(&request)
+    }
+
     fn report_user(request: api::ReportRequest) -> Result<api::Report, Error> {
         reports::report(request)
+    }
+}
+
+impl export_events::Guest for User {
+    fn requested(_key: String, event: export_events::Request) -> Result<(), Error> {
+        exports::requested(event)
+    }
+
+    /// Not subscribed to.
+    fn prepared(_key: String, _event: export_events::PreparedPart) -> Result<(), Error> {
+        Ok(())
     }
 }
 

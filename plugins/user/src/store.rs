@@ -6,8 +6,9 @@ use echo_sdk::{Timestamp, from_row, params};
 use crate::bounds::{LIST_PARAMS_MAX, NUMBERS_TRIMMED};
 
 mod accounts;
+mod exports;
 
-pub use accounts::*;
+pub use {accounts::*, exports::*};
 
 /// A whole profile with its owner's privacy.
 #[derive(Clone, Debug)]
@@ -119,6 +120,8 @@ macro_rules! seen {
          EXISTS (SELECT 1 FROM blocks b WHERE b.user_id = p.id AND b.blocked_user_id = $1 AND b.active = TRUE)"
     };
 }
+
+use seen;
 
 // --- Profiles ----------------------------------------------------------------------------------------------------------------------
 

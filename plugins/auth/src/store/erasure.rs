@@ -37,7 +37,7 @@ pub fn erase_account(db: &impl Sql, account: &str, phone: &str, deleted_before_u
     }
     end_sessions(db, account, &Ending::All)?;
     end_factor(db, account)?;
-    for table in ["password_history", "login_attempts", "known_devices"] {
+    for table in ["password_history", "login_attempts", "known_devices", "account_export_parts", "account_exports"] {
         db.execute(&format!("DELETE FROM {table} WHERE account_id = $1"), params![uuid(account)])?;
     }
     for table in ["registrations", "resets", "codes", "code_quotas", "login_failures"] {

@@ -63,6 +63,25 @@ mod media {
     }
 }
 
+mod files_after {
+    use super::*;
+
+    #[test]
+    fn gives_the_owners_own_of_until_then_after_an_id() {
+        let _store = store();
+        for (number, owner, at) in [(3, 1, 10), (1, 1, 10), (2, 2, 10), (4, 1, 20), (5, 1, 10)] {
+            inserted(&row(number, owner, 7, at));
+        }
+        let found = |after: u32, until, limit| {
+            let found = super::super::files_after(&id(1), &id(after), until, limit).unwrap();
+            found.into_iter().map(|row| row.id).collect::<Vec<_>>()
+        };
+        assert_eq!(found(0, 19, 9), [1, 3, 5].map(id));
+        assert_eq!(found(1, 20, 2), [3, 4].map(id));
+        assert_eq!(super::super::files_after(&id(2), &id(0), 10, 9).unwrap(), [row(2, 2, 7, 10)]);
+    }
+}
+
 mod usage_of {
     use super::*;
 

@@ -37,7 +37,7 @@ pub fn group_of(user_id: &str) -> Result<Option<String>, SqlError> {
 pub fn forget_marks_of(tx: &Transaction, user_id: &str) -> Result<(), SqlError> {
     let of_user = ["reactions", "starred", "drafts", "blocks", "poll_votes", "account_states", "removed_participants"]
         .map(|table| (table, "user_id"));
-    for (table, column) in of_user.into_iter().chain([("scheduled", "sender_id"), ("invites", "created_by")]) {
+    for (table, column) in of_user.into_iter().chain([("scheduled", "sender_id"), ("invites", "created_by"), ("open_exports", "user_id")]) {
         tx.execute(&format!("DELETE FROM {table} WHERE {column} = $1"), params![uuid(user_id)])?;
     }
     Ok(())

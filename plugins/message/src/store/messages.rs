@@ -144,6 +144,8 @@ macro_rules! message {
     };
 }
 
+pub(super) use message;
+
 /// The messages that `$1` sees at the time `$2`.
 macro_rules! visible {
     () => {

@@ -682,6 +682,23 @@ mod entries_of {
     }
 }
 
+mod entries_after {
+    use super::*;
+
+    #[test]
+    fn gives_the_oldest_after_the_id_of_until_then() {
+        let _store = store();
+        let at = |number: u32, user: u32, at: Timestamp| Entry { at, ..entry(number, user, number) };
+        entered(&[at(1, 81, 10), at(2, 81, 10), at(3, 81, 20), at(4, 82, 10), at(5, 81, 10)]);
+        let found = |after: u32, until, limit| {
+            let found = super::super::entries_after(&id(81), &id(after), until, limit).unwrap();
+            found.into_iter().map(|entry| entry.id).collect::<Vec<_>>()
+        };
+        assert_eq!(found(0, 19, 9), ids([1, 2, 5]));
+        assert_eq!(found(1, 20, 2), ids([2, 3]));
+    }
+}
+
 mod unread_entries_of {
     use super::*;
 
@@ -936,7 +953,11 @@ mod erase_person {
         };
         let rows = [to(1, "+14155550101"), to(2, "t01"), to(3, "+14155550102"), to(4, "t02")];
         insert_outgoing(&Database, &rows).unwrap();
+        for user in [1, 2] {
+            echo_sdk::exports::open(&Database, &id(user), 1, 9).unwrap();
+        }
         committed(|tx| erase_person(tx, &id(1), "+14155550101"));
+        assert_eq!(count("open_exports"), 1);
         let left: Vec<(String,)> = Database.rows("SELECT recipient FROM outbox ORDER BY recipient", params![]).unwrap();
         assert_eq!(left, [("+14155550102".to_owned(),), ("t02".to_owned(),)]);
         assert_eq!((tokens_of(1).len(), tokens_of(2).len()), (0, 1));

@@ -22,6 +22,7 @@ pub fn erase_person(tx: &Transaction, id: &str) -> Result<(), SqlError> {
         ("number_quotas", "owner_id"),
         ("reports", "reporter_id"),
         ("reports", "user_id"),
+        ("open_exports", "user_id"),
         ("profiles", "id"),
     ] {
         tx.execute(&format!("DELETE FROM {table} WHERE {column} = $1"), params![uuid(id)])?;

@@ -41,6 +41,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/analytics/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What is kept here of the caller, while there is an account export of theirs; `not_found` else
+         * @description What is kept here of the caller, while there is an account export of theirs; `not_found` else.
+         */
+        get: operations["analytics_export_data"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/analytics/summary": {
         parameters: {
             query?: never;
@@ -117,6 +137,31 @@ export interface paths {
          *     the account is erased with all that is kept of it, here and in other services.
          */
         delete: operations["auth_delete_account"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/account/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The caller's export: how far it is, where the parts of other services are read, and what is kept here
+         * @description The caller's export: how far it is, where the parts of other services are read, and what is kept here. It is read as it is now: what was deleted since
+         *     is not in it. `not_found` where none was asked for or it has expired.
+         */
+        get: operations["auth_get_export"];
+        put?: never;
+        /**
+         * Asks for all that is kept of the caller
+         * @description Asks for all that is kept of the caller. One at a time: while one is being prepared it is this one again, and `too_soon` for a while after it.
+         */
+        post: operations["auth_request_export"];
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -560,6 +605,26 @@ export interface paths {
          *     than 72 MiB of memory (112 MiB with the coefficients of a progressive JPEG).
          */
         get: operations["media_open_thumbnail"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/media/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The caller's files, while there is an account export of theirs; `not_found` else
+         * @description The caller's files, while there is an account export of theirs; `not_found` else.
+         */
+        get: operations["media_export_data"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1089,6 +1154,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/messages/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What is kept here of the caller, while there is an account export of theirs; `not_found` else
+         * @description What is kept here of the caller, while there is an account export of theirs; `not_found` else. Nothing that others wrote is in it. A page may hold
+         *     fewer than it could.
+         */
+        get: operations["message_export_data"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/messages/join/{code}": {
         parameters: {
             query?: never;
@@ -1287,6 +1373,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/notifications/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What is kept here of the caller, while there is an account export of theirs; `not_found` else
+         * @description What is kept here of the caller, while there is an account export of theirs; `not_found` else.
+         */
+        get: operations["notification_export_data"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/notifications/preferences": {
         parameters: {
             query?: never;
@@ -1389,6 +1495,26 @@ export interface paths {
          * @description The caller's devices that were there lately, the last one first.
          */
         get: operations["presence_list_devices"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/presence/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What is known here of the caller
+         * @description What is known here of the caller. It may be forgotten at any time, and is theirs to see at any time.
+         */
+        get: operations["presence_export_data"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1594,6 +1720,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/users/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What is kept here of the caller, while there is an account export of theirs; `not_found` else
+         * @description What is kept here of the caller, while there is an account export of theirs; `not_found` else.
+         */
+        get: operations["user_export_data"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/users/me": {
         parameters: {
             query?: never;
@@ -1749,6 +1895,20 @@ export interface components {
         AnalyticsClientEventsRequest: {
             events: components["schemas"]["AnalyticsClientEventInput"][];
         };
+        /** @description The caller's part of an account export: all of it on one page. What was counted is nobody's. */
+        AnalyticsExportedData: {
+            /**
+             * Format: date-time
+             * @description The minute in which the caller was active last.
+             */
+            active_at: string | null;
+            next_cursor: string | null;
+            /**
+             * Format: date-time
+             * @description The day of the registration, where it was counted.
+             */
+            registered_on: string | null;
+        };
         AnalyticsLabelled: {
             count: number;
             label: string;
@@ -1825,6 +1985,49 @@ export interface components {
             items: components["schemas"]["AnalyticsLabelled"][];
             next_cursor: string | null;
         };
+        AuthAccount: {
+            country: string | null;
+            /** Format: date-time */
+            created_at: string;
+            name: string | null;
+            phone: string;
+            region: string | null;
+            timezone: string | null;
+            /** Format: uuid */
+            user_id: string;
+            verified: boolean;
+        };
+        AuthAccountExport: {
+            /** @description On the first page, as the next two. */
+            account: components["schemas"]["AuthAccount"] | null;
+            /**
+             * Format: date-time
+             * @description From then on it cannot be read.
+             */
+            expires_at: string;
+            /** @description Whether the account has a second factor. */
+            has_second_factor: boolean | null;
+            /** Format: uuid */
+            id: string;
+            /** @description Sign-ins, tried and done, newest first. */
+            logins: components["schemas"]["AuthLoginAttempt"][];
+            /** @description The names of those that are not prepared. */
+            missing: string[];
+            next_cursor: string | null;
+            /** @description What other services keep, at their addresses. */
+            parts: components["schemas"]["AuthExportPart"][];
+            /**
+             * Format: date-time
+             * @description What came later is not in it.
+             */
+            requested_at: string;
+            sessions: components["schemas"]["AuthSession"][];
+            /**
+             * @description - `preparing`: Some services have not said yet that their part can be read.
+             * @enum {string}
+             */
+            state: "preparing" | "ready";
+        };
         AuthChangePasswordRequest: {
             current_password: string;
             /** @description As `password` of a registration. */
@@ -1855,6 +2058,39 @@ export interface components {
             name?: string | null;
             os?: string | null;
             platform?: string | null;
+        };
+        AuthExportPart: {
+            /** @description Where it is read, page by page (`limit`, `cursor`), once it is prepared, by the same user. */
+            address: string;
+            /** @description Which service's. */
+            name: string;
+            /**
+             * Format: date-time
+             * @description None where the service is away: it is asked again until the export expires.
+             */
+            prepared_at: string | null;
+        };
+        AuthExportStatus: {
+            /**
+             * Format: date-time
+             * @description From then on it cannot be read.
+             */
+            expires_at: string;
+            /** Format: uuid */
+            id: string;
+            /** @description The names of those that are not prepared. */
+            missing: string[];
+            parts: components["schemas"]["AuthExportPart"][];
+            /**
+             * Format: date-time
+             * @description What came later is not in it.
+             */
+            requested_at: string;
+            /**
+             * @description - `preparing`: Some services have not said yet that their part can be read.
+             * @enum {string}
+             */
+            state: "preparing" | "ready";
         };
         AuthLoginAttempt: {
             address: string | null;
@@ -2029,6 +2265,12 @@ export interface components {
             is_inline: boolean;
             public_max_age_s: number | null;
         };
+        /** @description A page of the caller's part of an account export. */
+        MediaExportedData: {
+            /** @description Each with an address for its content, as `get-media` gives it. */
+            files: components["schemas"]["MediaMedia"][];
+            next_cursor: string | null;
+        };
         MediaMedia: {
             /** @description Seen from the bytes, not from what the client says; while it is uploading, `application/octet-stream`. */
             content_type: string;
@@ -2151,6 +2393,71 @@ export interface components {
         MessageEdits: {
             items: components["schemas"]["MessageEdit"][];
             next_cursor: string | null;
+        };
+        /** @description A conversation that the caller takes part in. */
+        MessageExportedConversation: {
+            archived: boolean;
+            /** Format: date-time */
+            created_at: string;
+            /** Format: uuid */
+            created_by: string;
+            description: string | null;
+            /** Format: uuid */
+            id: string;
+            /** Format: date-time */
+            joined_at: string;
+            marked_unread: boolean;
+            /** Format: date-time */
+            muted_until: string | null;
+            /**
+             * Format: uuid
+             * @description The other one of a direct conversation.
+             */
+            other_id: string | null;
+            pinned: boolean;
+            read_seq: number;
+            /**
+             * @description The caller's, as all that follows.
+             * @enum {string}
+             */
+            role: "owner" | "admin" | "member";
+            title: string | null;
+            /** @enum {string} */
+            type: "direct" | "group" | "channel";
+        };
+        /** @description A page of the caller's part of an account export. The lists follow each other; the parts of one that are on several pages belong together. */
+        MessageExportedData: {
+            conversations: components["schemas"]["MessageExportedConversation"][];
+            drafts: components["schemas"]["MessageDraft"][];
+            /** @description Links that the caller made. */
+            invites: components["schemas"]["MessageInvite"][];
+            /** @description What the caller sent and is not deleted, also where they take part no more. */
+            messages: components["schemas"]["MessageMessage"][];
+            next_cursor: string | null;
+            reactions: components["schemas"]["MessageExportedReaction"][];
+            scheduled: components["schemas"]["MessageScheduledMessage"][];
+            starred: components["schemas"]["MessageExportedStar"][];
+            votes: components["schemas"]["MessageExportedVote"][];
+        };
+        MessageExportedReaction: {
+            /** Format: date-time */
+            created_at: string;
+            /** @description As it was written. */
+            emoji: string;
+            /** Format: uuid */
+            message_id: string;
+        };
+        MessageExportedStar: {
+            /** Format: uuid */
+            message_id: string;
+            /** Format: date-time */
+            starred_at: string;
+        };
+        MessageExportedVote: {
+            /** @description The place of what was chosen, from 0. */
+            choice: number;
+            /** Format: uuid */
+            message_id: string;
         };
         MessageInvite: {
             code: string;
@@ -2476,6 +2783,14 @@ export interface components {
             /** @description The provider's token; of `webpush` the browser's `PushSubscription` as JSON, as `JSON.stringify` makes it: `invalid_subscription` for what is none. */
             token: string;
         };
+        /** @description A page of the caller's part of an account export. */
+        NotificationExportedData: {
+            devices: components["schemas"]["NotificationPushDevice"][];
+            next_cursor: string | null;
+            notifications: components["schemas"]["NotificationInApp"][];
+            /** @description On the first page, as the devices. */
+            preferences: components["schemas"]["NotificationPreferences"] | null;
+        };
         NotificationInApp: {
             /** Format: date-time */
             at: string;
@@ -2622,6 +2937,12 @@ export interface components {
             items: components["schemas"]["PresenceDevice"][];
             next_cursor: string | null;
         };
+        /** @description The caller's part of an account export: all of it on one page. */
+        PresenceExportedData: {
+            devices: components["schemas"]["PresenceDevice"][];
+            next_cursor: string | null;
+            presence: components["schemas"]["PresencePresence"];
+        };
         PresencePresence: {
             activity: ("typing" | "recording") | null;
             /**
@@ -2704,6 +3025,17 @@ export interface components {
         UserContacts: {
             items: components["schemas"]["UserContact"][];
             next_cursor: string | null;
+        };
+        /** @description A page of the caller's part of an account export. The lists follow each other; the parts of one that are on several pages belong together. */
+        UserExportedData: {
+            blocked: components["schemas"]["UserBlock"][];
+            /** @description Each as far as it is shown to the caller. */
+            contacts: components["schemas"]["UserContact"][];
+            next_cursor: string | null;
+            privacy: components["schemas"]["UserPrivacy"] | null;
+            /** @description On the first page, as the privacy. */
+            profile: components["schemas"]["UserProfile"] | null;
+            reports: components["schemas"]["UserReport"][];
         };
         UserMatches: {
             items: components["schemas"]["UserPhoneMatch"][];
@@ -2883,6 +3215,30 @@ export interface operations {
             default: components["responses"]["Problem"];
         };
     };
+    analytics_export_data: {
+        parameters: {
+            query?: {
+                cursor?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AnalyticsExportedData"];
+                };
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
     analytics_get_summary: {
         parameters: {
             query?: {
@@ -2983,6 +3339,52 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
+    auth_get_export: {
+        parameters: {
+            query?: {
+                cursor?: string;
+                /** @description Sign-ins per page; 50 where it is missing. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuthAccountExport"];
+                };
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
+    auth_request_export: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuthExportStatus"];
+                };
             };
             default: components["responses"]["Problem"];
         };
@@ -3594,6 +3996,31 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
+    media_export_data: {
+        parameters: {
+            query?: {
+                cursor?: string;
+                /** @description Files per page; 50 where it is missing. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MediaExportedData"];
+                };
             };
             default: components["responses"]["Problem"];
         };
@@ -4606,6 +5033,31 @@ export interface operations {
             default: components["responses"]["Problem"];
         };
     };
+    message_export_data: {
+        parameters: {
+            query?: {
+                cursor?: string;
+                /** @description Items per page; 50 where it is missing. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MessageExportedData"];
+                };
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
     message_join: {
         parameters: {
             query?: never;
@@ -4929,6 +5381,31 @@ export interface operations {
             default: components["responses"]["Problem"];
         };
     };
+    notification_export_data: {
+        parameters: {
+            query?: {
+                cursor?: string;
+                /** @description Items per page; 50 where it is missing. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NotificationExportedData"];
+                };
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
     notification_get_preferences: {
         parameters: {
             query?: never;
@@ -5085,6 +5562,30 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["PresenceDevices"];
+                };
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
+    presence_export_data: {
+        parameters: {
+            query?: {
+                cursor?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PresenceExportedData"];
                 };
             };
             default: components["responses"]["Problem"];
@@ -5407,6 +5908,31 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["UserMatches"];
+                };
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
+    user_export_data: {
+        parameters: {
+            query?: {
+                cursor?: string;
+                /** @description Items per page; 50 where it is missing. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UserExportedData"];
                 };
             };
             default: components["responses"]["Problem"];

@@ -104,6 +104,9 @@ mod erase_account {
         start_factor(&Database, &account, "seed", 1).unwrap();
         put_recovery_codes(&Database, &account, &["code".to_owned()]).unwrap();
         add_reset(&Database, &format!("reset {number}"), &phone, Some(&Code::for_tests("c")), 100).unwrap();
+        let export = Export { account_id: account.clone(), id: id(300 + number), requested_at: 1, expires_at: 9, ready_at: None };
+        assert!(begin_export(&Database, &export, 0).unwrap());
+        note_part(&Database, &account, &export.id, "user", 2).unwrap();
         for subject in ["password", "totp", "reset"] {
             let counter = Counter { subject: format!("{subject} {phone}"), client: String::new(), failures_max: 5, lock_us: 1 };
             count_guess(&Database, &counter, 1).unwrap();
@@ -118,7 +121,7 @@ mod erase_account {
         }
     }
 
-    const TABLES: [&str; 10] = [
+    const TABLES: [&str; 12] = [
         "accounts",
         "password_history",
         "login_attempts",
@@ -129,6 +132,8 @@ mod erase_account {
         "recovery_codes",
         "resets",
         "guesses",
+        "account_exports",
+        "account_export_parts",
     ];
 
     #[test]

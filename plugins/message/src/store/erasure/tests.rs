@@ -101,12 +101,23 @@ mod forget_marks_of {
             committed(|tx| scheduled::insert(tx, &waiting(user)));
             committed(|tx| super::super::set_state(tx, &id(user), true, 300));
             committed(|tx| note_removed(tx, &id(92), &id(user), 300));
+            echo_sdk::exports::open(&Database, &id(user), 100, 900).unwrap();
         }
-        let tables =
-            ["reactions", "starred", "drafts", "blocks", "poll_votes", "invites", "scheduled", "account_states", "removed_participants"];
+        let tables = [
+            "reactions",
+            "starred",
+            "drafts",
+            "blocks",
+            "poll_votes",
+            "invites",
+            "scheduled",
+            "account_states",
+            "removed_participants",
+            "open_exports",
+        ];
         committed(|tx| forget_marks_of(tx, &id(1)));
-        assert_eq!(tables.map(count), [1; 9]);
+        assert_eq!(tables.map(count), [1; 10]);
         committed(|tx| forget_marks_of(tx, &id(2)));
-        assert_eq!(tables.map(count), [0; 9]);
+        assert_eq!(tables.map(count), [0; 10]);
     }
 }

@@ -77,11 +77,12 @@ mod erase_person {
         }
         for (number, user) in [(101, 1), (102, 2)] {
             reported(number, user, None, "spam", 1);
+            echo_sdk::exports::open(&Database, &id(user), 1, 9).unwrap();
         }
         committed(|tx| erase_person(tx, &id(1)));
-        let counts = ["profiles", "name_parts", "contacts", "blocks", "tested_numbers", "number_quotas", "reports"]
+        let counts = ["profiles", "name_parts", "contacts", "blocks", "tested_numbers", "number_quotas", "reports", "open_exports"]
             .map(|table| Database.one::<(i64,)>(&format!("SELECT COUNT(*) FROM {table}"), params![]).unwrap().0);
-        assert_eq!(counts, [2, 0, 1, 1, 1, 1, 1]);
+        assert_eq!(counts, [2, 0, 1, 1, 1, 1, 1, 1]);
         assert_eq!(contacts_among(&id(2), &ids([1, 3])).unwrap(), ids([3]));
     }
 }
