@@ -47,10 +47,14 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ("wasmtime", &["runtime/", "contract/", "capabilities/guest.rs", "*/host.rs"]),
     ("axum", &["gateway/", "hub/", "admin/", "edge/problem.rs", "edge/error_pages.rs", "app.rs"]),
     // `config` reads an origin with it.
-    ("http", &["gateway/", "hub/", "admin/", "edge/problem.rs", "edge/error_pages.rs", "app.rs", "config/address.rs"]),
+    ("http", &["client/", "gateway/", "hub/", "admin/", "edge/problem.rs", "edge/error_pages.rs", "app.rs", "config/address.rs"]),
+    ("tokio_tungstenite", &["client/socket.rs", "client/transport.rs", "hub/"]),
     ("object_store", &["capabilities/blob/object_store.rs", "capabilities/blob/bucket.rs", "capabilities/blob/bucket/"]),
-    ("hyper_rustls", &["capabilities/blob/bucket/http_client.rs", "capabilities/http/client.rs", "gateway/outside/client.rs"]),
-    ("rustls_native_certs", &["capabilities/http/client.rs"]),
+    (
+        "hyper_rustls",
+        &["capabilities/blob/bucket/http_client.rs", "capabilities/http/client.rs", "client/transport.rs", "gateway/outside/client.rs"],
+    ),
+    ("rustls_native_certs", &["capabilities/http/client.rs", "client/transport.rs"]),
     ("rusqlite", &["capabilities/sql/sqlite/"]),
     (
         "redis",
@@ -58,11 +62,11 @@ const LIBRARIES: &[(&str, &[&str])] = &[
     ),
     ("async_nats", &["capabilities/bus/nats.rs", "capabilities/events/jetstream/"]),
     ("sqlparser", &["capabilities/sql/migration.rs", "capabilities/sql/postgres/statement_check.rs"]),
-    ("percent_encoding", &["gateway/routes.rs", "gateway/dispatch/stream/"]),
+    ("percent_encoding", &["client/request.rs", "gateway/routes.rs", "gateway/dispatch/stream/"]),
     ("memchr", &["capabilities/sql/sqlite/", "gateway/framing.rs"]),
     ("libc", &["priority.rs"]),
     ("rustix", &["runtime/", "capabilities/sql/sqlite/", "main.rs", "descriptors.rs", "app/doctor.rs"]),
-    ("tokio_rustls", &["gateway/connection.rs", "gateway/tls.rs", "capabilities/http/"]),
+    ("tokio_rustls", &["client/transport.rs", "gateway/connection.rs", "gateway/tls.rs", "capabilities/http/"]),
     ("jsonwebtoken", &["capabilities/tokens/", "capabilities/http/"]),
     ("ed25519_dalek", &["capabilities/tokens/"]),
     // Of rustls, in the gateway.

@@ -10,6 +10,7 @@ mod backing;
 mod backup;
 mod bad_input;
 mod candidate;
+mod client;
 mod command_line;
 mod cursors;
 mod deleted;

@@ -180,7 +180,7 @@ async fn http_2_passes_the_same_layers() {
 }
 
 /// A certificate for `localhost`, in files; as clients trust it.
-fn certificate(folder: &Path) -> CertificateDer<'static> {
+pub fn certificate(folder: &Path) -> CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     // As tools do it: beside the old ones, then in their place.
     for (name, text) in [("key.pem", made.signing_key.serialize_pem()), ("cert.pem", made.cert.pem())] {
