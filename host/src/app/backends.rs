@@ -16,6 +16,8 @@ use echo_capabilities::cache::Cache;
 use echo_capabilities::events::Queue;
 use echo_capabilities::guest::Capabilities;
 use echo_capabilities::http::Http;
+use echo_capabilities::http::client::HttpClient;
+use echo_capabilities::http::credentials::new_vapid_key;
 use echo_capabilities::hub::postgres::ServiceOutbox;
 use echo_capabilities::hub::{Feed, Sockets};
 use echo_capabilities::pace::Pace;
@@ -25,6 +27,19 @@ use echo_capabilities::sql::{Database, Outbox};
 use echo_capabilities::tokens::Tokens;
 use echo_relay::{LeasedRelay, Relay, RelayError};
 use echo_runtime::CapabilitySource;
+
+/// Where push services reach the operator of a host in development mode: nobody does.
+const DEV_VAPID_SUBJECT: &str = "mailto:dev@echo.example";
+
+/// Errors: settings that hold no key.
+pub fn http_client(config: &Config) -> anyhow::Result<HttpClient> {
+    let mut settings = config.outgoing_http()?;
+    if let Some(key) = config.dev_vapid_key(new_vapid_key)? {
+        settings.credentials.vapid_key = Some(key);
+        settings.credentials.vapid_subject = DEV_VAPID_SUBJECT.to_owned();
+    }
+    HttpClient::new(settings).map_err(anyhow::Error::msg)
+}
 
 /// The backends, and what each service gets of them.
 pub struct Backends {

@@ -8,7 +8,7 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::backends::Backends;
+use super::backends::{Backends, http_client};
 use super::nodes::{self, Heartbeat};
 use super::stores::{self, Stores};
 use super::{Host, check, hosts};
@@ -24,7 +24,6 @@ use echo_capabilities::cache::fallback::FallbackCache;
 use echo_capabilities::cache::memory::MemoryCache;
 use echo_capabilities::cache::redis::RedisCache;
 use echo_capabilities::events::Queue;
-use echo_capabilities::http::client::HttpClient;
 use echo_capabilities::hub::{Feed, Sockets};
 use echo_capabilities::leases::Leases;
 use echo_capabilities::passwords::native::{Cost, NativePasswords};
@@ -70,7 +69,7 @@ impl Host {
             sockets,
             passwords: Arc::new(NativePasswords::new(config.fingerprint_key()?, password_cost(&config))),
             tokens: tokens.clone(),
-            http: Arc::new(HttpClient::new(config.outgoing_http()?).map_err(anyhow::Error::msg)?),
+            http: Arc::new(http_client(&config)?),
             senders: Arc::new(Senders::new(config.gateway.rate_scale)),
         });
         backends.relay_feed().await?;

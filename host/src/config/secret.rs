@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use echo_base::private_file;
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, Mode};
 
 /// A value that is never shown: `env:NAME` or `file:PATH` in the settings.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -39,6 +39,15 @@ impl<'de> Deserialize<'de> for Secret {
 }
 
 impl Config {
+    /// For Web Push in development mode, where no key is configured and one host has the data: made once and kept in the data folder, as PEM. Whoever
+    /// tries Echo out can have pushes in their browser then.
+    pub fn dev_vapid_key(&self, make: impl FnOnce() -> String) -> Result<Option<String>, ConfigError> {
+        if self.mode != Mode::Dev || self.http.vapid_key.text().is_some() || self.master_key()?.is_some() {
+            return Ok(None);
+        }
+        self.kept_as(&Secret::default(), "vapid.key", make).map(Some)
+    }
+
     /// The key of fingerprints. See `shared_secret`.
     pub fn fingerprint_key(&self) -> Result<[u8; 32], ConfigError> {
         self.shared_secret(&self.passwords.fingerprint_key, "fingerprint.key", "fingerprints")
@@ -73,6 +82,10 @@ impl Config {
     }
 
     fn kept(&self, configured: &Secret, name: &str) -> Result<String, ConfigError> {
+        self.kept_as(configured, name, || rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    fn kept_as(&self, configured: &Secret, name: &str, make: impl FnOnce() -> String) -> Result<String, ConfigError> {
         if let Some(text) = configured.text() {
             return Ok(text.to_owned());
         }
@@ -85,7 +98,7 @@ impl Config {
             // Nothing there, or nothing in it.
             _ => {}
         }
-        let made = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let made = make();
         private_file::create_folder(&folder).and_then(|()| private_file::write(&path, made.as_bytes())).map_err(failed)?;
         Ok(made)
     }

@@ -251,6 +251,9 @@ fn a_secret_that_is_not_configured_is_made_once_and_kept() {
     let (token, key) = (config.admin_token().unwrap(), config.fingerprint_key().unwrap());
     assert_eq!(token.len(), 64);
     assert_eq!((config.admin_token().unwrap(), config.fingerprint_key().unwrap()), (token.clone(), key));
+    let vapid_key = || config.dev_vapid_key(|| format!("{:?}", std::time::Instant::now())).unwrap();
+    assert!(vapid_key().is_some() && vapid_key() == vapid_key());
+    assert_eq!(read(Mode::Serve, "", &[]).unwrap().dev_vapid_key(String::new).unwrap(), None, "the operator's, or none");
     let cursor_key = config.cursor_key().unwrap();
     let given = read(Mode::Serve, "[server]\ncursor_key = \"env:PATH\"\n", &[]).unwrap().cursor_key().unwrap();
     assert_ne!(given, cursor_key);

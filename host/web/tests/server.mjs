@@ -3,8 +3,8 @@ import { fileURLToPath } from 'node:url';
 import { preview } from 'vite';
 import { Host } from '../client/test/host.mjs';
 
-export async function startServer() {
-  const host = await Host.start();
+export async function startServer(settings = {}) {
+  const host = await Host.start(settings);
   if (process.env.ECHO_WEB !== 'dist') return { host, url: host.url, end: () => host.end() };
   process.env.ECHO_URL = host.url;
   const root = fileURLToPath(new URL('..', import.meta.url));

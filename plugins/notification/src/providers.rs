@@ -30,6 +30,8 @@ pub struct Push<'a> {
     pub token: &'a str,
     pub title: &'a str,
     pub body: &'a str,
+    /// Whether the recipient lets pushes show what messages say.
+    pub shows_text: bool,
     pub message_id: &'a str,
     pub conversation_id: &'a str,
     /// Until when it is of use.
@@ -105,11 +107,15 @@ impl Providers {
 /// What a browser's own code shows.
 fn web_push(services: &str, push: &Push, ttl_s: u64) -> Option<Request> {
     let subscription = Subscription::parse(push.token).filter(|subscription| is_among(services, &subscription.endpoint))?;
-    let payload = cut(
-        push.body,
-        PLAINTEXT_BYTES_MAX,
-        |body| json!({ "title": push.title, "body": body, "message_id": push.message_id, "conversation_id": push.conversation_id }),
-    );
+    let payload = cut(push.body, PLAINTEXT_BYTES_MAX, |body| {
+        json!({
+            "title": push.title,
+            "body": body,
+            "preview": push.shows_text,
+            "message_id": push.message_id,
+            "conversation_id": push.conversation_id,
+        })
+    });
     // RFC 8030, section 5.4: one that was not fetched yet gives way to the next of its conversation. At most 32 characters of base64url.
     let (ttl, topic) = (ttl_s.to_string(), push.conversation_id.replace('-', ""));
     let headers = [
@@ -235,7 +241,16 @@ mod tests {
     use super::*;
 
     fn push<'a>(provider: &'a str, token: &'a str, body: &'a str) -> Push<'a> {
-        Push { provider, token, title: "New message", body, message_id: "m", conversation_id: "0189-c", expires_at: 100 * SECOND_US }
+        Push {
+            provider,
+            token,
+            title: "New message",
+            body,
+            shows_text: true,
+            message_id: "m",
+            conversation_id: "0189-c",
+            expires_at: 100 * SECOND_US,
+        }
     }
 
     fn providers() -> Providers {

@@ -74,6 +74,7 @@ fn as_push(push: &DuePush, expires_at: u64) -> Push<'_> {
         token: &push.token,
         title: push.title.as_deref().unwrap_or_default(),
         body: &push.body,
+        shows_text: push.shows_text,
         message_id: &push.message_id,
         conversation_id: &push.conversation_id,
         expires_at,

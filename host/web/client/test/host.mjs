@@ -15,8 +15,10 @@ export class Host {
   #child = null;
   #listen = '127.0.0.1:0';
 
-  static async start() {
+  /** With these settings of the environment. */
+  static async start(settings = {}) {
     const host = new Host();
+    host.settings = settings;
     host.data = await mkdtemp(join(tmpdir(), 'echo-web-'));
     await host.begin();
     return host;
@@ -27,7 +29,7 @@ export class Host {
     const program = process.env.ECHO_HOST ?? join(root, 'target/debug/echod');
     if (!existsSync(program)) throw new Error(`${program} is not there: cargo build -p echod && cargo xtask plugins`);
     const args = ['dev', '--data', this.data, '--listen', this.#listen, '--admin-listen', '127.0.0.1:0', '--plugins', plugins];
-    this.#child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, RUST_LOG: 'warn' } });
+    this.#child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, RUST_LOG: 'warn', ...this.settings } });
     let log = '';
     this.#child.stderr.on('data', (chunk) => (log = (log + chunk).slice(-8_000)));
     const file = join(this.data, 'run/addresses.json');

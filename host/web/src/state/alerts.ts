@@ -37,14 +37,27 @@ export async function setAlerts(on: boolean): Promise<boolean> {
   return allowed === on;
 }
 
-/** Of somebody else, in a conversation that is not muted. */
-export function alertOf(message: Message, text: string): void {
+/** Of somebody else, in a conversation that is not muted. One of each conversation: a push for it takes the same place. */
+export async function alertOf(message: Message, text: string): Promise<void> {
   if (!alerts.peek() || document.visibilityState === 'visible') return;
-  const show = preferences.peek()?.previews === false ? 'New message' : text;
-  const shown = new Notification(nameOf(message.sender_id), { body: show, tag: message.conversation_id, icon: '/icon.svg' });
+  const { conversation_id } = message;
+  const hides = preferences.peek()?.previews === false;
+  const title = hides ? 'New message' : nameOf(message.sender_id);
+  const options = { body: hides ? 'You have a new message' : text, tag: conversation_id, icon: '/icon.svg', data: { conversation_id } };
+  const worker = await navigator.serviceWorker?.getRegistration();
+  // Browsers of phones show those of a service worker alone.
+  if (worker) return worker.showNotification(title, options);
+  const shown = new Notification(title, options);
   shown.onclick = () => {
     window.focus();
-    go(`/c/${message.conversation_id}`);
+    go(`/c/${conversation_id}`);
     shown.close();
   };
+}
+
+/** The conversation was read: what is shown of it is old. */
+export async function dismissAlerts(conversation_id: string): Promise<void> {
+  const worker = await navigator.serviceWorker?.getRegistration();
+  const shown = (await worker?.getNotifications({ tag: conversation_id })) ?? [];
+  shown.forEach((one) => one.close());
 }

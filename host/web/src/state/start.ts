@@ -7,6 +7,7 @@ import { notify } from './notices.js';
 import { forgetExtras } from './extras.js';
 import { loadPreferences, preferences, PREFERENCES } from './alerts.js';
 import { forgetMedia } from './media.js';
+import { forgetPush, listenToWorker, loadPush } from './push.js';
 import { forgetPeople, loadBlocked, loadContacts, refreshPresence } from './people.js';
 import { go, goOn, keepForLater } from './route.js';
 import { loadScheduled } from './scheduled.js';
@@ -20,6 +21,7 @@ const DISCONNECTED_SHOWN_MS = 2_000;
 
 export async function start(): Promise<void> {
   void listen();
+  listenToWorker();
   keepSnapshots();
   account.value = await echo.account();
   if (account.value) void begin();
@@ -73,6 +75,7 @@ async function listen(): Promise<void> {
         forgetMedia();
         void forgetSnapshot();
         preferences.value = null;
+        void forgetPush().catch(() => undefined);
         if (event.reason !== 'signed_out') notify('This device was signed out. Sign in to go on.');
         go('/sign-in', true);
         break;
@@ -96,4 +99,5 @@ async function begin(): Promise<void> {
 async function loadMore(): Promise<void> {
   await loadScheduled();
   if (has(`GET ${PREFERENCES}`)) await loadPreferences();
+  await loadPush();
 }

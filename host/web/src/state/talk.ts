@@ -4,7 +4,7 @@ import type { Conversation, Event, Message, OutboxEntry } from '@echo/client';
 import { computed, signal, type Signal } from '@preact/signals';
 import { account, connection, echo, me, outbox } from './echo.js';
 import { attempt, notify } from './notices.js';
-import { alertOf } from './alerts.js';
+import { alertOf, dismissAlerts } from './alerts.js';
 import { draftChanged, forgetDrafts } from './drafts.js';
 import { polled, reacted } from './extras.js';
 import { uploading } from './media.js';
@@ -294,7 +294,7 @@ function arrived(message: Message): void {
     unread_count: mine ? one.unread_count : one.unread_count + (fresh ? 1 : 0),
   }));
   if (!mine && isShown(known.id)) void markRead(known.id);
-  if (!mine && fresh && !isMuted(known)) alertOf(message, message.content ?? '');
+  if (!mine && fresh && !isMuted(known)) void alertOf(message, message.content ?? '');
 }
 
 function received(status: { conversation_id: string; message_id: string; user_id: string; status: Message['status']; up_to_seq: number | null }): void {
@@ -353,6 +353,7 @@ export async function markRead(id: string): Promise<void> {
   const up_to_seq = known.last_seq;
   if (known.marked_unread) void markUnread(id, false);
   change(id, (one) => ({ ...one, unread_count: 0 }));
+  void dismissAlerts(id);
   try {
     const { read_seq, unread_count } = await echo.read(id, up_to_seq);
     change(id, (one) => ({ ...one, read_seq, unread_count: one.last_seq > up_to_seq ? one.unread_count : unread_count }));

@@ -15,6 +15,8 @@ pub struct DuePush {
     pub token_hash: String,
     pub title: Option<String>,
     pub body: String,
+    /// Whether the body is what the message says.
+    pub shows_text: bool,
     pub message_id: String,
     pub conversation_id: String,
     pub at: Timestamp,
@@ -22,13 +24,13 @@ pub struct DuePush {
     pub send_at: Timestamp,
 }
 
-from_row!(DuePush { id, provider, token, token_hash, title, body, message_id, conversation_id, at, tries, send_at });
+from_row!(DuePush { id, provider, token, token_hash, title, body, shows_text, message_id, conversation_id, at, tries, send_at });
 
 /// The longest waiting first.
 pub fn due_pushes(now: Timestamp) -> Result<Vec<DuePush>, SqlError> {
     Database.rows(
-        "SELECT id, provider, recipient, token_hash, title, body, message_id, conversation_id, at, tries, send_at FROM outbox \
-         WHERE send_at IS NOT NULL AND send_at <= $1 ORDER BY send_at LIMIT $2",
+        "SELECT id, provider, recipient, token_hash, title, body, shows_text, message_id, conversation_id, at, tries, send_at \
+         FROM outbox WHERE send_at IS NOT NULL AND send_at <= $1 ORDER BY send_at LIMIT $2",
         params![timestamp(now), PUSHES_AT_ONCE],
     )
 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hyper::header::HeaderValue;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use parking_lot::Mutex;
@@ -93,6 +93,15 @@ fn signed(header: &Header, claims: &Value, key: &EncodingKey, name: &str) -> Res
         tracing::error!(%error, credential = name, "a credential could not sign");
         HttpError::NoCredential(name.to_owned())
     })
+}
+
+/// A key for Web Push that was made now: PEM (PKCS #8).
+pub fn new_vapid_key() -> String {
+    let random = ring::rand::SystemRandom::new();
+    let made = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).expect("the system has random numbers");
+    let text = STANDARD.encode(made.as_ref());
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+    format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
 }
 
 struct Vapid {

@@ -261,6 +261,22 @@ async fn without_an_access_token_nothing_is_sent_and_it_is_not_asked_for_at_once
     assert_eq!(client.public_key("webpush"), None, "it is not configured");
 }
 
+#[tokio::test]
+async fn a_key_that_was_made_signs_web_push() {
+    let server = Server::start(|_| answer("201 Created", "")).await;
+    let credentials = CredentialSettings {
+        vapid_key: Some(super::credentials::new_vapid_key()),
+        vapid_subject: "mailto:ops@a.example".to_owned(),
+        ..Default::default()
+    };
+    let client = client(&[&server], credentials);
+    sent(&client, &grants(&[], &["webpush"]), request(&server.url(), Some("webpush"))).await.unwrap();
+    let authorization = server.header(0, "authorization").expect("signed");
+    let (token, key) = authorization.strip_prefix("vapid t=").and_then(|rest| rest.split_once(", k=")).expect("RFC 8292, section 3");
+    let (_, claims) = claims_of(token, &URL_SAFE_NO_PAD.decode(key).unwrap());
+    assert_eq!(claims["aud"], format!("http://{}", server.address()));
+}
+
 #[test]
 fn a_key_that_is_none_is_named() {
     let wrong = |credentials| HttpClient::new(HttpSettings { credentials, ..HttpSettings::default() }).err().unwrap_or_default();
