@@ -39,6 +39,8 @@ enum Command {
     Plugins(plugins::Plugins),
     Component(plugins::ComponentOf),
     Run(run::Run),
+    #[command(hide = true)]
+    Open(run::Open),
     Test(test::Test),
     Bench(bench::Bench),
     Engines(engines::Engines),
@@ -66,6 +68,10 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Plugins(plugins) => plugins.run(&workspace),
         Command::Component(component) => component.run(&workspace),
         Command::Run(run) => run.run(&workspace),
+        Command::Open(open) => {
+            open.run();
+            Ok(())
+        }
         Command::Test(test) => test.run(&workspace),
         Command::Bench(bench) => bench.run(&workspace),
         Command::Engines(engines) => engines.run(&workspace),

@@ -91,7 +91,9 @@ impl Plugins {
         }
         if !self.echod_is_built {
             say("building echod");
+            let begin = Instant::now();
             step::run(workspace.cargo().args(["build", "--locked"]).args(ECHOD))?;
+            say(format_args!("echod built in {}", step::duration(begin.elapsed())));
         }
         Ok(workspace.echod())
     }

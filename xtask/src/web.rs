@@ -32,24 +32,25 @@ pub struct Web {
     /// Check the types, then test the client library and the client against a host, in Chromium (needs `cargo build` and `cargo xtask plugins --guests`).
     #[arg(long)]
     test: bool,
+    /// Take the pictures of the README anew, from a running host in Chromium, into host/docs/pictures (needs what --test needs).
+    #[arg(long)]
+    pictures: bool,
 }
 
 impl Web {
     pub fn run(&self, workspace: &Workspace) -> Result<()> {
         let web = Sources::of(workspace)?;
         web.install()?;
-        match (self.check, self.test) {
-            (false, false) => PAGES.iter().try_for_each(|page| web.build(page, &web.folder.join(page.2))),
-            (check, test) => {
-                if check {
-                    web.compare(&workspace.target.join("web"))?;
-                }
-                if test {
-                    web.test(workspace, "test")?;
-                }
-                Ok(())
-            }
+        if !(self.check || self.test || self.pictures) {
+            return PAGES.iter().try_for_each(|page| web.build(page, &web.folder.join(page.2)));
         }
+        if self.check {
+            web.compare(&workspace.target.join("web"))?;
+        }
+        if self.test {
+            web.test(workspace, "test")?;
+        }
+        if self.pictures { web.test(workspace, "pictures") } else { Ok(()) }
     }
 }
 

@@ -22,7 +22,7 @@ export function picture(width = 800, height = 600) {
     for (let x = 0; x < width; x++) {
       const hill = y > height * (0.62 + 0.14 * Math.sin(x / 90) + 0.05 * Math.sin(x / 23));
       const sun = (x - width * 0.7) ** 2 + (y - height * 0.3) ** 2 < (height * 0.11) ** 2;
-      const rgb = hill ? [34, 96 + (y & 63), 78] : sun ? [255, 221, 128] : [120 + ((y * 100) / height), 180, 230 - ((y * 60) / height)];
+      const rgb = hill ? [30 + (y * 20) / height, 150 - (y * 70) / height, 92 - (y * 30) / height] : sun ? [255, 221, 128] : [120 + ((y * 100) / height), 180, 230 - ((y * 60) / height)];
       rgb.forEach((value, index) => (rows[y * (1 + width * 3) + 1 + x * 3 + index] = value));
     }
   const head = Buffer.alloc(13);

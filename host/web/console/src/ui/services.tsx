@@ -58,7 +58,7 @@ export function Charts({ samples }: { samples: Sample[] }) {
       <Chart title="Calls per second" at={at} marks={marks} show={rate} series={[{ name: 'Calls', colour: 'accent', values: of('calls') }]} />
       <Chart title="Mean latency" at={at} marks={marks} show={(ms) => (ms === 0 ? '0' : duration(ms * 1_000))} series={[{ name: 'Latency', colour: 'accent', values: of('latency') }]} />
       <Chart
-        title="Failures per second"
+        title="Failed a second"
         at={at}
         marks={marks}
         show={rate}
