@@ -285,6 +285,34 @@ test('who scrolls back far sees every message once, and comes back to the newest
   await assertNoFaults(ann, bob);
 });
 
+test('a conversation with more unread than fits opens at the first of it', { timeout: 600_000 }, async () => {
+  const { ann, bob } = await pair('Yann Dale', 'Zoe Mills');
+  await ann.talkTo('Zoe Mills');
+  await ann.say('0');
+  await bob.page.getByRole('link', { name: /Yann Dale/ }).click();
+  await bob.bubble('0').waitFor();
+  await until(async () => (await status(ann, '0')) === 'read', 'read');
+  await bob.page.goto(bob.url);
+  const token = await ann.token();
+  const conversation_id = new URL(ann.page.url()).pathname.split('/')[2];
+  const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' };
+  for (let n = 1; n <= 30; n++)
+    await fetch(`${ann.url}/api/v1/messages`, { method: 'POST', headers, body: JSON.stringify({ conversation_id, client_message_id: `unread-${n}`, type: 'text', content: `Line ${n}` }) });
+  await bob.page.getByRole('link', { name: /Yann Dale/ }).getByText('30 unread').waitFor({ state: 'attached' });
+  await bob.page.getByRole('link', { name: /Yann Dale/ }).click();
+  const isSeen = (locator) => locator.evaluate((element) => {
+    const [box, frame] = [element.getBoundingClientRect(), element.closest('.log').getBoundingClientRect()];
+    return box.top >= frame.top && box.bottom <= frame.bottom;
+  });
+  await bob.page.getByText('Unread messages').waitFor();
+  await until(async () => (await isSeen(bob.page.locator('#m-2'))) && (await isSeen(bob.page.getByText('Unread messages'))), 'the first unread one');
+  assert.equal(await isSeen(bob.page.locator('#m-31')).catch(() => false), false);
+  await bob.page.getByRole('button', { name: 'To the newest message' }).click();
+  await until(() => isSeen(bob.page.locator('#m-31')).catch(() => false), 'the newest');
+  await until(async () => (await bob.page.getByText('30 unread').count()) === 0, 'read');
+  await assertNoFaults(ann, bob);
+});
+
 test('what was begun stays when the page is loaded anew', { timeout: 600_000 }, async () => {
   const { ann, bob } = await pair('Uma Gale', 'Vic Lowe');
   await ann.talkTo('Vic Lowe');

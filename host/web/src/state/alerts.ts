@@ -2,6 +2,7 @@
 
 import type { Message } from '@echo/client';
 import { signal } from '@preact/signals';
+import { Changes } from './changes.js';
 import { echo } from './echo.js';
 import { nameOf } from './people.js';
 import { go } from './route.js';
@@ -15,12 +16,16 @@ export interface Preferences {
 export const PREFERENCES = '/api/v1/notifications/preferences';
 export const preferences = signal<Preferences | null>(null);
 
+const made = new Changes();
+
 export async function loadPreferences(): Promise<void> {
-  preferences.value = await echo.rest.call<Preferences>('GET', PREFERENCES);
+  preferences.value = await made.read(() => echo.rest.call<Preferences>('GET', PREFERENCES));
 }
 
 export async function savePreferences(change: Partial<Preferences>): Promise<void> {
-  preferences.value = await echo.rest.call<Preferences>('PUT', PREFERENCES, { body: { ...preferences.peek(), ...change } });
+  const saved = await echo.rest.call<Preferences>('PUT', PREFERENCES, { body: { ...preferences.peek(), ...change } });
+  made.made();
+  preferences.value = saved;
 }
 
 const KEY = 'echo:alerts';

@@ -2,6 +2,7 @@
 
 import type { Presence, Profile } from '@echo/client';
 import { signal } from '@preact/signals';
+import { Changes } from './changes.js';
 import { echo, me } from './echo.js';
 
 const BATCH_IDS_MAX = 100;
@@ -57,15 +58,18 @@ export function nameOf(id: string): string {
   return aliases.value.get(id) ?? people.value.get(id)?.display_name ?? 'Somebody';
 }
 
+const contactsMade = new Changes();
+const blocksMade = new Changes();
+
 export async function loadContacts(): Promise<void> {
-  const { items } = await echo.rest.get('/api/v1/users/contacts', { query: { limit: 100 } });
+  const { items } = await contactsMade.read(() => echo.rest.get('/api/v1/users/contacts', { query: { limit: 100 } }));
   remember(items.map((contact) => contact.profile));
   contacts.value = new Set(items.map((contact) => contact.user_id));
   aliases.value = new Map(items.filter((contact) => contact.alias).map((contact) => [contact.user_id, contact.alias!]));
 }
 
 export async function loadBlocked(): Promise<void> {
-  const { items } = await echo.rest.get('/api/v1/users/blocked', { query: { limit: 100 } });
+  const { items } = await blocksMade.read(() => echo.rest.get('/api/v1/users/blocked', { query: { limit: 100 } }));
   blocked.value = new Set(items.map((block) => block.user_id));
   need(blocked.value);
 }
@@ -74,6 +78,7 @@ export async function setBlocked(user_id: string, on: boolean): Promise<void> {
   const input = { path: { user_id } };
   if (on) await echo.rest.put('/api/v1/users/blocked/{user_id}', input);
   else await echo.rest.delete('/api/v1/users/blocked/{user_id}', input);
+  blocksMade.made();
   const next = new Set(blocked.peek());
   if (on) next.add(user_id);
   else next.delete(user_id);
@@ -83,12 +88,14 @@ export async function setBlocked(user_id: string, on: boolean): Promise<void> {
 export async function setContact(user_id: string, on: boolean): Promise<void> {
   if (on) await echo.rest.post('/api/v1/users/contacts', { body: { user_id } });
   else await echo.rest.delete('/api/v1/users/contacts/{user_id}', { path: { user_id } });
+  contactsMade.made();
   await loadContacts();
 }
 
 /** A name of one's own for somebody, seen by nobody else; an empty one takes it away. */
 export async function setAlias(user_id: string, alias: string): Promise<void> {
   await echo.rest.patch('/api/v1/users/contacts/{user_id}', { path: { user_id }, body: { alias } });
+  contactsMade.made();
   await loadContacts();
 }
 

@@ -182,8 +182,8 @@ function Messages({ conversation, setReplyTo, setEditing }: { conversation: Talk
   const log = useRef<HTMLDivElement>(null);
   const atBottom = useRef(true);
   const [span, setSpan] = useState<Span | null>(null);
-  /** The message that is to be scrolled to once it is on the page. */
-  const sought = useRef<number | null>(null);
+  /** The message that is to be scrolled to once it is on the page, and whether it is to stand out there. */
+  const sought = useRef<{ seq: number; found: boolean } | null>(null);
   const [below, setBelow] = useState(false);
   const [confirming, setConfirming] = useState<Message | null>(null);
   const [about, setAbout] = useState<Message | null>(null);
@@ -212,11 +212,14 @@ function Messages({ conversation, setReplyTo, setEditing }: { conversation: Talk
     const { anchor } = drawn.current;
     const kept = anchor && document.getElementById(anchor.id);
     if (sought.current !== null) {
-      const target = document.getElementById(`m-${sought.current}`);
+      const { seq, found } = sought.current;
+      const target = document.getElementById(`m-${seq}`);
       sought.current = null;
       target?.scrollIntoView({ block: 'center' });
-      target?.classList.add('found');
-      setTimeout(() => target?.classList.remove('found'), FOUND_SHOWN_MS);
+      if (found) {
+        target?.classList.add('found');
+        setTimeout(() => target?.classList.remove('found'), FOUND_SHOWN_MS);
+      }
     } else if (atBottom.current) box.scrollTop = box.scrollHeight;
     else if (kept) box.scrollTop += kept.getBoundingClientRect().top - anchor.top;
     drawn.current.anchor = null;
@@ -269,11 +272,14 @@ function Messages({ conversation, setReplyTo, setEditing }: { conversation: Talk
 
   const jumping = jump.value?.conversation === id ? jump.value.seq : null;
   const seek = async (seq: number) => {
-    if (!(await loadBackTo(id, seq))) return notify('That message is not there any more.');
+    if (await loadBackTo(id, seq)) scrollTo(seq, true);
+    else notify('That message is not there any more.');
+  };
+  const scrollTo = (seq: number, found: boolean) => {
     const { messages } = state.peek();
     const at = messages.findIndex((message) => message.seq === seq);
     const end = at + FIRST_MESSAGES;
-    sought.current = seq;
+    sought.current = { seq, found };
     atBottom.current = false;
     setSpan({ from: messages[Math.max(0, at - FIRST_MESSAGES)]!.seq, to: messages[Math.min(end, messages.length - 1)]!.seq });
   };
@@ -282,6 +288,15 @@ function Messages({ conversation, setReplyTo, setEditing }: { conversation: Talk
     jump.value = null;
     void seek(jumping);
   }, [jumping, older === 'unknown']);
+
+  // Where there is more unread than fits, reading begins at the first of it, if that is among what was loaded.
+  const opened = useRef(false);
+  useEffect(() => {
+    if (opened.current || messages.length === 0 || ['unknown', 'stale', 'loading'].includes(older)) return;
+    opened.current = true;
+    const unread = readUpTo === null || messages[0]!.seq > readUpTo + 1 ? undefined : messages.find((message) => message.seq > readUpTo && message.sender_id !== me());
+    if (unread && jump.peek() === null && sought.current === null) scrollTo(unread.seq, false);
+  }, [older, messages.length === 0]);
 
   const down = () => {
     atBottom.current = true;
