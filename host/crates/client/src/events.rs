@@ -135,6 +135,10 @@ impl Ephemeral {
     }
 }
 
+fn null<'a>() -> &'a RawValue {
+    serde_json::from_str("null").expect("it is JSON")
+}
+
 fn json<T: DeserializeOwned>(raw: &RawValue) -> Option<T> {
     serde_json::from_str(raw.get()).ok()
 }
@@ -178,8 +182,9 @@ impl ServerFrame {
             seq: Option<u64>,
             #[serde(borrow)]
             at: Option<Cow<'a, str>>,
-            #[serde(borrow)]
-            payload: Option<&'a RawValue>,
+            /// As it stands: a function without a reply is answered with null.
+            #[serde(borrow, default = "null")]
+            payload: &'a RawValue,
         }
         #[derive(Deserialize)]
         struct Cursor {
@@ -192,7 +197,7 @@ impl ServerFrame {
 
         let raw: Raw<'_> = serde_json::from_str(text).ok()?;
         let id = raw.id.and_then(json);
-        let payload = raw.payload?;
+        let payload = raw.payload;
         if let Some(seq) = raw.seq {
             let at = raw.at.unwrap_or_default().into_owned();
             return Some(Self::Feed(FeedEvent { seq, at, payload: FeedPayload::read(&raw.kind, payload) }));
@@ -236,6 +241,9 @@ mod tests {
     fn answers_have_the_number_of_their_question() {
         let reply = ServerFrame::read(r#"{"type":"reply","id":12,"payload":{"ok":true}}"#);
         assert!(matches!(reply, Some(ServerFrame::Reply { id: 12, .. })), "{reply:?}");
+        let nothing = ServerFrame::read(r#"{"type":"reply","id":13,"payload":null}"#);
+        assert!(matches!(nothing, Some(ServerFrame::Reply { id: 13, .. })), "{nothing:?}");
+        assert!(matches!(ServerFrame::read(r#"{"type":"pong"}"#), Some(ServerFrame::Pong)));
         let refusal = r#"{"type":"error","payload":{"type":"t","title":"T","status":429,"code":"rate_limited","retry_after_ms":5}}"#;
         let Some(ServerFrame::Refusal { id: None, problem }) = ServerFrame::read(refusal) else { panic!("an error") };
         assert_eq!((problem.code.as_str(), problem.retry_after_ms), ("rate_limited", Some(5)));

@@ -132,7 +132,7 @@ fn example(document: &Value, schema: &Value, take: Take) -> Value {
     if types.contains(&"null") && !take.all {
         return Value::Null;
     }
-    let of = |name: &str| types.iter().any(|found| *found == name);
+    let of = |name: &str| types.contains(&name);
     if of("object") && of("array") {
         return json!({ "any": ["value"] });
     }
