@@ -7,14 +7,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use echo_client::{Method, Tokens};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::server::Server;
 
 pub struct Account {
-    pub user_id: String,
+    pub user_id: Uuid,
     pub access_token: String,
     refresh_token: String,
     obtained: Instant,
@@ -25,13 +27,6 @@ const BATCH: usize = 100;
 const CONCURRENCY: usize = 8;
 /// Half of what an access token lives.
 const OLD: Duration = Duration::from_secs(450);
-
-#[derive(Deserialize)]
-struct Tokens {
-    user_id: String,
-    access_token: String,
-    refresh_token: String,
-}
 
 pub async fn create(server: &Server, count: usize) -> Result<Vec<Account>> {
     let begin = Instant::now();
@@ -58,32 +53,23 @@ pub async fn refresh_old(server: &Server, accounts: &mut [Account]) -> Result<()
     let old = accounts.iter_mut().filter(|account| account.obtained.elapsed() > OLD);
     let refreshed = old.map(|account| async move {
         let body = json!({"refresh_token": account.refresh_token});
-        *account = account_of(post(server, "/api/v1/auth/refresh", None, &body).await?)?;
+        *account = tokens(server, "/api/v1/auth/refresh", &body).await?;
         anyhow::Ok(())
     });
     stream::iter(refreshed).buffer_unordered(CONCURRENCY).try_collect::<Vec<()>>().await.map(drop)
 }
 
-/// A POST that must succeed.
-pub async fn post(server: &Server, path: &str, token: Option<&str>, body: &Value) -> Result<Value> {
-    let mut request = server.client.post(server.url(path)).json(body);
-    if let Some(token) = token {
-        request = request.bearer_auth(token);
-    }
-    let answer = request.send().await.with_context(|| path.to_owned())?;
-    let status = answer.status();
-    let text = answer.text().await?;
-    if !status.is_success() {
-        bail!("POST {path} answers {status}: {text}");
-    }
-    if text.is_empty() { Ok(Value::Null) } else { serde_json::from_str(&text).with_context(|| format!("POST {path}: {text}")) }
-}
-
 /// The registration's id.
 async fn register(server: &Server, phone: &str) -> Result<String> {
-    let body = json!({"phone": phone, "password": "tuba-Granite-41-window", "name": format!("Bench {phone}")});
-    let registered = post(server, "/api/v1/auth/register", None, &body).await?;
-    registered["registration_id"].as_str().map(str::to_owned).context("no registration_id")
+    let registered = server.echo.register(phone, "tuba-Granite-41-window", Some(&format!("Bench {phone}"))).await?;
+    Ok(registered.registration_id)
+}
+
+/// New tokens, of one of the requests that give some. Nobody is signed in by it: one client asks for all accounts.
+async fn tokens(server: &Server, path: &str, body: &Value) -> Result<Account> {
+    let tokens: Tokens = server.echo.request(Method::POST, path).anonymous().json(body).send().await?;
+    let Tokens { user_id, access_token, refresh_token, .. } = tokens;
+    Ok(Account { user_id, access_token, refresh_token, obtained: Instant::now() })
 }
 
 /// Codes arrive through the queue, so soon after the answer, not with it.
@@ -100,8 +86,7 @@ async fn codes(server: &Server, phones: &[String]) -> Result<HashMap<String, Str
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut found = HashMap::new();
     loop {
-        let answer = server.client.get(server.url("/dev/outbox")).send().await?.error_for_status().context("/dev/outbox")?;
-        let outbox: Outbox = serde_json::from_slice(&answer.bytes().await?).context("/dev/outbox")?;
+        let outbox: Outbox = server.echo.get("/dev/outbox").send().await.context("/dev/outbox")?;
         for item in outbox.items {
             if let (Some(to), Some(code)) = (item.to, item.code)
                 && phones.contains(&to)
@@ -122,10 +107,5 @@ async fn codes(server: &Server, phones: &[String]) -> Result<HashMap<String, Str
 
 async fn verify(server: &Server, registration: &str, phone: &str, code: &str) -> Result<Account> {
     let body = json!({"registration_id": registration, "phone": phone, "otp": code, "device": {"id": "bench", "platform": "linux"}});
-    account_of(post(server, "/api/v1/auth/verify-otp", None, &body).await?)
-}
-
-fn account_of(tokens: Value) -> Result<Account> {
-    let Tokens { user_id, access_token, refresh_token } = serde_json::from_value(tokens).context("tokens")?;
-    Ok(Account { user_id, access_token, refresh_token, obtained: Instant::now() })
+    tokens(server, "/api/v1/auth/verify-otp", &body).await
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use echo_client::{Conversation, ConversationType, Method, NewConversation};
 use futures_util::{SinkExt, StreamExt, TryStreamExt, stream};
 use hdrhistogram::Histogram;
 use serde::Deserialize;
@@ -17,7 +18,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     Arguments,
-    accounts::{self, Account},
+    accounts::Account,
     http::latency_histogram,
     native::Native,
     open_loop::{at, pace},
@@ -209,14 +210,16 @@ impl Room {
     pub async fn over(servers: &[&Server], accounts: &[Account]) -> Result<Self> {
         let server = servers[0];
         let opened = accounts.chunks_exact(2).map(|pair| async move {
-            let body = json!({"type": "direct", "participant_ids": [pair[1].user_id]});
-            let conversation = accounts::post(server, "/api/v1/messages/conversations", Some(&pair[0].access_token), &body).await?;
-            conversation["id"].as_str().map(str::to_owned).context("a conversation without an id")
+            let open =
+                NewConversation { kind: ConversationType::Direct, participant_ids: vec![pair[1].user_id], title: None, description: None };
+            let request = server.echo.request(Method::POST, "/api/v1/messages/conversations").token(&pair[0].access_token);
+            let conversation: Conversation = request.json(&open).send().await?;
+            anyhow::Ok(conversation.id.to_string())
         });
         let conversations: Vec<String> = stream::iter(opened).buffered(8).try_collect().await?;
         let doors = accounts.iter().enumerate().map(|(number, account)| {
             let server = servers[(number / 2 + number % 2) % servers.len()];
-            (Door::echo(server, account), conversations[number / 2].clone(), account.user_id.clone())
+            (Door::echo(server, account), conversations[number / 2].clone(), account.user_id.to_string())
         });
         Self::of(doors.collect(), servers.iter().map(|server| server.process).collect()).await
     }

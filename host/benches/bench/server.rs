@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use echo_client::EchoClient;
 use serde::Deserialize;
 use tokio::process::{Child, Command};
 
@@ -55,6 +56,8 @@ pub struct Server {
     pub process: Process,
     /// For calls whose time does not matter.
     pub client: reqwest::Client,
+    /// Nobody is signed in on it.
+    pub echo: EchoClient,
     child: Child,
     log: PathBuf,
 }
@@ -121,6 +124,7 @@ impl Server {
             admin_token: addresses.admin_token,
             process: Process { pid },
             client,
+            echo: EchoClient::builder(format!("http://{}", addresses.public)).build()?,
             child,
             log,
         };
