@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{Config, ConfigError, Mode};
 use echo_base::names::ServiceName;
 use echo_capabilities::http::client::HttpClient;
+use echo_contract::wit::Contract;
 use echo_gateway::Tls;
 use echo_runtime::artifact::Artifact;
 use echo_runtime::permissions::Permissions;
@@ -49,6 +50,10 @@ fn check_services(config: &Config, folder: &Path, problems: &mut Vec<String>) {
         match artifact {
             Ok(artifact) => {
                 problems.extend(unknown_settings(config, &artifact.manifest.service(), &artifact.manifest.config));
+                match Contract::decode(&artifact.bytes, Some(&artifact.wit_text)) {
+                    Ok(contract) => problems.extend(config.routes().problems_with_types(&artifact.manifest, &contract)),
+                    Err(error) => problems.push(format!("data.plugins: {}: {error}", path.display())),
+                }
                 manifests.push(artifact.manifest.clone());
             }
             Err(error) => problems.push(format!("data.plugins: {}: {error}", path.display())),

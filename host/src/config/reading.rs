@@ -37,6 +37,11 @@ const SECRETS: [(&str, &str); 12] = [
     ("blob", "secret_access_key"),
 ];
 
+/// Says where a secret stands.
+fn is_reference(text: &str) -> bool {
+    text.starts_with("env:") || text.starts_with("file:")
+}
+
 /// Addresses, which may have a password in them: then they are secrets.
 const ADDRESSES: [(&str, &str); 2] = [("cache", "url"), ("events", "url")];
 
@@ -81,9 +86,18 @@ impl Reading {
         }
     }
 
-    /// Puts the keys in the place of where they stand.
+    /// Puts the keys, and the headers that are secrets, in the place of where they stand.
     fn identity_keys(&mut self, routes: &mut RouteSettings) {
         for prefix in &mut routes.prefixes {
+            for (name, value) in prefix.request_headers.set.iter_mut().filter(|(_, value)| is_reference(value)) {
+                match self.secret(value) {
+                    Ok(secret) => *value = secret,
+                    Err(reason) => {
+                        let at = format!("{}: gateway.prefixes {:?}", prefix.origin, prefix.prefix);
+                        self.problems.push(format!("{at}: request_headers: set {name}: {reason}"));
+                    }
+                }
+            }
             let Some(key) = &mut prefix.identity_key else { continue };
             match self.secret(key.text()) {
                 Ok(secret) => *key = IdentityKey::new(secret),
@@ -151,7 +165,7 @@ impl Reading {
             return self.problems.push(format!("{origin}: {error}"));
         }
         let mut text = as_text(value);
-        if text.starts_with("env:") || text.starts_with("file:") {
+        if is_reference(&text) {
             text = match self.secret(&text) {
                 Ok(secret) => secret,
                 Err(reason) => return self.problems.push(format!("{origin}: services.{service}.{key}: {reason}")),
@@ -176,7 +190,7 @@ impl Reading {
     }
 
     fn address(&self, text: &str) -> Result<String, String> {
-        if text.starts_with("env:") || text.starts_with("file:") {
+        if is_reference(text) {
             return self.secret(text);
         }
         // A user without a password is none: `redis://user@host`.

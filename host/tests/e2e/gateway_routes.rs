@@ -183,3 +183,112 @@ async fn a_service_that_is_switched_off_answers_503_and_the_others_go_on() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn fields_and_headers_of_a_route_are_changed_and_the_document_says_so() {
+    let folder = folder_with("[gateway]\nrate_scale = 1000\n");
+    let path = folder.path().to_owned();
+    let app = TestApp::launch_on(folder, "dev", &["auth", "location", "message", "notification", "user"], &[]).await;
+    let ada = app.someone().await;
+    write(
+        &path,
+        "[[gateway.routes]]\nmatch = \"GET /api/v1/location/lookup\"\nrequest_fields = { rename = { number = \"phone\" } }\n\
+         response_fields = { rename = { country = \"land\" }, default = { carrier = \"unknown\" } }\nresponse_headers = { set = { X-Source = \"numbers\" } }\n\
+         [[gateway.routes]]\nmatch = \"PATCH /api/v1/users/me\"\nrequest_fields = { rename = { name = \"display_name\" }, default = { bio = \"new here\" } }\n\
+         response_fields = { rename = { display_name = \"name\" } }\n\
+         [[gateway.routes]]\nmatch = \"POST /api/v1/messages/conversations\"\nrequest_headers = { rename = { X-Once = \"Idempotency-Key\" } }\n\
+         [[gateway.prefixes]]\nprefix = \"/v2/numbers\"\nservice = \"location\"\n",
+    );
+    assert_eq!(check(&path, &app), (true, String::new()));
+    app.admin(Method::POST, "/admin/v1/reload").send().await.expect(StatusCode::OK);
+
+    // The query's fields, and the answer's, also where it is kept, and under another prefix.
+    for lookup in ["/api/v1/location/lookup", "/v2/numbers/lookup"] {
+        let mut etag = String::new();
+        for _ in 0..3 {
+            let answer = app.get(&format!("{lookup}?number=%2B14155552671")).send().await;
+            assert_eq!(answer.header("x-source"), "numbers");
+            etag = answer.header("etag").to_owned();
+            let found = answer.expect(StatusCode::OK);
+            assert_eq!((&found["land"], &found["country"], &found["carrier"]), (&json!("US"), &json!(null), &json!("unknown")), "{found}");
+        }
+        let kept = app.client.get(format!("{}{lookup}?number=%2B14155552671", app.url)).header("if-none-match", etag);
+        assert_eq!(kept.send().await.expect("an answer").status().as_u16(), 304);
+        let refused = app.get(&format!("{lookup}?phone=%2B14155552671")).send().await.expect_problem(422, "invalid");
+        assert_eq!(refused["errors"][0]["field"], "phone", "{refused}");
+    }
+    // A body's. A value that is given takes the place of the default.
+    let patch = async |body| app.request(Method::PATCH, "/api/v1/users/me").by(&ada).json(body).send().await;
+    let me = patch(json!({ "name": "Ada" })).await.expect(StatusCode::OK);
+    assert_eq!((&me["name"], &me["display_name"], &me["bio"]), (&json!("Ada"), &json!(null), &json!("new here")), "{me}");
+    let me = patch(json!({ "name": "Ada", "bio": "a poet" })).await.expect(StatusCode::OK);
+    assert_eq!(me["bio"], "a poet");
+    let refused = patch(json!({ "name": 7 })).await.expect_problem(422, "invalid");
+    assert_eq!(refused["errors"][0]["field"], "name", "{refused}");
+    let refused = patch(json!({ "display_name": "Ada" })).await.expect_problem(422, "invalid");
+    assert_eq!(refused["errors"][0]["code"], "unknown_field", "{refused}");
+    let me = app.get("/api/v1/users/me").by(&ada).send().await.expect(StatusCode::OK);
+    assert_eq!((&me["display_name"], &me["name"]), (&json!("Ada"), &json!(null)), "other routes have the service's names: {me}");
+
+    let document = app.get("/openapi.json").send().await.expect(StatusCode::OK);
+    let resolved = |schema: &serde_json::Value| match schema["$ref"].as_str() {
+        Some(reference) => document.pointer(reference.trim_start_matches('#')).expect("it is there").clone(),
+        None => schema.clone(),
+    };
+    for lookup in ["/api/v1/location/lookup", "/v2/numbers/lookup"] {
+        let operation = &document["paths"][lookup]["get"];
+        assert_eq!(operation["parameters"][0]["name"], "number");
+        let reply = resolved(&operation["responses"]["200"]["content"]["application/json"]["schema"]);
+        assert!(reply["properties"]["land"].is_object() && reply["properties"]["country"].is_null(), "{reply}");
+        assert_eq!(reply["properties"]["carrier"]["type"], "string", "never null: {reply}");
+    }
+    let body = resolved(&document["paths"]["/api/v1/users/me"]["patch"]["requestBody"]["content"]["application/json"]["schema"]);
+    assert_eq!((&body["properties"]["bio"]["default"], &body["properties"]["display_name"]), (&json!("new here"), &json!(null)));
+    let own = resolved(&document["paths"]["/api/v1/users/me"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]);
+    assert!(own["properties"]["display_name"].is_object() && own["properties"]["name"].is_null(), "{own}");
+
+    // A key for repeating, under the client's own name.
+    let bala = app.someone().await;
+    let body = json!({ "type": "group", "title": "Poets", "participant_ids": [bala.id] });
+    let begin = async || app.post("/api/v1/messages/conversations", body.clone()).by(&ada).header("x-once", "1").send().await;
+    let first = begin().await.expect(StatusCode::CREATED);
+    let again = begin().await;
+    assert_eq!(again.header("idempotent-replayed"), "true");
+    assert_eq!(again.expect(StatusCode::CREATED)["id"], first["id"]);
+
+    // Mistakes: each with its line and the nearest name, and nothing changes.
+    write(
+        &path,
+        "[[gateway.routes]]\nmatch = \"GET /api/v1/location/lookup\"\nrequest_fields = { rename = { number = \"fone\" } }\n\
+         response_fields = { rename = { county = \"land\", region = \"country\" }, default = { valid = \"yes\" } }\n\
+         response_headers = { set = { Set-Cookie = \"a=b\" } }\n[[gateway.routes]]\nmatch = \"PATCH /api/v1/users/me\"\n\
+         request_fields = { default = { bio = 7 } }\n",
+    );
+    let refused = app.admin(Method::POST, "/admin/v1/reload").send().await.expect_problem(422, "settings_refused");
+    let (is_good, checked) = check(&path, &app);
+    assert!(!is_good);
+    assert!(checked.contains("Set-Cookie") && refused["errors"].to_string().contains("Set-Cookie"), "{checked} {refused}");
+    write(
+        &path,
+        "[[gateway.routes]]\nmatch = \"GET /api/v1/location/lookup\"\nrequest_fields = { rename = { number = \"phones\" } }\n\
+         response_fields = { rename = { countri = \"land\", region = \"country\" }, default = { valid = true } }\n\
+         [[gateway.routes]]\nmatch = \"PATCH /api/v1/users/me\"\nrequest_fields = { default = { bio = 7 } }\n",
+    );
+    let refused = app.admin(Method::POST, "/admin/v1/reload").send().await.expect_problem(422, "settings_refused");
+    let (is_good, checked) = check(&path, &app);
+    assert!(!is_good);
+    for said in [refused["errors"].to_string(), checked] {
+        for expect in [
+            "echo.toml, line 1",
+            "did you mean phone?",
+            "did you mean country?",
+            "two fields would be named country",
+            "valid is never null",
+            "echo.toml, line 5",
+            "the default 7",
+        ] {
+            assert!(said.contains(expect), "{said} does not say {expect}");
+        }
+    }
+    app.get("/api/v1/location/lookup?number=%2B14155552671").send().await.expect(StatusCode::OK);
+}

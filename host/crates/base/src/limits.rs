@@ -747,6 +747,11 @@ pub const ROUTE_CACHE_TTL_S_MAX: u64 = 24 * 60 * 60;
 pub const ROUTE_UNDECLARED_CACHE_TTL_S_MAX: u64 = 30;
 /// Overrides of routes and added prefixes, each.
 pub const ROUTE_SETTINGS_MAX: usize = 1_000;
+/// Headers, and fields of JSON, that one of them changes each way; how deep such a field may be; and the bytes of a header's value.
+pub const HEADER_CHANGES_MAX: usize = 32;
+pub const HEADER_CHANGE_BYTES_MAX: usize = 1_024;
+pub const FIELD_CHANGES_MAX: usize = 64;
+pub const FIELD_CHANGE_DEPTH_MAX: usize = 8;
 
 // --- Outside services behind the gateway -----------------------------------------------------------------------------------------------
 /// Of the key that signs who calls: that of SHA-256's output.
@@ -774,6 +779,8 @@ pub const OUTSIDE_BODY_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Of an answer's head, in bytes and in fields.
 pub const OUTSIDE_HEAD_BYTES_MAX: usize = 64 * 1024;
 pub const OUTSIDE_HEADERS_MAX: usize = 100;
+/// Of a JSON body whose fields are changed, in bytes, each way: it is in memory then.
+pub const OUTSIDE_CHANGED_BODY_BYTES_MAX: usize = 1024 * 1024;
 /// How long a signature of who calls is good for, in seconds.
 pub const OUTSIDE_SIGNATURE_S: u64 = 60;
 /// Read at once on an upgraded connection, each way, in bytes.

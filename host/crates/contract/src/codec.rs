@@ -25,7 +25,7 @@ use echo_base::limits;
 
 mod check;
 mod i_json;
-mod json;
+pub(crate) mod json;
 mod push;
 mod query;
 mod read;
@@ -131,6 +131,18 @@ impl RequestCodec {
 
     pub fn has_cursors(&self) -> bool {
         self.has_cursors
+    }
+
+    /// The path of a field as clients write it, where the service names it in its own way (`device.id`, `items[3].size`).
+    pub fn clients_path(&self, own: &str) -> String {
+        let (mut record, mut written) = (Some(&*self.record), Vec::new());
+        for part in own.split('.') {
+            let (name, item) = part.split_at(part.find('[').unwrap_or(part.len()));
+            let field = record.and_then(|record| record.fields.iter().find(|field| shape::snake_case(&field.name) == name));
+            written.push(format!("{}{item}", field.map_or(name, |field| &field.key)));
+            record = field.and_then(|field| field.shape.record());
+        }
+        written.join(".")
     }
 
     /// Puts the service's own cursors in the place of the sealed ones that a client gave.

@@ -5,6 +5,7 @@ use std::time::Duration;
 pub mod adapt;
 pub mod asyncapi;
 pub mod bounds;
+pub mod changes;
 pub mod codec;
 pub mod compat;
 #[cfg(test)]

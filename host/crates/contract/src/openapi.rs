@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 mod host_paths;
 
 use super::bounds::Bounds;
-use super::codec::shape::snake_case;
+use super::codec::shape::{key_of, snake_case};
 use super::first_sentence;
-use super::schema::{Schemas, Side, is_option, problem};
+use super::schema::{Schemas, Side, is_required, problem, with_default};
 use super::wit::{Contract, Field, Function, Meaning, Record, Type};
 
 /// One route.
@@ -149,7 +149,7 @@ fn operation_ids(operations: &[Operation<'_>]) -> Vec<String> {
 /// (`talk_id` in a path or a query).
 fn links(maker: &Operation<'_>, operations: &[Operation<'_>], ids: &[String]) -> Map<String, Value> {
     let makes_id = record_of_reply(maker.function)
-        .is_some_and(|reply| reply.fields.iter().any(|field| field.name == "id" && field.ty.meaning() == Some(Meaning::Uuid)));
+        .is_some_and(|reply| reply.fields.iter().any(|field| key_of(field) == "id" && field.ty.meaning() == Some(Meaning::Uuid)));
     if maker.method != "POST" || maker.status != 201 || !makes_id {
         return Map::new();
     }
@@ -163,7 +163,7 @@ fn links(maker: &Operation<'_>, operations: &[Operation<'_>], ids: &[String]) ->
         }
         let Some(Type::Record(request)) = taker.function.params.first().map(|param| param.ty.structure()) else { return None };
         let is_parameter = matches!(taker.method, "GET" | "DELETE") || taker.path.contains(&format!("{{{by_kind}}}"));
-        (is_parameter && request.fields.iter().any(|field| snake_case(&field.name) == by_kind)).then(|| by_kind.clone())
+        (is_parameter && request.fields.iter().any(|field| key_of(field) == by_kind)).then(|| by_kind.clone())
     };
     let link = |(taker, id): (&Operation<'_>, &String)| {
         let parameter = taken_as(taker)?;
@@ -201,7 +201,7 @@ impl Schemas {
         let Some(Type::Record(request)) = function.params.first().map(|param| param.ty.structure()) else { return described.into() };
 
         let variables: Vec<_> = operation.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).collect();
-        let given = |field: &&Field| variables.contains(&snake_case(&field.name).as_str());
+        let given = |field: &&Field| variables.contains(&key_of(field).as_str());
         let mut parameters: Vec<_> = request.fields.iter().filter(given).map(|field| self.parameter(field, "path")).collect();
         let rest: Vec<_> = request.fields.iter().filter(|field| !given(field)).collect();
         if matches!(operation.method, "GET" | "DELETE") {
@@ -212,7 +212,7 @@ impl Schemas {
             } else {
                 self.object(&rest, request.docs.as_deref(), Side::Request)
             };
-            let required = rest.iter().any(|field| !is_option(&field.ty));
+            let required = rest.iter().any(|field| is_required(field));
             described
                 .insert("requestBody".to_owned(), json!({ "required": required, "content": { "application/json": { "schema": schema } } }));
         }
@@ -256,10 +256,10 @@ impl Schemas {
             _ => (&field.ty, false),
         };
         let mut parameter = Map::new();
-        parameter.insert("name".to_owned(), snake_case(&field.name).into());
+        parameter.insert("name".to_owned(), key_of(field).into());
         parameter.insert("in".to_owned(), place.into());
-        parameter.insert("required".to_owned(), (place == "path" || !optional).into());
-        parameter.insert("schema".to_owned(), self.schema(ty, &field.bounds, Side::Request));
+        parameter.insert("required".to_owned(), (place == "path" || (!optional && field.default.is_none())).into());
+        parameter.insert("schema".to_owned(), with_default(self.schema(ty, &field.bounds, Side::Request), field, Side::Request));
         if let Some(docs) = &field.docs {
             parameter.insert("description".to_owned(), docs.clone().into());
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::bounds::{Bounds, Number, Span};
-use super::codec::shape::{TAG, snake_case};
+use super::codec::shape::{TAG, key_of, snake_case};
 use super::readable::{Readable, names_pattern, plain_pattern};
 use super::wit::{Enumeration, Field, Meaning, Record, Type, Variant};
 use echo_base::limits;
@@ -151,10 +151,15 @@ impl Schemas {
         let mut properties = Map::new();
         let mut required = Vec::new();
         for field in fields {
-            let key = snake_case(&field.name);
-            let schema = self.schema(&field.ty, &field.bounds, side);
-            properties.insert(key.clone(), documented(schema, field.docs.as_deref()));
-            if side == Side::Reply || !is_option(&field.ty) {
+            let key = key_of(field);
+            let ty = match field.ty.structure() {
+                // A value stands where there would be null.
+                Type::Option(inner) if side == Side::Reply && field.default.is_some() => inner,
+                _ => &field.ty,
+            };
+            let schema = self.schema(ty, &field.bounds, side);
+            properties.insert(key.clone(), with_default(documented(schema, field.docs.as_deref()), field, side));
+            if side == Side::Reply || is_required(field) {
                 required.push(key);
             }
         }
@@ -182,7 +187,8 @@ impl Schemas {
                     None => self.object(&[], case.docs.as_deref(), side),
                     Some((_, Type::Record(record))) => self.object(&record.fields.iter().collect::<Vec<_>>(), case.docs.as_deref(), side),
                     Some((ty, _)) => {
-                        let value = Field { name: "value".to_owned(), docs: None, bounds: case.bounds.clone(), ty: ty.clone() };
+                        let (name, bounds, ty) = ("value".to_owned(), case.bounds.clone(), ty.clone());
+                        let value = Field { name, alias: None, default: None, docs: None, bounds, ty };
                         self.object(&[&value], case.docs.as_deref(), side)
                     }
                 };
@@ -243,6 +249,19 @@ fn number(number: Number) -> Value {
         },
         Number::Real(real) => real.into(),
     }
+}
+
+/// Whether a client has to give it.
+pub fn is_required(field: &Field) -> bool {
+    !is_option(&field.ty) && field.default.is_none()
+}
+
+pub fn with_default(mut schema: Value, field: &Field, side: Side) -> Value {
+    let default = field.default.as_ref().filter(|_| side == Side::Request);
+    if let (Some(default), Some(object)) = (default.and_then(|text| serde_json::from_str::<Value>(text).ok()), schema.as_object_mut()) {
+        object.insert("default".to_owned(), default);
+    }
+    schema
 }
 
 pub fn is_option(ty: &Type) -> bool {

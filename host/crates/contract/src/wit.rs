@@ -105,6 +105,10 @@ pub struct Record {
 #[derive(Clone, Debug)]
 pub struct Field {
     pub name: String,
+    /// The name that clients use, where it is another one (see `changes.rs`).
+    pub alias: Option<String>,
+    /// What stands for it where it is missing, as JSON text.
+    pub default: Option<String>,
     pub docs: Option<String>,
     /// Those of the field alone; its type may have more.
     pub bounds: Bounds,
@@ -378,7 +382,7 @@ impl Types {
                     let item = format!("{name}.{}", field.name);
                     let (Note { text: docs, bounds }, ty) = (docs.note(&interface, &item), inner(&field.ty));
                     checked(&item, &bounds, &ty)?;
-                    Ok(Field { name: field.name.clone(), docs, bounds, ty })
+                    Ok(Field { name: field.name.clone(), alias: None, default: None, docs, bounds, ty })
                 });
                 let fields = fields.collect::<Result<_, ContractError>>()?;
                 Type::Record(Arc::new(Record { docs: own_docs(), fields, interface: interface.clone(), name: name.clone() }))

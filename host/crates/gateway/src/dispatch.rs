@@ -39,6 +39,7 @@ use echo_runtime::manifest::{Access, CacheScope, StreamKind};
 use echo_runtime::{CallError, ErrorKind, Input, Reply};
 
 mod body;
+mod changed_body;
 mod outside;
 pub mod stream;
 
@@ -144,7 +145,23 @@ impl<S: Services> Gateway<S> {
             }
         };
         info.serve(Served::Service(route.clone()));
+        let values = decode_values(values);
+        let answered = self.answer_by_route(snapshot, route.clone(), values, parts, body, info).await;
+        let Some(rules) = &route.response_headers else { return answered };
+        let mut response = answered.unwrap_or_else(Problem::into_response);
+        rules.apply(response.headers_mut());
+        Ok(response)
+    }
 
+    async fn answer_by_route(
+        self: Arc<Self>,
+        snapshot: Arc<S::Snapshot>,
+        route: Arc<CompiledRoute>,
+        values: Result<Vec<String>, Problem>,
+        mut parts: request::Parts,
+        body: Body,
+        info: Arc<RequestInfo>,
+    ) -> Result<Response, Problem> {
         let caller = self.caller(&route.route.access, &parts.headers, &info).await?;
         let limit = &route.rate.limit;
         let subject = limit.subject_of(caller.as_ref().map(|caller| caller.user_id), info.client_address);
@@ -152,7 +169,10 @@ impl<S: Services> Gateway<S> {
         if !allowance.is_allowed {
             return Ok(refused(&route.pattern, &route.rate, allowance));
         }
-        let values = decode_values(values)?;
+        let values = values?;
+        if let Some(rules) = &route.request_headers {
+            rules.apply(&mut parts.headers);
+        }
         let (body_read, held, since) = (Bytes::new(), None, info.received_at);
         let call = ServiceRequest {
             gateway: self,

@@ -47,7 +47,7 @@ pub fn route(service: &str, http: &str, access: &str, more: &str) -> RouteEntry 
         "name = \"{service}\"\nversion = \"0.1.0\"\n[[route]]\nhttp = \"{http}\"\ncall = \"{http}\"\naccess = \"{access}\"\n{rate}\n{more}\n"
     );
     let route = Manifest::parse(&text).unwrap().routes.remove(0);
-    let target = CallTarget { service: ServiceName::parse(service).unwrap(), binding: 0 };
+    let target = CallTarget { service: ServiceName::parse(service).unwrap(), binding: 0, changed: None };
     RouteEntry::new(target, route.full_path(""), Arc::new(route))
 }
 

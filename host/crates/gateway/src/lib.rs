@@ -49,6 +49,7 @@ mod edge;
 pub(crate) mod fakes;
 mod framing;
 mod head_timer;
+mod header_rules;
 pub mod health;
 mod host_name;
 mod host_routes;

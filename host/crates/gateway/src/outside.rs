@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::timeout::TimeoutBody;
 
 use super::breaker::{Breaker, CallOutcome};
+use super::header_rules::HeaderRules;
 use super::rate_limit::Rule;
 use body::{BodyFault, Late, Sending};
 use client::ClientError;
@@ -27,6 +28,7 @@ use echo_base::limits;
 use echo_base::names::ServiceName;
 use echo_capabilities::context::Caller;
 use echo_capabilities::tokens::Tokens;
+use echo_contract::changes::BodyChanges;
 use echo_edge::problem::MadeElsewhere;
 use echo_runtime::manifest::rate_counter;
 use echo_runtime::route_settings::OutsidePrefix;
@@ -52,6 +54,11 @@ pub struct Outside {
     pub rate: Rule,
     /// Under which it is counted.
     pub rate_counter: u64,
+    /// What the operator changes of JSON bodies, and of headers.
+    pub request_fields: Option<BodyChanges>,
+    pub response_fields: Option<BodyChanges>,
+    request_headers: Option<HeaderRules>,
+    response_headers: Option<HeaderRules>,
     breaker: Breaker,
     requests: Arc<Semaphore>,
     tunnels: Arc<Semaphore>,
@@ -115,6 +122,10 @@ impl Outside {
         Self {
             rate: Rule::new(&settings.rate, rate_scale),
             rate_counter: rate_counter(&name, &settings.prefix),
+            request_fields: BodyChanges::new(&settings.request_fields),
+            response_fields: BodyChanges::new(&settings.response_fields),
+            request_headers: HeaderRules::new(&settings.request_headers),
+            response_headers: HeaderRules::new(&settings.response_headers),
             breaker: Breaker::of_prefix(&settings.prefix),
             requests: Arc::new(Semaphore::new(limits::OUTSIDE_REQUESTS_MAX)),
             tunnels: Arc::new(Semaphore::new(limits::OUTSIDE_TUNNELS_MAX)),
@@ -222,7 +233,7 @@ impl Outside {
         });
         let mut response = Response::new(Body::new(body));
         *response.status_mut() = head.status;
-        *response.headers_mut() = headers::for_client(&head.headers, &self.settings);
+        *response.headers_mut() = self.headers_for_client(&head.headers);
         response.extensions_mut().insert(MadeElsewhere);
         response
     }
@@ -240,10 +251,18 @@ impl Outside {
         tokio::spawn(ending.clone().run_until_cancelled_owned(tunnel.run()));
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        *response.headers_mut() = headers::for_client(answer.headers(), &self.settings);
+        *response.headers_mut() = self.headers_for_client(answer.headers());
         headers::upgraded(response.headers_mut());
         response.extensions_mut().insert(MadeElsewhere);
         response
+    }
+
+    fn headers_for_client(&self, answer: &HeaderMap) -> HeaderMap {
+        let mut headers = headers::for_client(answer, &self.settings);
+        if let Some(rules) = &self.response_headers {
+            rules.apply(&mut headers);
+        }
+        headers
     }
 
     /// The path that the target is asked for. None where `.` or `..` would lead out of its base.
@@ -340,6 +359,9 @@ impl Attempt {
             keeps_authorization: arrived.keeps_authorization,
         };
         let mut headers = headers::for_target(&arrived.head, &outside.settings, &client, upgrades);
+        if let Some(rules) = &outside.request_headers {
+            rules.apply(&mut headers);
+        }
         if let Some(key) = &outside.settings.identity_key {
             let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             signature::sign(&mut headers, key.text(), &method, path, query, now_s);

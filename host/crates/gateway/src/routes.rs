@@ -14,6 +14,7 @@ use percent_encoding::percent_decode_str;
 
 use super::GatewaySettings;
 use super::breaker::Breaker;
+use super::header_rules::HeaderRules;
 use super::outside::{Outside, OutsideClient};
 use super::rate_limit::Rule;
 use super::response_cache::{Sharing, etag_of};
@@ -40,6 +41,9 @@ pub struct CompiledRoute {
     pub timeout: Option<Duration>,
     /// Identical requests of one session at one time are served by one call.
     pub deduplicates: bool,
+    /// What the operator changes of a request's headers, before anything but identity and rate is decided by them; and of every answer's.
+    pub request_headers: Option<HeaderRules>,
+    pub response_headers: Option<HeaderRules>,
     pub breaker: Arc<Breaker>,
     /// The route's circuit in its service's breaker.
     pub breaker_index: usize,
@@ -246,6 +250,8 @@ impl CompiledRoute {
             sharing: Sharing::of(&entry.route),
             timeout: entry.timeout,
             deduplicates: entry.deduplicates,
+            request_headers: entry.headers.as_ref().and_then(|headers| HeaderRules::new(&headers.request)),
+            response_headers: entry.headers.as_ref().and_then(|headers| HeaderRules::new(&headers.response)),
             breaker,
             breaker_index,
             duration: metrics::histogram!("echo_http_request_duration_seconds", &labels),

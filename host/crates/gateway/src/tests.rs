@@ -13,12 +13,14 @@ use http::HeaderMap;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
+use uuid::Uuid;
 
 use super::fakes::{FakeCache, FakeSnapshot, TestGateway, reply, route};
 use super::{CheckState, GatewaySettings, Need, Problem};
 use echo_base::limits;
 use echo_edge::in_flight::{InFlight, InFlightBounds};
-use echo_runtime::{CallError, ErrorKind, FieldError, Reply, ServiceError};
+use echo_runtime::route_settings::RouteHeaders;
+use echo_runtime::{CallError, ErrorKind, FieldError, Reply, RouteEntry, ServiceError};
 
 const JSON: &str = "content-type: application/json";
 
@@ -931,4 +933,47 @@ async fn identical_gets_of_one_person_at_one_time_are_one_call_where_the_route_s
         assert_eq!((*status, &body["device"]), (200, &json!("alice-phone")));
     }
     assert!(bob.iter().all(|(status, _, body)| (*status, &body["device"]) == (200, &json!("bob-phone"))));
+}
+
+/// A route whose headers the operator changes.
+fn with_headers(http: &str, access: &str, more: &str, request: &str, response: &str) -> RouteEntry {
+    let headers = RouteHeaders { request: toml::from_str(request).unwrap(), response: toml::from_str(response).unwrap() };
+    RouteEntry { headers: Some(Arc::new(headers)), ..route("test", http, access, more) }
+}
+
+#[tokio::test]
+async fn headers_of_a_route_are_changed_for_requests_and_for_every_answer() {
+    let request = "rename = { X-Client = \"User-Agent\", X-Once = \"Idempotency-Key\" }";
+    let response = "set = { X-Robots-Tag = \"noindex\" }\nrename = { X-RateLimit-Limit = \"X-Limit\" }\nremove = [\"X-RateLimit-Reset\"]";
+    let routes = vec![
+        with_headers("POST /x", "user", "", request, response),
+        with_headers("GET /cached", "public", "cache = { ttl = \"1m\", per = \"public\" }", "", response),
+    ];
+    let gateway = TestGateway::new(routes, async |_| reply(json!({ "made": Uuid::now_v7() })));
+    let sent = ["authorization: Bearer alice", "content-type: application/json", "x-client: mine", "user-agent: library", "x-once: 1"];
+    let (status, headers, first) = gateway.send("POST /x", &sent, "{}").await;
+    assert_eq!(status, 200);
+    assert_eq!(gateway.last_seen().context.user_agent.as_deref(), Some("mine"));
+    let changed = |headers: &HeaderMap| {
+        assert_eq!((text(headers, "x-robots-tag"), text(headers, "x-limit")), ("noindex", "1000000"));
+        assert_eq!((text(headers, "x-ratelimit-limit"), text(headers, "x-ratelimit-reset")), ("", ""));
+    };
+    changed(&headers);
+    // The key that came under another name is one.
+    let (_, headers, again) = gateway.send("POST /x", &sent, "{}").await;
+    assert_eq!((text(&headers, "idempotent-replayed"), again), ("true", first));
+    changed(&headers);
+    assert_eq!(gateway.calls_count(), 1);
+    let refused = gateway.send("POST /x", &["content-type: application/json"], "{}").await;
+    assert_problem(&refused, 401, "token_missing");
+    assert_eq!(text(&refused.1, "x-robots-tag"), "noindex");
+
+    // From the second request on it is kept; a kept answer, and one that the client has, have them too.
+    for _ in 0..3 {
+        let (status, headers, _) = gateway.send("GET /cached", &[], "").await;
+        assert_eq!((status, text(&headers, "x-robots-tag")), (200, "noindex"));
+    }
+    let etag = format!("if-none-match: {}", text(&gateway.send("GET /cached", &[], "").await.1, "etag"));
+    let (status, headers, _) = gateway.send("GET /cached", &[&etag], "").await;
+    assert_eq!((status, text(&headers, "x-robots-tag")), (304, "noindex"));
 }

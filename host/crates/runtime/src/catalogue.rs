@@ -14,7 +14,7 @@ use super::linking::{Role, role_of};
 use super::long_calls::Predictor;
 use super::manifest::{self, Access, PushFrame, Rate, Schedule, rate_counter};
 use super::pool::InstancePool;
-use super::route_settings::{Effective, OutsidePrefix, RouteSettings, shape_of};
+use super::route_settings::{ChangedFunction, Effective, OutsidePrefix, RouteHeaders, RouteSettings, shape_of};
 use echo_base::names::ServiceName;
 use echo_contract::adapt::Adapter;
 use echo_contract::codec::{EventCodec, ParamBounds, ReplyCodec, RequestCodec};
@@ -51,6 +51,13 @@ impl Generation {
     /// Rises with every activation on this host; 0 until it is live.
     pub fn number(&self) -> u64 {
         self.number.load(Ordering::Relaxed)
+    }
+
+    /// The function behind one of its calls.
+    fn function_of(&self, binding: usize) -> Option<&Function> {
+        let export = self.exports.get(self.calls.get(binding)?.export)?;
+        let interface = self.contract.exports().iter().find(|interface| interface.id == export.interface)?;
+        interface.function(&export.name)
     }
 
     /// How long it has been live; none where it is not on probation.
@@ -95,6 +102,8 @@ pub struct CallTarget {
     pub service: ServiceName,
     /// Index into the service's calls; meaningful only in the catalogue it came from.
     pub binding: usize,
+    /// Index into the catalogue's functions whose fields the operator changed; then those codecs stand for the service's.
+    pub changed: Option<usize>,
 }
 
 /// A route of a live service.
@@ -111,6 +120,8 @@ pub struct RouteEntry {
     pub timeout: Option<Duration>,
     /// Identical requests of one session at one time are served by one call.
     pub deduplicates: bool,
+    /// What the operator changes of the headers.
+    pub headers: Option<Arc<RouteHeaders>>,
     /// Under a prefix that the operator added.
     pub is_alias: bool,
 }
@@ -119,7 +130,7 @@ impl RouteEntry {
     /// Without an override.
     pub fn new(target: CallTarget, path: String, route: Arc<manifest::Route>) -> Self {
         let deduplicates = route.cache.is_some();
-        Self { target, path, declared: route.clone(), route, timeout: None, deduplicates, is_alias: false }
+        Self { target, path, declared: route.clone(), route, timeout: None, deduplicates, headers: None, is_alias: false }
     }
 }
 
@@ -145,6 +156,8 @@ pub struct Catalogue {
     /// What of the settings does not fit these services, a sentence each.
     settings_problems: Vec<String>,
     outside: Vec<Arc<OutsidePrefix>>,
+    /// Functions as clients see them, where the operator changed their fields.
+    changed: Vec<(Function, BoundFunction)>,
     routes: Vec<RouteEntry>,
     sockets: HashMap<String, SocketEntry>,
     /// How one service's calls are made to fit another's types; only where they differ.
@@ -216,10 +229,11 @@ impl Catalogue {
                 if let Some(other) = taken.insert(shape, service.clone()) {
                     reasons.push(format!("{} {path} is served by {other} and by {service}", declared.method()));
                 }
-                let target = CallTarget { service: service.clone(), binding: *binding };
-                let Effective { route, timeout, deduplicates } = decided.route(declared);
+                let changed = catalogue.change_fields(generation, *binding, |function| decided.fields(declared, function));
+                let target = CallTarget { service: service.clone(), binding: *binding, changed };
+                let Effective { route, timeout, deduplicates, headers } = decided.route(declared);
                 let declared = declared.clone();
-                catalogue.routes.push(RouteEntry { target, path, declared, route, timeout, deduplicates, is_alias: false });
+                catalogue.routes.push(RouteEntry { target, path, declared, route, timeout, deduplicates, headers, is_alias: false });
             }
             for event in manifest.frames.iter().filter_map(PushFrame::event) {
                 if let Some(other) = pushed.insert(event.clone(), service).filter(|other| *other != service) {
@@ -227,7 +241,7 @@ impl Catalogue {
                 }
             }
             for (socket, binding) in &generation.sockets {
-                let target = CallTarget { service: service.clone(), binding: *binding };
+                let target = CallTarget { service: service.clone(), binding: *binding, changed: None };
                 let rate = decided.rate(&socket.call).unwrap_or_else(|| manifest.rate_of(socket));
                 let same: Vec<_> = catalogue.routes[first..].iter().filter(|entry| entry.route.call == socket.call).collect();
                 // A frame is no way around what its routes want of a caller.
@@ -249,6 +263,26 @@ impl Catalogue {
         catalogue.add_prefixes(&generations, taken);
         catalogue.generations = generations;
         Ok((catalogue, unfit))
+    }
+
+    /// Where it stands among the changed functions, if it is changed. What does not fit is noted, and the function serves as it is.
+    fn change_fields(
+        &mut self,
+        generation: &Generation,
+        binding: usize,
+        change: impl Fn(&Function) -> Option<Result<ChangedFunction, Vec<String>>>,
+    ) -> Option<usize> {
+        match change(generation.function_of(binding)?)? {
+            Ok(ChangedFunction { function, request, reply }) => {
+                let export = generation.calls[binding].export;
+                self.changed.push((function, BoundFunction { export, request, reply }));
+                Some(self.changed.len() - 1)
+            }
+            Err(problems) => {
+                self.settings_problems.extend(problems);
+                None
+            }
+        }
     }
 
     /// After all routes of the manifests, which go first where two have one path.
@@ -294,6 +328,14 @@ impl Catalogue {
             }
         }
         unfit
+    }
+
+    /// The function that a target means, with its codecs: none in a catalogue that it did not come from.
+    pub fn bound<'c>(&'c self, generation: &'c Generation, target: &CallTarget) -> Option<&'c BoundFunction> {
+        match target.changed {
+            Some(index) => self.changed.get(index).map(|(_, bound)| bound),
+            None => generation.calls.get(target.binding),
+        }
     }
 
     pub fn generation(&self, service: &str) -> Option<&Arc<Generation>> {
@@ -352,9 +394,7 @@ impl Catalogue {
         let mut client = Vec::new();
         for (event, entry) in self.sockets.iter().collect::<BTreeMap<_, _>>() {
             let generation = &self.generations[&entry.target.service];
-            let export = &generation.exports[generation.calls[entry.target.binding].export];
-            let interface = generation.contract.exports().iter().find(|interface| interface.id == export.interface);
-            let function = interface.and_then(|interface| interface.function(&export.name));
+            let function = generation.function_of(entry.target.binding);
             client.extend(function.map(|function| asyncapi::ClientFrame { event, function }));
         }
         let mut pushed = Vec::new();
@@ -374,11 +414,8 @@ impl Catalogue {
         let mut operations = Vec::new();
         for entry in self.routes.iter().filter(|entry| !entry.route.dev_only) {
             let generation = &self.generations[&entry.target.service];
-            let export = &generation.exports[generation.calls[entry.target.binding].export];
-            let interface = generation.contract.exports().iter().find(|interface| interface.id == export.interface);
-            let Some(function) = interface.and_then(|interface| interface.function(&export.name)) else {
-                continue;
-            };
+            let changed = entry.target.changed.map(|index| &self.changed[index].0);
+            let Some(function) = changed.or_else(|| generation.function_of(entry.target.binding)) else { continue };
             operations.push(openapi::Operation {
                 service: generation.service.as_str(),
                 contract: &generation.contract,

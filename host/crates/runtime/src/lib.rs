@@ -230,9 +230,8 @@ impl Runtime {
         if catalogue.is_off(target.service.as_str()) {
             return Err(CallError::Unavailable(call::switched_off(&target.service)));
         }
-        let binding = generation
-            .calls
-            .get(target.binding)
+        let binding = catalogue
+            .bound(generation, target)
             .ok_or_else(|| CallError::Unavailable(format!("{} has no such function", target.service)))?;
         let mut params = binding.request.decode(&input)?;
         // Only at the edge: calls between services pass cursors unsealed.
@@ -252,7 +251,12 @@ impl Runtime {
         }
         match binding.reply.encode(&result) {
             Ok(Encoded::Ok { body, status_flag }) => Ok(Reply { body: body.map(Bytes::from), status_flag }),
-            Ok(Encoded::Declined(error)) => Err(CallError::Declined(error)),
+            Ok(Encoded::Declined(mut error)) => {
+                if target.changed.is_some() {
+                    error.fields.iter_mut().for_each(|wrong| wrong.field = binding.request.clients_path(&wrong.field));
+                }
+                Err(CallError::Declined(error))
+            }
             Err(error) => Err(CallError::Failed(format!("its reply cannot be sent: {error}"))),
         }
     }

@@ -12,9 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::{Access, CacheScope, METHODS, Manifest, Rate, ResponseCache, Route, duration};
 use echo_base::limits;
+use echo_contract::changes::FieldChanges;
 
+mod fields;
+mod headers;
 mod outside;
 
+pub use fields::ChangedFunction;
+pub use headers::{HeaderChanges, HeadersOf};
 pub use outside::{IdentityKey, OutsidePrefix};
 
 /// All of it. Each entry knows where it was written (`origin`, such as `echo.toml, line 12`).
@@ -49,6 +54,16 @@ pub struct RouteOverride {
     /// Identical GETs of one session at one time are served by one call. Without it: where there is a cache.
     #[serde(default)]
     pub deduplicate: Option<bool>,
+    #[serde(default)]
+    pub request_headers: HeaderChanges,
+    #[serde(default)]
+    pub response_headers: HeaderChanges,
+    /// Of the query or the body, as the contract has them; those of the path stay.
+    #[serde(default)]
+    pub request_fields: FieldChanges,
+    /// Of a success.
+    #[serde(default)]
+    pub response_fields: FieldChanges,
 }
 
 /// A prefix under which a service's routes are found too, or an outside service.
@@ -82,6 +97,14 @@ pub struct AddedPrefix {
     pub identity_key: Option<IdentityKey>,
     #[serde(default)]
     pub health: Option<String>,
+    #[serde(default)]
+    pub request_headers: HeaderChanges,
+    #[serde(default)]
+    pub response_headers: HeaderChanges,
+    #[serde(default)]
+    pub request_fields: FieldChanges,
+    #[serde(default)]
+    pub response_fields: FieldChanges,
 }
 
 /// A duration in an option.
@@ -94,6 +117,14 @@ pub(super) struct Effective {
     pub route: Arc<Route>,
     pub timeout: Option<Duration>,
     pub deduplicates: bool,
+    pub headers: Option<Arc<RouteHeaders>>,
+}
+
+/// What is changed of the headers of a route's requests and answers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RouteHeaders {
+    pub request: HeaderChanges,
+    pub response: HeaderChanges,
 }
 
 impl RouteSettings {
@@ -111,9 +142,12 @@ impl RouteSettings {
                     }
                 }
             }
-            if own.access.is_none() && own.rate.is_none() && own.timeout.is_none() && own.cache.is_none() && own.deduplicate.is_none() {
-                wrong("it changes nothing: give access, rate, timeout, cache or deduplicate".to_owned());
+            if own.changes_nothing() {
+                wrong(
+                    "it changes nothing: give access, rate, timeout, cache, deduplicate, or what happens to headers and fields".to_owned(),
+                );
             }
+            own.transformation_problems().into_iter().for_each(&mut wrong);
             if let Some(Err(reason)) = own.rate.map(|rate| rate.check()) {
                 wrong(reason);
             }
@@ -123,7 +157,8 @@ impl RouteSettings {
         }
         let mut seen = HashSet::new();
         for own in &self.prefixes {
-            for reason in [own.check().err(), own.outside().err()].into_iter().flatten() {
+            let wrong = [own.check().err(), own.outside().err()].into_iter().flatten();
+            for reason in wrong.chain(own.transformation_problems()) {
                 problems.push(own.problem(&reason));
             }
             if !seen.insert(&own.prefix) {
@@ -214,14 +249,14 @@ impl Decided<'_> {
     pub fn route(&self, declared: &Arc<Route>) -> Effective {
         let (own, rate) = (self.overrides.get(declared.http.as_str()), self.rates.get(declared.call.as_str()));
         if own.is_none() && rate.is_none() {
-            return Effective { route: declared.clone(), timeout: None, deduplicates: declared.cache.is_some() };
+            return Effective { route: declared.clone(), timeout: None, deduplicates: declared.cache.is_some(), headers: None };
         }
         let mut route = (**declared).clone();
         if let Some(rate) = rate {
             route.set_rate(*rate);
         }
         let deduplicates = route.cache.is_some();
-        let Some(own) = own else { return Effective { route: Arc::new(route), timeout: None, deduplicates } };
+        let Some(own) = own else { return Effective { route: Arc::new(route), timeout: None, deduplicates, headers: None } };
         if let Some(access) = own.access.as_ref().filter(|access| !is_looser(&declared.access, access)) {
             route.access = access.clone();
         }
@@ -230,7 +265,9 @@ impl Decided<'_> {
         }
         let timeout = own.timeout.map(|Span(timeout)| timeout.min(self.manifest.limits.wall));
         let deduplicates = own.deduplicate.unwrap_or(route.cache.is_some()) && may_be_shared(&route);
-        Effective { route: Arc::new(route), timeout, deduplicates }
+        let headers = RouteHeaders { request: own.request_headers.clone(), response: own.response_headers.clone() };
+        let headers = (headers != RouteHeaders::default()).then(|| Arc::new(headers));
+        Effective { route: Arc::new(route), timeout, deduplicates, headers }
     }
 
     /// What a frame that calls this function counts against.
@@ -248,6 +285,21 @@ impl RouteOverride {
         format!("{}: gateway.routes {:?}: {reason}", self.origin, self.route)
     }
 
+    fn changes_nothing(&self) -> bool {
+        let of_calls = self.access.is_some() || self.rate.is_some() || self.timeout.is_some();
+        let of_answers = self.cache.is_some() || self.deduplicate.is_some();
+        let of_headers = !self.request_headers.is_empty() || !self.response_headers.is_empty();
+        let of_fields = !self.request_fields.is_empty() || !self.response_fields.is_empty();
+        !(of_calls || of_answers || of_headers || of_fields)
+    }
+
+    fn transformation_problems(&self) -> Vec<String> {
+        let method = self.route.split_once(' ').map_or("", |(method, _)| method);
+        let request = self.request_headers.problems(HeadersOf::ServiceRequest { method });
+        let response = self.response_headers.problems(HeadersOf::ServiceResponse);
+        named([request, response, self.request_fields.problems(), self.response_fields.problems()])
+    }
+
     /// What it wants and this version of the service has no room for.
     fn impossible(&self, route: &Route, manifest: &Manifest) -> Vec<String> {
         let mut reasons = Vec::new();
@@ -261,6 +313,9 @@ impl RouteOverride {
         reasons.extend(self.cache.as_ref().and_then(|cache| cache_problem(cache, route)));
         if self.deduplicate == Some(true) && !may_be_shared(route) {
             reasons.push("deduplicate is for GET of JSON".to_owned());
+        }
+        if route.stream.is_some() && !(self.request_fields.is_empty() && self.response_fields.is_empty()) {
+            reasons.push("request_fields and response_fields are for JSON: this route's body is a file".to_owned());
         }
         reasons
     }
@@ -312,6 +367,13 @@ impl AddedPrefix {
     pub(super) fn taken(&self, method: &str, path: &str) -> String {
         self.problem(&format!("{method} {path} is there already"))
     }
+}
+
+/// What is wrong with the four transformations, each with the setting's name before it.
+fn named(problems: [Vec<String>; 4]) -> Vec<String> {
+    let names = ["request_headers", "response_headers", "request_fields", "response_fields"];
+    let all = names.into_iter().zip(problems);
+    all.flat_map(|(name, problems)| problems.into_iter().map(move |problem| format!("{name}: {problem}"))).collect()
 }
 
 /// A function that is made for known callers gets no others; which role a caller has may be another one.

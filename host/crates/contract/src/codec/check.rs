@@ -3,8 +3,9 @@
 
 use wasmtime::component::Val;
 
-use super::read::{OUT_OF_RANGE, Path, Problems, from_text};
-use super::shape::{RecordShape, Shape, Text};
+use super::json::Reader;
+use super::read::{Decoder, OUT_OF_RANGE, Path, Problems, Unknown, from_text};
+use super::shape::{DefaultValue, RecordShape, Shape, Text};
 use crate::bounds::{Bounds, Number, Span};
 use crate::wit::Function;
 use crate::{FieldError, UNREADABLE_TEXT};
@@ -138,6 +139,18 @@ pub fn example(shape: &Shape, text: &str) -> Result<(), String> {
     match problems.0.first() {
         Some(problem) => Err(format!("@example {text}: {}", problem.detail)),
         None => Ok(()),
+    }
+}
+
+/// What stands for a missing field. Errors: the text is no value of this shape.
+pub fn default(shape: &Shape, json: &str) -> Result<DefaultValue, String> {
+    let mut problems = Problems::default();
+    let mut decoder = Decoder { reader: Reader::of_text(json), problems: &mut problems, unknown: Unknown::Refuse };
+    let read = decoder.value(shape, &Path::Root).and_then(|value| decoder.reader.finish().map(|()| value));
+    let value = read.map_err(|broken| format!("the default {json}: {broken}"))?;
+    match problems.0.first() {
+        Some(problem) => Err(format!("the default {json}: {}", problem.detail)),
+        None => Ok(DefaultValue { value, json: json.as_bytes().to_vec() }),
     }
 }
 

@@ -325,10 +325,14 @@ impl Slots {
         self.fields[index].1 = value;
     }
 
-    /// Missing options become none; anything else that is missing is a problem.
+    /// What is missing becomes its default, missing options become none; anything else that is missing is a problem.
     pub fn finish(mut self, record: &RecordShape, path: &Path<'_>, problems: &mut Problems) -> Val {
         for (index, field) in record.fields.iter().enumerate() {
-            if !self.has(index) {
+            if let Some(default) = &field.default {
+                if !self.has(index) || matches!(self.fields[index].1, Val::Option(None)) {
+                    self.fields[index].1 = default.value.clone();
+                }
+            } else if !self.has(index) {
                 if field.shape.is_option() {
                     self.fields[index].1 = Val::Option(None);
                 } else {

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use wasmtime::component::Val;
+
 use super::check::{self, BoundedShape};
 use crate::bounds::Bounds;
-use crate::wit::{Enumeration, Meaning, Record, Type};
+use crate::wit::{Enumeration, Field, Meaning, Record, Type};
 use echo_base::limits;
 
 pub enum Shape {
@@ -52,11 +54,19 @@ pub struct RecordShape {
 pub struct FieldShape {
     /// kebab-case, as the component has it.
     pub name: String,
-    /// snake_case, as JSON has it.
+    /// As JSON has it: snake_case, or the operator's name.
     pub key: String,
     /// `"key":`
     pub prefix: Vec<u8>,
     pub shape: Shape,
+    /// Stands for it where it is missing.
+    pub default: Option<DefaultValue>,
+}
+
+/// One value, inside and outside.
+pub struct DefaultValue {
+    pub value: Val,
+    pub json: Vec<u8>,
 }
 
 /// `{"type": "...", ...}`: a record's fields stand beside the type, any other value under `value`.
@@ -143,7 +153,8 @@ impl Shape {
                                 (RecordShape::compile(record)?, Payload::Record)
                             }
                             _ => {
-                                let value = FieldShape::new("value", Shape::compile(ty, &case.bounds)?);
+                                let shape = Shape::compile(ty, &case.bounds)?;
+                                let value = FieldShape::new("value", "value".to_owned(), shape, None);
                                 (RecordShape { fields: vec![value] }, Payload::Value)
                             }
                         },
@@ -182,6 +193,15 @@ impl Shape {
         }
     }
 
+    /// The record that it is, or that its items are.
+    pub fn record(&self) -> Option<&RecordShape> {
+        match self.plain() {
+            Shape::Record(record) => Some(record),
+            Shape::Option(inner) | Shape::List(inner) => inner.record(),
+            _ => None,
+        }
+    }
+
     pub fn is_option(&self) -> bool {
         matches!(self, Shape::Option(_))
     }
@@ -211,10 +231,10 @@ impl Shape {
 impl RecordShape {
     pub fn compile(record: &Record) -> Result<Self, String> {
         bounded(&record.name, record.fields.len())?;
-        let fields = record.fields.iter().map(|field| match Shape::compile(&field.ty, &field.bounds) {
-            Ok(shape) => Ok(FieldShape::new(&field.name, shape)),
-            Err(reason) => Err(format!("field {} of record {}: {reason}", field.name, record.name)),
-        });
+        let fields = record
+            .fields
+            .iter()
+            .map(|field| FieldShape::compile(field).map_err(|reason| format!("field {} of record {}: {reason}", field.name, record.name)));
         Ok(Self { fields: fields.collect::<Result<_, _>>()? })
     }
 
@@ -228,9 +248,14 @@ impl RecordShape {
 }
 
 impl FieldShape {
-    fn new(name: &str, shape: Shape) -> Self {
-        let key = snake_case(name);
-        Self { name: name.to_owned(), prefix: format!("\"{key}\":").into_bytes(), key, shape }
+    fn compile(field: &Field) -> Result<Self, String> {
+        let shape = Shape::compile(&field.ty, &field.bounds)?;
+        let default = field.default.as_ref().map(|json| check::default(&shape, json)).transpose()?;
+        Ok(Self::new(&field.name, key_of(field), shape, default))
+    }
+
+    fn new(name: &str, key: String, shape: Shape, default: Option<DefaultValue>) -> Self {
+        Self { name: name.to_owned(), prefix: format!("\"{key}\":").into_bytes(), key, shape, default }
     }
 }
 
@@ -267,6 +292,11 @@ pub fn one_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
         names[SHOWN] = "…";
     }
     format!("one of {}", names.join(", "))
+}
+
+/// The name of a field in JSON.
+pub fn key_of(field: &Field) -> String {
+    field.alias.clone().unwrap_or_else(|| snake_case(&field.name))
 }
 
 /// The contract's names are kebab-case, JSON's are snake_case.

@@ -160,7 +160,10 @@ impl Encoder {
                 self.out.push(b',');
             }
             self.out.extend_from_slice(&field.prefix);
-            self.value(&field.shape, value, &Path::Field(path, &field.key))?;
+            match (&field.default, value) {
+                (Some(default), Val::Option(None)) => self.out.extend_from_slice(&default.json),
+                _ => self.value(&field.shape, value, &Path::Field(path, &field.key))?,
+            }
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, StatusCode, Version, request};
 
 use super::body::{body_late, limited, too_large};
+use super::changed_body::{self, Unchanged};
 use super::{Gateway, refused};
 use crate::identity;
 use crate::outside::{Arrived, Failure, Outside, headers};
@@ -48,8 +49,17 @@ impl<S: Services> Gateway<S> {
         info.streams();
         let version = head.version;
         let client = user.map_or_else(|| Subject::of_address(info.client_address), Subject::User);
+        let mut body = limited(&head.headers, body, limits::OUTSIDE_BODY_BYTES_MAX)?;
+        let mut held = self.in_flight.hold(Subject::of_address(info.client_address), user.map(Subject::User));
+        if let Some(changes) = &outside.request_fields {
+            let changed = changed_body::request(&mut head.headers, body, changes, &mut held);
+            body = tokio::time::timeout(outside.settings.timeout, changed).await.map_err(|_| body_late(version))??;
+        }
+        if outside.response_fields.is_some() && !headers::wants_websocket(&head) {
+            changed_body::ask_for_whole(&mut head.headers);
+        }
         let arrived = Arrived {
-            body: limited(&head.headers, body, limits::OUTSIDE_BODY_BYTES_MAX)?,
+            body,
             head,
             request_id: info.request_id.clone(),
             correlation_id: info.correlation_id.clone(),
@@ -63,7 +73,18 @@ impl<S: Services> Gateway<S> {
             client_number: self.hasher.hash_one(client),
         };
         let answered = outside.forward(&self.live.outside_client, &self.tokens, &self.ending, arrived).await;
-        let mut response = answered.unwrap_or_else(|failure| problem_of(failure, version).into_response());
+        let answered = match (answered, &outside.response_fields) {
+            (Ok(answer), Some(changes)) => {
+                let changed = changed_body::answer(answer, changes, info.is_head, outside.settings.timeout, &mut held).await;
+                changed.map_err(|unchanged| {
+                    let (prefix, request_id) = (&*outside.settings.prefix, &*info.request_id);
+                    tracing::warn!(prefix, request_id, reason = ?unchanged, "an outside service's answer could not be given its fields");
+                    problem_of_unchanged(unchanged, version)
+                })
+            }
+            (answered, _) => answered.map_err(|failure| problem_of(failure, version)),
+        };
+        let mut response = answered.unwrap_or_else(Problem::into_response);
         outside.rate.write_headers(&allowance, response.headers_mut());
         Ok(response)
     }
@@ -81,6 +102,21 @@ impl<S: Services> Gateway<S> {
             }
         }
         true
+    }
+}
+
+fn problem_of_unchanged(unchanged: Unchanged, version: Version) -> Problem {
+    let unreadable = |detail: String| Problem::new(StatusCode::BAD_GATEWAY, "outside_unreadable", detail);
+    match unchanged {
+        Unchanged::TooLarge => {
+            let most = limits::OUTSIDE_CHANGED_BODY_BYTES_MAX;
+            unreadable(format!("the answer of the service behind this path is larger than {most} bytes, and its fields cannot be changed"))
+        }
+        Unchanged::Encoded => unreadable("the answer of the service behind this path is not whole or compressed".to_owned()),
+        Unchanged::Unreadable => unreadable("the answer of the service behind this path is not the JSON that is expected".to_owned()),
+        Unchanged::Broken => problem_of(Failure::Broken, version),
+        Unchanged::TimedOut => problem_of(Failure::TimedOut, version),
+        Unchanged::NoRoom(full) => full.into(),
     }
 }
 

@@ -580,3 +580,92 @@ async fn no_more_requests_than_may_are_with_a_target_at_one_time() {
     drop(all);
     assert_eq!(forward().await, super::Failure::Unreachable);
 }
+
+const FIELDS: &str = "request_fields = { rename = { title = \"name\" }, default = { currency = \"EUR\" } }\n\
+    response_fields = { rename = { \"items.name\" = \"title\" }, default = { page = 1 } }";
+
+fn with_body(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
+}
+
+#[tokio::test]
+async fn headers_are_changed_on_the_way_to_a_target_and_back() {
+    let target = Target::start(|_| Some(with_body("200 OK", "server: old\r\nx-trace: 7\r\nset-cookie: a=b\r\n", "ok"))).await;
+    let changes = "request_headers = { set = { X-Api-Key = \"k\" }, remove = [\"X-Debug\"], rename = { X-Old = \"X-New\" } }\n\
+        response_headers = { set = { Cache-Control = \"no-cache\" }, remove = [\"Set-Cookie\", \"Server\"], rename = { X-Trace = \"X-Trace-ID\" } }";
+    let gateway = gateway(&[entry(target.address, "public", changes)]);
+    let sent = ["x-debug: 1", "x-old: 2", "x-new: 3", "x-api-key: forged"];
+    let (status, headers, _) = gateway.send("GET /out", &sent, "").await;
+    assert_eq!(status, 200);
+    let seen = |name: &str| target.header(name);
+    assert_eq!((seen("x-api-key").as_deref(), seen("x-new").as_deref()), (Some("k"), Some("2")));
+    assert_eq!((seen("x-debug"), seen("x-old")), (None, None));
+    assert_eq!((text(&headers, "cache-control"), text(&headers, "x-trace-id")), (Some("no-cache"), Some("7")));
+    assert_eq!((text(&headers, "server"), text(&headers, "set-cookie"), text(&headers, "x-trace")), (None, None, None));
+}
+
+#[tokio::test]
+async fn json_fields_are_changed_on_the_way_to_a_target_and_back() {
+    let answer = with_body(
+        "200 OK",
+        "content-type: application/json\r\netag: \"1\"\r\naccept-ranges: bytes\r\n",
+        r#"{"items": [{"name": "a", "price": 1.50}, {"name": "b"}]}"#,
+    );
+    let target = Target::start(move |_| Some(answer.clone())).await;
+    let gateway = gateway(&[entry(target.address, "public", FIELDS)]);
+    let json = "content-type: application/json";
+    let sent = [json, "accept-encoding: gzip", "range: bytes=0-1", "if-none-match: \"1\""];
+    let (status, headers, body) = gateway.send("POST /out", &sent, r#"{"title": "tea", "amount": 1e2}"#).await;
+    assert_eq!((status, &body), (200, &json!({ "items": [{ "title": "a", "price": 1.5 }, { "title": "b" }], "page": 1 })));
+    assert_eq!((text(&headers, "etag"), text(&headers, "accept-ranges")), (None, None), "they are of other bytes");
+    assert!(target.last().ends_with(r#"{"name":"tea","amount":1e2,"currency":"EUR"}"#), "{}", target.last());
+    assert_eq!(target.header("accept-encoding").as_deref(), Some("identity"));
+    assert_eq!((target.header("range"), target.header("if-none-match")), (None, None));
+
+    // What is no JSON goes as it is; what is to be JSON and is not, does not go.
+    gateway.send("POST /out", &["content-type: text/plain"], r#"{"title": "tea"}"#).await;
+    assert!(target.last().ends_with(r#"{"title": "tea"}"#), "{}", target.last());
+    gateway.send("POST /out", &[json], "").await;
+    assert!(target.last().ends_with("\r\n\r\n"), "no body stays none: {}", target.last());
+    let count = target.count();
+    let large = format!("\"{}\"", "a".repeat(limits::OUTSIDE_CHANGED_BODY_BYTES_MAX));
+    for (body, headers, expect) in [
+        (r#"{"title""#, vec![json], (400, "unreadable")),
+        (r#"{"title": 1, "name": 2}"#, vec![json], (422, "invalid")),
+        ("{}", vec![json, "content-encoding: gzip"], (415, "unsupported_media_type")),
+        (&large, vec![json], (413, "too_large")),
+    ] {
+        assert_eq!(code(&gateway.send("POST /out", &headers, body.to_owned()).await), expect, "{}", &body[..body.len().min(40)]);
+    }
+    assert_eq!(target.count(), count);
+}
+
+#[tokio::test]
+async fn an_answer_whose_fields_cannot_be_changed_is_said_so_and_others_pass_as_they_are() {
+    let large = format!("[\"{}\"]", "a".repeat(limits::OUTSIDE_CHANGED_BODY_BYTES_MAX));
+    let json = "content-type: application/json\r\n";
+    let old = r#"{"items":[{"name":"a"}]}"#;
+    let answers = [
+        (with_body("200 OK", json, &large), 502),
+        // Without a length, beyond the bound: known only when so much has come.
+        (format!("HTTP/1.1 200 OK\r\n{json}connection: close\r\n\r\n{large}"), 502),
+        (with_body("200 OK", &format!("{json}content-encoding: gzip\r\n"), "x"), 502),
+        (with_body("200 OK", json, "{\"items\":"), 502),
+        (with_body("404 Not Found", json, old), 404),
+        (with_body("200 OK", "content-type: text/plain\r\netag: \"1\"\r\n", old), 200),
+        (with_body("200 OK", "content-type: text/plain\r\n", &large), 200),
+        (with_body("200 OK", json, ""), 200),
+    ];
+    let texts: Vec<String> = answers.iter().map(|(text, _)| text.clone()).collect();
+    let target = Target::start(move |number| texts.get(number - 1).cloned()).await;
+    let gateway = gateway(&[entry(target.address, "public", &format!("retries = 0\n{FIELDS}"))]);
+    for (index, (sent, expect)) in answers.iter().enumerate() {
+        let answer = gateway.send("GET /out", &[], "").await;
+        assert_eq!(answer.0, *expect, "{index}");
+        if *expect == 502 {
+            assert_eq!(code(&answer), (502, "outside_unreadable"), "{index}");
+        } else if sent.contains(old) {
+            assert_eq!(answer.2, serde_json::from_str::<Value>(old).unwrap(), "{index}");
+        }
+    }
+}

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Access, AddedPrefix, Rate, Span};
+use super::{Access, AddedPrefix, HeaderChanges, HeadersOf, Rate, Span, named};
 use echo_base::limits;
+use echo_contract::changes::FieldChanges;
 
 /// A prefix with a target, with all that has a default filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +33,11 @@ pub struct OutsidePrefix {
     pub identity_key: Option<IdentityKey>,
     /// A path of the target that answers GET with success while it is well.
     pub health: Option<String>,
+    pub request_headers: HeaderChanges,
+    pub response_headers: HeaderChanges,
+    /// Of JSON bodies alone.
+    pub request_fields: FieldChanges,
+    pub response_fields: FieldChanges,
 }
 
 /// The key that signs who calls (RFC 9421). Neither shown nor written out.
@@ -116,7 +122,17 @@ impl AddedPrefix {
             retries,
             identity_key: self.identity_key.clone(),
             health: self.health.clone(),
+            request_headers: self.request_headers.clone(),
+            response_headers: self.response_headers.clone(),
+            request_fields: self.request_fields.clone(),
+            response_fields: self.response_fields.clone(),
         }))
+    }
+
+    pub(super) fn transformation_problems(&self) -> Vec<String> {
+        let request = self.request_headers.problems(HeadersOf::OutsideRequest);
+        let response = self.response_headers.problems(HeadersOf::OutsideResponse);
+        named([request, response, self.request_fields.problems(), self.response_fields.problems()])
     }
 
     /// An option that only a target has.
@@ -129,6 +145,10 @@ impl AddedPrefix {
             ("retries", self.retries.is_some()),
             ("identity_key", self.identity_key.is_some()),
             ("health", self.health.is_some()),
+            ("request_headers", !self.request_headers.is_empty()),
+            ("response_headers", !self.response_headers.is_empty()),
+            ("request_fields", !self.request_fields.is_empty()),
+            ("response_fields", !self.response_fields.is_empty()),
         ];
         given.into_iter().find(|(_, is_given)| *is_given).map(|(name, _)| name)
     }

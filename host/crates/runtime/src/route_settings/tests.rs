@@ -32,6 +32,12 @@ http = "POST /"
 call = "create"
 access = "user"
 rate = { per = "user", strategy = "token-bucket", limit = 60, window = "1m" }
+[[route]]
+http = "GET /{user_id}/exported/archive/content"
+call = "file"
+access = "user"
+stream = { kind = "download" }
+rate = { per = "user", strategy = "token-bucket", limit = 60, window = "1m" }
 [[socket]]
 event = "get_user"
 call = "get-user"
@@ -113,6 +119,17 @@ fn nothing_gets_looser_than_its_service_allows() {
         ("match = \"POST /api/v1/users\"\ncache = { ttl = \"1s\", per = \"user\" }", "for GET"),
         ("match = \"POST /api/v1/users\"\ndeduplicate = true", "for GET"),
         ("match = \"GET /api/v1/users/me\"", "changes nothing"),
+        ("match = \"GET /api/v1/users/me\"\nrequest_headers = { set = { Authorization = \"x\" } }", "request_headers: set Authorization"),
+        (
+            "match = \"GET /api/v1/users/me\"\nresponse_headers = { remove = [\"Content-Length\"] }",
+            "response_headers: remove Content-Length",
+        ),
+        ("match = \"GET /api/v1/users/me\"\nrequest_fields = { rename = { a = \"c\", b = \"c\" } }", "request_fields: rename: two fields"),
+        (
+            "match = \"GET /api/v1/users/me\"\nresponse_fields = { default = { \"a..b\" = 1 } }",
+            "response_fields: default: \"a..b\" is no field",
+        ),
+        ("match = \"GET /api/v1/users/{user_id}/exported/archive/content\"\nrequest_fields = { default = { a = 1 } }", "body is a file"),
         ("match = \"GET /api/v1/users/me\"\nrate = { per = \"user\", strategy = \"token-bucket\", limit = 0, window = \"1m\" }", "above 0"),
     ] {
         refused(entry, expect);
@@ -236,6 +253,14 @@ fn a_target_says_who_may_call_it_how_often_and_by_which_key_it_knows_them() {
         (format!("{TARGET}timeout = \"0s\""), "timeout must be above 0"),
         (format!("{TARGET}idle_timeout = \"2h\""), "idle_timeout must be above 0 and at most 3600s"),
         (format!("{TARGET}retries = 9"), "retries must be at most 3"),
+        (format!("{TARGET}request_headers = {{ set = {{ X-User-ID = \"x\" }} }}"), "request_headers: set X-User-ID"),
+        (format!("{TARGET}response_headers = {{ set = {{ Set-Cookie = \"x\" }} }}"), "response_headers: set Set-Cookie"),
+        (format!("{TARGET}request_fields = {{ rename = {{ a = \"a\" }} }}"), "request_fields: rename: a has this name"),
+        (format!("{TARGET}response_fields = {{ rename = {{ a = \"b.c\" }} }}"), "response_fields: rename: \"b.c\""),
+        (
+            "prefix = \"/v2\"\nservice = \"user\"\nresponse_headers = { remove = [\"X-A\"] }".to_owned(),
+            "response_headers is for a prefix with a target",
+        ),
         (format!("{TARGET}health = \"healthz\""), "health must be a path"),
         (TARGET.replace("/billing", "/api/v1/users"), "is the prefix of the service user"),
         (TARGET.replace("/billing", "/api/v1/users/billing"), "is the prefix of the service user"),
