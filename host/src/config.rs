@@ -16,7 +16,7 @@ use echo_capabilities::config::ServiceSettings;
 use echo_capabilities::http::{CredentialSettings, HostPattern, HttpSettings};
 use echo_capabilities::tokens::MasterKey;
 use echo_runtime::manifest::duration;
-use echo_runtime::route_settings::{AddedPrefix, RouteOverride, RouteSettings};
+use echo_runtime::route_settings::{AddedPrefix, RouteOverride, RouteSettings, ServiceOff};
 
 mod address;
 mod problems;
@@ -25,7 +25,7 @@ mod routes;
 mod secret;
 
 use address::with_password;
-use reading::{Reading, as_text, environment};
+use reading::{Reading, as_text, environment, mentions, setting_names};
 pub use secret::Secret;
 
 /// For whom the host runs.
@@ -112,7 +112,7 @@ pub struct GatewayConfig {
     /// See `Config::routes`.
     routes: Vec<RouteOverride>,
     prefixes: Vec<AddedPrefix>,
-    services_off: Vec<String>,
+    services_off: Vec<ServiceOff>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -283,15 +283,22 @@ pub struct ConfigError(pub Vec<String>);
 
 impl Config {
     pub fn load(mode: Mode, file: Option<&Path>, overrides: Overrides) -> Result<Self, ConfigError> {
-        let text = match file {
-            Some(path) => Some(std::fs::read_to_string(path).map_err(|error| ConfigError(vec![format!("{}: {error}", path.display())]))?),
+        let (config, problems) = Self::read(mode, file, overrides);
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
+    }
+
+    /// The settings, and all that is wrong with them; what is wrong is as by default. So that what else may be wrong can be looked for at once.
+    pub fn read(mode: Mode, file: Option<&Path>, overrides: Overrides) -> (Self, Vec<String>) {
+        let text = match file.map(|path| std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))) {
+            Some(Ok(text)) => Some(text),
+            Some(Err(problem)) => return (Self::defaults(mode), vec![problem]),
             None => None,
         };
         let name = file.map(|path| path.display().to_string()).unwrap_or_default();
         let file = text.as_deref().map(|text| (name.as_str(), text));
         let mut variables = environment();
         variables.extend(overrides.sql_url.clone().map(|url| ("ECHO_SQL__URL".to_owned(), url)));
-        Self::from_sources(mode, file, variables, overrides)
+        Self::read_sources(mode, file, variables, overrides)
     }
 
     /// What holds without any file or variable.
@@ -529,25 +536,39 @@ impl Config {
         })
     }
 
+    #[cfg(test)]
     fn from_sources(
         mode: Mode,
         file: Option<(&str, &str)>,
         environment: BTreeMap<String, String>,
         overrides: Overrides,
     ) -> Result<Self, ConfigError> {
+        let (config, problems) = Self::read_sources(mode, file, environment, overrides);
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
+    }
+
+    fn read_sources(
+        mode: Mode,
+        file: Option<(&str, &str)>,
+        environment: BTreeMap<String, String>,
+        overrides: Overrides,
+    ) -> (Self, Vec<String>) {
         let mut reading = Reading::new(mode, environment);
         if let Some((name, text)) = file {
             reading.file(name, text);
         }
         reading.variables();
-        let mut config = reading.finish(mode)?;
+        let (mut config, mut problems) = reading.finish(mode);
         config.server.listen = overrides.listen.unwrap_or(config.server.listen);
         config.server.admin_listen = overrides.admin_listen.unwrap_or(config.server.admin_listen);
         config.expose_dev = overrides.expose_dev;
         config.data.dir = overrides.data.unwrap_or(config.data.dir);
         config.data.plugins = overrides.plugins.unwrap_or(config.data.plugins);
-        let problems = problems::of(&config);
-        if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
+        // A setting that is wrong already, and is as by default here, would be said to be wrong again for that.
+        let mentioned: Vec<String> =
+            setting_names(mode).into_iter().filter(|name| problems.iter().any(|problem| mentions(problem, name))).collect();
+        problems.extend(problems::of(&config).into_iter().filter(|problem| !mentioned.iter().any(|name| mentions(problem, name))));
+        (config, problems)
     }
 }
 

@@ -55,7 +55,8 @@ fn exit_status(error: &anyhow::Error) -> u8 {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(serve) if serve.check => {
-            check::check(&load(Mode::Serve, &serve.host, serve.host.overrides())?)?;
+            let (config, problems) = Config::read(Mode::Serve, serve.host.config_file().as_deref(), serve.host.overrides());
+            check::check(&config, problems)?;
             say(format_args!("the settings are good"));
             Ok(())
         }
@@ -116,7 +117,7 @@ fn run_host(mode: Mode, host: &Host, overrides: Overrides) -> anyhow::Result<()>
             Mode::Serve => drop(tokio::spawn(reload_on_hangup(asked.clone()))),
             Mode::Dev => drop(tokio::spawn(end_on_hangup(shutdown.clone()))),
         }
-        let read = move || Config::load(mode, file.as_deref(), overrides.clone());
+        let read = move || Config::read(mode, file.as_deref(), overrides.clone());
         app::run(config, SettingsSource { read: Box::new(read), asked }, shutdown).await
     })
 }

@@ -12,9 +12,8 @@ use echo_gateway::Tls;
 use echo_runtime::artifact::Artifact;
 use echo_runtime::permissions::Permissions;
 
-/// Errors: everything that is wrong, not only the first.
-pub fn check(config: &Config) -> Result<(), ConfigError> {
-    let mut problems = Vec::new();
+/// `problems`: what is wrong with the settings by themselves. Errors: everything that is wrong, not only the first.
+pub fn check(config: &Config, mut problems: Vec<String>) -> Result<(), ConfigError> {
     if let Some((certificate, key)) = config.tls()
         && let Err(error) = Tls::open(certificate, key)
     {
@@ -121,21 +120,22 @@ mod tests {
     fn files_that_are_named_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::defaults(Mode::Serve);
-        assert!(check(&config).is_ok());
+        assert!(check(&config, Vec::new()).is_ok());
         let bad = folder.path().join("bad.pem");
         std::fs::write(&bad, "no certificate").unwrap();
         (config.server.tls_cert, config.server.tls_key) = (bad.clone(), bad);
         config.http.root_certificates = folder.path().join("no.pem");
         config.data.permissions = folder.path().join("nothing.wit");
         config.data.plugins = folder.path().join("nowhere");
-        let error = check(&config).unwrap_err();
+        let error = check(&config, vec!["first".to_owned()]).unwrap_err();
         let said = |what: &str| error.0.iter().any(|problem| problem.contains(what));
         assert!(
             said("server.tls_cert")
                 && said("data.permissions")
                 && said("data.plugins")
                 && said("http.root_certificates")
-                && error.0.len() == 4,
+                && error.0[0] == "first"
+                && error.0.len() == 5,
             "{error}"
         );
     }

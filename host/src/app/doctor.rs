@@ -53,7 +53,7 @@ impl Finding {
 
 /// Everything, in the order in which a start would meet it.
 pub async fn examine(config: &Config) -> Vec<Finding> {
-    let mut findings = match check::check(config) {
+    let mut findings = match check::check(config, Vec::new()) {
         Ok(()) => vec![Finding::good("settings", "they are good")],
         Err(error) => of_settings(error),
     };

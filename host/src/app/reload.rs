@@ -5,10 +5,11 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use crate::admin::Reloaded;
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use echo_runtime::Runtime;
 
-type ReadSettings = Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+/// The settings, and all that is wrong with them by themselves.
+type ReadSettings = Box<dyn Fn() -> (Config, Vec<String>) + Send + Sync>;
 
 /// Where the settings come from, and when they are to be read again.
 pub struct SettingsSource {
@@ -33,8 +34,12 @@ impl Reload {
     pub async fn now(self: Arc<Self>) -> Result<Reloaded, Vec<String>> {
         let reading = self.clone();
         let read = tokio::task::spawn_blocking(move || (reading.read)()).await;
-        let config = read.map_err(|error| vec![error.to_string()])?.map_err(|ConfigError(problems)| problems)?;
+        let (config, mut problems) = read.map_err(|error| vec![error.to_string()])?;
         let routes = config.routes();
+        if !problems.is_empty() {
+            problems.extend(self.runtime.problems_of_routes(routes));
+            return Err(problems);
+        }
         let (overrides, prefixes) = (routes.overrides.len(), routes.prefixes.len());
         let snapshot = self.runtime.set_routes(routes).await?;
         let after_restart = self.started_with.differences(&config);

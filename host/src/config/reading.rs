@@ -9,7 +9,7 @@ use echo_base::names::ServiceName;
 use echo_runtime::route_settings::{IdentityKey, RouteSettings};
 
 use super::address::password_of;
-use super::{Config, ConfigError, GatewayConfig, Mode, routes};
+use super::{Config, GatewayConfig, Mode, routes};
 
 /// The settings while they are put together. A value that is wrong is noted and left out, so that all mistakes come to light at once.
 pub struct Reading {
@@ -56,13 +56,10 @@ impl Reading {
             Ok(sections) => sections,
             Err(error) => return self.problems.push(format!("{name}: {error}")),
         };
-        match routes::read(name, text) {
-            Ok(mut routes) => {
-                self.identity_keys(&mut routes);
-                self.routes = routes;
-            }
-            Err(problems) => self.problems.extend(problems),
-        }
+        let (mut routes, problems) = routes::read(name, text);
+        self.problems.extend(problems);
+        self.identity_keys(&mut routes);
+        self.routes = routes;
         for (section, content) in sections {
             if !self.known.contains_key(&section) {
                 self.unknown(name, &section);
@@ -225,14 +222,33 @@ impl Reading {
         best.filter(|(likeness, _)| *likeness > 0.5).map(|(_, known)| known)
     }
 
-    pub fn finish(self, mode: Mode) -> Result<Config, ConfigError> {
-        if !self.problems.is_empty() {
-            return Err(ConfigError(self.problems));
-        }
-        let config = self.table.try_into::<Config>().map_err(|error| ConfigError(vec![error.message().to_owned()]))?;
+    /// And all that was wrong, which is as by default.
+    pub fn finish(self, mode: Mode) -> (Config, Vec<String>) {
+        let mut problems = self.problems;
+        let config = self.table.try_into::<Config>().unwrap_or_else(|error| {
+            problems.push(error.message().to_owned());
+            Config::defaults(mode)
+        });
         let RouteSettings { overrides: routes, prefixes, services_off } = self.routes;
-        Ok(Config { mode, gateway: GatewayConfig { routes, prefixes, services_off, ..config.gateway }, ..config })
+        (Config { mode, gateway: GatewayConfig { routes, prefixes, services_off, ..config.gateway }, ..config }, problems)
     }
+}
+
+/// `section.key` of all settings; not of lists, whose entries are said to be wrong one by one.
+pub fn setting_names(mode: Mode) -> Vec<String> {
+    let known = Table::try_from(Config::defaults(mode)).expect("settings are a table");
+    let keys = |(section, keys): (String, Value)| {
+        let keys = keys.as_table().map(|keys| keys.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+        let is_list = |key: &String| section == GATEWAY && routes::KEYS.contains(&key.as_str());
+        keys.into_iter().filter(|key| !is_list(key)).map(|key| format!("{section}.{key}")).collect::<Vec<_>>()
+    };
+    known.into_iter().flat_map(keys).collect()
+}
+
+/// The name stands in the text, and is not the beginning or the end of another.
+pub fn mentions(text: &str, name: &str) -> bool {
+    let is_part = |character: Option<char>| character.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_');
+    text.match_indices(name).any(|(at, _)| !is_part(text[..at].chars().next_back()) && !is_part(text[at + name.len()..].chars().next()))
 }
 
 pub fn environment() -> BTreeMap<String, String> {

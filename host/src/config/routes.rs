@@ -5,20 +5,20 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use echo_base::limits;
-use echo_runtime::route_settings::{AddedPrefix, RouteOverride, RouteSettings};
+use echo_runtime::route_settings::{AddedPrefix, RouteOverride, RouteSettings, ServiceOff};
 
 /// The keys of `[gateway]` that are read here.
 pub const KEYS: [&str; 3] = ["routes", "prefixes", "services_off"];
 
-/// Reads all of them. `name`: the file's. Errors: every entry that is wrong, with its line.
-pub fn read(name: &str, text: &str) -> Result<RouteSettings, Vec<String>> {
+/// Reads all of them. `name`: the file's. And every entry that is wrong, with its line; it is left out.
+pub fn read(name: &str, text: &str) -> (RouteSettings, Vec<String>) {
     let mut problems = Vec::new();
     let mut entries = |key| entries(name, text, key, &mut problems);
     let (routes, prefixes, off) = (entries(KEYS[0]), entries(KEYS[1]), entries(KEYS[2]));
     let overrides = typed(name, text, KEYS[0], routes, &mut problems, |entry: &mut RouteOverride, origin| entry.origin = origin);
     let prefixes = typed(name, text, KEYS[1], prefixes, &mut problems, |entry: &mut AddedPrefix, origin| entry.origin = origin);
-    let services_off = typed(name, text, KEYS[2], off, &mut problems, |_: &mut String, _| {});
-    if problems.is_empty() { Ok(RouteSettings { overrides, prefixes, services_off }) } else { Err(problems) }
+    let services_off = typed(name, text, KEYS[2], off, &mut problems, |off: &mut ServiceOff, origin| off.origin = origin);
+    (RouteSettings { overrides, prefixes, services_off }, problems)
 }
 
 fn entries<'t>(name: &str, text: &'t str, key: &str, problems: &mut Vec<String>) -> Vec<Spanned<DeValue<'t>>> {
@@ -86,7 +86,8 @@ mod tests {
             "[gateway]\nrate_scale = 2\n\n[[gateway.routes]]\nmatch = \"GET /a\"\n{RATE}\n\n[[gateway.routes]]\nmatch = \"GET /b\"\ntimeout = \"2s\"\n\
              [[gateway.prefixes]]\nprefix = \"/v2\"\nservice = \"user\"\n"
         );
-        let read = read("echo.toml", &text).unwrap();
+        let (read, problems) = read("echo.toml", &text);
+        assert_eq!(problems, Vec::<String>::new());
         let origins: Vec<_> = read.overrides.iter().map(|entry| entry.origin.as_str()).collect();
         assert_eq!(origins, ["echo.toml, line 4", "echo.toml, line 8"]);
         assert_eq!(read.prefixes[0].origin, "echo.toml, line 11");
@@ -95,22 +96,24 @@ mod tests {
 
     #[test]
     fn services_that_are_off_are_named() {
-        let off = |text: &str| read("echo.toml", text).map(|settings| settings.services_off);
-        assert_eq!(off("[gateway]\nservices_off = [\"media\", \"user\"]\n"), Ok(vec!["media".to_owned(), "user".to_owned()]));
-        assert!(off("[gateway]\nservices_off = [1]\n").unwrap_err()[0].starts_with("echo.toml, line 2: gateway.services_off: "));
+        let (settings, problems) = read("echo.toml", "[gateway]\nservices_off = [\"media\",\n  \"user\", 1]\n");
+        let off: Vec<_> = settings.services_off.iter().map(|off| (off.name.as_str(), off.origin.as_str())).collect();
+        assert_eq!(off, [("media", "echo.toml, line 2"), ("user", "echo.toml, line 3")]);
+        assert!(problems.len() == 1 && problems[0].starts_with("echo.toml, line 3: gateway.services_off: "), "{problems:?}");
     }
 
     #[test]
     fn every_mistake_is_said_with_its_line() {
         let text = "[[gateway.routes]]\nmatch = \"GET /a\"\nacess = \"user\"\n[[gateway.routes]]\nmatch = \"GET /b\"\naccess = \"everyone\"\n\
                     [[gateway.routes]]\ntimeout = \"2s\"\n[[gateway.prefixes]]\nprefix = 3\nservice = \"user\"\n";
-        let problems = read("echo.toml", text).unwrap_err();
+        let (left, problems) = read("echo.toml", text);
+        assert_eq!(left, RouteSettings::default());
         let expect = ["line 3: gateway.routes: unknown field `acess`", "line 6: gateway.routes: access \"everyone\"", "line 7", "line 10"];
         assert_eq!(problems.len(), expect.len(), "{problems:?}");
         for (problem, expect) in problems.iter().zip(expect) {
             assert!(problem.starts_with("echo.toml, ") && problem.contains(expect), "{problem:?} does not say {expect:?}");
         }
-        assert!(read("echo.toml", "[gateway]\nroutes = \"GET /a\"\n").unwrap_err()[0].contains("[[gateway.routes]]"));
-        assert_eq!(read("echo.toml", "[gateway]\nroutes = []\n"), Ok(RouteSettings::default()));
+        assert!(read("echo.toml", "[gateway]\nroutes = \"GET /a\"\n").1[0].contains("[[gateway.routes]]"));
+        assert_eq!(read("echo.toml", "[gateway]\nroutes = []\n"), (RouteSettings::default(), Vec::new()));
     }
 }

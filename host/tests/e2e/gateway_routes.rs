@@ -81,6 +81,18 @@ async fn settings_of_routes_are_read_again_and_a_mistake_changes_nothing() {
     let refused = app.admin(Method::POST, "/admin/v1/reload").send().await.expect_problem(422, "settings_refused");
     assert!(refused["errors"].to_string().contains("echo.toml, line 3"), "{refused}");
     app.get(LOOKUP).send().await.expect_problem(429, "rate_limited");
+    // Of every kind, all at once.
+    write(
+        &path,
+        "[server]\nrequest_timeout = \"11h\"\ndocs = 7\n[gateway]\nservices_off = [\"locatio\"]\n[[gateway.routes]]\nmatch = \"GET /nowhere\"\naccess = \"user\"\n\
+         [[gateway.routes]]\nmatch = \"GET /api/v1/location/lookup\"\nacess = \"user\"\n[[gateway.routes]]\nmatch = \"GET /api/v1/location/lookup\"\ntimeout = \"0s\"\n",
+    );
+    let refused = app.admin(Method::POST, "/admin/v1/reload").send().await.expect_problem(422, "settings_refused");
+    for said in [refused["errors"].to_string(), check(&path, &app).1] {
+        for expect in ["server.request_timeout", "server.docs", "line 5: gateway.services_off", "line 6", "line 11", "line 12"] {
+            assert!(said.contains(expect), "{said} does not say {expect}");
+        }
+    }
 
     // Other settings wait for a restart, and without its entries a route is as its manifest says.
     write(&path, "[gateway]\nrate_scale = 1\n[feed]\ncursors_kept = \"30d\"\n");
@@ -174,7 +186,8 @@ async fn a_service_that_is_switched_off_answers_503_and_the_others_go_on() {
     let message = app.post("/api/v1/messages", text).by(&ada).send().await.expect(StatusCode::CREATED);
 
     let refused = reload("[gateway]\nservices_off = [\"presense\"]\n").await.expect_problem(422, "settings_refused");
-    assert!(refused["errors"].to_string().contains("did you mean presence?"), "{refused}");
+    let said = refused["errors"].to_string();
+    assert!(said.contains("echo.toml, line 2") && said.contains("did you mean presence?"), "{refused}");
     reload("").await.expect(StatusCode::OK);
     assert_eq!(socket.ask("presence", json!({ "status": "busy" })).await["type"], "reply");
     until("the mention is in the list", async || {

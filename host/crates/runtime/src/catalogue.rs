@@ -344,7 +344,7 @@ impl Catalogue {
 
     /// Whether the operator has switched the service off (`gateway.services_off`): it is neither called by clients nor by services, events, schedules.
     pub fn is_off(&self, service: &str) -> bool {
-        self.settings.services_off.iter().any(|off| off == service)
+        self.settings.services_off.iter().any(|off| off.name == service)
     }
 
     pub fn generations(&self) -> impl Iterator<Item = &Arc<Generation>> {

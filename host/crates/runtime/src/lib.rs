@@ -194,6 +194,11 @@ impl Runtime {
         self.catalogue.load_full()
     }
 
+    /// What of these settings does not fit the live services, a sentence each.
+    pub fn problems_of_routes(&self, routes: RouteSettings) -> Vec<String> {
+        self.pin().with_settings(routes.into()).map_or_else(|reasons| reasons, |next| next.settings_problems().to_vec())
+    }
+
     /// The next snapshot: the same services with other settings of their routes. Returns its number.
     /// Errors: all that does not fit the live services, a sentence each; then nothing is changed.
     pub async fn set_routes(&self, routes: RouteSettings) -> Result<u64, Vec<String>> {

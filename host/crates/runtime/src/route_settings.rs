@@ -27,8 +27,28 @@ pub use outside::{IdentityKey, OutsidePrefix};
 pub struct RouteSettings {
     pub overrides: Vec<RouteOverride>,
     pub prefixes: Vec<AddedPrefix>,
-    /// Names of services that answer nobody.
-    pub services_off: Vec<String>,
+    /// Services that answer nobody.
+    pub services_off: Vec<ServiceOff>,
+}
+
+/// The name of a service, in a list of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct ServiceOff {
+    pub origin: String,
+    pub name: String,
+}
+
+impl From<String> for ServiceOff {
+    fn from(name: String) -> Self {
+        Self { origin: String::new(), name }
+    }
+}
+
+impl From<ServiceOff> for String {
+    fn from(off: ServiceOff) -> Self {
+        off.name
+    }
 }
 
 /// Changes one route of a service, and what else calls its function where that is counted together.
@@ -199,10 +219,10 @@ impl RouteSettings {
                 problems.push(own.problem(&format!("there is no service {service}{nearest}")));
             }
         }
-        for off in &self.services_off {
-            if !manifests.iter().any(|manifest| manifest.name == *off) {
-                let nearest = nearest(manifests.iter().map(|manifest| manifest.name.as_str()), off);
-                problems.push(format!("gateway.services_off: there is no service {off}{nearest}"));
+        for ServiceOff { origin, name } in &self.services_off {
+            if !manifests.iter().any(|manifest| manifest.name == *name) {
+                let nearest = nearest(manifests.iter().map(|manifest| manifest.name.as_str()), name);
+                problems.push(format!("{origin}: gateway.services_off: there is no service {name}{nearest}"));
             }
         }
         problems
