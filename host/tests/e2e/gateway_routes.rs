@@ -163,10 +163,15 @@ async fn a_service_that_is_switched_off_answers_503_and_the_others_go_on() {
                 continue;
             }
             assert!(reply.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0), "{method} {path}");
-            reply.expect_problem(503, "service_unavailable");
+            reply.expect_problem(503, "service_off");
             asked += 1;
         }
         assert!(asked > 0, "{off} has no routes");
+        let ready = app.get("/ready").send().await.expect(StatusCode::OK);
+        let others = prefixes.iter().filter(|other| **other != off).all(|other| ready["checks"]["plugins"][other]["status"] == "up");
+        assert!(ready["checks"]["plugins"][off]["status"] == "off" && others && ready["status"] == "up", "{ready}");
+        let shown = app.admin(Method::GET, &format!("/admin/v1/plugins/{off}")).send().await.expect(StatusCode::OK);
+        assert_eq!(shown["state"], "off");
         app.get("/api/v1/auth/sessions").by(&ada).send().await.expect(StatusCode::OK);
         if off != "message" && off != "user" {
             app.say(&ada, &talk, "the others go on").await;
@@ -180,6 +185,7 @@ async fn a_service_that_is_switched_off_answers_503_and_the_others_go_on() {
     reload("[gateway]\nservices_off = [\"presence\", \"notification\"]\n").await.expect(StatusCode::OK);
     let answer = socket.ask("presence", json!({ "status": "busy" })).await;
     assert_eq!((&answer["type"], &answer["payload"]["status"]), (&json!("error"), &json!(503)), "{answer}");
+    assert_eq!(answer["payload"]["code"], "service_off");
     // What happened meanwhile comes to the service when it is there again.
     let text =
         json!({ "conversation_id": talk, "client_message_id": "meanwhile", "type": "text", "content": "You", "mentions": [bala.id] });

@@ -747,6 +747,8 @@ pub const ROUTE_CACHE_TTL_S_MAX: u64 = 24 * 60 * 60;
 pub const ROUTE_UNDECLARED_CACHE_TTL_S_MAX: u64 = 30;
 /// Overrides of routes and added prefixes, each.
 pub const ROUTE_SETTINGS_MAX: usize = 1_000;
+/// When clients of a service that is switched off are to ask again, in seconds: nobody knows when it will be on.
+pub const SERVICE_OFF_RETRY_S: u64 = 30;
 /// Headers, and fields of JSON, that one of them changes each way; how deep such a field may be; and the bytes of a header's value.
 pub const HEADER_CHANGES_MAX: usize = 32;
 pub const HEADER_CHANGE_BYTES_MAX: usize = 1_024;

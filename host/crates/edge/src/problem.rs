@@ -222,6 +222,9 @@ impl From<CallError> for Problem {
             CallError::Unavailable(_) => {
                 Problem::unavailable("service_unavailable", "the service cannot be reached now", Duration::from_secs(1))
             }
+            CallError::SwitchedOff(_) => {
+                Problem::unavailable("service_off", "the operator has switched this service off", Duration::from_secs(limits::SERVICE_OFF_RETRY_S))
+            }
             CallError::TimedOut(_) => Problem::new(StatusCode::GATEWAY_TIMEOUT, "service_timed_out", "the service did not answer in time"),
             CallError::Failed(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "service_failed", ""),
         }

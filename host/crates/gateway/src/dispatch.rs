@@ -424,7 +424,8 @@ impl<S: Services> ServiceRequest<S> {
             CallError::TimedOut(reason) => tracing::warn!(%service, route, request_id, reason, "the service timed out"),
             CallError::Unavailable(reason) => tracing::warn!(%service, route, request_id, reason, "the service is unavailable"),
             CallError::Busy => tracing::warn!(%service, route, request_id, "the service is busy"),
-            CallError::Unreadable(_) | CallError::Invalid(_) | CallError::Declined(_) => {}
+            // Of what the operator wanted nobody needs to be reminded.
+            CallError::Unreadable(_) | CallError::Invalid(_) | CallError::Declined(_) | CallError::SwitchedOff(_) => {}
         }
     }
 
@@ -462,7 +463,9 @@ fn outcome(result: &Result<Reply, CallError>) -> CallOutcome {
     match result {
         Ok(_) | Err(CallError::Declined(_)) => CallOutcome::Good,
         Err(CallError::Failed(_) | CallError::TimedOut(_)) => CallOutcome::Fault,
-        Err(CallError::Unreadable(_) | CallError::Invalid(_) | CallError::Busy | CallError::Unavailable(_)) => CallOutcome::Neutral,
+        Err(CallError::Unreadable(_) | CallError::Invalid(_) | CallError::Busy | CallError::Unavailable(_) | CallError::SwitchedOff(_)) => {
+            CallOutcome::Neutral
+        }
     }
 }
 

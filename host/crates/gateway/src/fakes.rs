@@ -103,6 +103,10 @@ impl Snapshot for FakeSnapshot {
         names.dedup();
         names
     }
+
+    fn is_off(&self, service: &ServiceName) -> bool {
+        service.as_str() == "off"
+    }
 }
 
 /// A call as a service sees it.

@@ -63,6 +63,26 @@ pub enum Status {
     Down,
 }
 
+/// A service, as `/ready` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum ServiceStatus {
+    Up,
+    /// Its circuit breaker is open.
+    Degraded,
+    /// The operator wants it so: the host is no worse for it.
+    Off,
+}
+
+impl ServiceStatus {
+    fn weight(self) -> Status {
+        match self {
+            ServiceStatus::Up | ServiceStatus::Off => Status::Up,
+            ServiceStatus::Degraded => Status::Degraded,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub struct CheckReport {
     pub status: Status,
@@ -171,7 +191,11 @@ async fn ready<S: Services>(readiness: Arc<Readiness>, live: Arc<Live<S>>) -> Re
         /// By prefix.
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         outside: BTreeMap<String, Served>,
-        plugins: BTreeMap<String, Served>,
+        plugins: BTreeMap<String, Plugin>,
+    }
+    #[derive(Serialize)]
+    struct Plugin {
+        status: ServiceStatus,
     }
     #[derive(Serialize)]
     struct ReadinessReport {
@@ -184,7 +208,16 @@ async fn ready<S: Services>(readiness: Arc<Readiness>, live: Arc<Live<S>>) -> Re
     let reports = readiness.check().await;
     let (snapshot, table) = live.pin();
     let plugins: BTreeMap<_, _> = (snapshot.services().into_iter())
-        .map(|name| (name.to_string(), Served { status: if table.is_breaker_open(&name) { Status::Degraded } else { Status::Up } }))
+        .map(|name| {
+            let status = if snapshot.is_off(&name) {
+                ServiceStatus::Off
+            } else if table.is_breaker_open(&name) {
+                ServiceStatus::Degraded
+            } else {
+                ServiceStatus::Up
+            };
+            (name.to_string(), Plugin { status })
+        })
         .collect();
     let outside: BTreeMap<_, _> = join_all(table.all_outside().iter().map(async |outside| {
         let status = match outside.health(&live.outside_client).await {
@@ -198,7 +231,7 @@ async fn ready<S: Services>(readiness: Arc<Readiness>, live: Arc<Live<S>>) -> Re
     .into_iter()
     .collect();
     let draining = readiness.is_draining();
-    let parts = reports.values().map(CheckReport::weight).chain(plugins.values().map(|plugin| plugin.status));
+    let parts = reports.values().map(CheckReport::weight).chain(plugins.values().map(|plugin| plugin.status.weight()));
     // Whatever becomes of an outside service, this host serves on.
     let parts = parts.chain(outside.values().map(|outside| outside.status.min(Status::Degraded)));
     // Without a service every path of theirs is 404.

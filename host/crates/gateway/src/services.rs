@@ -35,6 +35,8 @@ pub trait Snapshot: Send + Sync + 'static {
     fn openapi(&self) -> Bytes;
     fn asyncapi(&self) -> Bytes;
     fn services(&self) -> Vec<ServiceName>;
+    /// The operator has switched it off.
+    fn is_off(&self, service: &ServiceName) -> bool;
 }
 
 impl Services for Runtime {
@@ -78,5 +80,9 @@ impl Snapshot for Catalogue {
 
     fn services(&self) -> Vec<ServiceName> {
         Catalogue::services(self)
+    }
+
+    fn is_off(&self, service: &ServiceName) -> bool {
+        Catalogue::is_off(self, service.as_str())
     }
 }

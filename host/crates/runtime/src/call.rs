@@ -181,15 +181,20 @@ pub fn switched_off(service: &ServiceName) -> String {
 
 /// The error that a calling service gets when its callee gave no reply: one of the contract, never a trap.
 pub fn as_service_error(error: CallError) -> ServiceError {
+    let mut retry_after = None;
     let (kind, code, message) = match error {
         CallError::Declined(error) => return error,
+        CallError::SwitchedOff(service) => {
+            retry_after = Some(Duration::from_secs(limits::SERVICE_OFF_RETRY_S));
+            (ErrorKind::Unavailable, "service_off", switched_off(&service))
+        }
         CallError::Busy => (ErrorKind::Unavailable, "service_busy", "the service is busy".to_owned()),
         CallError::Unavailable(reason) => (ErrorKind::Unavailable, "service_unavailable", reason),
         CallError::TimedOut(reason) => (ErrorKind::Unavailable, "service_timed_out", reason),
         CallError::Unreadable(reason) | CallError::Failed(reason) => (ErrorKind::Internal, "service_failed", reason),
         CallError::Invalid(_) => (ErrorKind::Internal, "service_failed", "the request does not fit the service".to_owned()),
     };
-    ServiceError { kind, code: code.to_owned(), message, fields: Vec::new(), retry_after: None }
+    ServiceError { kind, code: code.to_owned(), message, fields: Vec::new(), retry_after }
 }
 
 /// `result::err(error)` as a value of `echo:types/types.error`.

@@ -86,6 +86,9 @@ pub enum CallError {
     /// No version of the service is running, or not one with this function (503).
     #[error("the service is unavailable: {0}")]
     Unavailable(String),
+    /// The operator has switched the service off (503).
+    #[error("{}", call::switched_off(.0))]
+    SwitchedOff(ServiceName),
     /// CPU or wall time is used up (504).
     #[error("the call took too long: {0}")]
     TimedOut(String),
@@ -233,7 +236,7 @@ impl Runtime {
             .generation(target.service.as_str())
             .ok_or_else(|| CallError::Unavailable(format!("no service {}", target.service)))?;
         if catalogue.is_off(target.service.as_str()) {
-            return Err(CallError::Unavailable(call::switched_off(&target.service)));
+            return Err(CallError::SwitchedOff(target.service.clone()));
         }
         let binding = catalogue
             .bound(generation, target)

@@ -145,7 +145,7 @@ async fn forward(
     let generation =
         frame.catalogue.generation(callee.as_str()).ok_or_else(|| CallError::Unavailable(format!("no service {callee}")))?.clone();
     if frame.catalogue.is_off(callee.as_str()) {
-        return Err(CallError::Unavailable(call::switched_off(callee)));
+        return Err(CallError::SwitchedOff(callee.clone()));
     }
     let export = *generation.api.get(function).ok_or_else(|| CallError::Unavailable(format!("{callee} has no function {function}")))?;
     let callee_frame = frame.call(callee).map_err(CallError::Failed)?;

@@ -20,7 +20,7 @@ use echo_capabilities::nodes::LiveVersion;
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct ServiceView {
     pub name: String,
-    /// `live`; `failing` where most calls of the live version trap or time out; `off` where no version could be started.
+    /// `live`; `failing` where most calls of the live version trap or time out; `off` where no version could be started, or the operator has switched it off.
     pub state: &'static str,
     pub active: Option<String>,
     /// Of the packed file that is live.
@@ -103,7 +103,9 @@ impl Runtime {
             let live = catalogue.generation(service.as_str());
             let backfills = live.map_or_else(Vec::new, |live| self.backfills.views(live));
             let generations = self.generations.views(service, live.map(|live| live.number()));
-            ServiceView { backfills, generations, ..view(service, versions, live) }
+            let shown = view(service, versions, live);
+            let state = if catalogue.is_off(service.as_str()) { "off" } else { shown.state };
+            ServiceView { backfills, generations, state, ..shown }
         };
         services.iter().map(view_of).collect()
     }
