@@ -64,8 +64,8 @@ async fn what_people_do_is_counted_and_the_operators_role_reads_it() {
     for (events, code) in [
         (json!([{ "name": "What I said" }]), "invalid_name"),
         (json!([{ "name": "fine", "text": "what I said" }]), "invalid"),
-        (json!([{ "name": "fine", "at": "2001-01-01T00:00:00Z" }]), "out_of_range"),
-        (json!([]), "too_few"),
+        (json!([{ "name": "fine", "at": "2001-01-01T00:00:00Z" }]), "invalid"),
+        (json!([]), "invalid"),
     ] {
         let refused = app.post(&format!("{ANALYTICS}/events"), json!({ "events": events })).by(&ada).send().await;
         refused.expect_problem(422, code);
@@ -94,9 +94,9 @@ async fn what_people_do_is_counted_and_the_operators_role_reads_it() {
     for (path, code) in [
         ("timeseries?metric=messages&step=minute&from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z", "too_many_points"),
         ("timeseries?metric=deliveries&from=2026-01-01T00:00:00Z&to=2026-01-01T00:00:00Z", "unordered_range"),
-        ("summary?from=1999-01-01T00:00:00Z", "too_long"),
+        ("summary?from=1999-01-01T00:00:00Z", "invalid"),
         ("top?metric=connections", "no_labels"),
-        ("top?metric=messages&limit=101", "out_of_range"),
+        ("top?metric=messages&limit=101", "invalid"),
         ("timeseries?metric=secrets", "invalid"),
     ] {
         app.get(&format!("{ANALYTICS}/{path}")).by(&admin).send().await.expect_problem(422, code);

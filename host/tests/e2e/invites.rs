@@ -53,8 +53,8 @@ async fn a_link_ends_by_its_time_by_who_made_it_and_with_the_conversation() {
     let timed = make(json!({ "expires_at": in_seconds(1) })).send().await.expect(StatusCode::CREATED);
     until("its end", async || is_past(&timed).then_some(())).await;
     join(&app, &chen, &timed).send().await.expect_problem(404, "not_found");
-    make(json!({ "expires_at": in_seconds(-1) })).send().await.expect_problem(422, "out_of_range");
-    make(json!({ "uses_max": 0 })).send().await.expect_problem(422, "out_of_range");
+    make(json!({ "expires_at": in_seconds(-1) })).send().await.expect_problem(422, "invalid");
+    make(json!({ "uses_max": 0 })).send().await.expect_problem(422, "invalid");
 
     let invite = make(json!({})).send().await.expect(StatusCode::CREATED);
     let path = format!("{}/{}", invites(&group), invite["code"].as_str().expect("code"));

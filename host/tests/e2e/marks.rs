@@ -180,7 +180,7 @@ async fn a_draft_is_the_same_on_all_devices_and_in_no_feed() {
     let stranger = app.someone().await;
     app.request(Method::PUT, &path).json(json!({ "content": "x" })).by(&stranger).send().await.expect_problem(404, "not_found");
     let too_long = json!({ "content": "x".repeat(10_001) });
-    app.request(Method::PUT, &path).json(too_long).by(&ada).send().await.expect_problem(422, "too_long");
+    app.request(Method::PUT, &path).json(too_long).by(&ada).send().await.expect_problem(422, "invalid");
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ async fn a_person_or_a_message_that_one_can_see_is_reported() {
         (json!({ "reason": "spam" }), "one_of"),
         (json!({ "user_id": bala.id, "message_id": message["id"], "reason": "spam" }), "one_of"),
         (json!({ "user_id": bala.id, "reason": "   " }), "unreadable_text"),
-        (json!({ "user_id": bala.id, "reason": "x".repeat(1_001) }), "too_long"),
+        (json!({ "user_id": bala.id, "reason": "x".repeat(1_001) }), "invalid"),
     ] {
         app.post(REPORTS, wrong).by(&ada).send().await.expect_problem(422, code);
     }

@@ -141,7 +141,8 @@ async fn a_bad_frame_is_answered_and_the_socket_stays() {
     fields.sort_by_key(Value::to_string);
     assert_eq!(fields, ["client_message_id", "colour", "conversation_id", "type"]);
     let long = json!({ "conversation_id": talk, "client_message_id": "1", "type": "text", "content": "é".repeat(10_001) });
-    assert_eq!(socket.ask("message", long).await["payload"]["code"], "too_long");
+    let answer = socket.ask("message", long).await["payload"].clone();
+    assert_eq!((&answer["code"], &answer["errors"][0]["code"]), (&json!("invalid"), &json!("too_long")), "{answer}");
 
     // Failures are told without an id too; successes are not.
     socket.send(json!({ "type": "message", "payload": {} })).await;

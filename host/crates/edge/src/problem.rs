@@ -211,7 +211,14 @@ impl From<CallError> for Problem {
             }
             CallError::Declined(declined) => {
                 let status = status_of(declined.kind);
-                let code = if is_code(&declined.code) { Cow::Owned(declined.code) } else { Cow::Borrowed(default_code(status)) };
+                let is_plain = declined.kind == ErrorKind::Invalid && !declined.fields.is_empty() && is_plain(&declined.code);
+                let code = if is_plain {
+                    Cow::Borrowed("invalid")
+                } else if is_code(&declined.code) {
+                    Cow::Owned(declined.code)
+                } else {
+                    Cow::Borrowed(default_code(status))
+                };
                 let detail = if status.is_server_error() { Cow::Borrowed("") } else { Cow::Owned(declined.message) };
                 let mut problem = Problem::new(status, code, detail);
                 problem.errors = bounded(declined.fields);
@@ -222,9 +229,11 @@ impl From<CallError> for Problem {
             CallError::Unavailable(_) => {
                 Problem::unavailable("service_unavailable", "the service cannot be reached now", Duration::from_secs(1))
             }
-            CallError::SwitchedOff(_) => {
-                Problem::unavailable("service_off", "the operator has switched this service off", Duration::from_secs(limits::SERVICE_OFF_RETRY_S))
-            }
+            CallError::SwitchedOff(_) => Problem::unavailable(
+                "service_off",
+                "the operator has switched this service off",
+                Duration::from_secs(limits::SERVICE_OFF_RETRY_S),
+            ),
             CallError::TimedOut(_) => Problem::new(StatusCode::GATEWAY_TIMEOUT, "service_timed_out", "the service did not answer in time"),
             CallError::Failed(_) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "service_failed", ""),
         }
@@ -278,10 +287,9 @@ pub fn whole_seconds(duration: Duration) -> u64 {
 }
 
 /// `invalid`, but for what is refused by the codec and by services alike: one wrong field of that kind has the same code from both.
-/// One wrong field alone gives its code where that is of a bound of its contract, such as `too_long`; that it is missing, unknown or not of its
-/// type is `invalid`.
-fn code_of(fields: &[FieldError]) -> Cow<'static, str> {
-    const OF_TYPES: [&str; 12] = [
+/// What is wrong with a value whatever it stands for: its place is in `errors`, and the answer's own code is `invalid`.
+fn is_plain(code: &str) -> bool {
+    const PLAIN: [&str; 18] = [
         "required",
         "unknown_field",
         "duplicate_field",
@@ -294,9 +302,20 @@ fn code_of(fields: &[FieldError]) -> Cow<'static, str> {
         "invalid_char",
         "invalid_base64",
         "invalid_json",
+        "invalid_format",
+        "too_short",
+        "too_long",
+        "too_few",
+        "too_many",
+        "out_of_range",
     ];
+    PLAIN.contains(&code)
+}
+
+/// One wrong field alone gives its code where that says what the value stands for, such as `weak_password`.
+fn code_of(fields: &[FieldError]) -> Cow<'static, str> {
     match fields {
-        [only] if !OF_TYPES.contains(&only.code.as_str()) => Cow::Owned(only.code.clone()),
+        [only] if !is_plain(&only.code) => Cow::Owned(only.code.clone()),
         _ => Cow::Borrowed("invalid"),
     }
 }
@@ -410,6 +429,28 @@ mod tests {
         );
         let trap = Problem::from(CallError::Failed("wasm trap: unreachable".to_owned())).render(None);
         assert!(!String::from_utf8(trap).unwrap().contains("trap"));
+    }
+
+    #[test]
+    fn plain_validation_is_invalid_and_a_code_that_says_more_stands_for_itself() {
+        let wrong = |code: &str| FieldError { field: "a".to_owned(), code: code.to_owned(), detail: String::new() };
+        for (codes, expect) in [
+            (&["too_long"][..], "invalid"),
+            (&["out_of_range"], "invalid"),
+            (&["required"], "invalid"),
+            (&["weak_password"], "weak_password"),
+            (&["unreadable_text"], "unreadable_text"),
+            (&["weak_password", "too_long"], "invalid"),
+        ] {
+            let fields: Vec<FieldError> = codes.iter().map(|code| wrong(code)).collect();
+            assert_eq!(Problem::from(CallError::Invalid(fields.clone())).code, expect, "{codes:?}, by the contract");
+            // A service's own check of one field, and of several.
+            let code = if let [only] = codes { only } else { "invalid" };
+            let CallError::Declined(error) = declined(ErrorKind::Invalid, code) else { unreachable!("it was made so") };
+            let problem = Problem::from(CallError::Declined(ServiceError { fields, ..error }));
+            assert_eq!((&*problem.code, problem.errors.len()), (expect, codes.len()), "{codes:?}, by a service");
+        }
+        assert_eq!(Problem::from(declined(ErrorKind::Invalid, "phone_not_served")).code, "phone_not_served");
     }
 
     #[test]
