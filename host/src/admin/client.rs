@@ -18,6 +18,10 @@ pub use table::{Column, table};
 
 mod table;
 
+/// All of them in one page.
+const ALL_TOKENS: &str = "tokens?limit=100";
+const _: () = assert!(limits::OPERATOR_TOKENS_MAX <= 100 && limits::OPERATOR_PAGE_MAX >= 100);
+
 /// `<data>/run/addresses.json`: written when the host serves, gone after a clean end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
@@ -290,12 +294,12 @@ impl AdminClient {
     }
 
     pub async fn tokens(&self) -> Result<String, ClientError> {
-        let tokens = self.send(self.request(Method::GET, "tokens")).await?;
+        let tokens = self.send(self.request(Method::GET, ALL_TOKENS)).await?;
         Ok(self.shown(&tokens, || table(&TOKEN_COLUMNS, &tokens).unwrap_or_else(|| "no tokens but the host's own".to_owned())))
     }
 
     pub async fn end_token(&self, name: &str) -> Result<String, ClientError> {
-        let tokens = self.send(self.request(Method::GET, "tokens")).await?;
+        let tokens = self.send(self.request(Method::GET, ALL_TOKENS)).await?;
         let found = tokens["items"].as_array().into_iter().flatten().find(|token| token["name"] == name);
         let id = found.and_then(|token| token["id"].as_str()).ok_or_else(|| ClientError::NoSuchToken(name.to_owned()))?;
         self.send(self.request(Method::DELETE, &format!("tokens/{id}"))).await?;
@@ -307,8 +311,8 @@ impl AdminClient {
         let (mut items, mut next) = (Vec::new(), Value::Null);
         while items.len() < wanted {
             let limit = (wanted - items.len()).min(limits::OPERATOR_PAGE_MAX);
-            let before = next.as_str().map(|before| format!("&before={before}")).unwrap_or_default();
-            let mut page = self.send(self.request(Method::GET, &format!("audit?limit={limit}{before}"))).await?;
+            let cursor = next.as_str().map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+            let mut page = self.send(self.request(Method::GET, &format!("audit?limit={limit}{cursor}"))).await?;
             items.extend(page["items"].as_array_mut().map(std::mem::take).unwrap_or_default());
             next = page["next_cursor"].take();
             if next.is_null() {

@@ -1,4 +1,4 @@
-//! Which part of a list is asked for: `limit`, and what else the list takes.
+//! Which part of a list is asked for: `limit`, `cursor` where there are further pages, and what else the list takes.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 
 use super::AdminError;
 use echo_base::limits;
+use echo_contract::codec::CursorScope;
 use echo_edge::problem::Problem;
 
 pub(super) struct Page<'a> {
@@ -35,5 +36,16 @@ impl<'a> Page<'a> {
             }
         }
         Ok(page)
+    }
+
+    /// What the list sealed as the cursor of this page; none for the first. Errors: 422 `cursor_invalid` for any other text.
+    pub(super) fn cursor<T: std::str::FromStr>(&self, scope: &CursorScope) -> Result<Option<T>, AdminError> {
+        let open = |sealed: &&str| {
+            let opened = scope.open(sealed).and_then(|cursor| cursor.parse().ok());
+            opened.ok_or_else(|| {
+                AdminError(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "cursor_invalid", "It is no next_cursor of this list."))
+            })
+        };
+        self.others.get("cursor").map(open).transpose()
     }
 }

@@ -62,9 +62,24 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Extension(detail), Json(made)).into_response())
 }
 
-pub(super) async fn list(State(state): State<Arc<AdminState>>) -> Result<Response, AdminError> {
-    let items: Vec<_> = state.access.operators.list().await?.iter().map(item).collect();
-    Ok(Json(json!({ "items": items, "next_cursor": null })).into_response())
+/// The oldest first.
+pub(super) async fn list(
+    State(state): State<Arc<AdminState>>,
+    Extension(operator): Extension<Operator>,
+    Query(query): Query<Vec<(String, String)>>,
+) -> Result<Response, AdminError> {
+    let page = Page::read(&query, &["cursor"])?;
+    let scope = state.runtime.cursors().list("tokens", &operator.name);
+    let after = page.cursor::<Uuid>(&scope)?;
+    let mut tokens = state.access.operators.list().await?;
+    // Identifiers are in the order of their making.
+    tokens.sort_unstable_by_key(|token| token.id);
+    tokens.retain(|token| after.is_none_or(|after| token.id > after));
+    let has_more = tokens.len() > page.limit;
+    tokens.truncate(page.limit);
+    let next_cursor = tokens.last().filter(|_| has_more).map(|token| scope.seal(&token.id.to_string()));
+    let items: Vec<_> = tokens.iter().map(item).collect();
+    Ok(Json(json!({ "items": items, "next_cursor": next_cursor })).into_response())
 }
 
 /// Whose token this is, for the console and for whoever has several.
@@ -78,18 +93,20 @@ pub(super) async fn end(State(state): State<Arc<AdminState>>, Path(id): Path<Str
     Ok((StatusCode::NO_CONTENT, Extension(Detail(format!("ended {}", ended.name)))).into_response())
 }
 
-/// Newest first. `next_cursor` is the `before` of the next page.
+/// Newest first.
 pub(super) async fn audit(
     State(state): State<Arc<AdminState>>,
+    Extension(operator): Extension<Operator>,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Result<Response, AdminError> {
-    let page = Page::read(&query, &["before"])?;
-    let before = page.others.get("before").map(|text| text.parse::<u64>().map_err(|_| cursor_invalid())).transpose()?;
+    let page = Page::read(&query, &["cursor"])?;
+    let scope = state.runtime.cursors().list("audit", &operator.name);
+    let before = page.cursor::<u64>(&scope)?;
     // One more says whether there is a further page.
     let mut entries = state.access.operators.audit(before, page.limit + 1).await?;
     let has_more = entries.len() > page.limit;
     entries.truncate(page.limit);
-    let next_cursor = entries.last().filter(|_| has_more).map(|entry| entry.id.to_string());
+    let next_cursor = entries.last().filter(|_| has_more).map(|entry| scope.seal(&entry.id.to_string()));
     let items = entries.iter().map(|entry| {
         json!({
             "at": shown_at(entry.at_us),
@@ -101,10 +118,6 @@ pub(super) async fn audit(
         })
     });
     Ok(Json(json!({ "items": items.collect::<Vec<_>>(), "next_cursor": next_cursor })).into_response())
-}
-
-fn cursor_invalid() -> AdminError {
-    AdminError(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "cursor_invalid", "before is the next_cursor of the page before."))
 }
 
 fn item(token: &OperatorToken) -> Value {

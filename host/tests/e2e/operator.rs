@@ -287,16 +287,16 @@ async fn the_record_of_what_was_done_is_paged() {
     assert_eq!(newest, "ed", "newest first");
     // What is noted meanwhile moves nothing.
     token(&app, "f", &["read"]).await;
-    let (before, next) = page(&format!("?limit=2&before={}", next.as_str().expect("a cursor"))).await;
+    let (before, next) = page(&format!("?limit=2&cursor={}", next.as_str().expect("a cursor"))).await;
     assert_eq!(before, "cb");
-    let (last, next) = page(&format!("?limit=2&before={}", next.as_str().expect("a cursor"))).await;
+    let (last, next) = page(&format!("?limit=2&cursor={}", next.as_str().expect("a cursor"))).await;
     assert_eq!((last.as_str(), next), ("a", Value::Null));
     assert_eq!(page("").await, ("fedcba".to_owned(), Value::Null));
     let (exact, next) = page("?limit=6").await;
     assert_eq!((exact.as_str(), next), ("fedcba", Value::Null), "no page follows the last");
 
-    for list in ["audit", "queue/dead-letters"] {
-        for limit in ["0", "-1", "201", "many", ""] {
+    for list in ["audit", "queue/dead-letters", "tokens"] {
+        for limit in ["0", "-1", "101", "many", ""] {
             let reply = app.admin(Method::GET, &format!("/admin/v1/{list}?limit={limit}")).send().await;
             let problem = reply.expect_problem(422, "invalid");
             assert_eq!(
@@ -305,10 +305,26 @@ async fn the_record_of_what_was_done_is_paged() {
                 "{problem}"
             );
         }
-        app.admin(Method::GET, &format!("/admin/v1/{list}?limit=200")).send().await.expect(StatusCode::OK);
+        app.admin(Method::GET, &format!("/admin/v1/{list}?limit=100")).send().await.expect(StatusCode::OK);
         app.admin(Method::GET, &format!("/admin/v1/{list}?curser=1")).send().await.expect_problem(400, "unknown_option");
     }
-    app.admin(Method::GET, "/admin/v1/audit?before=here").send().await.expect_problem(422, "cursor_invalid");
+    // A cursor is good for the list and the operator that it was given to.
+    let of_audit = app.admin(Method::GET, "/admin/v1/audit?limit=1").send().await.expect(StatusCode::OK)["next_cursor"].clone();
+    let of_audit = of_audit.as_str().expect("a cursor").to_owned();
+    for cursor in ["here", "5", &of_audit[1..]] {
+        app.admin(Method::GET, &format!("/admin/v1/audit?cursor={cursor}")).send().await.expect_problem(422, "cursor_invalid");
+    }
+    app.admin(Method::GET, &format!("/admin/v1/tokens?cursor={of_audit}")).send().await.expect_problem(422, "cursor_invalid");
+    let other = token(&app, "g", &["admin"]).await["token"].as_str().expect("a token").to_owned();
+    assert_eq!(ask(&app, &other, &Method::GET, &format!("/admin/v1/audit?cursor={of_audit}"), None).await.0, 422);
+    let (mut names, mut cursor) = (Vec::new(), String::new());
+    while names.len() < 10 {
+        let page = app.admin(Method::GET, &format!("/admin/v1/tokens?limit=3{cursor}")).send().await.expect(StatusCode::OK);
+        names.extend(page["items"].as_array().expect("items").iter().map(|item| item["name"].as_str().expect("a name").to_owned()));
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(names, ["a", "b", "c", "d", "e", "f", "g"]);
 }
 
 #[tokio::test]

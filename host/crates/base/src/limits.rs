@@ -735,7 +735,7 @@ pub const OPERATOR_TOKEN_USE_S: u64 = 60;
 /// Requests of operators that are kept, and of each the bytes of its target and of what was done.
 pub const OPERATOR_AUDIT_MAX: usize = 1_000;
 /// Of a list of the operator's API, in items.
-pub const OPERATOR_PAGE_MAX: usize = 200;
+pub const OPERATOR_PAGE_MAX: usize = 100;
 pub const OPERATOR_AUDIT_BYTES_MAX: usize = 500;
 /// Generations of a service whose traffic is shown, the live one included.
 pub const GENERATIONS_SHOWN: usize = 5;

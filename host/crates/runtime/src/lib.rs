@@ -192,6 +192,11 @@ impl Runtime {
         }))
     }
 
+    /// What cursors are sealed with, those of the host's own lists too.
+    pub fn cursors(&self) -> &CursorKey {
+        &self.cursor_key
+    }
+
     /// The newest snapshot; hold it for the whole root request.
     pub fn pin(&self) -> Arc<Catalogue> {
         self.catalogue.load_full()

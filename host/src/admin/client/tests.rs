@@ -148,7 +148,7 @@ async fn the_record_is_read_page_by_page() {
     let plain = anstream::adapter::strip_str(&text).to_string();
     assert_eq!(plain, "AT  OPERATOR\nc   ci\nb   ci\na   ci");
     let asked: Vec<_> = host.asked.lock().iter().map(|asked| asked.split(' ').nth(1).unwrap().to_owned()).collect();
-    assert_eq!(asked, ["/admin/v1/audit?limit=200", "/admin/v1/audit?limit=200&before=7", "/admin/v1/audit?limit=200&before=5"]);
+    assert_eq!(asked, ["/admin/v1/audit?limit=100", "/admin/v1/audit?limit=100&cursor=7", "/admin/v1/audit?limit=100&cursor=5"]);
 }
 
 #[test]

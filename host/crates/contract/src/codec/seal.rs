@@ -31,6 +31,16 @@ impl CursorKey {
         Self(Hmac::new_from_slice(secret).expect("HMAC takes a key of any length"))
     }
 
+    /// A list of the host's own. `reader`: who is given its cursors.
+    pub fn list(&self, list: &str, reader: &str) -> CursorScope {
+        let mut mac = self.0.clone();
+        for part in ["host", list, reader] {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part.as_bytes());
+        }
+        CursorScope(mac)
+    }
+
     /// `caller`: the user's identifier; none for an anonymous caller. `params`: what the function is called with.
     pub(super) fn scope(
         &self,
@@ -63,7 +73,8 @@ impl CursorKey {
 }
 
 impl CursorScope {
-    fn seal(&self, cursor: &str) -> String {
+    /// `cursor`: letters, digits, hyphens and underscores.
+    pub fn seal(&self, cursor: &str) -> String {
         let mut mac = self.0.clone();
         mac.update(cursor.as_bytes());
         let mut sealed = String::with_capacity(CURSOR_SEAL_CHARS + cursor.len());
@@ -73,7 +84,7 @@ impl CursorScope {
     }
 
     /// None for what was not sealed for this list.
-    fn open<'a>(&self, sealed: &'a str) -> Option<&'a str> {
+    pub fn open<'a>(&self, sealed: &'a str) -> Option<&'a str> {
         let (tag, cursor) = sealed.split_at_checked(CURSOR_SEAL_CHARS)?;
         // The decoder takes one form of each MAC alone, so that no two texts are the same cursor.
         let tag = URL_SAFE_NO_PAD.decode(tag).ok()?;

@@ -22,9 +22,9 @@ export function Audit() {
     setItems([...before, ...page.items]);
     setNext(page.next_cursor);
   };
-  const read = () => call<List<AuditItem>>('GET', 'audit?limit=200').then((page) => show([], page), () => setItems([]));
+  const read = () => call<List<AuditItem>>('GET', 'audit?limit=100').then((page) => show([], page), () => setItems([]));
   // What is shown stays where the older ones cannot be read; the call has said why.
-  const older = () => call<List<AuditItem>>('GET', `audit?limit=200&before=${next}`).then((page) => show(items ?? [], page), () => undefined);
+  const older = () => call<List<AuditItem>>('GET', `audit?limit=100&cursor=${next}`).then((page) => show(items ?? [], page), () => undefined);
   useEffect(() => void read(), []);
   return (
     <>

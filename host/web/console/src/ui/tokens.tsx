@@ -21,7 +21,7 @@ export function Tokens() {
   const [made, setMade] = useState<(Token & { token: string }) | null>(null);
   const [ending, setEnding] = useState<Token | null>(null);
   const shown = useRef<HTMLInputElement>(null);
-  const read = () => call<List<Token>>('GET', 'tokens').then(({ items }) => setTokens(items), () => setTokens([]));
+  const read = () => call<List<Token>>('GET', 'tokens?limit=100').then(({ items }) => setTokens(items), () => setTokens([]));
   useEffect(() => void read(), []);
   useEffect(() => {
     shown.current?.focus();
