@@ -781,6 +781,8 @@ pub const OUTSIDE_BODY_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Of an answer's head, in bytes and in fields.
 pub const OUTSIDE_HEAD_BYTES_MAX: usize = 64 * 1024;
 pub const OUTSIDE_HEADERS_MAX: usize = 100;
+/// An answer that says to be no longer, in bytes, is read whole before its head is passed on.
+pub const OUTSIDE_SMALL_BODY_BYTES: u64 = 64 * 1024;
 /// Of a JSON body whose fields are changed, in bytes, each way: it is in memory then.
 pub const OUTSIDE_CHANGED_BODY_BYTES_MAX: usize = 1024 * 1024;
 /// How long a signature of who calls is good for, in seconds.

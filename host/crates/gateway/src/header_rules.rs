@@ -32,7 +32,9 @@ impl HeaderRules {
         self.rename.iter().for_each(|(from, _)| drop(headers.remove(from)));
         for (to, values) in taken {
             headers.remove(to);
-            values.into_iter().for_each(|value| drop(headers.append(to, value)));
+            for value in values {
+                headers.append(to, value);
+            }
         }
         for (name, value) in &self.set {
             headers.insert(name, value.clone());

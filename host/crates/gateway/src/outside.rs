@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::response::Response;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, request};
 use http_body_util::BodyExt;
@@ -15,12 +15,12 @@ use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tower_http::timeout::TimeoutBody;
+use tower_http::timeout::{TimeoutBody, TimeoutError};
 
 use super::breaker::{Breaker, CallOutcome};
 use super::header_rules::HeaderRules;
 use super::rate_limit::Rule;
-use body::{BodyFault, Late, Sending};
+use body::{BodyFault, DelayedFailure, Late, Sending};
 use client::ClientError;
 use tunnel::{Guard, Tunnel};
 
@@ -192,13 +192,16 @@ impl Outside {
         attempt: &Attempt,
         sending: &Arc<Sending>,
         request_id: &str,
-    ) -> Result<http::Response<Incoming>, Failure> {
+    ) -> Result<http::Response<Body>, Failure> {
         let mut pause = Duration::from_millis(limits::OUTSIDE_RETRY_PAUSE_MS);
         let mut retries_left = self.settings.retries;
         loop {
             let answered = sending.within(self.settings.timeout, client.request(attempt.request(sending.body()))).await;
             let (failure, reason) = match answered {
-                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Ok(answer)) => match self.whole_if_small(answer).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(failure) => (failure, "the answer broke off".to_owned()),
+                },
                 Err(Late::Client) => return Err(Failure::ClientLate),
                 Err(Late::Target) => (Failure::TimedOut, "no answer in time".to_owned()),
                 Ok(Err(error)) => match (sending.fault(), error) {
@@ -224,10 +227,26 @@ impl Outside {
         }
     }
 
-    fn answer(&self, answer: http::Response<Incoming>, slot: OwnedSemaphorePermit) -> Response {
+    /// The answer with its body in memory where it says to be short, so that one that breaks off can still be told by its status; else with its body streaming.
+    async fn whole_if_small(&self, answer: http::Response<Incoming>) -> Result<http::Response<Body>, Failure> {
+        let (head, body) = answer.into_parts();
+        let is_small = body.size_hint().exact().is_some_and(|length| length <= limits::OUTSIDE_SMALL_BODY_BYTES);
+        let body = TimeoutBody::new(self.settings.idle_timeout, body);
+        if !is_small || head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(http::Response::from_parts(head, Body::new(body)));
+        }
+        match tokio::time::timeout(self.settings.timeout, body.collect()).await {
+            Ok(Ok(whole)) => Ok(http::Response::from_parts(head, Body::from(whole.to_bytes()))),
+            Ok(Err(error)) if error.is::<TimeoutError>() => Err(Failure::TimedOut),
+            Ok(Err(_)) => Err(Failure::Broken),
+            Err(_) => Err(Failure::TimedOut),
+        }
+    }
+
+    fn answer(&self, answer: http::Response<Body>, slot: OwnedSemaphorePermit) -> Response {
         let (head, body) = answer.into_parts();
         // The slot is given back when the body is over, or nobody wants it any more.
-        let body = TimeoutBody::new(self.settings.idle_timeout, body).map_frame(move |frame| {
+        let body = DelayedFailure::new(body).map_frame(move |frame| {
             let _ = &slot;
             frame
         });
@@ -240,7 +259,7 @@ impl Outside {
 
     fn upgrade(
         &self,
-        mut answer: http::Response<Incoming>,
+        mut answer: http::Response<Body>,
         client: OnUpgrade,
         guard: Option<Guard>,
         slot: OwnedSemaphorePermit,
@@ -390,7 +409,7 @@ impl Failure {
 }
 
 /// What the circuit breaker counts, and as whose. Nobody can make a target unreachable by asking: each such failure counts as another client's.
-fn outcome(answered: &Result<http::Response<Incoming>, Failure>, client_number: u64) -> (CallOutcome, u64) {
+fn outcome(answered: &Result<http::Response<Body>, Failure>, client_number: u64) -> (CallOutcome, u64) {
     match answered {
         Ok(answer) if answer.status().is_server_error() && answer.status() != StatusCode::NOT_IMPLEMENTED => {
             (CallOutcome::Fault, client_number)

@@ -162,7 +162,7 @@ pub struct StatusUnless {
     pub status: u16,
 }
 
-/// Who may call: `public`, `user` or `role:NAME`.
+/// Who may call: `public`, `user` or `role:NAME`. A role's name is 1 to 64 of a-z, 0-9, - and _, a letter first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     Public,
@@ -544,13 +544,20 @@ impl fmt::Display for Access {
     }
 }
 
+/// As the service `auth` grants them.
+fn is_role(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.starts_with(|first: char| first.is_ascii_lowercase())
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'-'))
+}
+
 impl JsonSchema for Access {
     fn schema_name() -> Cow<'static, str> {
         "Access".into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "access", "pattern": "^(public|user|role:.+)$" })
+        json_schema!({ "type": "string", "format": "access", "pattern": "^(public|user|role:[a-z][a-z0-9_-]{0,63})$" })
     }
 }
 
@@ -567,7 +574,10 @@ impl<'de> Deserialize<'de> for Access {
             "public" => Ok(Access::Public),
             "user" => Ok(Access::User),
             other => match other.strip_prefix("role:") {
-                Some(role) if !role.is_empty() => Ok(Access::Role(role.to_owned())),
+                Some(role) if is_role(role) => Ok(Access::Role(role.to_owned())),
+                Some(role) => Err(de::Error::custom(format!(
+                    "access: {role:?} is no role that anybody can have: 1 to 64 of a-z, 0-9, - and _, a letter first"
+                ))),
                 _ => Err(de::Error::custom(format!("access {other:?} is none of public, user, role:NAME"))),
             },
         }

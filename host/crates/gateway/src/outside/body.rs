@@ -123,6 +123,46 @@ impl HttpBody for SentBody {
     }
 }
 
+/// An answer's body whose failure comes in a turn of its own: what came before it, and the head, have left by then. The server's connection would otherwise drop
+/// them together with the failure that it finds beside them.
+pub struct DelayedFailure {
+    body: Body,
+    failure: Option<axum::Error>,
+}
+
+impl DelayedFailure {
+    pub fn new(body: Body) -> Self {
+        Self { body, failure: None }
+    }
+}
+
+impl HttpBody for DelayedFailure {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Some(Err(failure)));
+        }
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(Some(Err(failure))) => {
+                self.failure = Some(failure);
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            other => other,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.failure.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 fn is_too_large(error: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<LengthLimitError>())
 }

@@ -91,7 +91,7 @@ async fn answer_all(mut stream: TcpStream, seen: Arc<Mutex<Vec<String>>>, answer
             seen.len()
         };
         let Some(text) = answer(number) else { return };
-        if stream.write_all(text.as_bytes()).await.is_err() {
+        if stream.write_all(text.as_bytes()).await.is_err() || text.contains("connection: close") {
             return;
         }
     }
@@ -420,7 +420,10 @@ async fn whoever_is_late_is_told_from_the_other() {
 
 #[tokio::test]
 async fn an_answer_that_stops_half_way_is_cut_off() {
-    let target = Target::start(|_| Some("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf".to_owned())).await;
+    let short = Target::start(|_| Some("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf".to_owned())).await;
+    let answer = gateway(&[entry(short.address, "public", "idle_timeout = \"100ms\"")]).send("GET /out", &[], "").await;
+    assert_eq!(code(&answer), (504, "outside_timed_out"));
+    let target = Target::start(|_| Some("HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\nhalf".to_owned())).await;
     let gateway = gateway(&[entry(target.address, "public", "idle_timeout = \"100ms\"")]);
     let mut answer = gateway.send_raw("GET /out", &[], "").await;
     assert_eq!(answer.body_mut().frame().await.unwrap().unwrap().into_data().unwrap(), "half");
@@ -666,6 +669,33 @@ async fn an_answer_whose_fields_cannot_be_changed_is_said_so_and_others_pass_as_
             assert_eq!(code(&answer), (502, "outside_unreadable"), "{index}");
         } else if sent.contains(old) {
             assert_eq!(answer.2, serde_json::from_str::<Value>(old).unwrap(), "{index}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_a_problem_and_what_was_begun_has_its_status_line() {
+    let cut = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 10\r\n\r\nhello";
+    let target = Target::start(move |_| Some(cut.to_owned())).await;
+    let gateway = gateway(&[entry(target.address, "public", "retries = 1")]);
+    assert_eq!(code(&gateway.send("POST /out", &[], "body").await), (502, "outside_failed"));
+    assert_eq!(target.count(), 1, "what may not be repeated is not");
+    assert_eq!(code(&gateway.send("GET /out", &[], "").await), (502, "outside_failed"));
+    assert_eq!(target.count(), 3, "what may is");
+
+    // A long one is not waited for: the client has the head and what came.
+    for head in ["content-length: 100000\r\n", "transfer-encoding: chunked\r\n"] {
+        let body = if head.starts_with("transfer") { "5\r\nhello\r\n" } else { "hello" };
+        let cut = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n{head}\r\n{body}");
+        let target = Target::start(move |_| Some(cut.clone())).await;
+        let (address, _gateway) = listening(Some(target.address), "retries = 0").await;
+        for _ in 0..20 {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            client.write_all(b"GET /out HTTP/1.1\r\nhost: echo.test\r\n\r\n").await.unwrap();
+            let mut came = Vec::new();
+            let _ = tokio::time::timeout(PATIENCE, client.read_to_end(&mut came)).await.expect("it ends");
+            let came = String::from_utf8_lossy(&came);
+            assert!(came.starts_with("HTTP/1.1 200 OK\r\n") && came.contains("hello"), "{head}: {came:?}");
         }
     }
 }

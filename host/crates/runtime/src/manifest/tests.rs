@@ -93,6 +93,9 @@ fn mistakes_are_named() {
     refused(&format!("{HEAD}[[route]]\nhttp = \"FETCH /\"\ncall = \"x\"\naccess = \"user\"\n"), "METHOD /path");
     refused(&format!("{HEAD}[[route]]\nhttp = \"GET /\"\ncall = \"x\"\n"), "access");
     refused(&format!("{HEAD}[[route]]\nhttp = \"GET /\"\ncall = \"x\"\naccess = \"anyone\"\n"), "anyone");
+    for role in ["role:", "role:a b", "role:Admin", "role:a,b", "role:1", "role:é", &format!("role:{}", "a".repeat(65))] {
+        refused(&format!("{HEAD}[[route]]\nhttp = \"GET /\"\ncall = \"x\"\naccess = \"{role}\"\n"), "no role");
+    }
     let secret = "secret_answer = true\ncache = { ttl = \"1h\", per = \"user\" }\n";
     refused(&format!("{HEAD}{}", route("GET /", "x", &format!("{RATE}{secret}"))), "a secret answer is kept in no cache");
     refused(&format!("{HEAD}[limits]\nwall = \"soon\"\n"), "soon");
