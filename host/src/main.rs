@@ -303,6 +303,10 @@ fn deploy(file: &Path, dry_run: bool, allow: &[String], grant: &[String], admin:
 fn diff(what: &str, from: Option<String>, to: Option<String>, admin: &Admin) -> anyhow::Result<()> {
     let live = || LIVE.to_owned();
     let (service, from, to) = match (from, to) {
+        (None, _) if !Path::new(what).exists() && ServiceName::parse(what).is_ok() => anyhow::bail!(
+            "{what} is no packed file. Of the service {what}, say which version: `echod plugin diff {what} 0.1.0` compares it with the one that runs, \
+             `echod plugin diff {what} 0.1.0 0.2.0` two that are kept; `echod plugin history {what}` shows which there were"
+        ),
         (None, _) => (Artifact::read(read_packed(Path::new(what))?)?.manifest.service(), live(), what.to_owned()),
         (Some(version), None) => (ServiceName::parse(what)?, live(), version),
         (Some(from), Some(to)) => (ServiceName::parse(what)?, from, to),
@@ -355,9 +359,18 @@ fn migrations_of(plugin: &Path) -> anyhow::Result<PathBuf> {
     Ok(contracts.with_file_name("migrations").join(name))
 }
 
-/// To standard output, with colours where that is a terminal. A reader that has seen enough (`| head`) ends no command half way.
+/// To standard output, with colours where that is a terminal. A reader that has seen enough (`| head`) ends no command half way; any other failure ends it:
+/// who asked for something has not got it.
 fn say(text: impl std::fmt::Display) {
-    let _ = writeln!(anstream::stdout(), "{text}");
+    let mut out = anstream::stdout();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        Err(error) => {
+            eprintln!("echod: standard output: {error}");
+            std::process::exit(1);
+        }
+    }
 }
 
 fn ask(admin: &Admin, request: impl AsyncFnOnce(AdminClient) -> anyhow::Result<String>) -> anyhow::Result<()> {

@@ -86,6 +86,9 @@ async fn what_is_a_table_is_json_on_demand() {
     let file = packed("location").display().to_string();
     let inspected = json(&run(&["plugin", "inspect", &file, "--json"]));
     assert_eq!((&inspected["name"], &inspected["routes"][0]["call"]), (&"location".into(), &"lookup".into()), "{inspected}");
+    // What cannot be written was not said.
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("it is there");
+    ends_with(&echod(&["plugin", "inspect", &file]).stdout(full).output().expect("echod runs"), 1, "standard output");
     let plain = text(&run(&["plugin", "inspect", &file]).stdout);
     assert!(plain.contains("GET    /api/v1/location/lookup  lookup  (public)") && plain.contains("calls at once"), "{plain}");
 }
@@ -119,6 +122,9 @@ async fn what_differs_and_what_the_gate_says_are_known_before_a_deployment() {
     assert_eq!(planned["plan"]["changes"][0]["name"], "route-rate:GET /api/v1/location/lookup", "{planned}");
     ends_with(&plugin(&["verify", &looser, "--allow", "route-rate:GET /api/v1/location/lookup"]), 0, "");
     ends_with(&plugin(&["verify", &broken]), 3, "reply.valid was bool and is string");
+    let garbage = plugin(&["verify", &file("garbage.wasm", b"garbage")]);
+    ends_with(&garbage, 1, "this is no WebAssembly");
+    assert!(!text(&garbage.stderr).contains('['), "{}", text(&garbage.stderr));
     let list = || app.admin(Method::GET, "/admin/v1/plugins/location").send();
     let before = list().await.expect(StatusCode::OK);
     assert_eq!((&before["active"], before["versions"].to_string().contains("0.1.1")), (&"0.1.0".into(), false), "nothing was kept");
@@ -140,6 +146,7 @@ async fn what_differs_and_what_the_gate_says_are_known_before_a_deployment() {
     ] {
         assert!(differs.contains(part), "{part:?} is missing in\n{differs}");
     }
+    ends_with(&plugin(&["diff", "location"]), 1, "say which version: `echod plugin diff location 0.1.0`");
     let two = json(&plugin(&["diff", "location", &good, &looser, "--json"]));
     assert_eq!(two["changes"][0]["name"], "route-rate:GET /api/v1/location/lookup", "{two}");
     assert!(two["removed"][0].as_str().is_some_and(|line| line.contains("30 per 60000 ms")), "{two}");

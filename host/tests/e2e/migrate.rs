@@ -277,6 +277,12 @@ async fn a_move_that_was_killed_serves_from_neither_side_and_begins_anew_and_the
     let other = TestApp::with(&["auth"], &[]).await;
     refused(migrate(&other.data_folder(), &settings_on(&database, &other.data_folder())).output().expect("echod runs"), "was filled from");
 
+    let used = new_database();
+    let made =
+        Command::new("psql").args(["-qAt", "-d", used.url(), "-c", "CREATE TABLE invoices (id INT)"]).status().expect("psql is there");
+    assert!(made.success());
+    refused(migrate(&other.data_folder(), &settings_on(&used, &other.data_folder())).output().expect("echod runs"), "public.invoices");
+
     let back = || echod(&["migrate", "back", "--data", &data.display().to_string()], &[]).output().expect("echod runs");
     refused(back(), "a host runs on");
     app.terminate().await;

@@ -208,6 +208,10 @@ fn sections(bytes: &[u8]) -> Result<Vec<CustomSection<'_>>, ArtifactError> {
     let mut depth = 0_usize;
     // The end of the section before: the parser gives only the range of a section's content, and its header is between the two.
     let mut at = 0;
+    // The parser would print the bytes that it wants and those that it found.
+    if !bytes.starts_with(b"\0asm") {
+        return Err(ArtifactError::NotWasm("a file of WebAssembly begins otherwise".to_owned()));
+    }
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload.map_err(|error| ArtifactError::NotWasm(error.to_string()))?;
         match &payload {

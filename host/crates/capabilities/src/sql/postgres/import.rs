@@ -45,6 +45,14 @@ pub struct ForeignKey {
     definition: String,
 }
 
+/// The names of some tables and the like that are there, but those of PostgreSQL and its extensions.
+const OTHERS: &str = "SELECT coalesce(string_agg(name, ', '), '') FROM (
+        SELECT format('%I.%I', space.nspname, class.relname) AS name
+        FROM pg_class class JOIN pg_namespace space ON space.oid = class.relnamespace
+        WHERE class.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND left(space.nspname, 3) <> 'pg_' AND space.nspname <> 'information_schema'
+            AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = class.oid AND deptype = 'e')
+        ORDER BY 1 LIMIT 5) AS found WHERE $1 <> 0";
+
 impl Import {
     /// Marks the database, so that no host starts on it. `from`: where the rows come from, in words.
     /// Errors: `Other` where it has data, or another import is under way.
@@ -77,6 +85,10 @@ impl Import {
                     "it has a schema {HOST_SCHEMA} already, of hosts that have started on it: name an empty database, or drop that one and make it anew"
                 )));
             }
+        }
+        let found = this.text(OTHERS, 1).await?.unwrap_or_default();
+        if !was_cut_off && !found.is_empty() {
+            return Err(other(format!("it is not empty: there are {found}. Name an empty database, which hosts alone will use")));
         }
         let mark = format!(
             "BEGIN; CREATE SCHEMA IF NOT EXISTS {HOST_SCHEMA};
