@@ -182,6 +182,9 @@ async fn every_wrong_field_is_named() {
         let profile = app.patch("/api/v1/users/me", json!({ "timezone": zone })).by(&ada);
         check(zone, profile, 422, "invalid_timezone", &["timezone"]).await;
     }
+    // As the database writes it, however it was written.
+    let profile = app.patch("/api/v1/users/me", json!({ "timezone": "europe/berlin" })).by(&ada).send().await.expect(StatusCode::OK);
+    assert_eq!(profile["timezone"], "Europe/Berlin");
     let privacy = app.put("/api/v1/users/me/privacy", json!({ "phone_visible": "friends" })).by(&ada);
     check("an unknown audience", privacy, 422, "invalid", &["phone_visible"]).await;
     let contact = app.post("/api/v1/users/contacts", json!({})).by(&ada).send().await;

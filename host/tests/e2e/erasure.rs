@@ -99,7 +99,7 @@ async fn of_an_erased_person_nothing_is_left() {
     let contact = json!({ "user_id": ada.id, "alias": alias });
     app.post("/api/v1/users/contacts", contact).by(&bala).send().await.expect(StatusCode::CREATED);
     app.put(&format!("/api/v1/users/blocked/{}", app.someone().await.id), json!({})).by(&ada).send().await.expect(StatusCode::NO_CONTENT);
-    let device = json!({ "token": "of bala", "provider": "fcm" });
+    let device = json!({ "token": "of-bala", "provider": "fcm" });
     app.post("/api/v1/notifications/devices", device).by(&bala).send().await.expect(StatusCode::CREATED);
     let device = json!({ "token": "adatokenc0ffee", "provider": "fcm" });
     app.post("/api/v1/notifications/devices", device).by(&ada).send().await.expect(StatusCode::CREATED);

@@ -104,7 +104,7 @@ async fn a_person_reads_all_that_is_kept_of_them_and_nothing_that_others_wrote()
     let vote = format!("/api/v1/messages/{poll}/vote");
     app.put(&vote, json!({ "options": [1] })).by(&ada).send().await.expect(StatusCode::OK);
     let file = media::form(&app, &ada, "note.txt", "text/plain", b"some text").send().await.expect(StatusCode::CREATED);
-    let device = json!({ "token": "token of ada", "provider": "fcm" });
+    let device = json!({ "token": "token-of-ada", "provider": "fcm" });
     app.post("/api/v1/notifications/devices", device).by(&ada).send().await.expect(StatusCode::CREATED);
     let preferences = json!({ "messages": "mentions", "previews": false });
     app.put("/api/v1/notifications/preferences", preferences).by(&ada).send().await.expect(StatusCode::OK);
@@ -156,7 +156,7 @@ async fn a_person_reads_all_that_is_kept_of_them_and_nothing_that_others_wrote()
         let notifications = read(&app, &ada, "/api/v1/notifications/export", limit).await;
         assert_eq!(
             (&notifications["devices"][0]["token"], &notifications["preferences"]["messages"]),
-            (&json!("token of ada"), &json!("mentions"))
+            (&json!("token-of-ada"), &json!("mentions"))
         );
     }
     let presence = read(&app, &ada, "/api/v1/presence/export", 100).await;

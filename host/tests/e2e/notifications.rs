@@ -44,7 +44,7 @@ async fn pushes_are_sent_as_their_recipient_wants_them_and_the_sender_sees_no_di
     let settings = [("ECHO_SERVICES__NOTIFICATION__ACK_WAIT_S", "0")];
     let app = TestApp::with(&["auth", "location", "message", "notification", "user"], &settings).await;
     let (ada, bala) = app.two().await;
-    let device = json!({ "token": "of bala", "provider": "fcm" });
+    let device = json!({ "token": "of-bala", "provider": "fcm" });
     app.post("/api/v1/notifications/devices", device).by(&bala).send().await.expect(StatusCode::CREATED);
     let talk = app.conversation(&ada, &bala).await;
     let chosen = app.get(PREFERENCES).by(&bala).send().await.expect(StatusCode::OK);
@@ -56,7 +56,7 @@ async fn pushes_are_sent_as_their_recipient_wants_them_and_the_sender_sees_no_di
     assert_eq!(decided(&app, &ada, &unwanted).await, "pushed");
     let wanted = mention(&app, &ada, &talk, "wanted", &bala).send().await.expect(StatusCode::CREATED);
     assert_eq!(decided(&app, &bala, &wanted).await, "pushed");
-    assert_eq!(pushed(&app, "of bala").await, ["You have a new message"]);
+    assert_eq!(pushed(&app, "of-bala").await, ["You have a new message"]);
     let path = format!("/api/v1/messages/{}", wanted["id"].as_str().expect("id"));
     app.patch(&path, json!({ "content": "wanted more" })).by(&ada).send().await.expect(StatusCode::OK);
 
@@ -64,7 +64,7 @@ async fn pushes_are_sent_as_their_recipient_wants_them_and_the_sender_sees_no_di
     prefers(&app, &bala, json!({ "messages": "all", "previews": true, "quiet_hours": always })).await;
     let at_night = app.say(&ada, &talk, "at night").await;
     assert_eq!((decided(&app, &bala, &at_night).await, decided(&app, &ada, &at_night).await), ("quiet".into(), "pushed".into()));
-    assert_eq!(pushed(&app, "of bala").await, ["You have a new message"], "an edit shows no more of it");
+    assert_eq!(pushed(&app, "of-bala").await, ["You have a new message"], "an edit shows no more of it");
 
     let wrongs =
         [("timezone", "Mars/Olympus", "invalid_timezone"), ("timezone", "Factory", "invalid_timezone"), ("start", "24:00", "invalid_time")];
@@ -74,6 +74,9 @@ async fn pushes_are_sent_as_their_recipient_wants_them_and_the_sender_sees_no_di
         let preferences = json!({ "messages": "all", "previews": true, "quiet_hours": hours });
         app.put(PREFERENCES, preferences).by(&bala).send().await.expect_problem(422, code);
     }
+    let hours = json!({ "start": "00:00", "end": "00:00", "timezone": "europe/BERLIN" });
+    let kept = app.put(PREFERENCES, json!({ "messages": "all", "previews": true, "quiet_hours": hours })).by(&bala).send().await;
+    assert_eq!(kept.expect(StatusCode::OK)["quiet_hours"]["timezone"], "Europe/Berlin", "as the database writes it");
 }
 
 #[tokio::test]

@@ -184,7 +184,7 @@ async fn a_browser_gets_encrypted_pushes_until_its_subscription_ends() {
     let address = provider.over_http().await;
     let settings = [
         ("ECHO_SERVICES__NOTIFICATION__ACK_WAIT_S", "0"),
-        ("ECHO_SERVICES__NOTIFICATION__PUSH_SERVICES", &address),
+        ("ECHO_SERVICES__NOTIFICATION__PUSH_SERVICES", &format!("http://{address}")),
         ("ECHO_HTTP__PRIVATE_HOSTS", &address),
         ("ECHO_HTTP__VAPID_KEY", &files.key()),
         ("ECHO_HTTP__VAPID_SUBJECT", "mailto:ops@echo.example"),
@@ -192,7 +192,12 @@ async fn a_browser_gets_encrypted_pushes_until_its_subscription_ends() {
     let app = TestApp::with(&SERVICES, &settings).await;
     let (ada, bala) = app.two().await;
     let talk = app.conversation(&ada, &bala).await;
-    for wrong in ["a token", &subscription("ftp://push.example/"), &subscription("https://elsewhere.example/bala")] {
+    for wrong in [
+        "a token",
+        &subscription("ftp://push.example/"),
+        &subscription("https://elsewhere.example/bala"),
+        &subscription("http://fcm.googleapis.com/bala"),
+    ] {
         let device = json!({ "token": wrong, "provider": "webpush" });
         app.post(DEVICES, device).by(&bala).send().await.expect_problem(422, "invalid_subscription");
     }
@@ -255,7 +260,7 @@ async fn fcm_gets_messages_with_an_access_token_and_says_which_tokens_are_no_mor
     let app = TestApp::with(&SERVICES, &settings).await;
     let (ada, bala) = app.two().await;
     let talk = app.conversation(&ada, &bala).await;
-    register(&app, &bala, "fcm", "token of bala").await;
+    register(&app, &bala, "fcm", "token-of-bala").await;
     let token = |text: &str| (200, json!({ "access_token": text, "expires_in": 3600, "token_type": "Bearer" }).to_string(), None);
     provider.will_answer("/token", &[token("first"), token("second")]);
 
@@ -266,7 +271,7 @@ async fn fcm_gets_messages_with_an_access_token_and_says_which_tokens_are_no_mor
     assert_eq!(provider.got(SEND)[0].header("authorization"), "Bearer first");
     assert_eq!(push.header("authorization"), "Bearer second");
     let sent = &push.json()["message"];
-    assert_eq!((&sent["token"], &sent["notification"]["body"]), (&json!("token of bala"), &json!("Hello")));
+    assert_eq!((&sent["token"], &sent["notification"]["body"]), (&json!("token-of-bala"), &json!("Hello")));
     assert_eq!((&sent["data"]["message_id"], &sent["android"]["collapse_key"]), (&message["id"], &json!(talk)));
 
     // The longest text is cut between graphemes, and not dropped.
@@ -291,7 +296,7 @@ async fn fcm_gets_messages_with_an_access_token_and_says_which_tokens_are_no_mor
 
     // What waits to be tried again ends with the session.
     let phone = app.log_in(&bala, "another phone").await;
-    register(&app, &phone, "fcm", "another token of bala").await;
+    register(&app, &phone, "fcm", "another-token-of-bala").await;
     provider.will_answer(SEND, &[(503, "{}".to_owned(), Some("3600")), (503, "{}".to_owned(), Some("3600"))]);
     app.say(&ada, &talk, "one of two").await;
     provider.gets(SEND, 6).await;
@@ -299,7 +304,7 @@ async fn fcm_gets_messages_with_an_access_token_and_says_which_tokens_are_no_mor
     until("only the other session's is left", async || {
         let items = app.get("/dev/outbox").send().await.expect(StatusCode::OK)["items"].take();
         let waiting: Vec<Value> = items.as_array().expect("items").iter().filter(|item| item["body"] == "one of two").cloned().collect();
-        (waiting.len() == 1 && waiting[0]["to"] == "token of bala").then_some(())
+        (waiting.len() == 1 && waiting[0]["to"] == "token-of-bala").then_some(())
     })
     .await;
 
@@ -312,7 +317,8 @@ async fn fcm_gets_messages_with_an_access_token_and_says_which_tokens_are_no_mor
 
 #[tokio::test]
 async fn apns_gets_messages_over_http2_and_says_which_tokens_are_no_more() {
-    const DEVICE: &str = "/3/device/00aaff";
+    const TOKEN: &str = "00aaff00aaff00aaff00aaff00aaff00aaff00aaff00aaff00aaff00aaff00aa";
+    const DEVICE: &str = "/3/device/00aaff00aaff00aaff00aaff00aaff00aaff00aaff00aaff00aaff00aaff00aa";
     let (provider, files) = (Provider::default(), Files::new());
     let (address, certificate) = provider.over_http2().await;
     let certificate = files.with("root.pem", &certificate);
@@ -329,7 +335,9 @@ async fn apns_gets_messages_over_http2_and_says_which_tokens_are_no_more() {
     let app = TestApp::with(&SERVICES, &settings).await;
     let (ada, bala) = app.two().await;
     let talk = app.conversation(&ada, &bala).await;
-    register(&app, &bala, "apns", "00aaff").await;
+    let wrong = app.post("/api/v1/notifications/devices", json!({ "token": "zz", "provider": "apns" })).by(&bala).send().await;
+    wrong.expect_problem(422, "invalid_token");
+    register(&app, &bala, "apns", TOKEN).await;
     provider.will_answer(DEVICE, &[(500, json!({ "reason": "InternalServerError" }).to_string(), None)]);
     let message = app.say(&ada, &talk, "Hello").await;
     let push = provider.gets(DEVICE, 2).await;

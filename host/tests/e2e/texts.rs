@@ -137,7 +137,7 @@ async fn a_push_ends_between_graphemes() {
     let app = TestApp::with(&["auth", "location", "message", "notification", "user"], &settings).await;
     let (ada, bala) = app.two().await;
     let talk = app.conversation(&ada, &bala).await;
-    let device = json!({ "token": "a push token", "provider": "fcm" });
+    let device = json!({ "token": "a-push-token", "provider": "fcm" });
     app.post("/api/v1/notifications/devices", device).by(&bala).send().await.expect(StatusCode::CREATED);
     app.text(&ada, &talk, "families", &FAMILY.repeat(60)).send().await.expect(StatusCode::CREATED);
     let body = until("the push", async || {

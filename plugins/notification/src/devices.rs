@@ -18,15 +18,7 @@ pub fn list() -> Result<PushDevices, Error> {
 
 pub fn add(request: AddDeviceRequest) -> Result<PushDevice, Error> {
     let caller = caller()?;
-    if request.provider == Provider::Webpush
-        && !Subscription::parse(&request.token).is_some_and(|subscription| providers::is_push_service(&subscription.endpoint))
-    {
-        return Err(Error::invalid_field(
-            "token",
-            "invalid_subscription",
-            "no PushSubscription as JSON of a push service that is served here",
-        ));
-    }
+    check_token(request.provider, &request.token)?;
     let device = Device {
         token: request.token,
         provider: name(request.provider).to_owned(),
@@ -41,6 +33,28 @@ pub fn add(request: AddDeviceRequest) -> Result<PushDevice, Error> {
         Ok(store::put_device(tx, &hash(&device.token), &caller.user_id, &caller.session_id, &device)?)
     })?;
     Ok(view(device))
+}
+
+/// What the provider would never take is refused now: later it would only be found that nothing arrives.
+fn check_token(provider: Provider, token: &str) -> Result<(), Error> {
+    match provider {
+        Provider::Webpush if !Subscription::parse(token).is_some_and(|subscription| providers::is_push_service(&subscription.endpoint)) => {
+            let wanted = "no PushSubscription as JSON of a push service that is served here, with TLS";
+            Err(Error::invalid_field("token", "invalid_subscription", wanted))
+        }
+        Provider::Apns if !is_apns_token(token) => {
+            Err(Error::invalid_field("token", "invalid_token", "a device token of APNs is 32 to 100 bytes in hexadecimal"))
+        }
+        Provider::Fcm if token.contains(char::is_whitespace) || !token.is_ascii() => {
+            Err(Error::invalid_field("token", "invalid_token", "a registration token of FCM is ASCII without spaces"))
+        }
+        Provider::Webpush | Provider::Apns | Provider::Fcm => Ok(()),
+    }
+}
+
+/// Apple's are of 32 bytes today, and may become longer (UIApplicationDelegate, didRegisterForRemoteNotifications).
+fn is_apns_token(token: &str) -> bool {
+    (64..=200).contains(&token.len()) && token.len().is_multiple_of(2) && token.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 pub fn remove(token: &str) -> Result<(), Error> {
@@ -112,5 +126,25 @@ mod tests {
         for provider in [Provider::Fcm, Provider::Apns, Provider::Webpush] {
             assert_eq!(provider_of(name(provider)), provider);
         }
+    }
+
+    #[test]
+    fn a_token_is_one_that_its_provider_makes() {
+        let check = |provider, token: &str, expect: Option<&str>| {
+            let refused = check_token(provider, token).err().map(|error| error.code);
+            assert_eq!(refused.as_deref(), expect, "{token}");
+        };
+        let apns = "00aaFF19".repeat(8);
+        check(Provider::Apns, &apns, None);
+        check(Provider::Apns, &apns[1..], Some("invalid_token"));
+        check(Provider::Apns, &apns[..62], Some("invalid_token"));
+        check(Provider::Apns, &"a".repeat(202), Some("invalid_token"));
+        for wrong in ["zz", "", &"z".repeat(64)] {
+            check(Provider::Apns, wrong, Some("invalid_token"));
+        }
+        check(Provider::Fcm, "dGhpcw:APA91b-_x", None);
+        check(Provider::Fcm, "two words", Some("invalid_token"));
+        check(Provider::Fcm, "größe", Some("invalid_token"));
+        check(Provider::Webpush, "zz", Some("invalid_subscription"));
     }
 }

@@ -14,21 +14,21 @@ pub fn get() -> Result<Preferences, Error> {
 pub fn set(wanted: Preferences) -> Result<Preferences, Error> {
     let me = caller()?.user_id;
     let quiet = wanted.quiet_hours.as_ref();
-    if let Some(quiet) = quiet
-        && zone(&quiet.timezone).is_none()
-    {
-        return Err(Error::invalid_field("quiet_hours.timezone", "invalid_timezone", "no zone of the IANA database"));
-    }
+    let timezone = quiet.map(|quiet| {
+        let name = zone(&quiet.timezone).and_then(|zone| zone.iana_name().map(str::to_owned));
+        name.ok_or_else(|| Error::invalid_field("quiet_hours.timezone", "invalid_timezone", "no zone of the IANA database"))
+    });
     let stored = Stored {
         user_id: me,
         messages: name(wanted.messages).to_owned(),
         previews: wanted.previews,
         quiet_from_minute: quiet.map(|quiet| minute_of(&quiet.start)),
         quiet_to_minute: quiet.map(|quiet| minute_of(&quiet.end)),
-        timezone: quiet.map(|quiet| quiet.timezone.clone()),
+        // As the database writes it.
+        timezone: timezone.transpose()?,
     };
     store::put_preferences(&stored, time::now_us())?;
-    Ok(wanted)
+    Ok(view(stored))
 }
 
 /// Why no push is sent.

@@ -59,12 +59,21 @@ fn push_services() -> String {
     config::text("push_services").unwrap_or_else(|| PUSH_SERVICES.to_owned())
 }
 
-/// `services`: names, or `*.name` for all hosts below it, with a port unless it is 443, separated by spaces.
+/// `services`: names, or `*.name` for all hosts below it, with a port unless it is 443, separated by spaces; `http://name:port` for one of the operator's own
+/// without TLS, which RFC 8030 (section 8) has for all others.
 fn is_among(services: &str, endpoint: &str) -> bool {
-    let Some((_, rest)) = endpoint.split_once("://") else { return false };
+    let (scheme, rest) = match endpoint.split_once("://") {
+        Some(("https", rest)) => ("", rest),
+        Some(("http", rest)) => ("http://", rest),
+        _ => return false,
+    };
     let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default().to_ascii_lowercase();
     let host = authority.strip_suffix(":443").unwrap_or(&authority);
-    services.split_whitespace().any(|service| match service.strip_prefix('*') {
+    let of_scheme = |service| match scheme {
+        "" => Some(service).filter(|service: &&str| !service.contains("://")),
+        scheme => service.strip_prefix(scheme),
+    };
+    services.split_whitespace().filter_map(of_scheme).any(|service| match service.strip_prefix('*') {
         Some(below) => host.len() > below.len() && host.ends_with(below) && !host.contains('@'),
         None => host == service,
     })
@@ -357,10 +366,14 @@ mod tests {
             ("https://fcm.googleapis.com@elsewhere.example/a", false),
             ("https://169.254.169.254/latest", false),
             ("fcm.googleapis.com", false),
+            ("http://fcm.googleapis.com/fcm/send/a", false),
+            ("http://web.push.apple.com/a", false),
         ] {
             assert_eq!(is_among(PUSH_SERVICES, endpoint), expect, "{endpoint}");
         }
         assert!(is_among("push.example:8443 127.0.0.1:80", "https://push.example:8443/a"));
+        assert!(is_among("push.example:8443 http://127.0.0.1:80", "http://127.0.0.1:80/a"));
+        assert!(!is_among("http://127.0.0.1:80", "https://127.0.0.1:80/a"), "it is another address");
     }
 
     #[test]

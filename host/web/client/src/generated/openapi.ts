@@ -2780,7 +2780,7 @@ export interface components {
             platform?: string | null;
             /** @enum {string} */
             provider: "fcm" | "apns" | "webpush";
-            /** @description The provider's token; of `webpush` the browser's `PushSubscription` as JSON, as `JSON.stringify` makes it: `invalid_subscription` for what is none. */
+            /** @description The provider's token (`invalid_token`); of `webpush` the browser's `PushSubscription` as JSON, as `JSON.stringify` makes it: `invalid_subscription` for what is none. */
             token: string;
         };
         /** @description A page of the caller's part of an account export. */
