@@ -255,6 +255,21 @@ async fn a_file_is_read_by_who_sees_a_message_with_it_and_by_nobody_else() {
     }
     let path = format!("{MEDIA}/{}", media["id"].as_str().expect("id"));
     app.delete(&path).by(&bala).send().await.expect_problem(404, "not_found");
+    // What a message has is not taken from it.
+    app.delete(&path).by(&ada).send().await.expect_problem(409, "media_in_use");
+    assert_eq!(reads(&app, &bala, &media).await, StatusCode::OK);
+    // And it goes as what it is, the owner's own and what is passed on.
+    for (type_, person, expect) in [("audio", &ada, 422), ("audio", &bala, 422), ("video", &ada, 422), ("document", &bala, 201)] {
+        let body = json!({ "conversation_id": talk, "client_message_id": format!("as {type_}"), "type": type_, "media_id": media["id"] });
+        let answer = app.post("/api/v1/messages", body).by(person).send().await;
+        assert_eq!(answer.status.as_u16(), expect, "{type_}: {}", answer.body);
+        if expect == 422 {
+            answer.expect_problem(422, "not_for_type");
+        } else {
+            let id = answer.body["id"].as_str().expect("an id").to_owned();
+            app.delete(&format!("/api/v1/messages/{id}?for=everyone")).by(person).send().await.expect(StatusCode::NO_CONTENT);
+        }
+    }
 
     // Who has left reads it no more; who sees it passes it on.
     let participant = format!("/api/v1/messages/conversations/{talk}/participants/{}", chen.id);

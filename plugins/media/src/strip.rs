@@ -35,6 +35,20 @@ impl Format {
         }
     }
 
+    /// Whether it is shown turned by a quarter, so that its width is the stored height (EXIF 2.32, the tag Orientation: 5 to 8).
+    pub fn lies_on_its_side(self, bytes: &[u8]) -> bool {
+        let turned = match self {
+            Format::Jpeg => segments(bytes).and_then(|(segments, _)| {
+                let mut recorded =
+                    segments.iter().filter(|segment| segment.marker == 0xe1).filter_map(|segment| segment.body.strip_prefix(b"Exif\0\0"));
+                recorded.next().and_then(orientation)
+            }),
+            // Of these no orientation is kept.
+            Format::Png | Format::Webp => None,
+        };
+        turned.is_some_and(|turned| turned >= 5)
+    }
+
     /// What a decoder keeps of the picture until its last scan has come, beside the pixels, in bytes: two for each coefficient of a JPEG that comes in
     /// several scans, by what its frame claims.
     pub fn coefficient_bytes(self, bytes: &[u8]) -> Option<u64> {
@@ -314,6 +328,19 @@ mod tests {
             body.resize(body.len() + bytes.len() % 2, 0);
         }
         [b"RIFF", &(body.len() as u32).to_le_bytes()[..], &body].concat()
+    }
+
+    #[test]
+    fn a_picture_that_is_shown_turned_by_a_quarter_is_known() {
+        for turned in 0..=9 {
+            let picture = jpeg(&segment(0xe1, &exif_of(turned)), b"");
+            let clean = Format::Jpeg.strip(&picture).unwrap();
+            assert_eq!(Format::Jpeg.lies_on_its_side(&clean), (5..=8).contains(&turned), "{turned}");
+            assert_eq!(Format::Jpeg.dimensions(&clean), Some((5, 3)), "as it is stored");
+        }
+        assert!(!Format::Jpeg.lies_on_its_side(&jpeg(b"", b"")));
+        let webp = webp(&[(b"VP8X", &[8, 0, 0, 0, 1, 0, 0, 1, 0, 0]), (b"EXIF", &exif_of(6)[6..])]);
+        assert!(!Format::Webp.lies_on_its_side(&Format::Webp.strip(&webp).unwrap()), "nothing of it is left");
     }
 
     #[test]

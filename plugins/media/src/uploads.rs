@@ -4,6 +4,7 @@ use echo_sdk::sql::{Database, transaction};
 use echo_sdk::{Error, caller, config, exports, ids, time};
 
 use crate::bindings::echo::blob::blob::{self, BlobError};
+use crate::bindings::echo::message::api as message;
 use crate::bindings::exports::echo::media::api::{AppendRequest, BeginRequest, Media, UploadRequest};
 use crate::bounds::{EXPORTS_CLEARED_PER_RUN, HEAD_BYTES, IMAGE_BYTES_MAX, PIECE_BYTES, PIXELS_MAX, SIDE_MAX, SWEPT_PER_RUN, UPLOAD_TTL_S};
 use crate::reading::{own, quota, view};
@@ -127,7 +128,7 @@ fn probed(row: &Row) -> probe::Found {
     probe::probe(&row.content_type, probe::Source::new(row.size, &read))
 }
 
-/// The image without what was recorded about it, and its size in pixels. By its header, before anything of it is read.
+/// The image without what was recorded about it, and its size in pixels as it is shown. By its header, before anything of it is read.
 fn cleaned(row: &Row, format: strip::Format) -> Result<(Vec<u8>, (u32, u32)), Error> {
     if row.size > IMAGE_BYTES_MAX {
         return Err(Error::invalid_field("file", "image_too_large", format!("an image has at most {IMAGE_BYTES_MAX} bytes")));
@@ -148,7 +149,10 @@ fn cleaned(row: &Row, format: strip::Format) -> Result<(Vec<u8>, (u32, u32)), Er
     if width > SIDE_MAX || height > SIDE_MAX || u64::from(width) * u64::from(height) > PIXELS_MAX {
         return Err(Error::invalid_field("file", "dimensions_too_large", too_many_pixels(width, height)));
     }
-    Ok((format.strip(&bytes).ok_or_else(unreadable)?, (width, height)))
+    let clean = format.strip(&bytes).ok_or_else(unreadable)?;
+    // As it is seen, of which only what is kept decides.
+    let shown = if format.lies_on_its_side(&clean) { (height, width) } else { (width, height) };
+    Ok((clean, shown))
 }
 
 fn too_many_pixels(width: u32, height: u32) -> String {
@@ -159,8 +163,13 @@ fn clean_name(id: &str) -> String {
     format!("{id}-clean")
 }
 
+/// Of the caller's own. Not one that a message has, sent or to be sent: the message would name a file that is not there.
 pub fn delete(id: &str) -> Result<(), Error> {
     let row = own(id)?;
+    // One that has not come whole is in no message.
+    if row.blob.is_some() && message::media_use(&message::MediaUseRequest { media_id: row.id.clone() })?.used {
+        return Err(Error::conflict("media_in_use", "a message has this file: it goes with the last of them"));
+    }
     remove(&row.id, row.blob.as_deref())
 }
 

@@ -12,7 +12,7 @@ use crate::bindings::echo::media::api as media;
 use crate::bindings::echo::message::events::{self, SentMessage, SentMessages};
 use crate::bindings::echo::message::model::PollOption;
 use crate::bindings::echo::message::pushes;
-use crate::bindings::exports::echo::message::api::{Message, MessageStatus, NewPoll, Poll, SendRequest, TypingRequest};
+use crate::bindings::exports::echo::message::api::{Message, MessageStatus, MessageType, NewPoll, Poll, SendRequest, TypingRequest};
 use crate::bounds::{TRIES_MAX, TYPING_BURST_MAX, TYPING_BURST_MS};
 use crate::store::conversations::{Roster, roster_for, who_may_see_typing};
 use crate::store::{messages, polls};
@@ -114,11 +114,15 @@ fn admit(message: &Message, roster: &Roster) -> Result<(), Error> {
             }
         }
     }
-    if let Some(id) = &message.media_id
-        && !may_attach(&message.sender_id, id)?
-    {
+    if let Some(id) = &message.media_id {
         let field = "media_id".to_owned();
-        fields.push(wrong(field, "unknown_media", "no file of yours that has come whole, and none of a message that you see"));
+        match attached(&message.sender_id, id, message.type_)? {
+            Attached::Fits => {}
+            Attached::Unknown => {
+                fields.push(wrong(field, "unknown_media", "no file of yours that has come whole, and none of a message that you see"));
+            }
+            Attached::OfAnotherType => fields.push(wrong(field, "not_for_type", "the file is of another type than the message")),
+        }
     }
     if fields.is_empty() {
         return Ok(());
@@ -131,15 +135,38 @@ fn admit(message: &Message, roster: &Roster) -> Result<(), Error> {
     Err(error)
 }
 
-/// Whether it is the sender's own file, whole, or of a message that the sender sees and may pass on.
-fn may_attach(sender: &str, media_id: &str) -> Result<bool, Error> {
-    if messages::media_seen_by(sender, media_id, time::now_us())? {
-        return Ok(true);
+/// How a message's file goes with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Attached {
+    Fits,
+    Unknown,
+    OfAnotherType,
+}
+
+/// The sender's own file, whole, goes as what it is; one of a message that the sender sees is passed on as it was sent. Either goes as a document too.
+fn attached(sender: &str, media_id: &str, wanted: MessageType) -> Result<Attached, Error> {
+    let kinds = messages::media_kinds_seen_by(sender, media_id, time::now_us())?;
+    if is_sent_as(&kinds, wanted) {
+        return Ok(Attached::Fits);
     }
     match media::check_own(&media::OwnRequest { id: media_id.to_owned(), owner_id: sender.to_owned() }) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
+        Ok(file) => Ok(if may_go_as(file.kind, wanted) { Attached::Fits } else { Attached::OfAnotherType }),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(if kinds.is_empty() { Attached::Unknown } else { Attached::OfAnotherType }),
         Err(error) => Err(error),
+    }
+}
+
+fn is_sent_as(kinds: &[String], wanted: MessageType) -> bool {
+    kinds.iter().any(|kind| wanted == MessageType::Document || kind.as_str() == names::of_message(wanted))
+}
+
+fn may_go_as(file: media::Kind, wanted: MessageType) -> bool {
+    match wanted {
+        MessageType::Image => file == media::Kind::Image,
+        MessageType::Video => file == media::Kind::Video,
+        MessageType::Audio => file == media::Kind::Audio,
+        // Of the others the shape of the request says that they have no file.
+        _ => true,
     }
 }
 
@@ -275,4 +302,28 @@ pub fn typing(request: &TypingRequest) -> Result<(), Error> {
         return Ok(());
     }
     pushes::typing(&others, &payload::typing(&request.conversation_id, &me, request.is_typing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_goes_as_what_it_is_or_as_a_document() {
+        use media::Kind;
+        for (file, wanted, expect) in [
+            (Kind::Image, MessageType::Image, true),
+            (Kind::Audio, MessageType::Image, false),
+            (Kind::Image, MessageType::Video, false),
+            (Kind::Video, MessageType::Video, true),
+            (Kind::Document, MessageType::Audio, false),
+            (Kind::Image, MessageType::Document, true),
+            (Kind::Document, MessageType::Document, true),
+        ] {
+            assert_eq!(may_go_as(file, wanted), expect, "{file:?} as {wanted:?}");
+        }
+        let sent = |kinds: &[&str], wanted| is_sent_as(&kinds.iter().map(ToString::to_string).collect::<Vec<_>>(), wanted);
+        assert!(sent(&["image"], MessageType::Image) && sent(&["image"], MessageType::Document));
+        assert!(!sent(&["image"], MessageType::Audio) && !sent(&["document"], MessageType::Image) && !sent(&[], MessageType::Document));
+    }
 }

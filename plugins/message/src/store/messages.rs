@@ -228,6 +228,13 @@ pub fn media_seen_by(user_id: &str, media_id: &str, now: Timestamp) -> Result<bo
     Ok(found.is_some())
 }
 
+/// As what the user sees this file sent: the types of those messages, each once.
+pub fn media_kinds_seen_by(user_id: &str, media_id: &str, now: Timestamp) -> Result<Vec<String>, SqlError> {
+    let sql = concat!("SELECT DISTINCT m.kind", visible!(), "AND m.media_id = $3 AND m.deleted_at IS NULL ORDER BY m.kind LIMIT 4");
+    let found: Vec<(String,)> = Database.rows(sql, params![uuid(user_id), timestamp(now), uuid(media_id)])?;
+    Ok(found.into_iter().map(|(kind,)| kind).collect())
+}
+
 /// Whether there is a message with this file, sent or to be sent.
 pub fn media_is_used(media_id: &str, now: Timestamp) -> Result<bool, SqlError> {
     let (sent, scheduled): (u64, u64) = Database.one(

@@ -560,7 +560,7 @@ export interface paths {
         post?: never;
         /**
          * Deletes a file of the caller's own, or gives an upload up
-         * @description Deletes a file of the caller's own, or gives an upload up.
+         * @description Deletes a file of the caller's own, or gives an upload up. 409 `media_in_use` where a message has it.
          */
         delete: operations["media_delete_media"];
         options?: never;

@@ -891,6 +891,23 @@ fn said_with_file(conversation: u32, expires_at: Option<Timestamp>) -> Message {
     message
 }
 
+mod media_kinds_seen_by {
+    use super::*;
+
+    #[test]
+    fn are_those_of_the_messages_that_the_user_sees() {
+        let _store = store();
+        group(91, [1, 2]);
+        let kinds = |user: u32| media_kinds_seen_by(&id(user), &id(5), NOW).unwrap();
+        assert_eq!(kinds(1), [""; 0]);
+        let message = said_with_file(91, None);
+        committed(|tx| tx.execute("UPDATE messages SET kind = 'image' WHERE id = $1", params![uuid(&message.id)]));
+        assert_eq!((kinds(1), kinds(2), kinds(4)), (vec!["image".to_owned()], vec!["image".to_owned()], vec![]));
+        committed(|tx| delete_for_everyone(tx, &message.id, 300));
+        assert_eq!(kinds(1), [""; 0]);
+    }
+}
+
 mod media_seen_by {
     use super::*;
 
