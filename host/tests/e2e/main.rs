@@ -42,6 +42,7 @@ mod polls;
 mod postgres;
 mod power;
 mod presence;
+mod privacy;
 mod process;
 mod protocol;
 mod pushes;

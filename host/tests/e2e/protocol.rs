@@ -101,6 +101,68 @@ async fn head_has_the_headers_of_get_on_every_route() {
 }
 
 #[tokio::test]
+async fn a_path_refuses_the_methods_that_it_does_not_take_and_names_those_that_it_takes() {
+    let app = TestApp::shared().await;
+    let document = app.get("/openapi.json").send().await.expect(StatusCode::OK);
+    let described = document["paths"].as_object().expect("paths").iter().map(|(path, operations)| {
+        let taken = operations.as_object().expect("operations").keys().map(|method| method.to_uppercase()).collect::<Vec<_>>();
+        (false, path.replace(['{', '}'], ""), taken)
+    });
+    let of = |is_operators: bool, path: &str, taken: &str| {
+        (is_operators, path.to_owned(), taken.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    };
+    let besides = ["/", "/docs", "/openapi.json", "/asyncapi.json", "/dev/outbox", "/ws"].map(|path| of(false, path, "GET"));
+    let operators = [
+        ("/admin/v1/plugins", "GET"),
+        ("/admin/v1/plugins/auth", "GET"),
+        ("/admin/v1/plugins/auth/history", "GET"),
+        ("/admin/v1/plugins/auth/versions", "POST"),
+        ("/admin/v1/plugins/auth/versions/1", "GET DELETE"),
+        ("/admin/v1/plugins/auth/active", "PUT"),
+        ("/admin/v1/plugins/auth/rollback", "POST"),
+        ("/admin/v1/queue", "GET"),
+        ("/admin/v1/queue/dead-letters", "GET"),
+        ("/admin/v1/queue/dead-letters/1", "DELETE"),
+        ("/admin/v1/queue/dead-letters/1/replay", "POST"),
+        ("/admin/v1/nodes", "GET"),
+        ("/admin/v1/connections", "GET"),
+        ("/admin/v1/audit", "GET"),
+        ("/admin/v1/backup", "POST"),
+        ("/admin/v1/reload", "POST"),
+        ("/admin/v1/drain", "POST"),
+        ("/admin/v1/tokens", "GET POST"),
+        ("/admin/v1/tokens/1", "DELETE"),
+        ("/metrics", "GET"),
+        ("/console", "GET"),
+        ("/ready", "GET"),
+    ]
+    .map(|(path, taken)| of(true, path, taken));
+    let mut asked = 0;
+    for (is_operators, path, mut taken) in described.chain(besides).chain(operators) {
+        if taken.iter().any(|method| method == "GET") {
+            taken.push("HEAD".to_owned());
+        }
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"] {
+            // tus 1.0 tells by OPTIONS what it can do.
+            if taken.iter().any(|other| other == method) || (method == "OPTIONS" && path.starts_with("/api/v1/media")) {
+                continue;
+            }
+            let method: Method = method.parse().expect("a method");
+            let ask = if is_operators { app.admin(method.clone(), &path) } else { app.request(method.clone(), &path) };
+            let reply = ask.send().await;
+            assert_eq!(reply.status, StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
+            let allow = reply.header("allow").to_owned();
+            reply.expect_problem(405, "method_not_allowed");
+            for other in &taken {
+                assert!(allow.split(',').any(|named| named.trim() == other), "{method} {path}: {other} is not in {allow:?}");
+            }
+            asked += 1;
+        }
+    }
+    assert!(asked > 500, "{asked}");
+}
+
+#[tokio::test]
 async fn a_body_that_is_no_json_is_refused_whatever_the_route() {
     let app = TestApp::shared().await;
     let ada = app.someone().await;

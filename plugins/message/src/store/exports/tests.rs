@@ -113,7 +113,7 @@ mod own_among {
         let all = [&kept, &deleted, &over, &later, &others, &of_ended];
         assert_eq!(found(1, &all, 149, 299), [kept.id.clone(), over.id.clone()]);
         assert_eq!(found(1, &all, 150, 300), [kept.id.clone(), later.id.clone()]);
-        assert_eq!(found(2, &all, 149, 300), [others.id.clone()]);
+        assert_eq!(found(2, &all, 149, 300), std::slice::from_ref(&others.id));
         assert_eq!(found(1, &[], 149, 300), [] as [String; 0]);
     }
 
