@@ -1,168 +1,45 @@
-"""What schemathesis is told of Echo: who calls, identifiers of what is there, and which refusals of a request that its schema allows are rules
-that need data. It signs people up at a host in development mode (ECHO_FUZZ_URL). ECHO_FUZZ_AS says as whom it calls: `nobody`, `user`, `admin` (whose
-number, ECHO_FUZZ_ADMIN, the operator gave the role), or `leaver`, who signs in anew for each request, as what is tried ends the session."""
+"""What schemathesis is told of Echo: who calls, identifiers of what is there, which answers are documented, and which refusals of a request that its
+schema allows are rules that need data. ECHO_FUZZ_AS says as whom it calls: `nobody`, `user`, `admin` (whose number, ECHO_FUZZ_ADMIN, the operator
+gave the role). Routes that end the caller's session, or change how one signs in, are called as a visitor, a new one where the last has gone."""
 
 import atexit
 import collections
 import json
 import os
-import random
-import re
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 
 import schemathesis
-from hypothesis import strategies
 
-URL = os.environ["ECHO_FUZZ_URL"]
-PERSON = os.environ["ECHO_FUZZ_AS"]
-ADMIN_PHONE = os.environ["ECHO_FUZZ_ADMIN"]
-PASSWORD = "correct horse 7"
+import example_data as data
+import known_requests
+from example_data import ADA, PERSON
+from refusals import check_problem, not_by_rule
+
 PROGRESS_S = 15
 
-# 422 of services: rules that need data, the time, or several fields at once; host/docs/ERRORS.md explains each. What is not here, and comes of
-# a request that the schema allows, is a bound that the contract lacks.
-RULES = {
-    "cursor_invalid",
-    "invalid_otp",
-    "invalid_phone",
-    "invalid_totp",
-    # What is one emoji is a table of Unicode's.
-    "not_an_emoji",
-    # All reports name metrics of one enum; some have no labels.
-    "no_labels",
-    "not_for_direct",
-    "one_of",
-    "otp_exhausted",
-    "otp_expired",
-    "own_user",
-    "password_reused",
-    "phone_not_served",
-    "quota_exceeded",
-    "required",
-    "unknown_message",
-    "unknown_participant",
-    # More bytes than the upload said that it has.
-    "too_large",
-    "too_many_points",
-    "weak_password",
-}
-# By field (a pattern) and code: a count that depends on another field, times that are ahead or not long ago, options of this poll.
-RULES_OF_FIELDS = [
-    (r"participant_ids", "too_few"),
-    (r"participant_ids", "too_many"),
-    (r"send_at|expires_at|poll\.closes_at|events\[\d+\]\.at", "out_of_range"),
-    (r"options\[\d+\]", "out_of_range"),
-    (r"options", "too_many"),
-    # A range of time that is too long, or ends before it begins.
-    (r"from|to", "too_long"),
-    (r"from|to", "unordered_range"),
-    # What goes with a message depends on its type.
-    (r"content|poll", "not_for_type"),
-]
-
-
-def ask(method, path, body=None, token=None):
-    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
-    data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(urllib.request.Request(URL + path, data=data, method=method, headers=headers), timeout=10) as answer:
-        text = answer.read()
-        return json.loads(text) if text else None
-
-
-def code_for(phone):
-    for _ in range(200):
-        for message in ask("GET", "/dev/outbox")["items"]:
-            if message["to"] == phone and message.get("code"):
-                return message["code"]
-        time.sleep(0.05)
-    raise SystemExit(f"no code for {phone} in /dev/outbox")
-
-
-def register(name, phone=None):
-    """With a number that nobody has yet, where none is given."""
-    if phone:
-        return phone, ask("POST", "/api/v1/auth/register", {"phone": phone, "password": PASSWORD, "name": name})
-    for _ in range(20):
-        phone = f"+1415555{random.SystemRandom().randrange(10_000):04}"
-        try:
-            return phone, ask("POST", "/api/v1/auth/register", {"phone": phone, "password": PASSWORD, "name": name})
-        except urllib.error.HTTPError as error:
-            if error.code != 409:
-                raise
-    raise SystemExit("all numbers are taken")
-
-
-def log_in(phone):
-    tokens = ask("POST", "/api/v1/auth/login", {"phone": phone, "password": PASSWORD, "device": {"id": "fuzz"}})
-    return {"phone": phone, "id": tokens["user_id"], "token": tokens["access_token"]}
-
-
-def sign_up(name, phone=None):
-    try:
-        phone, registered = register(name, phone)
-    except urllib.error.HTTPError as error:
-        if error.code != 409:
-            raise
-        return log_in(phone)
-    verify = {"registration_id": registered["registration_id"], "phone": phone, "otp": code_for(phone), "device": {"id": "fuzz"}}
-    tokens = ask("POST", "/api/v1/auth/verify-otp", verify)
-    return {"phone": phone, "id": tokens["user_id"], "token": tokens["access_token"]}
-
-
-def upload(token):
-    """A small file, whole."""
-    body = b'--edge\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nhello\r\n--edge--\r\n'
-    headers = {"content-type": "multipart/form-data; boundary=edge", "authorization": f"Bearer {token}"}
-    request = urllib.request.Request(URL + "/api/v1/media/upload", data=body, method="POST", headers=headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.loads(answer.read())["id"]
-
-
-def begin_upload(token):
-    headers = {"tus-resumable": "1.0.0", "upload-length": "1000000", "authorization": f"Bearer {token}"}
-    request = urllib.request.Request(URL + "/api/v1/media", method="POST", headers=headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.loads(answer.read())["id"]
-
-
-ADA = sign_up("Ada", ADMIN_PHONE if PERSON == "admin" else None)
-BALA = sign_up("Bala")
-
-
-def start():
-    """A conversation with a message each, what else there can be of one's own, and their identifiers."""
-    talk = ask("POST", "/api/v1/messages/conversations", {"type": "group", "participant_ids": [BALA["id"]], "title": "Talk"}, ADA["token"])
-    known = [ADA["id"], BALA["id"], talk["id"]]
-    for person in (ADA, BALA):
-        message = {"conversation_id": talk["id"], "client_message_id": f"first {time.time()}", "type": "text", "content": "hello"}
-        known.append(ask("POST", "/api/v1/messages", message, person["token"])["id"])
-    poll = {"question": "Which?", "options": ["one", "other"]}
-    message = {"conversation_id": talk["id"], "client_message_id": f"poll {time.time()}", "type": "poll", "poll": poll}
-    known.append(ask("POST", "/api/v1/messages", message, ADA["token"])["id"])
-    later = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 86_400))
-    message = {"conversation_id": talk["id"], "client_message_id": f"later {time.time()}", "type": "text", "content": "later", "send_at": later}
-    known.append(ask("POST", "/api/v1/messages/scheduled", message, ADA["token"])["id"])
-    known += [upload(ADA["token"]), begin_upload(ADA["token"])]
-    return known
-
-
-# Most identifiers that are made up are nobody's: half of them are of what is there.
-schemathesis.openapi.format("uuid", strategies.one_of(strategies.sampled_from(start()), strategies.uuids().map(str)))
 
 if PERSON != "nobody":
 
-    # Again and again: what is tried may end the session.
-    @schemathesis.auth(refresh_interval=None if PERSON == "leaver" else 5)
+    # Well before a token's end.
+    @schemathesis.auth(refresh_interval=120)
     class SignIn:
         def get(self, case, ctx):
-            return log_in(ADA["phone"])["token"]
+            with data.LOCK:
+                return remember(ADA.log_in()["access_token"])
 
         def set(self, case, data, ctx):
             case.headers["Authorization"] = f"Bearer {data}"
+
+
+# Access tokens of this run: a request that has another one, or none, was made to be refused.
+TOKENS = set()
+
+
+def remember(token):
+    TOKENS.add(f"Bearer {token}")
+    return token
 
 
 @schemathesis.serializer("application/offset+octet-stream")
@@ -175,23 +52,59 @@ UNKNOWN_HEADER = "x-schemathesis-unknown-property"
 
 @schemathesis.hook
 def before_call(ctx, case, kwargs):
-    """A request may have headers that nobody named; one is not wrong for it."""
     if case.meta is not None and UNKNOWN_HEADER in {name.lower() for name in case.headers or {}}:
+        # A request may have headers that nobody named; one is not wrong for it.
         object.__setattr__(case.meta.generation, "mode", schemathesis.GenerationMode.POSITIVE)
+        return
+    label = case.operation.label
+    has_token = case.headers.get("Authorization") in TOKENS
+    with data.LOCK:
+        if has_token and label in known_requests.OF_THE_VISITOR:
+            case.headers["Authorization"] = f"Bearer {remember(known_requests.VISITOR.get().log_in()['access_token'])}"
+        if is_valid(case) and (has_token or PERSON == "nobody" or is_public(case)):
+            known_requests.complete(case)
+
+
+def is_valid(case):
+    """By the document."""
+    return case.meta is not None and case.meta.generation.mode.is_positive and case.method == case.operation.method.upper()
+
+
+def is_public(case):
+    return case.operation.definition.raw.get("security") == []
 
 
 # --- How many -------------------------------------------------------------------------------------------------------------------------
 
-COUNTED = collections.Counter()
-LOCK = threading.Lock()
+# By route and status: of all requests, and of those that are valid by the document and that the route's access rule lets through.
+COUNTED, ADMITTED = collections.Counter(), collections.Counter()
+COUNTS_LOCK = threading.Lock()
 STARTED_AT = time.monotonic()
 LAST_SAID = [STARTED_AT]
 
 
+def is_admitted(case, response):
+    if not is_valid(case):
+        return False
+    if is_public(case):
+        return True
+    roles = {role for rule in case.operation.definition.raw["security"] for role in rule["bearer"]}
+    return response.request.headers.get("Authorization") in TOKENS and roles <= ({"admin"} if PERSON == "admin" else set())
+
+
 @schemathesis.hook
 def after_call(ctx, case, response):
-    with LOCK:
-        COUNTED[response.status_code] += 1
+    label, status = case.operation.label, response.status_code
+    if case.method != case.operation.method.upper():
+        label = f"{case.method} {label.split(' ', 1)[1]}"
+    if 200 <= status < 300:
+        if label in known_requests.ENDS_THE_VISITOR:
+            known_requests.VISITOR.is_gone()
+        if status == 201 and label.startswith("POST "):
+            known_requests.SEEN.add(response.json().get("id"))
+    with COUNTS_LOCK:
+        COUNTED[label, status] += 1
+        ADMITTED[label, status] += is_admitted(case, response)
         now = time.monotonic()
         if now - LAST_SAID[0] >= PROGRESS_S:
             LAST_SAID[0] = now
@@ -200,16 +113,32 @@ def after_call(ctx, case, response):
 
 @atexit.register
 def write_counts():
-    """For the program that started this one: how many requests, by the status of their answers."""
+    """For the program that started this one."""
+    counts = collections.defaultdict(dict)
+    for (label, status), count in sorted(COUNTED.items()):
+        counts[label][status] = {"all": count, "admitted": ADMITTED[label, status]}
+    paths = data.ask("GET", "/openapi.json")["paths"]
+    routes = [f"{method.upper()} {path}" for path, operations in paths.items() for method in operations]
     with open(os.environ["ECHO_FUZZ_COUNTS"], "w", encoding="utf-8") as file:
-        json.dump({str(status): count for status, count in sorted(COUNTED.items())}, file)
+        json.dump({"counts": counts, "routes": routes}, file, indent=1)
 
 
 # --- What is refused ------------------------------------------------------------------------------------------------------------------
 
-
-def is_rule(field, code):
-    return code in RULES or any(code == other and re.fullmatch(pattern, field) for pattern, other in RULES_OF_FIELDS)
+@schemathesis.check
+def refused_as_documented(ctx, response, case):
+    """A failure is a problem document (RFC 9457) whose code stands in host/docs/ERRORS.md with this status, with the headers that belong to it."""
+    status = response.status_code
+    if status < 400 or response.request.method == "HEAD":
+        return
+    media_type = response.headers.get("content-type", [""])[0]
+    assert media_type == "application/problem+json", f"a failure of the type {media_type!r}"
+    problem = response.json()
+    check_problem(problem)
+    assert problem["status"] == status, f"the document says {problem['status']}, the answer {status}"
+    assert problem.get("request_id") == response.headers["x-request-id"][0], "another request_id than in the header"
+    wanted = {401: "www-authenticate", 405: "allow", 423: "retry-after", 429: "retry-after"}.get(status)
+    assert wanted is None or wanted in response.headers, f"{status} without {wanted}"
 
 
 @schemathesis.check
@@ -217,8 +146,5 @@ def refused_by_a_rule_alone(ctx, response, case):
     """A request that the schema allows is refused by a rule, never for its form."""
     if response.status_code not in (400, 412, 413, 415, 422) or case.meta is None or not case.meta.generation.mode.is_positive:
         return
-    problem = response.json()
-    errors = problem.get("errors") or [{"field": "", "code": problem["code"]}]
-    wrong = [error for error in errors if not is_rule(error["field"], error["code"])]
-    if wrong:
-        raise AssertionError(f"the schema allows what is refused: {wrong}")
+    wrong = not_by_rule(response.json())
+    assert not wrong, f"the schema allows what is refused: {wrong}"
