@@ -643,6 +643,15 @@ pub const BCRYPT_COST_MAX: u32 = 14;
 /// Longest password that bcrypt can tell from another, in bytes.
 pub const BCRYPT_PASSWORD_BYTES_MAX: usize = 72;
 pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
+/// An ID Token of another issuer, in bytes: some have a person's groups in it.
+pub const ID_TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// The public keys (JWK Set) of another issuer, in bytes. They are read for each of its tokens.
+pub const ID_TOKEN_KEYS_BYTES_MAX: usize = 64 * 1024;
+/// Keys of another issuer with the `kid` of a token that its signature is tried with.
+pub const ID_TOKEN_KEYS_TRIED_MAX: usize = 4;
+/// The modulus of an RSA key that verifies an ID Token, in bytes (RFC 7518, section 3.3: 2,048 bits at least).
+pub const ID_TOKEN_RSA_BYTES_MIN: usize = 256;
+pub const ID_TOKEN_RSA_BYTES_MAX: usize = 512;
 /// A device's id, chosen by the client, in characters; a token's roles and the length of one in bytes.
 pub const DEVICE_ID_CHARS_MAX: usize = 128;
 pub const ROLES_MAX: usize = 16;

@@ -3,9 +3,13 @@
 use uuid::Uuid;
 use wasmtime::component::{HasSelf, Linker};
 
+use super::id_token::{self, IdTokenError};
 use super::{Claims, TokenError};
 use crate::guest::Guest;
-use bindings::echo::tokens::tokens::{AccessToken, Claims as GuestClaims, Host, Ticket, TokenError as GuestError, Verified};
+use bindings::echo::tokens::tokens::{
+    AccessToken, Claims as GuestClaims, Host, IdToken as GuestIdToken, IdTokenError as GuestIdTokenError, Ticket, TokenError as GuestError,
+    Verified,
+};
 use echo_base::limits;
 
 mod bindings {
@@ -61,6 +65,24 @@ impl Host for Guest {
     async fn socket_ticket(&mut self, claims: GuestClaims) -> Result<Ticket, GuestError> {
         let (ticket, expires_in) = self.capabilities.tokens.issue_ticket(&checked_claims(claims)?).await?;
         Ok(Ticket { ticket, expires_in })
+    }
+
+    fn verify_id_token(&mut self, token: String, keys: String) -> Result<GuestIdToken, GuestIdTokenError> {
+        let said = id_token::verify(&token, &keys).map_err(|error| match error {
+            IdTokenError::Invalid => GuestIdTokenError::Invalid,
+            IdTokenError::UnknownKey => GuestIdTokenError::UnknownKey,
+        })?;
+        Ok(GuestIdToken {
+            issuer: said.issuer,
+            subject: said.subject,
+            audience: said.audience,
+            authorized_party: said.authorized_party,
+            nonce: said.nonce,
+            issued_at: said.issued_at_us,
+            expires_at: said.expires_at_us,
+            email: said.email,
+            email_verified: said.email_verified,
+        })
     }
 }
 

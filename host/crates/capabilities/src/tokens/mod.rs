@@ -1,4 +1,4 @@
-//! Access tokens: EdDSA (RFC 8037) JWTs, JWKS, key rotation, revocation, socket tickets.
+//! Access tokens: EdDSA (RFC 8037) JWTs, JWKS, key rotation, revocation, socket tickets. And the signatures of other issuers' ID Tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use echo_base::limits;
 
 pub mod embedded;
 pub mod host;
+mod id_token;
 mod in_force;
 mod master_key;
 pub mod postgres;
