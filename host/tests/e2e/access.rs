@@ -188,6 +188,7 @@ fn request(route: &str, scene: &Scene, owned: &str, all: &Everybody, key: &str) 
         | "POST /api/v1/auth/password/change"
         | "POST /api/v1/auth/totp"
         | "POST /api/v1/auth/totp/confirm"
+        | "POST /api/v1/auth/oauth/{provider}"
         | "DELETE /api/v1/auth/totp" => Some(json!({})),
         "POST /api/v1/analytics/events" | "POST /api/v1/users/batch" | "POST /api/v1/users/contacts/match" => Some(json!({})),
         "POST /api/v1/messages" => Some(text),
@@ -239,11 +240,12 @@ fn request(route: &str, scene: &Scene, owned: &str, all: &Everybody, key: &str) 
         "DELETE /api/v1/messages/{id}" => "?for=everyone".to_owned(),
         "GET /api/v1/media/{id}/thumbnail" => "?size=64".to_owned(),
         "GET /api/v1/sync" => "?since=0".to_owned(),
+        "DELETE /api/v1/auth/oauth" => "?provider=google".to_owned(),
         "GET /api/v1/analytics/timeseries" | "GET /api/v1/analytics/top" => "?metric=messages".to_owned(),
         _ => String::new(),
     };
     let path = path.replace("{id}", id).replace("{user_id}", user).replace("{message_id}", owned).replace("{emoji}", "%F0%9F%91%8D");
-    let path = path.replace("{code}", &scene.invite);
+    let path = path.replace("{code}", &scene.invite).replace("{provider}", "google");
     // Whatever another route brings along is in this test's way.
     (!path.contains('{')).then_some((path + &query, body))
 }

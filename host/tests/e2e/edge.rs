@@ -33,6 +33,9 @@ const ROUTES: &str = "
     POST /api/v1/auth/totp
     POST /api/v1/auth/totp/confirm
     DELETE /api/v1/auth/totp
+    POST /api/v1/auth/oauth/{provider}
+    GET /api/v1/auth/oauth
+    DELETE /api/v1/auth/oauth
     DELETE /api/v1/auth/account
     POST /api/v1/auth/account/export
     GET /api/v1/auth/account/export

@@ -59,6 +59,11 @@ async fn set_up(app: &TestApp, person: &Person) -> (String, Vec<String>, u64) {
     (secret, recovery, step)
 }
 
+/// The recovery codes of a factor that is set up.
+pub async fn recovery_codes(app: &TestApp, person: &Person) -> Vec<String> {
+    set_up(app, person).await.1
+}
+
 #[tokio::test]
 async fn with_a_second_factor_the_password_alone_signs_nobody_in() {
     let app = TestApp::shared().await;

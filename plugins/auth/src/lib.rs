@@ -7,6 +7,7 @@ mod exports;
 mod lockout;
 mod login;
 mod numbers;
+mod oauth;
 mod otp;
 mod password;
 mod policy;
@@ -30,6 +31,7 @@ pub mod bindings {
             "echo:context/context@0.1.0": echo_sdk::wit::context,
             "echo:sql/sql@0.1.0": echo_sdk::wit::sql,
             "echo:cache/cache@0.1.0": echo_sdk::wit::cache,
+            "echo:http/http@0.1.0": echo_sdk::wit::http,
             "echo:passwords/passwords@0.1.0": echo_sdk::wit::passwords,
             "echo:tokens/tokens@0.1.0": echo_sdk::wit::tokens,
             "echo:config/config@0.1.0": echo_sdk::wit::config,
@@ -113,6 +115,18 @@ impl api::Guest for Service {
 
     fn end_totp(request: api::EndTotpRequest) -> Result<(), Error> {
         totp::end(&request.code)
+    }
+
+    fn oauth(request: api::OauthRequest) -> Result<api::Tokens, Error> {
+        oauth::sign_in_or_link(request)
+    }
+
+    fn list_identities() -> Result<api::Identities, Error> {
+        oauth::list()
+    }
+
+    fn unlink_identity(request: api::UnlinkRequest) -> Result<(), Error> {
+        oauth::unlink(&request.provider)
     }
 
     fn delete_account() -> Result<(), Error> {

@@ -22,13 +22,14 @@ pub fn login(request: LoginRequest) -> Result<Tokens, Error> {
     let account = store::account_by_phone(&Database, &request.phone)?;
     let client = Client::of_device(account.as_ref(), &request.device.id, &address)?;
     let counters = lockout::of_password(&settings, &request.phone, &client, &address);
-    let attempt = Attempt { id: ids::uuid_v7(), device_id: &request.device.id, at: time::now_us() };
+    let attempt = Attempt::new(&request.device.id, None);
     // Counted and noted as wrong before anybody looks: many at once are not all looked at, and a wrong one costs no second commit, which an unknown
     // number would not have.
     transaction(|tx| {
         let admitted = lockout::admit(tx, &counters, attempt.at)?;
         if let Some(account) = &account {
-            remember(tx, &settings, account, &attempt, admitted.is_ok())?;
+            let outcome = if admitted.is_ok() { LoginOutcome::WrongPassword } else { LoginOutcome::Locked };
+            remember(tx, &settings, account, &attempt, outcome)?;
         }
         Ok::<_, Error>(admitted)
     })??;
@@ -72,7 +73,7 @@ pub fn login(request: LoginRequest) -> Result<Tokens, Error> {
         if let (Some(factor), Some(code)) = (&factor, &request.totp) {
             // Used up with the sign-in alone.
             if !factor.take(tx, code, time::now_us())? {
-                return Err(Error::unauthenticated("invalid_totp", "not a code of the second factor that is good now"));
+                return Err(invalid_totp());
             }
             lockout::forgive(tx, &lockout::of_totp(&settings, &account.phone, &client, &address))?;
         } else {
@@ -102,7 +103,7 @@ fn try_second_factor(
         lockout::forgive(tx, passwords)?;
         if !code_given {
             store::settle_attempt(tx, &attempt.id, LoginOutcome::TotpRequired)?;
-            return Ok(Err(Error::unauthenticated("totp_required", "the account has a second factor: send a code of it as `totp`")));
+            return Ok(Err(totp_required()));
         }
         store::settle_attempt(tx, &attempt.id, LoginOutcome::WrongTotp)?;
         Ok::<_, Error>(lockout::admit(tx, &codes, attempt.at)?)
@@ -121,24 +122,42 @@ fn invalid_credentials() -> Error {
     Error::unauthenticated("invalid_credentials", "the number or the password is wrong")
 }
 
-struct Attempt<'a> {
-    id: String,
+pub fn totp_required() -> Error {
+    Error::unauthenticated("totp_required", "the account has a second factor: send a code of it as `totp`")
+}
+
+pub fn invalid_totp() -> Error {
+    Error::unauthenticated("invalid_totp", "not a code of the second factor that is good now")
+}
+
+/// A sign-in that is tried now.
+pub struct Attempt<'a> {
+    pub id: String,
     device_id: &'a str,
-    at: u64,
+    /// The identity provider that vouches; none where a password is given.
+    provider: Option<&'a str>,
+    pub at: u64,
+}
+
+impl<'a> Attempt<'a> {
+    pub fn new(device_id: &'a str, provider: Option<&'a str>) -> Self {
+        Self { id: ids::uuid_v7(), device_id, provider, at: time::now_us() }
+    }
 }
 
 /// Of those that a lock turned away one stands for all, or they would push everything else out.
-fn remember(tx: &Transaction, settings: &Settings, account: &Account, attempt: &Attempt, admitted: bool) -> Result<(), Error> {
+pub fn remember(tx: &Transaction, settings: &Settings, account: &Account, attempt: &Attempt, outcome: LoginOutcome) -> Result<(), Error> {
     let lock_began_us = attempt.at.saturating_sub(settings.lockout_s * SECOND_US);
-    if !admitted && store::locked_attempts_since(tx, &account.id, lock_began_us)? > 0 {
+    if outcome == LoginOutcome::Locked && store::locked_attempts_since(tx, &account.id, lock_began_us)? > 0 {
         return Ok(());
     }
     let entry = LoginAttempt {
         at: attempt.at,
-        outcome: if admitted { LoginOutcome::WrongPassword } else { LoginOutcome::Locked },
+        outcome,
         device_id: attempt.device_id.to_owned(),
         address: context::client_address(),
         user_agent: context::user_agent(),
+        provider: attempt.provider.map(str::to_owned),
     };
     store::add_attempt(tx, &attempt.id, &account.id, &entry)?;
     let before_us = attempt.at.saturating_sub(settings.login_history_s * SECOND_US);

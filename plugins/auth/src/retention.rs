@@ -1,4 +1,4 @@
-//! What is over is removed, a bounded number of rows in each run of the schedule: registrations, codes, counters,
+//! What is over is removed, a bounded number of rows in each run of the schedule: registrations, codes, counters, used ID Tokens,
 //! second factors and accounts that nobody confirmed, exports, the history of sign-ins, devices that were not seen for long.
 
 use echo_sdk::sql::SqlError;
@@ -21,6 +21,7 @@ pub fn clear_away() -> Result<(), Error> {
     run(&|tx| store::forget_registrations(tx, now_us, ROWS_PER_RUN))?;
     // A code that has just ended is still answered as one that is too old.
     run(&|tx| store::forget_resets(tx, ago_us(settings.otp_ttl_s), ROWS_PER_RUN))?;
+    run(&|tx| store::forget_id_tokens(tx, now_us, ROWS_PER_RUN))?;
     run(&|tx| store::forget_guesses(tx, now_us.saturating_sub(DAY_US), now_us, ROWS_PER_RUN))?;
     run(&|tx| store::forget_code_counts(tx, now_us.saturating_sub(2 * DAY_US), ROWS_PER_RUN))?;
     run(&|tx| store::forget_devices(tx, ago_us(settings.known_devices_s), ROWS_PER_RUN))?;

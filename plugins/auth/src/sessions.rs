@@ -65,6 +65,19 @@ pub fn open(tx: &Transaction, settings: &Settings, account: &Account, device: &D
     Ok(Opened { tokens, replaced })
 }
 
+/// A further pair of tokens for a session of the account, whose other refresh token stays good: a client that misses the answer is not signed out.
+pub fn renew(tx: &Transaction, settings: &Settings, account: &Account, session: &str, device: &str, now_us: u64) -> Result<Tokens, Error> {
+    let next = Secret::new(Kind::Refresh);
+    let ends_us = now_us + settings.refresh_ttl_s * SECOND_US;
+    if !store::touch_session(tx, session, context::client_address(), now_us, ends_us)? {
+        return Err(Error::unauthenticated("token_revoked", "the session has ended"));
+    }
+    // It comes of the session itself and of no token: of those that nobody uses there is one.
+    store::end_unused_successor(tx, session)?;
+    store::add_refresh_token(tx, &next.fingerprint, session, Some(session), ends_us)?;
+    issue(settings, account, session, device, next)
+}
+
 pub fn refresh(request: RefreshRequest) -> Result<Tokens, Error> {
     let settings = Settings::load();
     let given = Secret::given(Kind::Refresh, &request.refresh_token).ok_or_else(refresh_invalid)?;

@@ -5,6 +5,7 @@ mod erasure;
 mod exports;
 mod factors;
 mod guesses;
+mod oauth;
 
 use echo_sdk::sql::{FromRow, Row, Sql, SqlError, timestamp, uuid};
 use echo_sdk::{Id, Page, from_row, params};
@@ -16,6 +17,7 @@ pub use erasure::*;
 pub use exports::*;
 pub use factors::*;
 pub use guesses::*;
+pub use oauth::*;
 
 /// Later than anything here: where a list begins whose newest comes first (2100-01-01).
 const FAR_FUTURE_US: u64 = 4_102_444_800_000_000;
@@ -184,11 +186,10 @@ pub fn sessions_of(db: &impl Sql, account: &str, now_us: u64) -> Result<Vec<Sess
     db.rows(sql, params![uuid(account), timestamp(now_us)])
 }
 
-/// A refresh: the only thing, with a sign-in, that counts as use.
-pub fn touch_session(db: &impl Sql, session: &str, address: Option<String>, now_us: u64, expires_at: u64) -> Result<(), SqlError> {
+/// A refresh: the only thing, with a sign-in and a linked identity, that counts as use. False where there is no such session.
+pub fn touch_session(db: &impl Sql, session: &str, address: Option<String>, now_us: u64, expires_at: u64) -> Result<bool, SqlError> {
     let sql = "UPDATE sessions SET last_used_at = $2, expires_at = $3, address = COALESCE($4, address) WHERE id = $1";
-    db.execute(sql, params![uuid(session), timestamp(now_us), timestamp(expires_at), address])?;
-    Ok(())
+    Ok(db.execute(sql, params![uuid(session), timestamp(now_us), timestamp(expires_at), address])? == 1)
 }
 
 /// Which sessions of an account end.
@@ -293,6 +294,7 @@ impl FromRow for LoginAttempt {
             device_id: row.take()?,
             address: row.take()?,
             user_agent: row.take()?,
+            provider: row.take()?,
         })
     }
 }
@@ -306,7 +308,8 @@ impl FromRow for Entry {
 }
 
 pub fn add_attempt(db: &impl Sql, id: &str, account: &str, attempt: &LoginAttempt) -> Result<(), SqlError> {
-    let sql = "INSERT INTO login_attempts (id, account_id, at, outcome, second_factor, device_id, address, user_agent) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    let sql = "INSERT INTO login_attempts (id, account_id, at, outcome, second_factor, device_id, address, user_agent, provider) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     let params = params![
         uuid(id),
         uuid(account),
@@ -316,6 +319,7 @@ pub fn add_attempt(db: &impl Sql, id: &str, account: &str, attempt: &LoginAttemp
         &attempt.device_id,
         attempt.address.as_deref(),
         attempt.user_agent.as_deref(),
+        attempt.provider.as_deref(),
     ];
     db.execute(sql, params)?;
     Ok(())
@@ -323,7 +327,7 @@ pub fn add_attempt(db: &impl Sql, id: &str, account: &str, attempt: &LoginAttemp
 
 /// Newest first, each with its id.
 pub fn attempts_of(db: &impl Sql, account: &str, page: &Page<(u64, Id)>) -> Result<Vec<(String, LoginAttempt)>, SqlError> {
-    let sql = "SELECT id, at, outcome, second_factor, device_id, address, user_agent FROM login_attempts \
+    let sql = "SELECT id, at, outcome, second_factor, device_id, address, user_agent, provider FROM login_attempts \
         WHERE account_id = $1 AND (at, id) < ($2, $3) ORDER BY at DESC, id DESC LIMIT $4";
     let (at, Id(id)) = page.after.clone().unwrap_or_else(|| (FAR_FUTURE_US, Id(LAST_ID.to_owned())));
     let found = db.rows::<Entry>(sql, params![uuid(account), timestamp(at), uuid(id), page.fetch()])?;

@@ -11,6 +11,8 @@ use std::time::SystemTime;
 mod account;
 mod guarded;
 pub mod nats;
+mod npm;
+pub mod oidc;
 mod pip;
 pub mod postgres;
 pub mod redis;

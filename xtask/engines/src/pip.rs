@@ -35,7 +35,7 @@ pub(crate) fn folder_with(name: &str, packages: &[&str], file: &Path) -> Result<
 }
 
 /// Cargo's, in which this program lies.
-fn target_folder() -> Result<PathBuf, EngineError> {
+pub(crate) fn target_folder() -> Result<PathBuf, EngineError> {
     let program = std::env::current_exe().map_err(|error| EngineError::of("this program", error))?;
     let found = program.ancestors().skip(1).filter(|folder| folder.join("CACHEDIR.TAG").is_file()).last().map(Path::to_owned);
     found.ok_or_else(|| EngineError(format!("{} lies in no target folder of cargo", program.display())))

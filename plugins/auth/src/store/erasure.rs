@@ -51,6 +51,7 @@ pub fn erase_account(db: &impl Sql, account: &str, phone: &str, deleted_before_u
         let (number, with_more) = (format!("{what} {phone}"), format!("{what} {phone} %"));
         db.execute("DELETE FROM code_counts WHERE key = $1 OR key LIKE $2", params![number, with_more])?;
     }
+    db.execute("DELETE FROM identities WHERE account_id = $1", params![uuid(account)])?;
     db.execute("DELETE FROM accounts WHERE id = $1", params![uuid(account)])?;
     Ok(true)
 }

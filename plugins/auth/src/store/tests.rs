@@ -340,11 +340,12 @@ mod touch_session {
         signed_in(1, 10, 6, 100);
         signed_in(1, 11, 6, 100);
         for (address, kept) in [(None, "192.0.2.7"), (Some("192.0.2.8"), "192.0.2.8")] {
-            touch_session(&Database, &id(10), address.map(str::to_owned), 50, 200).unwrap();
+            assert!(touch_session(&Database, &id(10), address.map(str::to_owned), 50, 200).unwrap());
             let found = sessions_of(&Database, &id(1), 150).unwrap();
             assert_eq!(found.len(), 1, "the other one is over by then");
             assert_eq!((found[0].id.as_str(), found[0].last_used_at, found[0].address.as_deref()), (id(10).as_str(), 50, Some(kept)));
         }
+        assert!(!touch_session(&Database, &id(12), None, 50, 200).unwrap());
     }
 }
 
@@ -543,7 +544,14 @@ mod forget_refresh_tokens {
 // --- History of sign-ins -------------------------------------------------------------------------------------------------------------------
 
 fn attempt(at: u64, outcome: LoginOutcome) -> LoginAttempt {
-    LoginAttempt { at, outcome, device_id: "laptop".into(), address: Some("192.0.2.7".into()), user_agent: Some("curl".into()) }
+    LoginAttempt {
+        at,
+        outcome,
+        device_id: "laptop".into(),
+        address: Some("192.0.2.7".into()),
+        user_agent: Some("curl".into()),
+        provider: Some("company".into()),
+    }
 }
 
 fn attempted(account: u32, number: u32, at: u64, outcome: LoginOutcome) {
@@ -565,15 +573,16 @@ mod add_attempt {
         for (number, outcome) in outcomes.into_iter().enumerate() {
             attempted(1, number as u32, 10 - number as u64, outcome);
         }
-        let bare = LoginAttempt { address: None, user_agent: None, ..attempt(1, LoginOutcome::Succeeded) };
+        let bare = LoginAttempt { address: None, user_agent: None, provider: None, ..attempt(1, LoginOutcome::Succeeded) };
         add_attempt(&Database, &id(9), &id(1), &bare).unwrap();
         let found = attempts_of(&Database, &id(1), &page(9, None)).unwrap();
         for ((key, found), (number, outcome)) in found.iter().zip(outcomes.into_iter().enumerate()) {
             assert_eq!((key, found.at, found.outcome), (&id(number as u32), 10 - number as u64, outcome));
             assert_eq!((found.device_id.as_str(), found.address.as_deref()), ("laptop", Some("192.0.2.7")));
-            assert_eq!(found.user_agent.as_deref(), Some("curl"));
+            assert_eq!((found.user_agent.as_deref(), found.provider.as_deref()), (Some("curl"), Some("company")));
         }
-        assert_eq!((found[4].1.address.as_deref(), found[4].1.user_agent.as_deref()), (None, None));
+        let bare = &found[4].1;
+        assert_eq!((bare.address.as_deref(), bare.user_agent.as_deref(), bare.provider.as_deref()), (None, None, None));
     }
 }
 

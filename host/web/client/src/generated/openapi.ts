@@ -250,6 +250,55 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/auth/oauth": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * The identities that are linked to the caller's account, by provider
+         * @description The identities that are linked to the caller's account, by provider.
+         */
+        get: operations["auth_list_identities"];
+        put?: never;
+        post?: never;
+        /**
+         * Unlinks the identity of this provider from the caller's account; number and password go on signing in
+         * @description Unlinks the identity of this provider from the caller's account; number and password go on signing in. `not_found` where none is linked.
+         */
+        delete: operations["auth_unlink_identity"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/auth/oauth/{provider}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Without a caller: signs a device in to the account that the identity is linked to; `oauth_not_linked` (403) where there is none, and the token is not
+         * @description Without a caller: signs a device in to the account that the identity is linked to; `oauth_not_linked` (403) where there is none, and the token is not
+         *     used up then. With a signed-in caller: links the identity to the caller's account, for which the password is wanted (`wrong_password`,
+         *     `account_locked` as in `change-password`), and answers with a new pair of tokens of the same session; `identity_taken` (409) where it is another
+         *     account's, `provider_linked` (409) where another identity of this provider is linked. `id_token_invalid`, `id_token_expired` and `id_token_used`
+         *     (401): a token works once. `provider_unknown` (404); `provider_unavailable` (503) while the provider's keys cannot be fetched. Where the account has a
+         *     second factor: `totp_required`, `invalid_totp` and `account_locked` as in `login`.
+         */
+        post: operations["auth_oauth"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/auth/password/change": {
         parameters: {
             query?: never;
@@ -2092,6 +2141,22 @@ export interface components {
              */
             state: "preparing" | "ready";
         };
+        AuthIdentities: {
+            items: components["schemas"]["AuthIdentity"][];
+            next_cursor: string | null;
+        };
+        AuthIdentity: {
+            /** @description The address that the provider had verified when the identity was linked. */
+            email: string | null;
+            /**
+             * Format: date-time
+             * @description When somebody last signed in with it.
+             */
+            last_used_at: string | null;
+            /** Format: date-time */
+            linked_at: string;
+            provider: string;
+        };
         AuthLoginAttempt: {
             address: string | null;
             /** Format: date-time */
@@ -2103,6 +2168,8 @@ export interface components {
              * @enum {string}
              */
             outcome: "succeeded" | "wrong_password" | "locked" | "unverified" | "totp_required" | "wrong_totp";
+            /** @description The identity provider that vouched for the person; none where a password was given. */
+            provider: string | null;
             user_agent: string | null;
         };
         AuthLoginHistory: {
@@ -3473,6 +3540,90 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
+    auth_list_identities: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuthIdentities"];
+                };
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
+    auth_unlink_identity: {
+        parameters: {
+            query: {
+                /** @description As in `identity`. */
+                provider: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            default: components["responses"]["Problem"];
+        };
+    };
+    auth_oauth: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description `google`, `apple`, or a name that the operator gave to an OpenID Connect issuer. */
+                provider: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": {
+                    device: components["schemas"]["AuthDeviceInput"];
+                    /** @description The provider's ID Token (OpenID Connect Core 1.0, section 2), as the client got it. */
+                    id_token: string;
+                    /** @description The nonce that the client sent to the provider: the token has the same. */
+                    nonce: string;
+                    /**
+                     * @description The password of the caller's account, where a signed-in caller links the identity to it: an access token alone links nothing. With a password and
+                     *     without a caller: `unauthenticated`.
+                     */
+                    password?: string | null;
+                    /** @description Where the account has a second factor: the six digits that the app shows now, or a recovery code. */
+                    totp?: string | null;
+                };
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuthTokens"];
+                };
             };
             default: components["responses"]["Problem"];
         };

@@ -94,9 +94,13 @@ mod erase_account {
             device_id: "a".into(),
             address: Some("192.0.2.7".into()),
             user_agent: None,
+            provider: None,
         };
         add_attempt(&Database, &id(100 + number), &account, &entry).unwrap();
         note_device(&Database, &account, "a", "192.0.2.7", 1, 9).unwrap();
+        let subject = format!("person {number}");
+        let identity = NewIdentity { provider: "company", issuer: "https://id.example", subject: &subject, email: Some("a@example.org") };
+        link_identity(&Database, &account, &identity, 1).unwrap();
         let device = Device { id: "a".into(), name: None, platform: None, model: None, os: None, app_version: None };
         let session = Session { id: id(200 + number), device, place: None, address: None, created_at: 1, last_used_at: 1, current: false };
         add_session(&Database, &account, &session, 100).unwrap();
@@ -140,12 +144,12 @@ mod erase_account {
     fn leaves_nothing_of_it_and_all_of_others() {
         let _store = store();
         filled(1);
-        let of_one: Vec<i64> = TABLES.iter().chain(&["code_counts"]).map(|table| count(table)).collect();
+        let of_one: Vec<i64> = TABLES.iter().chain(&["code_counts", "identities"]).map(|table| count(table)).collect();
         assert!(of_one.iter().all(|count| *count > 0), "{of_one:?}");
         filled(2);
         deleted(1, 10);
         assert!(erase_account(&Database, &id(1), &phone(1), 10).unwrap());
-        let left_over: Vec<i64> = TABLES.iter().chain(&["code_counts"]).map(|table| count(table)).collect();
+        let left_over: Vec<i64> = TABLES.iter().chain(&["code_counts", "identities"]).map(|table| count(table)).collect();
         assert_eq!(left_over, of_one);
         assert_eq!(left("accounts", "id"), ids([2]));
         assert!(left("code_counts", "key").iter().all(|key| key.contains(&phone(2))));
