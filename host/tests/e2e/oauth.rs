@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signer, SigningKey};
 use futures_util::future::join_all;
 use hmac::{Hmac, KeyInit, Mac};
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use tokio::net::TcpListener;
@@ -403,4 +403,18 @@ async fn an_identity_brings_a_deleted_account_back_and_goes_with_an_erased_one()
     }
     // Whoever it belongs to at the provider may link it to another account.
     link(&app, &bala, "company", &token()).await;
+}
+
+#[tokio::test]
+async fn a_linked_identity_is_in_the_accounts_export() {
+    let issuer = Issuer::start().await;
+    issuer.publishes("company", &[1]);
+    let app = issuer.app(&["company"], &[]).await;
+    let ada = app.someone().await;
+    link(&app, &ada, "company", &issuer.token("company", "ada")).await;
+    let export = "/api/v1/auth/account/export";
+    app.request(Method::POST, export).by(&ada).send().await.expect(StatusCode::ACCEPTED);
+    let page = app.get(export).by(&ada).send().await.expect(StatusCode::OK);
+    let identity = &page["identities"][0];
+    assert_eq!((&identity["provider"], &identity["email"]), (&json!("company"), &json!("ada@mail.example")));
 }

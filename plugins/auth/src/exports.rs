@@ -55,12 +55,13 @@ pub fn read(request: &ExportPageRequest) -> Result<AccountExport, Error> {
     let now_us = time::now_us();
     let export = store::export_of(&Database, &user, now_us)?.ok_or_else(none)?;
     let ExportStatus { id, state, requested_at, expires_at, parts, missing } = status(&settings, &export)?;
-    let (account, has_second_factor, sessions) = match page.after {
-        Some(_) => (None, None, Vec::new()),
+    let (account, has_second_factor, sessions, identities) = match page.after {
+        Some(_) => (None, None, Vec::new(), Vec::new()),
         None => (
             Some(accounts::get(AccountRequest { user_id: user.clone() })?),
             Some(store::factor_of(&Database, &user)?.is_some()),
             store::sessions_of(&Database, &user, now_us)?,
+            store::identities_of(&Database, &user)?,
         ),
     };
     // A sign-in that came later is before the first of them: the newest come first.
@@ -68,7 +69,20 @@ pub fn read(request: &ExportPageRequest) -> Result<AccountExport, Error> {
     let found = store::attempts_of(&Database, &user, &Page { limit: page.limit, after: Some(first) })?;
     let (found, next_cursor) = page.finish(found, |(id, attempt)| (attempt.at, Id(id.clone())));
     let logins = found.into_iter().map(|(_, attempt)| attempt).collect();
-    Ok(AccountExport { id, state, requested_at, expires_at, parts, missing, account, has_second_factor, sessions, logins, next_cursor })
+    Ok(AccountExport {
+        id,
+        state,
+        requested_at,
+        expires_at,
+        parts,
+        missing,
+        account,
+        has_second_factor,
+        sessions,
+        identities,
+        logins,
+        next_cursor,
+    })
 }
 
 /// A service says that its part can be read; again changes nothing, and of an export that is over nothing is noted.

@@ -2047,7 +2047,7 @@ export interface components {
             verified: boolean;
         };
         AuthAccountExport: {
-            /** @description On the first page, as the next two. */
+            /** @description On the first page, as the next three. */
             account: components["schemas"]["AuthAccount"] | null;
             /**
              * Format: date-time
@@ -2058,6 +2058,8 @@ export interface components {
             has_second_factor: boolean | null;
             /** Format: uuid */
             id: string;
+            /** @description What is linked at identity providers. */
+            identities: components["schemas"]["AuthIdentity"][];
             /** @description Sign-ins, tried and done, newest first. */
             logins: components["schemas"]["AuthLoginAttempt"][];
             /** @description The names of those that are not prepared. */
