@@ -88,7 +88,7 @@ async fn a_device_that_comes_to_another_host_leaves_the_first_and_misses_nothing
 /// The first piece at one host, the second at the other, read at both.
 #[tokio::test]
 async fn a_file_that_came_to_one_host_is_read_at_another() {
-    let (_database, hosts) = hosts_of(&["auth", "location", "media", "notification", "user"], 2, &[]).await;
+    let (_database, hosts) = hosts_of(&["auth", "location", "media", "message", "notification", "user"], 2, &[]).await;
     let ada = hosts[0].someone().await;
     let bytes: Vec<u8> = (0..2_500_000_u32).map(|at| (at % 251) as u8).collect();
     let tus = |host: &TestApp, method: Method, path: &str| host.request(method, path).by(&ada).header("tus-resumable", "1.0.0");

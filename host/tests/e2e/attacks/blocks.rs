@@ -70,7 +70,7 @@ async fn story(app: &TestApp, stance: Stance) -> BTreeMap<&'static str, Value> {
     let People { ada, them, carl } = &people;
     let call = async |ask: Ask| ask.send().await.body;
     app.patch("/api/v1/users/me", json!({ "display_name": "Somebody", "bio": "Numbers" })).by(them).send().await.expect(StatusCode::OK);
-    let device = json!({ "token": format!("token of {}", them.id), "provider": "fcm" });
+    let device = json!({ "token": format!("token-of-{}", them.id), "provider": "fcm" });
     app.post("/api/v1/notifications/devices", device).by(them).send().await.expect(StatusCode::CREATED);
     let talk = app.conversation(ada, them).await;
     let (to_ada, to_them) = (app.conversation(carl, ada).await, app.conversation(carl, them).await);

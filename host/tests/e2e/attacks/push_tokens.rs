@@ -34,7 +34,7 @@ async fn a_push_token_ends_with_its_session_however_that_ended() {
     for how in ["logout", "ended from another", "refresh token used twice", "password changed", "replaced on its device", "evicted"] {
         let phone = app.someone().await;
         let other = app.log_in(&phone, "laptop").await;
-        register(&app, &phone, how).await;
+        register(&app, &phone, &how.replace(' ', "-")).await;
         register(&app, &other, "kept").await;
         assert_eq!(tokens(&app, &other).await.len(), 2, "{how}");
         match how {
@@ -74,7 +74,7 @@ async fn push_tokens_end_with_all_sessions_and_with_a_reset_password() {
     let app = TestApp::with(&SERVICES, &settings).await;
     for how in ["logout of all", "password reset"] {
         let mut phone = app.someone().await;
-        register(&app, &phone, how).await;
+        register(&app, &phone, &how.replace(' ', "-")).await;
         if how == "logout of all" {
             app.request(Method::POST, "/api/v1/auth/logout-all").by(&phone).send().await.expect(StatusCode::NO_CONTENT);
         } else {
@@ -106,7 +106,7 @@ async fn a_push_token_ends_when_its_session_is_too_old() {
 async fn a_push_token_that_the_next_session_of_a_device_registers_stays() {
     let app = TestApp::shared().await;
     let before = app.someone().await;
-    let (old, kept) = (format!("old {}", before.id), format!("kept {}", before.id));
+    let (old, kept) = (format!("old-{}", before.id), format!("kept-{}", before.id));
     register(&app, &before, &old).await;
     register(&app, &before, &kept).await;
     // As fast as a client can: the end of the session before may be heard of later.
@@ -121,9 +121,9 @@ async fn a_push_token_moves_to_who_registers_it_and_tells_nothing_of_who_had_it(
     let app = TestApp::with(&SERVICES, &[("ECHO_SERVICES__NOTIFICATION__ACK_WAIT_S", "0")]).await;
     let (ada, bala) = app.two().await;
     let friend = app.someone().await;
-    register(&app, &ada, "one phone").await;
-    register(&app, &bala, "one phone").await;
-    assert_eq!((tokens(&app, &ada).await, tokens(&app, &bala).await), (vec![], vec!["one phone".to_owned()]));
+    register(&app, &ada, "one-phone").await;
+    register(&app, &bala, "one-phone").await;
+    assert_eq!((tokens(&app, &ada).await, tokens(&app, &bala).await), (vec![], vec!["one-phone".to_owned()]));
 
     // The end of the session that had it before takes nothing from the one that has it now.
     app.request(Method::POST, "/api/v1/auth/logout").by(&ada).send().await.expect(StatusCode::NO_CONTENT);
@@ -137,5 +137,5 @@ async fn a_push_token_moves_to_who_registers_it_and_tells_nothing_of_who_had_it(
     })
     .await;
     assert_eq!(pushes, ["for Bala"]);
-    assert_eq!(tokens(&app, &bala).await, ["one phone"]);
+    assert_eq!(tokens(&app, &bala).await, ["one-phone"]);
 }

@@ -195,7 +195,7 @@ pub async fn set_up(scale: Scale, app: &TestApp, addresses: watch::Receiver<Vec<
         devices.push(device(at, false, Person::new(&person.phone, &person.password, "tablet", &tokens)));
     }
     for person in people.iter().step_by(3) {
-        let token = json!({ "token": format!("token of {}", person.id), "provider": "fcm" });
+        let token = json!({ "token": format!("token-of-{}", person.id), "provider": "fcm" });
         app.post("/api/v1/notifications/devices", token).by(person).send().await.expect(StatusCode::CREATED);
     }
     let mut conversations = Vec::new();
