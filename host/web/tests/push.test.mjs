@@ -41,7 +41,7 @@ before(async () => {
     ECHO_HTTP__VAPID_KEY: `file:${join(folder, 'vapid.pem')}`,
     ECHO_HTTP__VAPID_SUBJECT: 'mailto:ops@echo.example',
     ECHO_HTTP__PRIVATE_HOSTS: address,
-    ECHO_SERVICES__NOTIFICATION__PUSH_SERVICES: address,
+    ECHO_SERVICES__NOTIFICATION__PUSH_SERVICES: `http://${address}`,
     ECHO_SERVICES__NOTIFICATION__ACK_WAIT_S: '1',
   });
   browser = await openBrowser();
