@@ -47,10 +47,16 @@ pub fn verify(token: &str, keys: &str) -> Result<IdToken, IdTokenError> {
     if !ALGORITHMS.contains(&header.alg) || header.crit.is_some() {
         return Err(IdTokenError::Invalid);
     }
+    // RFC 8725 section 3.11: a token that says to be of another kind, an access token for one (RFC 9068), is none.
+    if header.typ.as_ref().is_some_and(|typ| !typ.eq_ignore_ascii_case("JWT")) {
+        return Err(IdTokenError::Invalid);
+    }
     let keys = verifying_keys(keys, &header)?;
     let mut validation = Validation::new(header.alg);
     validation.validate_exp = false;
     validation.validate_aud = false;
+    // RFC 7519 section 4.1.5, with the library's minute for clocks that differ.
+    validation.validate_nbf = true;
     validation.required_spec_claims.clear();
     let decoded = keys.iter().find_map(|key| jsonwebtoken::decode::<Payload>(token, key, &validation).ok());
     decoded.and_then(|decoded| decoded.claims.read()).ok_or(IdTokenError::Invalid)

@@ -234,6 +234,24 @@ fn claims_are_read_in_every_form_that_they_may_have() {
         }
     }
     assert_eq!(read(&|claims| claims["exp"] = json!(1e300)), Err(IdTokenError::Invalid));
+    let now_s = i64::try_from(echo_base::clock::now_us() / 1_000_000).unwrap();
+    assert!(read(&|claims| claims["nbf"] = json!(now_s - 5)).is_ok());
+    assert_eq!(read(&|claims| claims["nbf"] = json!(now_s + 3_600)), Err(IdTokenError::Invalid));
+}
+
+#[test]
+fn a_token_of_another_kind_is_invalid() {
+    let keys = set(&published_keys());
+    let of_kind = |typ: Option<&str>| {
+        let header = Header { typ: typ.map(str::to_owned), ..header(Algorithm::EdDSA) };
+        verify(&token(&header, &claims(), &ed25519(7)), &keys)
+    };
+    for typ in [None, Some("JWT"), Some("jwt")] {
+        assert!(of_kind(typ).is_ok(), "{typ:?}");
+    }
+    for typ in ["at+jwt", "logout+jwt", "application/at+jwt", ""] {
+        assert_eq!(of_kind(Some(typ)), Err(IdTokenError::Invalid), "{typ}");
+    }
 }
 
 #[test]
