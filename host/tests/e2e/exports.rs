@@ -130,6 +130,7 @@ async fn a_person_reads_all_that_is_kept_of_them_and_nothing_that_others_wrote()
         let own = read(&app, &ada, EXPORT, limit).await;
         assert_eq!((&own["account"]["phone"], &own["account"]["user_id"]), (&json!(ada.phone), &json!(ada.id)));
         assert_eq!((&own["has_second_factor"], &own["sessions"][0]["device"]["id"]), (&json!(false), &json!("phone")));
+        assert_eq!(own["sessions"][0]["current"], true);
 
         let user = read(&app, &ada, "/api/v1/users/export", limit).await;
         assert_eq!((&user["profile"]["display_name"], &user["profile"]["bio"]), (&json!("Ada"), &json!("Counts")));

@@ -8,12 +8,12 @@ use echo_sdk::sql::{Database, Transaction};
 use echo_sdk::time::SECOND_US;
 use echo_sdk::{Error, Id, Page, caller, ids, time, transaction};
 
-use crate::accounts;
 use crate::bindings::echo::account_export::events::{self, Request};
 use crate::bindings::exports::echo::account_export::events::PreparedPart;
 use crate::bindings::exports::echo::auth::api::{AccountExport, AccountRequest, ExportPageRequest, ExportPart, ExportState, ExportStatus};
 use crate::settings::Settings;
 use crate::store::{self, Export};
+use crate::{accounts, sessions};
 
 /// Exports for which one run of the schedule asks again; the next run goes on.
 const RENEWED_PER_RUN: u64 = 16;
@@ -41,7 +41,11 @@ pub fn request() -> Result<ExportStatus, Error> {
             Some(_) => {
                 let pause_ends_us = before.requested_at + settings.export_pause_s * SECOND_US;
                 let wait_ms = pause_ends_us.saturating_sub(now_us).div_ceil(1_000);
-                Err(Error::rate_limited("too_soon", "there is an export of a short while ago", wait_ms))
+                Err(Error::rate_limited(
+                    "too_soon",
+                    "the last export was asked for too short a time ago; Retry-After says when another can be",
+                    wait_ms,
+                ))
             }
         }
     })?;
@@ -60,7 +64,7 @@ pub fn read(request: &ExportPageRequest) -> Result<AccountExport, Error> {
         None => (
             Some(accounts::get(AccountRequest { user_id: user.clone() })?),
             Some(store::factor_of(&Database, &user)?.is_some()),
-            store::sessions_of(&Database, &user, now_us)?,
+            sessions::of_caller(now_us)?,
             store::identities_of(&Database, &user)?,
         ),
     };

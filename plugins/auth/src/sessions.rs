@@ -131,12 +131,17 @@ pub fn logout_all() -> Result<(), Error> {
 }
 
 pub fn list() -> Result<Sessions, Error> {
+    Ok(Sessions { items: of_caller(time::now_us())?, next_cursor: None })
+}
+
+/// The live ones, with the caller's own marked.
+pub fn of_caller(now_us: u64) -> Result<Vec<Session>, Error> {
     let caller = caller()?;
-    let mut items = store::sessions_of(&Database, &caller.user_id, time::now_us())?;
-    for session in &mut items {
+    let mut sessions = store::sessions_of(&Database, &caller.user_id, now_us)?;
+    for session in &mut sessions {
         session.current = session.id == caller.session_id;
     }
-    Ok(Sessions { items, next_cursor: None })
+    Ok(sessions)
 }
 
 pub fn end(request: SessionRequest) -> Result<(), Error> {

@@ -20,7 +20,7 @@ pub fn add(request: AddDeviceRequest) -> Result<PushDevice, Error> {
     let caller = caller()?;
     check_token(request.provider, &request.token)?;
     let device = Device {
-        token: request.token,
+        token: normalized(request.provider, request.token),
         provider: name(request.provider).to_owned(),
         platform: request.platform,
         created_at: time::now_us(),
@@ -52,6 +52,11 @@ fn check_token(provider: Provider, token: &str) -> Result<(), Error> {
     }
 }
 
+/// One phone is one device, however its token is written.
+fn normalized(provider: Provider, token: String) -> String {
+    if provider == Provider::Apns { token.to_ascii_lowercase() } else { token }
+}
+
 /// Apple's are of 32 bytes today, and may become longer (UIApplicationDelegate, didRegisterForRemoteNotifications).
 fn is_apns_token(token: &str) -> bool {
     (64..=200).contains(&token.len()) && token.len().is_multiple_of(2) && token.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -59,7 +64,12 @@ fn is_apns_token(token: &str) -> bool {
 
 pub fn remove(token: &str) -> Result<(), Error> {
     let me = caller()?.user_id;
-    if store::delete_device(&hash(token), &me)? { Ok(()) } else { Err(Error::not_found("there is no such device")) }
+    let written = if is_apns_token(token) { token.to_ascii_lowercase() } else { token.to_owned() };
+    if store::delete_device(&hash(token), &me)? || store::delete_device(&hash(&written), &me)? {
+        Ok(())
+    } else {
+        Err(Error::not_found("there is no such device"))
+    }
 }
 
 /// A push token ends with the session that registered it, however that ended.
@@ -126,6 +136,12 @@ mod tests {
         for provider in [Provider::Fcm, Provider::Apns, Provider::Webpush] {
             assert_eq!(provider_of(name(provider)), provider);
         }
+    }
+
+    #[test]
+    fn a_phone_is_one_device_in_upper_case_and_in_lower() {
+        assert_eq!(normalized(Provider::Apns, "00aaFF19".repeat(8)), "00aaff19".repeat(8));
+        assert_eq!(normalized(Provider::Fcm, "dGhpcw:APA91b".to_owned()), "dGhpcw:APA91b");
     }
 
     #[test]
