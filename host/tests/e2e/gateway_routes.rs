@@ -109,6 +109,8 @@ async fn an_override_holds_for_the_frames_that_call_the_same_function() {
     );
     let services = ["auth", "location", "message", "notification", "user"];
     let app = TestApp::launch_on(folder, "dev", &services, &[("ECHO_GATEWAY__RATE_SCALE", "1")]).await;
+    // Services start one after another: a setting of one that is about to come is no mistake.
+    assert!(!app.log().contains("has no effect"), "{}", app.log());
     let (ada, bala) = app.two().await;
     let talk = app.conversation(&ada, &bala).await;
     let typing = json!({ "conversation_id": talk, "is_typing": true });

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Weak;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -129,6 +129,8 @@ pub struct Runtime {
     rollouts: RolloutState,
     /// Held while the next catalogue is made, its choice kept, and it is stored: milliseconds.
     publishing: tokio::sync::Mutex<()>,
+    /// Until then services are missing that are about to come.
+    has_started: AtomicBool,
     /// Per service: subscriptions of two generations are not changed at the same time.
     subscribing: Gates,
     generations_count: AtomicU64,
@@ -181,6 +183,7 @@ impl Runtime {
             gates: Gates::default(),
             rollouts: RolloutState::default(),
             publishing: tokio::sync::Mutex::default(),
+            has_started: AtomicBool::new(false),
             subscribing: Gates::default(),
             generations_count: AtomicU64::new(0),
             cursor_key: CursorKey::new(&settings.cursor_key),
@@ -223,6 +226,9 @@ impl Runtime {
     /// Stores the pointer, and says which of the operator's settings of routes no longer fit. They are kept: a later version may have the route again.
     fn publish_catalogue(&self, next: Catalogue) {
         let before = self.catalogue.swap(Arc::new(next));
+        if !self.has_started.load(Ordering::Acquire) {
+            return;
+        }
         let now = self.pin();
         for problem in now.settings_problems().iter().filter(|problem| !before.settings_problems().contains(problem)) {
             tracing::warn!(problem, "a setting of a route fits the services no longer; it is kept, and has no effect");

@@ -222,6 +222,12 @@ impl Runtime {
     /// Starts the services at the start of the host: from `folder` (packed files) and from what operators activated before. A file
     /// that changed since the operator's last activation replaces it. A file that is refused is left out, and its reasons are returned.
     pub async fn start_services(&self, folder: &Path) -> std::io::Result<Vec<(PathBuf, SwapError)>> {
+        let refused = self.start_all(folder).await;
+        self.has_started.store(true, Ordering::Release);
+        refused
+    }
+
+    async fn start_all(&self, folder: &Path) -> std::io::Result<Vec<(PathBuf, SwapError)>> {
         let mut refused = Vec::new();
         let mut files: Vec<PathBuf> = match std::fs::read_dir(folder) {
             Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
