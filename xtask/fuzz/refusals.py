@@ -23,6 +23,8 @@ RULES = {
     "invalid_phone",
     # A document in a text: the contract has no type for it.
     "invalid_subscription",
+    # What a push token looks like, its provider decides.
+    "invalid_token",
     # The table of IANA.
     "invalid_timezone",
     "invalid_totp",
