@@ -43,15 +43,21 @@ pub enum Unchanged {
     NoRoom(Full),
 }
 
-/// The client's body with the fields that the service knows, where it is JSON. Errors: 413 beyond the bound, 415 for a compressed one, 400 for what is no JSON,
+/// The client's body with the fields that the service knows, where it is JSON. Errors: 413 beyond the bound, 415 for a compressed one and for two types, 400 for what is no JSON,
 /// 422 for two fields that become one.
 pub async fn request(headers: &mut HeaderMap, body: Body, changes: &BodyChanges, held: &mut Held) -> Result<Body, Problem> {
+    let unsupported = |detail: &'static str| {
+        Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail).with(ACCEPT, APPLICATION_JSON))
+    };
+    // The service might read another one of them than this does.
+    if headers.get_all(CONTENT_TYPE).iter().nth(1).is_some() {
+        return unsupported("say the Content-Type once");
+    }
     if body.is_end_stream() || !is_json(headers) {
         return Ok(body);
     }
     if is_encoded(headers) {
-        let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "send the body as plain application/json");
-        return Err(problem.with(ACCEPT, APPLICATION_JSON));
+        return unsupported("send the body as plain application/json");
     }
     let came = read_body(limited(headers, body, limits::OUTSIDE_CHANGED_BODY_BYTES_MAX)?, held).await?;
     if came.is_empty() {

@@ -69,10 +69,10 @@ pub struct Client<'a> {
 /// The headers of a request to the target.
 pub fn for_target(own: &request::Parts, outside: &OutsidePrefix, client: &Client<'_>, upgrades: bool) -> HeaderMap {
     let mut headers = end_to_end(&own.headers);
-    // Some servers take `X_User_Id` for `X-User-ID`.
-    let is_own = |name: &HeaderName| OWN.contains(&name.as_str()) || OWN.contains(&&*name.as_str().replace('_', "-"));
-    let taken: Vec<HeaderName> = headers.keys().filter(|name| is_own(name)).cloned().collect();
-    taken.iter().for_each(|name| drop(headers.remove(name)));
+    // Many servers take `X_User_Id` for `X-User-ID`: no header of a client may pass for one that is written here, or that the operator sets.
+    let is_refused = |name: &HeaderName| OWN.contains(&name.as_str()) || name.as_str().contains('_');
+    let refused: Vec<HeaderName> = headers.keys().filter(|name| is_refused(name)).cloned().collect();
+    refused.iter().for_each(|name| drop(headers.remove(name)));
     if !client.keeps_authorization {
         headers.remove(AUTHORIZATION);
     }
